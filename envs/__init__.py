@@ -1,0 +1,24 @@
+"""Task-distributed environments, registered with Gymnasium as `envs:<source>/<name>-v<version>`.
+
+An id's namespace names the paper whose definition it follows, because results do not transfer between definitions.
+"""
+
+from typing import Any
+
+import gymnasium
+
+# id: (MDP, its settings, time limit in steps)
+DEFINITIONS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "finn2017/Navigation2D-v0": ("envs.navigation:Navigation2D", {}, 100),
+    "finn2017/HalfCheetahVel-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "velocity"}, 200),
+    "finn2017/HalfCheetahDir-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "direction"}, 200),
+}
+
+for _id, (_mdp, _settings, _max_episode_steps) in DEFINITIONS.items():
+    gymnasium.register(
+        id=_id,
+        entry_point="envs.batched:TaskEnv",
+        vector_entry_point="envs.batched:BatchedTaskEnv",
+        max_episode_steps=_max_episode_steps,
+        kwargs={"mdp": _mdp, **_settings},
+    )

@@ -1,0 +1,294 @@
+"""Task-distributed environments that step many sub-environments at once.
+
+A `TaskMDP` states one family of Markov decision processes in NumPy, over a batch of rows. `BatchedTaskEnv` is its
+`gymnasium.vector.VectorEnv` face and `TaskEnv`, a batch of one, its `gymnasium.Env` face, so both run the same code.
+
+Both follow the convention for task distributions: `task_space` is p(T), `task` the current task, and a task that is
+assigned takes effect at the next `reset`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from importlib import import_module
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class TaskMDP(ABC):
+    """A family of Markov decision processes that differ by their task, over a batch of n rows.
+
+    Methods are pure functions of arrays whose first axis is the batch; a row never looks at another row. A state is a
+    vector, so that a batch of states is one array `[n, S]`. Tasks are elements of `task_space`, stacked: `[n, 1]` for
+    `Box(0, 2, (1,))`, `[n]` for `Discrete(2)`.
+
+    Attributes:
+        observation_space: Space of one observation.
+        action_space: Space of one action.
+        task_space: p(T), a Space whose elements are arrays or integers.
+        render_fps: Control steps per second of simulated time; only rendering uses it.
+    """
+
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+    task_space: gymnasium.Space[Any]
+    render_fps: int = 30
+
+    @abstractmethod
+    def initial(self, generators: Sequence[np.random.Generator]) -> Array:
+        """First states `[n, S]`; row i draws from `generators[i]` only."""
+
+    @abstractmethod
+    def transition(self, states: Array, actions: Array, tasks: Array) -> Array:
+        """Next states `[n, S]`."""
+
+    @abstractmethod
+    def observation(self, states: Array) -> Array:
+        """Observations `[n, ...]` of `observation_space`."""
+
+    @abstractmethod
+    def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
+        """Named terms `[n]` whose sum is the reward; each also goes into `info` under its name."""
+
+    def terminated(self, states: Array, tasks: Array) -> Array:
+        """Whether the process ends in these states, `[n]` bool. Never, unless overridden."""
+        return np.zeros(len(states), dtype=np.bool_)
+
+    def render(self, state: Array, task: Any) -> Array:
+        """Picture `[height, width, 3]` uint8 of one state."""
+        raise NotImplementedError(f"{type(self).__name__} does not draw: override TaskMDP.render")
+
+
+def _build(mdp: "TaskMDP | str", settings: dict[str, Any]) -> TaskMDP:
+    """The MDP itself, or the one that `module:Class` and its settings name (how a registered id names it)."""
+    if isinstance(mdp, str):
+        module, _, name = mdp.partition(":")
+        built = getattr(import_module(module), name)(**settings)
+        assert isinstance(built, TaskMDP)
+        return built
+    if settings:
+        raise TypeError(f"settings {sorted(settings)} need an MDP named as 'module:Class', got the object {mdp!r}")
+    return mdp
+
+
+class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
+    """Many sub-environments of one `TaskMDP`, each with a task of its own, stepped together.
+
+    Autoreset is disabled: a finished sub-environment keeps its last observation and flags, earns 0 and costs nothing
+    until `reset`, which takes `options={"reset_mask": mask}` to reset some of them. `info` holds each reward term.
+
+    Until a task is assigned, sub-environment i has the i-th sample of a copy of `task_space` seeded with 0. Assign with
+    `set_attr("task", task)` for one task everywhere or `set_attr("task", [task, ...])` with one for each.
+
+    Args:
+        mdp: The MDP, or `module:Class` with its keyword arguments in `settings`.
+        num_envs: Number of sub-environments.
+        max_episode_steps: Time limit, after which an episode is truncated; None for none.
+        render_mode: `"rgb_array"` or None.
+        settings: Keyword arguments for an MDP given by name.
+    """
+
+    def __init__(
+        self,
+        mdp: TaskMDP | str,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self.mdp = _build(mdp, settings)
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps
+        self.render_mode = render_mode
+        self.metadata = {
+            "autoreset_mode": AutoresetMode.DISABLED,
+            "render_modes": ["rgb_array"],
+            "render_fps": self.mdp.render_fps,
+        }
+        self.single_observation_space = self.mdp.observation_space
+        self.single_action_space = self.mdp.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.task_space = self.mdp.task_space
+
+        space = deepcopy(self.task_space)
+        space.seed(0)
+        self._next_tasks = np.stack([np.asarray(space.sample()) for _ in range(num_envs)])
+        self._tasks = self._next_tasks.copy()
+        self.generators = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._states: Array | None = None
+        self._observations = np.zeros(
+            (num_envs, *_shape(self.single_observation_space)), _dtype(self.single_observation_space)
+        )
+        self._steps = np.zeros(num_envs, dtype=np.int64)
+        self._terminated = np.zeros(num_envs, dtype=np.bool_)
+        self._truncated = np.ones(num_envs, dtype=np.bool_)  # nothing runs before its reset
+
+    @property
+    def task(self) -> list[Any]:
+        """The task of each sub-environment that its next `reset` begins."""
+        return [self._element(task) for task in self._next_tasks]
+
+    def _element(self, task: Array) -> Any:
+        return task.copy() if _shape(self.task_space) else task[()]
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """One value for each sub-environment, as Gymnasium's vector environments return it."""
+        return tuple(self.task) if name == "task" else (getattr(self.mdp, name),) * self.num_envs
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Assigns `task`, one for all sub-environments or a list with one for each, from the next `reset` on.
+
+        Raises:
+            AttributeError: For any other name.
+            ValueError: If the number of tasks is not `num_envs`, or one is not in `task_space`.
+        """
+        if name != "task":
+            raise AttributeError(f"only 'task' can be set, got {name!r}")
+        tasks = list(values) if isinstance(values, (list, tuple)) else [values] * self.num_envs
+        if len(tasks) != self.num_envs:
+            raise ValueError(f"expected one task or {self.num_envs} of them, got {len(tasks)}")
+        for task in tasks:
+            if not self.task_space.contains(task):
+                raise ValueError(f"task {task!r} is not in the task space {self.task_space}")
+        self._next_tasks = np.stack([np.asarray(task) for task in tasks])
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Begins an episode with the assigned task in every sub-environment, or in those of `options["reset_mask"]`.
+
+        Args:
+            seed: One seed for each sub-environment, or an int s for s, s + 1, ..., or None to go on drawing.
+            options: May hold `reset_mask`, a bool array `[num_envs]`.
+
+        Raises:
+            ValueError: If the number of seeds is not `num_envs`.
+        """
+        seeds = [None] * self.num_envs if seed is None else seed
+        seeds = [seeds + i for i in range(self.num_envs)] if isinstance(seeds, int) else seeds
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"expected one seed or {self.num_envs} of them, got {len(seeds)}")
+        mask = np.ones(self.num_envs, dtype=np.bool_)
+        if options is not None and "reset_mask" in options:
+            mask = np.asarray(options["reset_mask"], dtype=np.bool_)
+        rows = np.flatnonzero(mask)
+        for i in rows:
+            if seeds[i] is not None:
+                self.generators[i] = seeding.np_random(seeds[i])[0]
+        states = self.mdp.initial([self.generators[i] for i in rows])
+        if self._states is None:
+            self._states = np.zeros((self.num_envs, states.shape[1]))
+        self._states[rows] = states
+        self._tasks[rows] = self._next_tasks[rows]
+        self._observations = self._observations.copy()
+        self._observations[rows] = self.mdp.observation(states)
+        self._steps[rows] = 0
+        self._terminated[rows] = self._truncated[rows] = False
+        return self._observations, {}
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Steps the sub-environments whose episode is running.
+
+        Raises:
+            RuntimeError: Before the first `reset`.
+        """
+        if self._states is None:
+            raise RuntimeError("call reset before step")
+        running = ~(self._terminated | self._truncated)
+        rows: Any = slice(None) if running.all() else np.flatnonzero(running)
+        states, tasks, actions = self._states[rows], self._tasks[rows], np.asarray(actions)[rows]
+        next_states = self.mdp.transition(states, actions, tasks)
+        self._states[rows] = next_states
+        self._observations = self._observations.copy()
+        self._observations[rows] = self.mdp.observation(next_states)
+        self._steps[rows] += 1
+        self._terminated[rows] = self.mdp.terminated(next_states, tasks)
+        if self.max_episode_steps is not None:
+            self._truncated[rows] = self._steps[rows] >= self.max_episode_steps
+
+        infos: dict[str, Any] = {}
+        rewards = np.zeros(self.num_envs)
+        for name, values in self.mdp.reward_terms(states, actions, next_states, tasks).items():
+            infos[name], infos[f"_{name}"] = np.zeros(self.num_envs), running
+            infos[name][rows] = values
+            rewards += infos[name]
+        return self._observations, rewards, self._terminated.copy(), self._truncated.copy(), infos
+
+    def state(self, index: int) -> Array:
+        """State vector `[S]` of one sub-environment: what `mdp.render` draws."""
+        if self._states is None:
+            raise RuntimeError("call reset before state")
+        return self._states[index].copy()
+
+    def render(self) -> tuple[Array, ...] | None:
+        """One picture for each sub-environment in mode `rgb_array`, else None."""
+        if self.render_mode is None:
+            return None
+        return tuple(self.mdp.render(self.state(i), self._element(self._tasks[i])) for i in range(self.num_envs))
+
+
+class TaskEnv(gymnasium.Env[Array, Array]):
+    """One environment of a `TaskMDP`: a `BatchedTaskEnv` of one row, without a time limit of its own.
+
+    Args:
+        mdp: The MDP, or `module:Class` with its keyword arguments in `settings`.
+        render_mode: `"rgb_array"` or None.
+        settings: Keyword arguments for an MDP given by name.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+    def __init__(self, mdp: TaskMDP | str, render_mode: str | None = None, **settings: Any) -> None:
+        self._batch = BatchedTaskEnv(mdp, num_envs=1, render_mode=render_mode, **settings)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self._batch.mdp.render_fps}
+        self.mdp = self._batch.mdp
+        self.observation_space = self._batch.single_observation_space
+        self.action_space = self._batch.single_action_space
+        self.task_space = self._batch.task_space
+        self.render_mode = render_mode
+
+    @property
+    def task(self) -> Any:
+        """The task that the next `reset` begins."""
+        return self._batch.task[0]
+
+    @task.setter
+    def task(self, task: Any) -> None:
+        self._batch.set_attr("task", [task])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Begins an episode with the assigned task."""
+        super().reset(seed=seed)
+        self._batch.generators[0] = self.np_random
+        observations, _ = self._batch.reset()
+        return observations[0], {}
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Takes one step; `info` holds each reward term."""
+        observations, rewards, terminated, _, infos = self._batch.step(np.asarray(action)[None])
+        info = {name: float(values[0]) for name, values in infos.items() if not name.startswith("_")}
+        return observations[0], float(rewards[0]), bool(terminated[0]), False, info
+
+    def render(self) -> Any:
+        """Picture `[height, width, 3]` in mode `rgb_array`, else None."""
+        frames = self._batch.render()
+        return None if frames is None else frames[0]
+
+
+def _shape(space: gymnasium.Space[Any]) -> tuple[int, ...]:
+    if space.shape is None:
+        raise TypeError(f"expected a space whose elements are arrays or integers, got {space}")
+    return space.shape
+
+
+def _dtype(space: gymnasium.Space[Any]) -> np.dtype[Any]:
+    return np.dtype(space.dtype)

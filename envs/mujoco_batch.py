@@ -1,0 +1,69 @@
+"""Stepping a batch of MuJoCo states in threads.
+
+MuJoCo releases the interpreter lock while it rolls states out, so plain threads, each with an `MjData` of its own, use
+all cores. The thread pool that `mujoco.rollout` offers was measured not to scale on calls as short as one control step.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import mujoco
+import numpy as np
+from mujoco.rollout import Rollout
+from numpy.typing import NDArray
+
+_SMALLEST_SLICE = 8  # states; below this, waking a thread costs more than it saves
+
+
+def available_cores() -> int:
+    """Number of processor cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class BatchStepper:
+    """Steps many states of one model; a row's result depends on that row only, whatever the number of threads.
+
+    A state is MuJoCo's full physics state (time, qpos, qvel, activations), `[n, state_size]`. The constraint solver's
+    warm start is not part of it, so each control step starts cold: against `mj_step`, which keeps it, the difference
+    after 50 steps of the half-cheetah is about 2e-8.
+
+    Args:
+        model: The model.
+        frame_skip: Physics steps in a control step.
+        threads: Number of threads; all cores if None.
+    """
+
+    def __init__(self, model: mujoco.MjModel, frame_skip: int, threads: int | None = None) -> None:
+        self.model = model
+        self.frame_skip = frame_skip
+        self.state_size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+        threads = available_cores() if threads is None else threads
+        self._workers = [(Rollout(nthread=0), mujoco.MjData(model)) for _ in range(threads)]
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    def states(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> NDArray[np.float64]:
+        """States `[n, state_size]` at time 0 with positions `[n, nq]` and velocities `[n, nv]`."""
+        states = np.zeros((len(qpos), self.state_size))
+        states[:, 1 : 1 + self.model.nq] = qpos
+        states[:, 1 + self.model.nq : 1 + self.model.nq + self.model.nv] = qvel
+        return states
+
+    def step(self, states: NDArray[np.float64], controls: NDArray[np.float64]) -> NDArray[np.float64]:
+        """States `[n, state_size]` one control step later, under constant controls `[n, nu]`."""
+        n = len(states)
+        states = np.ascontiguousarray(states)
+        controls = np.repeat(controls[:, None, :].astype(np.float64, copy=False), self.frame_skip, axis=1)
+        trajectory = np.empty((n, self.frame_skip, self.state_size))
+        slices = max(1, min(len(self._workers), n // _SMALLEST_SLICE))
+        bounds = [n * i // slices for i in range(slices + 1)]
+
+        def work(i: int) -> None:
+            rollout, data = self._workers[i]
+            part = slice(bounds[i], bounds[i + 1])
+            rollout.rollout(self.model, data, states[part], controls[part], state=trajectory[part])
+
+        others = [self._pool.submit(work, i) for i in range(1, slices)] if self._pool else []
+        work(0)
+        for other in others:
+            other.result()
+        return trajectory[:, -1]

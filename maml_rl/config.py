@@ -1,0 +1,72 @@
+"""Settings of the method, with unit and source beside each."""
+
+from dataclasses import dataclass, field
+
+from maml_rl.errors import InputError
+from maml_rl.objectives import InnerObjective
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """The meta-update: TRPO on the adapted policies."""
+
+    max_kl: float = 0.01
+    """Bound on the mean KL(old adapted || new adapted) of one meta-update, in nats (paper: 0.01)."""
+    cg_iterations: int = 10
+    """Conjugate gradient iterations (rllab: 10)."""
+    cg_damping: float = 1e-5
+    """Multiple of the identity added to the curvature (rllab: 1e-5)."""
+    curvature_fraction: float = 0.25
+    """Share of each task's steps on which the curvature is computed; gradient, loss and KL always use all of them
+    (Schulman et al. 2015, appendix C.1, use 0.1)."""
+    backtrack_ratio: float = 0.8
+    """Factor by which the line search shortens the step (rllab: 0.8)."""
+    max_backtracks: int = 15
+    """Candidates that the line search tries (rllab: 15)."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        _require("max_kl", self.max_kl, self.max_kl > 0, "above 0")
+        _require("cg_iterations", self.cg_iterations, self.cg_iterations >= 1, "at least 1")
+        _require("cg_damping", self.cg_damping, self.cg_damping >= 0, "at least 0")
+        fraction = self.curvature_fraction
+        _require("curvature_fraction", fraction, 0 < fraction <= 1, "above 0 and at most 1")
+        _require("backtrack_ratio", self.backtrack_ratio, 0 < self.backtrack_ratio < 1, "between 0 and 1")
+        _require("max_backtracks", self.max_backtracks, self.max_backtracks >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class MetaConfig:
+    """One meta-iteration of Algorithm 3 (Finn, Abbeel, Levine 2017)."""
+
+    meta_batch_size: int = 40
+    """Tasks in a meta-iteration, M (paper: 20 in navigation, 40 in locomotion)."""
+    episodes: int = 20
+    """Episodes of each task before and again after each gradient step, K (paper: 20)."""
+    inner_steps: int = 1
+    """Gradient steps of the inner update (paper: 1); 0 is multi-task TRPO, the paper's pretrained baseline."""
+    inner_lr: float = 0.1
+    """Step size alpha of the inner update (paper, equation 1: 0.1)."""
+    inner_objective: InnerObjective = "reinforce"
+    """Inner loss: reinforce, the paper's, or lvc, the likelihood ratio (Rothfuss et al. 2019)."""
+    first_order: bool = False
+    """Leave out the derivative of the inner update: first-order MAML."""
+    discount: float = 0.99
+    """Discount factor gamma of a time step (rllab: 0.99)."""
+    gae_lambda: float = 1.0
+    """Lambda of generalised advantage estimation; 1 is the discounted return minus the baseline (rllab: 1)."""
+    trust_region: TrustRegion = field(default_factory=TrustRegion)
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        _require("meta_batch_size", self.meta_batch_size, self.meta_batch_size >= 1, "at least 1")
+        _require("episodes", self.episodes, self.episodes >= 1, "at least 1")
+        _require("inner_steps", self.inner_steps, self.inner_steps >= 0, "at least 0")
+        _require("inner_lr", self.inner_lr, self.inner_lr > 0, "above 0")
+        _require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
+        _require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
+
+
+def _require(name: str, value: float, passed: bool, expected: str) -> None:
+    if not passed:
+        raise InputError(f"{name} must be {expected}, got {value}")

@@ -1,0 +1,126 @@
+"""Action distributions as plain records of tensors, with the derivatives that TRPO needs in closed form.
+
+Each has its parameters as fields with any leading shape `[...]`. Sampling is a function of noise that the caller
+draws, so that randomness stays a function of the seed on every device.
+"""
+
+import math
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Distribution(Protocol):
+    """What the method asks of a distribution over actions."""
+
+    @staticmethod
+    def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
+        """Noise for samples of leading shape `shape`, for a distribution over `size` dimensions or choices."""
+        ...
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions that the noise selects."""
+        ...
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-probability (density) of actions, summed over action dimensions, `[...]`."""
+        ...
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, `[...]`."""
+        ...
+
+    def kl(self, other: Self) -> Tensor:
+        """KL(self || other) in nats, `[...]`."""
+        ...
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tensors it is made of, which depend on the policy's parameters."""
+        ...
+
+    def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Product of the Fisher matrix with respect to `parameters()` and tangents of their shapes."""
+        ...
+
+
+class DiagonalGaussian(NamedTuple):
+    """Independent normal distributions of the action dimensions."""
+
+    mean: Tensor  # [..., act]
+    log_std: Tensor  # [..., act]
+
+    @staticmethod
+    def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
+        """Standard normal noise `[*shape, size]`."""
+        return generator.standard_normal((*shape, size), dtype=np.float32)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions mean + std * noise, `[..., act]`."""
+        return self.mean + self.log_std.exp() * noise
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-density `[...]` of actions `[..., act]`: -1/2 sum(z^2 + 2 log std + log 2 pi), z = (a - mean) / std."""
+        standardised = (actions - self.mean) * (-self.log_std).exp()
+        return -0.5 * (standardised.square() + 2 * self.log_std + math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy `[...]`: sum(log std + 1/2 log(2 pi e))."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand(self.mean.shape[:-1])
+
+    def kl(self, other: "DiagonalGaussian") -> Tensor:
+        """KL(self || other) `[...]`: sum(log s2 - log s1 + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1/2)."""
+        precision = (-2 * other.log_std).exp()
+        variance = (2 * self.log_std).exp()
+        difference = (self.mean - other.mean).square()
+        return (other.log_std - self.log_std + 0.5 * ((variance + difference) * precision - 1)).sum(-1)
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """Mean and log standard deviation."""
+        return self.mean, self.log_std
+
+    def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The Fisher matrix is diagonal: 1 / std^2 for the mean, 2 for the log standard deviation."""
+        mean, log_std = tangents
+        return mean * (-2 * self.log_std).exp(), 2 * log_std
+
+
+class Categorical(NamedTuple):
+    """A distribution over a finite number of choices."""
+
+    logits: Tensor  # [..., choices], normalised or not
+
+    @staticmethod
+    def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
+        """Gumbel noise `[*shape, size]`, with which the largest of logits + noise is a sample."""
+        return generator.gumbel(size=(*shape, size)).astype(np.float32)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Choices `[...]`, int64."""
+        return (self.logits + noise).argmax(-1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-probability `[...]` of choices `[...]`."""
+        return self.logits.log_softmax(-1).gather(-1, actions[..., None])[..., 0]
+
+    def entropy(self) -> Tensor:
+        """Entropy `[...]`."""
+        log_probs = self.logits.log_softmax(-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+
+    def kl(self, other: "Categorical") -> Tensor:
+        """KL(self || other) `[...]`: sum p1 (log p1 - log p2)."""
+        log_probs = self.logits.log_softmax(-1)
+        return (log_probs.exp() * (log_probs - other.logits.log_softmax(-1))).sum(-1)
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.logits,)
+
+    def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """With respect to the logits the Fisher matrix is diag(p) - p p^T."""
+        (logits,) = tangents
+        probs = torch.softmax(self.logits, -1)
+        return (probs * (logits - (probs * logits).sum(-1, keepdim=True)),)

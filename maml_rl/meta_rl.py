@@ -1,0 +1,151 @@
+"""Algorithm 3 of Finn, Abbeel, Levine 2017: MAML for reinforcement learning.
+
+With `inner_steps = 0` it is TRPO on all tasks at once, the paper's pretrained baseline.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.advantages import advantage_batch
+from maml_rl.config import MetaConfig
+from maml_rl.errors import NonFiniteError
+from maml_rl.maml import inner_update
+from maml_rl.meta_update import TaskData, meta_update
+from maml_rl.objectives import inner_loss
+from maml_rl.parallel import TaskThreads, mean_over_tasks
+from maml_rl.policies import Policy
+from maml_rl.rollouts import collect
+from maml_rl.seeding import Draw, Phase
+from maml_rl.tasks import Task, TaskVectorEnv, task_space, training_tasks
+from maml_rl.types import Batch, Params, Trajectories, repeat, select, stack
+
+
+class Sampled(NamedTuple):
+    """Episodes of all tasks with one parameter set each, and what the losses make of them."""
+
+    trajectories: Trajectories
+    batches: list[Batch]  # of each task
+    explained_variance: Tensor  # [M]   of the baseline
+    seconds: float  # spent on sampling
+
+
+class Iteration(NamedTuple):
+    """Result of one meta-iteration."""
+
+    theta: Params
+    metrics: dict[str, float]  # docs/metrics.md explains each
+
+
+def sample(
+    envs: TaskVectorEnv,
+    policy: Policy,
+    params: Params,
+    tasks: Sequence[Task],
+    config: MetaConfig,
+    draw: Draw,
+    threads: TaskThreads,
+) -> Sampled:
+    """Episodes D_i of each task under its own parameters, with advantages from a baseline fitted to these episodes."""
+    started = time.perf_counter()
+    trajectories = collect(envs, policy, params, tasks, config.episodes, draw)
+    seconds = time.perf_counter() - started
+
+    def of_task(m: int) -> tuple[Batch, Tensor]:
+        return advantage_batch(Trajectories(*(field[m] for field in trajectories)), config.discount, config.gae_lambda)
+
+    batches, explained = zip(*threads.map(of_task, range(len(tasks))), strict=True)
+    return Sampled(trajectories, list(batches), torch.stack(explained), seconds)
+
+
+def adapt_each(
+    policy: Policy, params: Params, batches: Sequence[Batch], config: MetaConfig, threads: TaskThreads, inner_lr: float
+) -> Params:
+    """theta_i' = theta_i - alpha grad L(f_theta_i) of each task, values only; `params` and result have a leading M."""
+    loss = inner_loss(policy, config.inner_objective)
+
+    def of_task(m: int) -> Params:
+        with torch.no_grad():
+            return inner_update(lambda p: loss(p, batches[m]), select(params, m), inner_lr)
+
+    return stack(threads.map(of_task, range(len(batches))))
+
+
+def meta_iteration(
+    policy: Policy,
+    theta: Params,
+    envs: TaskVectorEnv,
+    config: MetaConfig,
+    seed: int,
+    iteration: int,
+    threads: TaskThreads,
+) -> Iteration:
+    """One pass through the loop of Algorithm 3.
+
+    Args:
+        policy: The policy.
+        theta: Meta-parameters.
+        envs: Task-distributed sub-environments, any number of them.
+        config: Settings.
+        seed: Seed of the run.
+        iteration: Which pass this is; with `seed` it decides everything that is random.
+        threads: Threads that share the tasks of the update.
+
+    Raises:
+        NonFiniteError: If a sampled or computed quantity is not finite; names iteration and quantity.
+    """
+    started = time.perf_counter()
+    draw = Draw(seed, Phase.TRAINING, iteration)
+    try:
+        tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)
+        path, sampled = [repeat(theta, len(tasks))], []
+        for step in range(config.inner_steps):
+            support = sample(envs, policy, path[-1], tasks, config, draw._replace(step=step), threads)  # line 5: D_i
+            path.append(
+                adapt_each(policy, path[-1], support.batches, config, threads, config.inner_lr)
+            )  # line 7: theta_i'
+            sampled.append(support)
+        query = sample(envs, policy, path[-1], tasks, config, draw._replace(step=config.inner_steps), threads)  # line 8
+        data = [
+            TaskData([s.batches[m] for s in sampled], [select(p, m) for p in path], query.batches[m])
+            for m in range(len(tasks))
+        ]
+        update = meta_update(policy, theta, data, config, threads)  # line 10
+    except NonFiniteError as error:
+        raise NonFiniteError(f"iteration {iteration}: {error} is not finite") from error
+    sampled.append(query)
+    metrics = _sampling_metrics(sampled) | update.metrics
+    if config.inner_steps:
+        metrics["inner/kl"] = _adaptation_kl(policy, data, threads)
+    metrics["policy/entropy"] = _mean_entropy(policy, data)
+    metrics["time/sampling_seconds"] = sum(s.seconds for s in sampled)
+    metrics["time/update_seconds"] = time.perf_counter() - started - metrics["time/sampling_seconds"]
+    return Iteration(update.theta, metrics)
+
+
+def _sampling_metrics(sampled: Sequence[Sampled]) -> dict[str, float]:
+    metrics = {"sampling/env_steps": sum(float(s.trajectories.mask.sum()) for s in sampled)}
+    for step, s in enumerate(sampled):
+        metrics[f"return/after_{step}_steps"] = float(mean_over_tasks(list(s.trajectories.returns.mean(1))))
+        metrics[f"baseline/explained_variance_{step}"] = float(mean_over_tasks(list(s.explained_variance)))
+    return metrics
+
+
+def _adaptation_kl(policy: Policy, data: Sequence[TaskData], threads: TaskThreads) -> float:
+    """Mean KL(theta || theta_i') over the support steps: how far the inner updates move the policy, in nats."""
+
+    def of_task(task: TaskData) -> Tensor:
+        with torch.no_grad():
+            observations = task.support[0].observations
+            return policy(task.path[0], observations).kl(policy(task.path[-1], observations)).mean()
+
+    return float(mean_over_tasks(threads.map(of_task, data)))
+
+
+def _mean_entropy(policy: Policy, data: Sequence[TaskData]) -> float:
+    """Mean entropy of the adapted policies over the query steps, in nats."""
+    with torch.no_grad():
+        return float(mean_over_tasks([policy(t.path[-1], t.query.observations).entropy().mean() for t in data]))

@@ -1,0 +1,133 @@
+"""Policies: multilayer perceptrons, applied as functions of any parameters.
+
+`policy(params, observations)` takes one parameter set for all observations, or a stack of M sets for observations
+`[M, ..., obs]`. Observations are standardised inside, by statistics that are part of the policy and never change.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maml_rl.distributions import Categorical, DiagonalGaussian, Distribution
+from maml_rl.types import Params
+
+Activation = Literal["relu", "tanh"]
+_ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
+
+
+class Policy(Protocol):
+    """What the method asks of a policy."""
+
+    distribution: type[Distribution]
+    noise_size: int  # action dimensions, or choices: the size of the noise that selects one action
+
+    def __call__(self, params: Params, observations: Tensor) -> Distribution:
+        """Distribution over actions in `observations`, under `params`."""
+        ...
+
+
+class MLP(nn.Module):
+    """Multilayer perceptron of standardised inputs, with Glorot-uniform weights and zero biases.
+
+    Args:
+        input_size: Size of an observation.
+        output_size: Size of the output.
+        hidden_sizes: Number of units in each hidden layer.
+        activation: Activation of the hidden layers.
+        generator: Source of the initial weights.
+        mean, std: Shift and scale `[obs]` of each observation dimension; 0 and 1 if None.
+        clip: Bound on the absolute value of a standardised observation; None for none.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        hidden_sizes: Sequence[int],
+        activation: Activation,
+        generator: np.random.Generator,
+        mean: Tensor | None = None,
+        std: Tensor | None = None,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = [input_size, *hidden_sizes, output_size]
+        self.activation = activation
+        self.layers = len(sizes) - 1
+        self.clip = clip
+        for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            bound = (6 / (fan_in + fan_out)) ** 0.5
+            weight = generator.uniform(-bound, bound, (fan_out, fan_in)).astype(np.float32)
+            self.register_parameter(f"weight_{i}", nn.Parameter(torch.from_numpy(weight)))
+            self.register_parameter(f"bias_{i}", nn.Parameter(torch.zeros(fan_out)))
+        self.observation_mean: Tensor
+        self.observation_std: Tensor
+        self.register_buffer("observation_mean", torch.zeros(input_size) if mean is None else mean)
+        self.register_buffer("observation_std", torch.ones(input_size) if std is None else std)
+
+    def output(self, params: Params, observations: Tensor) -> Tensor:
+        """Output of the last layer `[..., output]` for observations `[..., obs]`, or `[M, ..., obs]` for M stacks."""
+        hidden = (observations - self.observation_mean) / self.observation_std
+        if self.clip is not None:
+            hidden = hidden.clamp(-self.clip, self.clip)
+        for i in range(self.layers):
+            hidden = _linear(hidden, params[f"weight_{i}"], params[f"bias_{i}"])
+            if i < self.layers - 1:
+                hidden = _ACTIVATIONS[self.activation](hidden)
+        return hidden
+
+
+def _linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if weight.dim() == 2:
+        return nn.functional.linear(inputs, weight, bias)
+    rows = inputs.reshape(len(weight), -1, inputs.shape[-1])
+    return torch.baddbmm(bias[:, None], rows, weight.mT).reshape(*inputs.shape[:-1], -1)
+
+
+class GaussianMLP(MLP):
+    """Normal distribution with a mean from a network and a learned standard deviation that no state changes.
+
+    Args:
+        input_size: Size of an observation.
+        action_size: Number of action dimensions.
+        initial_std: Standard deviation of each action dimension at the start.
+        settings: See `MLP`.
+    """
+
+    distribution = DiagonalGaussian
+
+    def __init__(self, input_size: int, action_size: int, *, initial_std: float = 1.0, **settings: object) -> None:
+        super().__init__(input_size, action_size, **settings)  # type: ignore[arg-type]
+        self.noise_size = action_size
+        self.log_std = nn.Parameter(torch.full((action_size,), float(np.log(initial_std))))
+
+    def forward(self, params: Params, observations: Tensor) -> DiagonalGaussian:
+        """Distribution of actions `[..., act]` in observations `[..., obs]`."""
+        mean = self.output(params, observations)
+        log_std = params["log_std"]
+        if log_std.dim() == 2:
+            log_std = log_std.reshape(len(log_std), *[1] * (mean.dim() - 2), -1)
+        return DiagonalGaussian(mean, log_std.expand_as(mean))
+
+
+class CategoricalMLP(MLP):
+    """Distribution over a finite number of actions with logits from a network.
+
+    Args:
+        input_size: Size of an observation.
+        choices: Number of actions.
+        settings: See `MLP`.
+    """
+
+    distribution = Categorical
+
+    def __init__(self, input_size: int, choices: int, **settings: object) -> None:
+        super().__init__(input_size, choices, **settings)  # type: ignore[arg-type]
+        self.noise_size = choices
+
+    def forward(self, params: Params, observations: Tensor) -> Categorical:
+        """Distribution of actions `[...]` in observations `[..., obs]`."""
+        return Categorical(self.output(params, observations))

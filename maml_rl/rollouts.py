@@ -1,0 +1,132 @@
+"""Sampling: M tasks x K episodes with one parameter set per task, one policy evaluation per time step for all of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from maml_rl.errors import NonFiniteError
+from maml_rl.policies import Policy
+from maml_rl.seeding import Draw, Purpose
+from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, resets_itself
+from maml_rl.types import Params, Trajectories
+
+
+def collect(
+    envs: TaskVectorEnv, policy: Policy, params: Params, tasks: Sequence[Task], episodes: int, draw: Draw
+) -> Trajectories:
+    """Exactly `episodes` whole episodes of each task, whatever their length, on the device of `params`.
+
+    Episodes run in as many waves as the number of sub-environments makes necessary. What an episode draws depends on
+    `draw`, its task's index and its own, not on where it runs.
+
+    Args:
+        envs: Sub-environments, any number of them.
+        policy: The policy that acts.
+        params: Its parameters, with a leading M.
+        tasks: M tasks.
+        episodes: K.
+        draw: Place in the run, which seeds resets and actions.
+
+    Raises:
+        NonFiniteError: If an observation, action or reward is not finite.
+    """
+    horizon, action_space = episode_limit(envs), envs.single_action_space
+    shape = (len(tasks), episodes, horizon)
+    observation_size = int(np.prod(envs.single_observation_space.shape or ()))
+    continuous = isinstance(action_space, Box)
+    buffers = _Buffers(
+        observations=np.zeros((*shape, observation_size), np.float32),
+        actions=np.zeros((*shape, policy.noise_size), np.float32) if continuous else np.zeros(shape, np.int64),
+        log_probs=np.zeros(shape, np.float32),
+        rewards=np.zeros(shape, np.float32),
+        mask=np.zeros(shape, np.float32),
+        terminated=np.zeros(shape[:2], np.bool_),
+    )
+    seeds = [seed for m in range(len(tasks)) for seed in draw.integers(Purpose.RESETS, episodes, m)]
+    noise = np.stack(
+        [
+            policy.distribution.noise(draw.generator(Purpose.ACTIONS, m), (episodes, horizon), policy.noise_size)
+            for m in range(len(tasks))
+        ]
+    )
+    count = len(tasks) * episodes
+    for first in range(0, count, envs.num_envs):
+        rows = np.arange(first, min(first + envs.num_envs, count))
+        _run_wave(envs, policy, params, tasks, seeds, noise, rows, buffers)
+
+    device = next(iter(params.values())).device
+    trajectories = Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
+    for name in ("observations", "actions", "rewards"):
+        if not getattr(trajectories, name).isfinite().all():
+            raise NonFiniteError(f"{name} after {draw.step} gradient steps")
+    return trajectories
+
+
+class _Buffers(NamedTuple):
+    """`Trajectories` while they are filled."""
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.float32] | NDArray[np.int64]
+    log_probs: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+
+
+def _run_wave(
+    envs: TaskVectorEnv,
+    policy: Policy,
+    params: Params,
+    tasks: Sequence[Task],
+    seeds: Sequence[int],
+    noise: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    buffers: _Buffers,
+) -> None:
+    """Runs the episodes `rows` (index m K + k), one in each of the first sub-environments."""
+    episodes, horizon = buffers.mask.shape[1:]
+    first_task, last_task = rows[0] // episodes, rows[-1] // episodes + 1
+    offset = rows - first_task * episodes  # place in the grid [tasks of this wave, K]
+    device = next(iter(params.values())).device
+    params = {name: value[first_task:last_task] for name, value in params.items()}
+    wave_noise = torch.from_numpy(noise[first_task:last_task]).to(device)
+    grid = np.zeros(((last_task - first_task) * episodes, buffers.observations.shape[-1]), np.float32)
+    flat = _Buffers(*(array.reshape(-1, *array.shape[2:]) for array in buffers))
+    count = len(rows)
+    actions = np.zeros((envs.num_envs, *envs.single_action_space.shape), envs.single_action_space.dtype)  # type: ignore[misc]
+
+    observations = _reset(envs, [tasks[row // episodes] for row in rows], [seeds[row] for row in rows])
+    running = np.ones(count, np.bool_)
+    for t in range(horizon):
+        grid[offset] = observations[:count].reshape(count, -1)
+        with torch.no_grad():
+            distribution = policy(params, torch.from_numpy(grid).to(device).reshape(-1, episodes, grid.shape[-1]))
+            sampled = distribution.sample(wave_noise[:, :, t])
+            log_probs = distribution.log_prob(sampled)
+        chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[offset]
+        actions[:count] = chosen.reshape(count, *actions.shape[1:])
+        flat.observations[rows, t] = grid[offset] * running[:, None]
+        flat.actions[rows, t] = chosen * running[:, None] if chosen.ndim == 2 else chosen * running
+        flat.log_probs[rows, t] = log_probs.cpu().numpy().reshape(-1)[offset] * running
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
+        flat.rewards[rows, t] = rewards[:count] * running
+        flat.mask[rows, t] = running
+        flat.terminated[rows] |= terminated[:count] & running
+        running = running & ~(terminated[:count] | truncated[:count])
+        if not running.any():
+            break
+
+
+def _reset(envs: TaskVectorEnv, tasks: Sequence[Task], seeds: Sequence[int]) -> NDArray[np.float64]:
+    """First observations; spare sub-environments stay idle where they can, else they repeat the last episode."""
+    spare = envs.num_envs - len(tasks)
+    assign_tasks(envs, [*tasks, *[tasks[-1]] * spare])
+    options = None
+    if spare and not resets_itself(envs):
+        options = {"reset_mask": np.arange(envs.num_envs) < len(tasks)}
+    observations, _ = envs.reset(seed=[*seeds, *[seeds[-1]] * spare], options=options)  # type: ignore[arg-type]
+    return np.asarray(observations)

@@ -1,0 +1,64 @@
+"""Types that every part of the method shares, and the letters of their shapes.
+
+M tasks, K episodes of a task, T time steps of an episode; N steps of one task, episodes joined, padding left out.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+"""Parameters by name, as `dict(policy.named_parameters())`; with a leading M where each task has its own."""
+
+
+class Trajectories(NamedTuple):
+    """Episodes as sampled. Entries after an episode's end are padding, where `mask` is 0."""
+
+    observations: Tensor  # [M, K, T, obs]
+    actions: Tensor  # [M, K, T, act], or [M, K, T] for discrete actions
+    log_probs: Tensor  # [M, K, T]   under the policy that acted
+    rewards: Tensor  # [M, K, T]
+    mask: Tensor  # [M, K, T]   1 while the episode runs, else 0
+    terminated: Tensor  # [M, K]   bool: ended by the process; otherwise by the time limit
+
+    @property
+    def returns(self) -> Tensor:
+        """Undiscounted return of each episode, `[M, K]`."""
+        return (self.rewards * self.mask).sum(-1)
+
+
+class Batch(NamedTuple):
+    """Steps of one task's episodes, joined, as the losses take them."""
+
+    observations: Tensor  # [N, obs]
+    actions: Tensor  # [N, act], or [N] for discrete actions
+    log_probs: Tensor  # [N]   under the policy that acted
+    advantages: Tensor  # [N]
+
+
+def flatten(params: Params) -> Tensor:
+    """All parameters in one vector `[P]`, in the order of their names' mapping."""
+    return torch.cat([value.reshape(-1) for value in params.values()])
+
+
+def unflatten(vector: Tensor, like: Params) -> Params:
+    """The inverse of `flatten`: parts of `vector` `[P]` with names and shapes of `like`."""
+    parts = vector.split([value.numel() for value in like.values()])
+    return {name: part.view_as(value) for part, (name, value) in zip(parts, like.items(), strict=True)}
+
+
+def repeat(params: Params, count: int) -> Params:
+    """The same parameters for each of `count` tasks: a leading M that takes no memory."""
+    return {name: value.expand(count, *value.shape) for name, value in params.items()}
+
+
+def stack(params: Sequence[Params]) -> Params:
+    """Parameters of each task, with a leading M."""
+    return {name: torch.stack([p[name] for p in params]) for name in params[0]}
+
+
+def select(params: Params, index: int) -> Params:
+    """Parameters of one task, of those with a leading M."""
+    return {name: value[index] for name, value in params.items()}
