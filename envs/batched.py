@@ -138,7 +138,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         return [self._element(task) for task in self._next_tasks]
 
     def _element(self, task: Array) -> Any:
-        return task.copy() if _shape(self.task_space) else task[()]
+        element: Any = task.copy() if _shape(self.task_space) else task[()]
+        return element
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """One value for each sub-environment, as Gymnasium's vector environments return it."""
@@ -181,9 +182,9 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         if options is not None and "reset_mask" in options:
             mask = np.asarray(options["reset_mask"], dtype=np.bool_)
         rows = np.flatnonzero(mask)
-        for i in rows:
-            if seeds[i] is not None:
-                self.generators[i] = seeding.np_random(seeds[i])[0]
+        for i, row_seed in enumerate(seeds):
+            if mask[i] and row_seed is not None:
+                self.generators[i] = seeding.np_random(row_seed)[0]
         states = self.mdp.initial([self.generators[i] for i in rows])
         if self._states is None:
             self._states = np.zeros((self.num_envs, states.shape[1]))
@@ -227,7 +228,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         """State vector `[S]` of one sub-environment: what `mdp.render` draws."""
         if self._states is None:
             raise RuntimeError("call reset before state")
-        return self._states[index].copy()
+        state: Array = self._states[index].copy()
+        return state
 
     def render(self) -> tuple[Array, ...] | None:
         """One picture for each sub-environment in mode `rgb_array`, else None."""
@@ -244,8 +246,6 @@ class TaskEnv(gymnasium.Env[Array, Array]):
         render_mode: `"rgb_array"` or None.
         settings: Keyword arguments for an MDP given by name.
     """
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
 
     def __init__(self, mdp: TaskMDP | str, render_mode: str | None = None, **settings: Any) -> None:
         self._batch = BatchedTaskEnv(mdp, num_envs=1, render_mode=render_mode, **settings)

@@ -13,15 +13,17 @@ from envs.batched import Array, TaskMDP
 from envs.mujoco_batch import BatchStepper
 from envs.mujoco_render import TrackingRenderer
 
+_MASS = 14.0  # kg
+
 
 class HalfCheetah(TaskMDP):
     """A planar two-legged robot that runs at a goal velocity, or forward or backward, as the task says.
 
     ## Description
 
-    The robot is Gymnasium's `half_cheetah.xml` (9 degrees of freedom, 14 kg). Definition and constants are those of the
-    code behind the figures of Finn, Abbeel, Levine 2017: one control step is one physics step of 0.01 s, and velocity is
-    that of the centre of mass of the whole body, not of the torso.
+    The robot is Gymnasium's `half_cheetah.xml` (9 degrees of freedom, 14 kg). Definition and constants are those of
+    the code behind the figures of Finn, Abbeel, Levine 2017: one control step is one physics step of 0.01 s, and
+    velocity is that of the centre of mass of the whole body, not of the torso.
 
     ## Action space
 
@@ -87,7 +89,7 @@ class HalfCheetah(TaskMDP):
     max_goal_velocity = 2.0  # m/s
 
     def __init__(self, goal: Literal["velocity", "direction"], threads: int | None = None) -> None:
-        model = mujoco.MjModel.from_xml_path(str(files("gymnasium") / "envs/mujoco/assets/half_cheetah.xml"))
+        model = _model()
         self.goal = goal
         self.model = model
         self.render_fps = round(1 / (model.opt.timestep * self.frame_skip))
@@ -129,7 +131,17 @@ class HalfCheetah(TaskMDP):
         """The robot, seen by a camera that follows it."""
         if self._renderer is None:
             self._renderer = TrackingRenderer(self.model, body="torso")
-        return self._renderer.render(self._split(state[None])[0][0])
+        picture: Array = self._renderer.render(self._split(state[None])[0][0])
+        return picture
+
+
+def _model() -> mujoco.MjModel:
+    """Gymnasium's model, with its whole mass set after compilation: MuJoCo 4 warns of the attribute that sets it."""
+    xml = (files("gymnasium") / "envs/mujoco/assets/half_cheetah.xml").read_text()
+    model = mujoco.MjModel.from_xml_string(xml.replace(f'settotalmass="{_MASS:g}"', ""))
+    mujoco.mj_setTotalmass(model, _MASS)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
 class PlanarCentreOfMass:
@@ -167,9 +179,9 @@ class PlanarCentreOfMass:
         pitch = qpos @ self._hinges
         cos, sin = np.cos(pitch), np.sin(pitch)
         x, y, z = self._offsets.T
-        return self._origin + np.stack(
-            [qpos[:, 0] + cos @ x + sin @ z, np.full(len(qpos), y.sum()), qpos[:, 1] - sin @ x + cos @ z], axis=1
-        )
+        offset = [qpos[:, 0] + cos @ x + sin @ z, np.full(len(qpos), y.sum()), qpos[:, 1] - sin @ x + cos @ z]
+        position: Array = self._origin + np.stack(offset, axis=1)
+        return position
 
     def velocity(self, qpos: Array, qvel: Array) -> Array:
         """Velocity of the centre of mass `[n, 3]` in m/s, of positions `[n, nq]` and velocities `[n, nv]`."""

@@ -31,7 +31,8 @@ class TrackingRenderer:
             self._renderer = mujoco.Renderer(model, height, width)
         except Exception as error:  # each OpenGL backend raises another type, from import errors to attribute errors
             raise RuntimeError(
-                "rendering needs OpenGL; on Debian or Ubuntu without a screen: apt install libegl1 libgl1-mesa-dri libopengl0"
+                "rendering needs OpenGL, which this machine lacks; on Debian or Ubuntu without a screen: "
+                "apt install libegl1 libgl1-mesa-dri libopengl0"
             ) from error
         self._model = model
         self._data = mujoco.MjData(model)

@@ -1,0 +1,1 @@
+"""Meta-reinforcement learning with MAML (Finn, Abbeel, Levine 2017)."""

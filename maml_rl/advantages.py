@@ -21,7 +21,7 @@ def discounted_sum(values: Tensor, factor: float) -> Tensor:
 
 
 def baseline_features(observations: Tensor) -> Tensor:
-    """Features `[..., T, 2 obs + 4]` in float64: observations clipped to +-10, their squares, t/100 to the third power, 1.
+    """Features `[..., T, 2 obs + 4]` in float64: observations clipped to +-10, squares, powers of t/100, 1.
 
     From rllab's `LinearFeatureBaseline` (Duan et al. 2016), which the paper uses. Time counts within an episode.
     """
@@ -48,7 +48,7 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: 
     targets = (returns * mask).double().flatten(-2)[..., None]
     gram = masked.mT @ masked + ridge * torch.eye(masked.shape[-1], dtype=masked.dtype, device=masked.device)
     weights = torch.linalg.solve(gram, masked.mT @ targets)
-    values = (features.flatten(-3, -2) @ weights)[..., 0].reshape(returns.shape)
+    values: Tensor = (features.flatten(-3, -2) @ weights)[..., 0].reshape(returns.shape)
     return (values * mask).to(returns.dtype)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from maml_rl.errors import InputError
 from maml_rl.objectives import InnerObjective
+from maml_rl.policies import Activation
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,37 @@ class TrustRegion:
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
-        _require("max_kl", self.max_kl, self.max_kl > 0, "above 0")
-        _require("cg_iterations", self.cg_iterations, self.cg_iterations >= 1, "at least 1")
-        _require("cg_damping", self.cg_damping, self.cg_damping >= 0, "at least 0")
+        require("max_kl", self.max_kl, self.max_kl > 0, "above 0")
+        require("cg_iterations", self.cg_iterations, self.cg_iterations >= 1, "at least 1")
+        require("cg_damping", self.cg_damping, self.cg_damping >= 0, "at least 0")
         fraction = self.curvature_fraction
-        _require("curvature_fraction", fraction, 0 < fraction <= 1, "above 0 and at most 1")
-        _require("backtrack_ratio", self.backtrack_ratio, 0 < self.backtrack_ratio < 1, "between 0 and 1")
-        _require("max_backtracks", self.max_backtracks, self.max_backtracks >= 1, "at least 1")
+        require("curvature_fraction", fraction, 0 < fraction <= 1, "above 0 and at most 1")
+        require("backtrack_ratio", self.backtrack_ratio, 0 < self.backtrack_ratio < 1, "between 0 and 1")
+        require("max_backtracks", self.max_backtracks, self.max_backtracks >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The policy's network."""
+
+    hidden_sizes: tuple[int, ...] = (100, 100)
+    """Units of each hidden layer (paper: 100, 100)."""
+    activation: Activation = "relu"
+    """Activation of the hidden layers (paper: relu)."""
+    initial_std: float = 1.0
+    """Standard deviation of each action dimension at the start, in units of the action (paper: 1)."""
+    standardise: bool = True
+    """Shift and scale observations by mean and standard deviation of the initial policy's episodes (not in the paper;
+    see docs/implementation_details.md)."""
+    observation_clip: float | None = None
+    """Bound on the absolute value of a standardised observation; None for none."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require("hidden_sizes", str(self.hidden_sizes), all(size >= 1 for size in self.hidden_sizes), "all at least 1")
+        require("initial_std", self.initial_std, self.initial_std > 0, "above 0")
+        clip = self.observation_clip
+        require("observation_clip", str(clip), clip is None or clip > 0, "above 0 or None")
 
 
 @dataclass(frozen=True)
@@ -59,14 +84,15 @@ class MetaConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
-        _require("meta_batch_size", self.meta_batch_size, self.meta_batch_size >= 1, "at least 1")
-        _require("episodes", self.episodes, self.episodes >= 1, "at least 1")
-        _require("inner_steps", self.inner_steps, self.inner_steps >= 0, "at least 0")
-        _require("inner_lr", self.inner_lr, self.inner_lr > 0, "above 0")
-        _require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
-        _require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
+        require("meta_batch_size", self.meta_batch_size, self.meta_batch_size >= 1, "at least 1")
+        require("episodes", self.episodes, self.episodes >= 1, "at least 1")
+        require("inner_steps", self.inner_steps, self.inner_steps >= 0, "at least 0")
+        require("inner_lr", self.inner_lr, self.inner_lr > 0, "above 0")
+        require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
+        require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
 
 
-def _require(name: str, value: float, passed: bool, expected: str) -> None:
+def require(name: str, value: float | str, passed: bool, expected: str) -> None:
+    """Raises InputError, naming the setting, unless its value passed the check."""
     if not passed:
         raise InputError(f"{name} must be {expected}, got {value}")

@@ -16,7 +16,7 @@ Product = Callable[[Params], Params]
 
 
 def inner_update(loss: TaskLoss, params: Params, inner_lr: float) -> Params:
-    """theta' = theta - inner_lr grad loss(theta) (equation 1), differentiable where it is called inside `torch.func`."""
+    """theta' = theta - inner_lr grad loss(theta) (equation 1), differentiable inside `torch.func` transforms."""
     gradients = torch.func.grad(loss)(params)
     return {name: value - inner_lr * gradients[name] for name, value in params.items()}
 
@@ -34,7 +34,7 @@ def hessian_product(loss: TaskLoss, params: Params) -> Product:
     The graph of the gradient is built once and kept, so each product costs one backward pass; H is symmetric, so the
     gradient's vector-Jacobian product is H v.
     """
-    _, vjp = torch.func.vjp(torch.func.grad(loss), params)
+    vjp = torch.func.vjp(torch.func.grad(loss), params)[1]
 
     def product(vector: Params) -> Params:
         with torch.no_grad():

@@ -1,8 +1,8 @@
 """The meta-update of Algorithm 3: a TRPO step on the loss and the KL of the adapted policies, as functions of theta.
 
-At the old theta the KL's gradient is 0, so the Hessian of its mean over tasks is exactly the mean of J_i^T F_i J_i, with
-J_i = d theta_i' / d theta and F_i the Fisher matrix at theta_i': Hessian products of the inner loss and one Fisher
-product, no third derivative.
+At the old theta the KL's gradient is 0, so the Hessian of its mean over tasks is exactly the mean of J_i^T F_i J_i,
+with J_i = d theta_i' / d theta and F_i the Fisher matrix at theta_i': Hessian products of the inner loss and one
+Fisher product, no third derivative.
 """
 
 from collections.abc import Sequence
@@ -50,9 +50,9 @@ def fisher_product(policy: Policy, params: Params, observations: Tensor) -> Prod
     def outputs(params: Params) -> tuple[Tensor, ...]:
         return policy(params, observations).parameters()
 
-    primals, transposed = torch.func.vjp(outputs, params)
+    primals, transposed = torch.func.vjp(outputs, params)  # type: ignore[misc]  # two values without has_aux
     zeros = tuple(torch.zeros_like(primal) for primal in primals)
-    _, forward = torch.func.vjp(lambda *cotangents: transposed(cotangents)[0], *zeros)
+    forward = torch.func.vjp(lambda *cotangents: transposed(cotangents)[0], *zeros)[1]
     with torch.no_grad():
         distribution = policy(params, observations)
 

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import numpy as np
@@ -21,8 +22,15 @@ _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 class Policy(Protocol):
     """What the method asks of a policy."""
 
-    distribution: type[Distribution]
-    noise_size: int  # action dimensions, or choices: the size of the noise that selects one action
+    @property
+    def distribution(self) -> type[Distribution]:
+        """Kind of distribution over actions."""
+        ...
+
+    @property
+    def noise_size(self) -> int:
+        """Action dimensions, or choices: the size of the noise that selects one action."""
+        ...
 
     def __call__(self, params: Params, observations: Tensor) -> Distribution:
         """Distribution over actions in `observations`, under `params`."""
@@ -58,7 +66,7 @@ class MLP(nn.Module):
         self.activation = activation
         self.layers = len(sizes) - 1
         self.clip = clip
-        for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             bound = (6 / (fan_in + fan_out)) ** 0.5
             weight = generator.uniform(-bound, bound, (fan_out, fan_in)).astype(np.float32)
             self.register_parameter(f"weight_{i}", nn.Parameter(torch.from_numpy(weight)))

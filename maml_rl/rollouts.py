@@ -1,4 +1,4 @@
-"""Sampling: M tasks x K episodes with one parameter set per task, one policy evaluation per time step for all of them."""
+"""Sampling: M tasks x K episodes, one parameter set per task, one policy evaluation per time step for all of them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -95,7 +95,7 @@ def _run_wave(
     params = {name: value[first_task:last_task] for name, value in params.items()}
     wave_noise = torch.from_numpy(noise[first_task:last_task]).to(device)
     grid = np.zeros(((last_task - first_task) * episodes, buffers.observations.shape[-1]), np.float32)
-    flat = _Buffers(*(array.reshape(-1, *array.shape[2:]) for array in buffers))
+    flat = _Buffers(*(array.reshape(-1, *array.shape[2:]) for array in buffers))  # type: ignore[arg-type]
     count = len(rows)
     actions = np.zeros((envs.num_envs, *envs.single_action_space.shape), envs.single_action_space.dtype)  # type: ignore[misc]
 

@@ -38,7 +38,9 @@ def conjugate_gradient(product: MatrixProduct, target: Tensor, iterations: int, 
 
 
 def trust_region_step(gradient: Tensor, product: MatrixProduct, max_kl: float, iterations: int) -> Tensor:
-    """Step `[P]` that minimises gradient^T s under 1/2 s^T F s = max_kl: -sqrt(2 max_kl / x^T F x) x, x = F^-1 gradient.
+    """Step `[P]` that minimises gradient^T s under 1/2 s^T F s = max_kl.
+
+    It is -sqrt(2 max_kl / x^T F x) x with x = F^-1 gradient.
 
     Args:
         gradient: Gradient `[P]` of the loss.

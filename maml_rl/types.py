@@ -45,7 +45,7 @@ def flatten(params: Params) -> Tensor:
 
 def unflatten(vector: Tensor, like: Params) -> Params:
     """The inverse of `flatten`: parts of `vector` `[P]` with names and shapes of `like`."""
-    parts = vector.split([value.numel() for value in like.values()])
+    parts = torch.split(vector, [value.numel() for value in like.values()])
     return {name: part.view_as(value) for part, (name, value) in zip(parts, like.items(), strict=True)}
 
 

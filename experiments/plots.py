@@ -1,0 +1,102 @@
+"""The picture of a run: how it learned, what a gradient step brings, and what the policy does before and after it."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.evaluate import Evaluations, paper_returns
+from experiments.run import METRICS
+
+_BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
+_TRAJECTORIES = 4  # tasks whose episodes are drawn
+
+
+def draw_adaptation(evaluations: Evaluations, run_directory: Path, path: Path) -> None:
+    """Draws learning curve, return by gradient step, and behaviour before and after adaptation into a PNG file."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    _learning_curve(left, run_directory / METRICS)
+    _return_by_step(middle, evaluations)
+    if evaluations.trained.episodes[0][0].shape[1] == 2:
+        _paths(right, evaluations)
+    else:
+        _return_by_task(right, evaluations)
+    figure.suptitle(f"{evaluations.run.config.env_id}, {evaluations.run.progress.env_steps / 1e6:.1f} M env steps")
+    figure.savefig(path, dpi=120)
+
+
+def _learning_curve(axes: Axes, metrics: Path) -> None:
+    axes.set(title="Training", xlabel="million env steps", ylabel="mean return")
+    if not metrics.exists():
+        axes.text(0.5, 0.5, f"no {metrics.name}", ha="center", transform=axes.transAxes)
+        return
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    env_steps = [float(row["sampling/env_steps"]) / 1e6 for row in rows]
+    names = sorted(name for name in rows[0] if name.startswith("return/"))
+    for name, colour in zip((names[0], names[-1]), (_BEFORE, _AFTER), strict=True):
+        label = "before adaptation" if name == names[0] else f"after {len(names) - 1} gradient steps"
+        axes.plot(
+            env_steps,
+            [float(row[name]) for row in rows],
+            color=colour,
+            label=label.replace("1 gradient steps", "1 gradient step"),
+        )
+    axes.legend(frameon=False)
+
+
+def _return_by_step(axes: Axes, evaluations: Evaluations) -> None:
+    axes.set(title="Held-out tasks", xlabel="gradient steps", ylabel="mean return")
+    seed = evaluations.config.seed
+    for label, evaluation, colour in (
+        ("this run", evaluations.trained, _AFTER),
+        ("random policy", evaluations.random, _RANDOM),
+    ):
+        means = evaluation.means(seed)
+        steps = np.arange(len(means))
+        axes.plot(steps, [m.value for m in means], "o-", color=colour, label=label)
+        axes.fill_between(steps, [m.low for m in means], [m.high for m in means], color=colour, alpha=0.2, linewidth=0)
+    paper = paper_returns(evaluations.run.config.env_id)
+    shown = [step for step in paper if step <= evaluations.config.gradient_steps]
+    if shown:
+        axes.plot(shown, [paper[step] for step in shown], "s--", color=_PAPER, label="paper")
+    axes.set_xticks(range(evaluations.config.gradient_steps + 1))
+    axes.legend(frameon=False)
+
+
+def _paths(axes: Axes, evaluations: Evaluations) -> None:
+    """Paths in the plane of the first episodes of a few tasks."""
+    axes.set(title="Paths before and after one step", xlabel="x", ylabel="y", aspect="equal")
+    last = min(1, evaluations.config.gradient_steps)
+    colours = [f"C{i}" for i in range(_TRAJECTORIES)]
+    for task, colour, i in zip(evaluations.trained.tasks, colours, range(_TRAJECTORIES), strict=False):
+        before, after = evaluations.trained.episodes[0][i], evaluations.trained.episodes[last][i]
+        axes.plot(*before.T, color=colour, alpha=0.35, linewidth=0.8)
+        axes.plot(*after.T, color=colour, linewidth=1.6)
+        axes.plot(*task, marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
+    axes.plot(0, 0, "ko", markersize=4)
+    axes.text(0.02, 0.02, "thin: before, thick: after, star: goal", transform=axes.transAxes, fontsize=8)
+
+
+def _return_by_task(axes: Axes, evaluations: Evaluations) -> None:
+    """Return of each task against its value: which tasks are hard."""
+    axes.set(title="Return by task", xlabel="task", ylabel="mean return")
+    values = np.array([np.asarray(task, dtype=float).reshape(-1)[0] for task in evaluations.trained.tasks])
+    jitter = np.linspace(-0.08, 0.08, len(values)) if np.array_equal(values, values.round()) else 0
+    axes.plot(values + jitter, evaluations.trained.returns[0], "o", color=_BEFORE, label="before adaptation")
+    for step in sorted({min(1, evaluations.config.gradient_steps), evaluations.config.gradient_steps} - {0}):
+        label = f"after {step} gradient step{'s' if step > 1 else ''}"
+        axes.plot(
+            values + jitter,
+            evaluations.trained.returns[step],
+            "o",
+            fillstyle="full" if step == 1 else "none",
+            color=_AFTER,
+            label=label,
+        )
+    axes.legend(frameon=False)

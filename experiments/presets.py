@@ -1,0 +1,85 @@
+"""Settings of experiments by name: the published ones, and better ones."""
+
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from experiments.run import RunConfig
+from maml_rl.config import MetaConfig, PolicyConfig, TrustRegion
+from maml_rl.errors import InputError
+from maml_rl.evaluation import EvaluationConfig
+
+_FINN = "Finn, Abbeel, Levine 2017"
+
+
+class Preset(NamedTuple):
+    """A run's settings with their source and what to expect of them."""
+
+    config: RunConfig
+    task: str
+    source: str
+    expected: str  # mean return over 40 held-out tasks
+
+
+_NAVIGATION = RunConfig(
+    env_id="envs:finn2017/Navigation2D-v0",
+    iterations=100,
+    meta=MetaConfig(meta_batch_size=20, episodes=20, inner_lr=0.5, trust_region=TrustRegion(max_kl=0.01)),
+    evaluation=EvaluationConfig(episodes=40),
+)
+_DIRECTION = RunConfig(
+    env_id="envs:finn2017/HalfCheetahDir-v0",
+    iterations=100,
+    meta=MetaConfig(meta_batch_size=40, episodes=20, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.02)),
+)
+_VELOCITY = RunConfig(
+    env_id="envs:finn2017/HalfCheetahVel-v0",
+    iterations=475,
+    meta=MetaConfig(meta_batch_size=40, episodes=10, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.01)),
+)
+_RAW = PolicyConfig(standardise=False)
+
+PRESETS = {
+    "navigation": Preset(
+        _NAVIGATION,
+        "2D navigation to a goal in [-0.5, 0.5]^2",
+        f"{_FINN}, Figure 4",
+        "paper: -40.4, -11.7, -3.3, -3.2 after 0, 1, 2, 3 gradient steps",
+    ),
+    "half-cheetah-dir": Preset(
+        _DIRECTION,
+        "half-cheetah, run forward or backward",
+        f"{_FINN}, Figure 5, with standardised observations",
+        "paper: -51, 293, 313, 316",
+    ),
+    "half-cheetah-vel": Preset(
+        _VELOCITY,
+        "half-cheetah, goal velocity in [0, 2] m/s",
+        f"{_FINN}, Figure 5, with standardised observations",
+        "paper: -129.5, -78.6, -66.6, -60.8",
+    ),
+    "half-cheetah-dir-raw": Preset(
+        replace(_DIRECTION, policy=_RAW),
+        "half-cheetah, run forward or backward",
+        f"{_FINN}, Figure 5, as published: observations not standardised",
+        "paper: -51, 293, 313, 316",
+    ),
+    "half-cheetah-vel-raw": Preset(
+        replace(_VELOCITY, policy=_RAW),
+        "half-cheetah, goal velocity in [0, 2] m/s",
+        f"{_FINN}, Figure 5, as published: observations not standardised",
+        "paper: -129.5, -78.6, -66.6, -60.8",
+    ),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        InputError: If there is none, with the nearest names.
+    """
+    if name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=3, cutoff=0.4) or list(PRESETS)
+        raise InputError(f"there is no preset {name!r}; the nearest are {', '.join(near)} (see maml-rl presets)")
+    return PRESETS[name]

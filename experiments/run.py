@@ -1,0 +1,129 @@
+"""A run directory: what was asked for, what was reached, and the policy itself.
+
+config.json               settings, for people; the checkpoint holds them too
+checkpoint.safetensors    parameters, observation statistics, settings and progress
+metrics.csv, tensorboard  every logged quantity by iteration (docs/metrics.md)
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from maml_rl.config import MetaConfig, PolicyConfig, require
+from maml_rl.errors import InputError
+from maml_rl.evaluation import EvaluationConfig
+from maml_rl.initial import MLPPolicy, build_policy, check_shapes, parameters
+from maml_rl.tasks import TaskVectorEnv
+from maml_rl.types import Params
+
+CHECKPOINT = "checkpoint.safetensors"
+CONFIG = "config.json"
+METRICS = "metrics.csv"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run."""
+
+    env_id: str
+    """Environment with a task distribution, as gymnasium.make takes it."""
+    iterations: int = 100
+    """Meta-iterations."""
+    seed: int = 0
+    """Seed of everything random."""
+    num_envs: int | None = None
+    """Sub-environments stepped at once; as many as an iteration has episodes if None. It does not change what is
+    sampled."""
+    checkpoint_every: int = 10
+    """Meta-iterations from one checkpoint to the next."""
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        require("seed", self.seed, self.seed >= 0, "at least 0")
+        require("num_envs", str(self.num_envs), self.num_envs is None or self.num_envs >= 1, "at least 1 or None")
+        require("checkpoint_every", self.checkpoint_every, self.checkpoint_every >= 1, "at least 1")
+
+
+class Progress(NamedTuple):
+    """What a run has reached."""
+
+    iteration: int  # meta-iterations finished
+    env_steps: int  # sampled by them
+    seconds: float  # spent on them
+
+
+class Run(NamedTuple):
+    """A run as loaded: its policy, meta-parameters, settings and progress."""
+
+    config: RunConfig
+    policy: MLPPolicy
+    theta: Params
+    progress: Progress
+
+
+Record = TypeVar("Record")
+
+
+def from_record(kind: type[Record], record: dict[str, Any]) -> Record:
+    """Dataclass from the JSON form of `dataclasses.asdict`.
+
+    Raises:
+        TypeError: If a field is missing or unknown.
+    """
+    hints = get_type_hints(kind)
+
+    def value(hint: Any, raw: Any) -> Any:
+        if is_dataclass(hint) and isinstance(hint, type):
+            return from_record(hint, raw)
+        if get_origin(hint) in (Union, UnionType):
+            return raw if raw is None else value(get_args(hint)[0], raw)
+        return tuple(raw) if get_origin(hint) is tuple else raw
+
+    return kind(**{name: value(hints.get(name), raw) for name, raw in record.items()})
+
+
+def save_run(directory: Path, run: Run) -> None:
+    """Writes configuration and checkpoint; each file is the old one or the new one, never a part."""
+    directory.mkdir(parents=True, exist_ok=True)
+    record = asdict(run.config)
+    write_atomically(directory / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
+    buffers = dict(run.policy.named_buffers())
+    tensors = {name: value.detach().cpu() for name, value in (run.theta | buffers).items()}
+    save_checkpoint(directory / CHECKPOINT, Checkpoint(tensors, {"config": record, "progress": run.progress._asdict()}))
+
+
+def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
+    """Settings, progress and tensors of a run's checkpoint.
+
+    Raises:
+        InputError: If there is no usable checkpoint.
+    """
+    path = directory / CHECKPOINT if directory.is_dir() else directory
+    checkpoint = load_checkpoint(path)
+    try:
+        config = from_record(RunConfig, checkpoint.record["config"])
+        progress = Progress(**checkpoint.record["progress"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} holds settings that this version of maml-rl does not know ({error})") from error
+    return config, progress, checkpoint.tensors
+
+
+def load_run(directory: Path, envs: TaskVectorEnv) -> Run:
+    """A trained run, with a policy for `envs`, on the CPU.
+
+    Raises:
+        InputError: If there is no usable checkpoint, or it does not fit the environment.
+    """
+    config, progress, tensors = load_config(directory)
+    mean, std = tensors.get("observation_mean"), tensors.get("observation_std")
+    policy = build_policy(envs, config.policy, config.seed, mean, std)
+    check_shapes(policy, tensors, str(directory))
+    theta = {name: tensors[name] for name in parameters(policy)}
+    return Run(config, policy, theta, progress)

@@ -1,0 +1,155 @@
+"""Meta-training: the loop over meta-iterations, with progress, logs and checkpoints."""
+
+import csv
+import sys
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
+from tqdm import tqdm
+
+from experiments.run import METRICS, Progress, Run, RunConfig, load_config, load_run, save_run
+from maml_rl.errors import InputError
+from maml_rl.initial import initial_policy, parameters
+from maml_rl.meta_rl import meta_iteration
+from maml_rl.parallel import TaskThreads
+from maml_rl.tasks import vectorize
+
+_PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
+
+
+def train(config: RunConfig, out: Path, device: str = "cpu", threads: int | None = None) -> Run:
+    """Meta-trains from the start and leaves a run directory.
+
+    Args:
+        config: Settings.
+        out: Directory of the run, which must not exist or be empty.
+        device: Where policy and update are computed, for example "cpu" or "cuda".
+        threads: Threads that share the tasks of the update; all cores if None. They do not change the result.
+
+    Raises:
+        InputError: If `out` holds something, or environment or device cannot be used.
+        NonFiniteError: If training diverges; the last checkpoint stays.
+        KeyboardInterrupt: After Ctrl-C, with the finished iterations saved.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists: go on with maml-rl train --resume {out}, or give another --out")
+    torch_device = usable_device(device)
+    with closing(vectorize(config.env_id, _num_envs(config))) as envs:
+        policy = initial_policy(envs, config.policy, config.meta, config.seed)
+        run = Run(config, policy, parameters(policy), Progress(0, 0, 0.0))
+        save_run(out, run)
+        return _train(run, envs, out, torch_device, threads)
+
+
+def resume(out: Path, iterations: int | None = None, device: str = "cpu", threads: int | None = None) -> Run:
+    """Goes on with a run from its last checkpoint, to the same result as if it had never stopped.
+
+    Args:
+        out: Directory of the run.
+        iterations: New number of iterations; that of the run if None.
+        device: See `train`.
+        threads: See `train`.
+
+    Raises:
+        InputError: If there is no usable checkpoint.
+    """
+    torch_device = usable_device(device)
+    config, _, _ = load_config(out)
+    with closing(vectorize(config.env_id, _num_envs(config))) as envs:
+        run = load_run(out, envs)
+        if iterations is not None:
+            run = run._replace(config=replace(run.config, iterations=iterations))
+        return _train(run, envs, out, torch_device, threads)
+
+
+def usable_device(name: str) -> torch.device:
+    """The PyTorch device of that name.
+
+    Raises:
+        InputError: If this machine does not have it.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used here ({reason}): give --device cpu") from error
+    return device
+
+
+def _num_envs(config: RunConfig) -> int:
+    return config.num_envs or config.meta.meta_batch_size * config.meta.episodes
+
+
+def _train(run: Run, envs: Any, out: Path, device: torch.device, threads: int | None) -> Run:
+    """The loop: from `run.progress` to `run.config.iterations`."""
+    config, policy = run.config, run.policy.to(device)
+    theta = {name: value.to(device) for name, value in run.theta.items()}
+    task_threads = TaskThreads(1 if device.type != "cpu" else threads)
+    logger = _logger(out, run.progress.iteration)
+    bar = tqdm(total=config.iterations, initial=run.progress.iteration, unit="iteration", disable=None, smoothing=0.1)
+    said = time.monotonic()
+    try:
+        for iteration in range(run.progress.iteration, config.iterations):
+            started = time.monotonic()
+            theta, metrics = meta_iteration(policy, theta, envs, config.meta, config.seed, iteration, task_threads)
+            seconds = time.monotonic() - started
+            before = run.progress
+            env_steps = int(metrics["sampling/env_steps"])
+            progress = Progress(iteration + 1, before.env_steps + env_steps, before.seconds + seconds)
+            run = run._replace(theta=theta, progress=progress)
+            _log(logger, run, metrics, seconds)
+            summary = _summary(config, metrics, env_steps / seconds)
+            bar.set_postfix_str(summary, refresh=False)
+            bar.update()
+            if bar.disable and (
+                time.monotonic() - said > _PLAIN_PROGRESS_SECONDS or iteration + 1 == config.iterations
+            ):
+                said = time.monotonic()
+                print(f"iteration {iteration + 1}/{config.iterations}: {summary}", file=sys.stderr, flush=True)
+            if (iteration + 1) % config.checkpoint_every == 0:
+                save_run(out, run)
+    except KeyboardInterrupt:
+        save_run(out, run)
+        raise
+    finally:
+        bar.close()
+        logger.close()
+    save_run(out, run)
+    return run
+
+
+def _summary(config: RunConfig, metrics: dict[str, float], env_steps_per_second: float) -> str:
+    before = metrics["return/after_0_steps"]
+    after = metrics[f"return/after_{config.meta.inner_steps}_steps"]
+    return f"return {before:.1f} before, {after:.1f} after adaptation, {env_steps_per_second:,.0f} env steps/s"
+
+
+def _log(logger: Logger, run: Run, metrics: dict[str, float], seconds: float) -> None:
+    env_steps = metrics.pop("sampling/env_steps")
+    logger.record("iteration", run.progress.iteration)
+    logger.record("sampling/env_steps", run.progress.env_steps)
+    logger.record("time/env_steps_per_second", env_steps / seconds)
+    logger.record("time/seconds", run.progress.seconds)
+    for name, value in metrics.items():
+        logger.record(name, value)
+    logger.dump(run.progress.iteration)
+
+
+def _logger(out: Path, finished: int) -> Logger:
+    """Logger that goes on after `finished` iterations: later rows of an interrupted run are dropped."""
+    path = out / METRICS
+    rows: list[dict[str, str]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= finished]
+    table = CSVOutputFormat(str(path))
+    for row in rows:
+        values = {name: int(text) if text.isdigit() else float(text) for name, text in row.items()}
+        table.write(values, dict.fromkeys(values, ()))
+    return Logger(str(out), [table, TensorBoardOutputFormat(str(out / "tensorboard"))])

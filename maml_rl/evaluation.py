@@ -1,0 +1,76 @@
+"""Return after 0, 1, 2, ... gradient steps on held-out tasks, as in Figures 4 and 5 of Finn, Abbeel, Levine 2017."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from maml_rl.config import MetaConfig, require
+from maml_rl.meta_rl import adapt_each, sample
+from maml_rl.parallel import TaskThreads
+from maml_rl.policies import Policy
+from maml_rl.seeding import Draw, Phase
+from maml_rl.tasks import Task, TaskVectorEnv
+from maml_rl.types import Params, Trajectories, repeat
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a trained policy is evaluated."""
+
+    tasks: int = 40
+    """Held-out tasks (paper: 40)."""
+    gradient_steps: int = 3
+    """Gradient steps, with fresh episodes for each (paper: 3; navigation 4)."""
+    episodes: int = 20
+    """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
+    later_lr_factor: float = 0.5
+    """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
+    seed: int = 0
+    """Seed of the held-out tasks and of everything random in the evaluation; no training draws from it."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require("tasks", self.tasks, self.tasks >= 2, "at least 2")
+        require("gradient_steps", self.gradient_steps, self.gradient_steps >= 0, "at least 0")
+        require("episodes", self.episodes, self.episodes >= 1, "at least 1")
+        require("later_lr_factor", self.later_lr_factor, self.later_lr_factor > 0, "above 0")
+        require("seed", self.seed, self.seed >= 0, "at least 0")
+
+
+def adaptation(
+    policy: Policy,
+    theta: Params,
+    envs: TaskVectorEnv,
+    tasks: Sequence[Task],
+    meta: MetaConfig,
+    config: EvaluationConfig,
+    threads: TaskThreads,
+) -> Iterator[Trajectories]:
+    """Episodes of each task after 0, 1, ..., `gradient_steps` gradient steps, one `Trajectories` at a time.
+
+    Args:
+        policy: The policy.
+        theta: Parameters before adaptation.
+        envs: Task-distributed sub-environments, any number of them.
+        tasks: M tasks.
+        meta: Settings of the inner update that the policy was trained for.
+        config: Settings of the evaluation.
+        threads: Threads that share the tasks.
+    """
+    params = repeat(theta, len(tasks))
+    meta = replace(meta, episodes=config.episodes)
+    for step in range(config.gradient_steps + 1):
+        sampled = sample(envs, policy, params, tasks, meta, Draw(config.seed, Phase.EVALUATION, step=step), threads)
+        yield sampled.trajectories
+        if step < config.gradient_steps:
+            inner_lr = meta.inner_lr * (1.0 if step == 0 else config.later_lr_factor)
+            params = adapt_each(policy, params, sampled.batches, meta, threads, inner_lr)
+
+
+def task_returns(trajectories: Trajectories) -> NDArray[np.float64]:
+    """Mean return of each task over its episodes, `[M]`."""
+    means: torch.Tensor = trajectories.returns.double().mean(1)
+    return means.cpu().numpy()
