@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format benchmark build clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/navigation
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version): make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed  ## meta-train on 2D navigation, evaluate, draw a picture (a few minutes)
+	@if [ -e $(DEMO)/checkpoint.safetensors ]; then $(BIN)/maml-rl train --resume $(DEMO); \
+		else $(BIN)/maml-rl train navigation --out $(DEMO); fi
+	@$(BIN)/maml-rl evaluate $(DEMO)
+
+test: $(VENV)/installed  ## run the whole suite
+	$(BIN)/python -m pytest --numprocesses 2
+
+check: $(VENV)/installed  ## lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/installed  ## mend what lint and format can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this machine's limits
+	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/meta_iteration.py
+
+build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an environment of its own
+	rm -rf dist
+	$(BIN)/python -m build
+	bash tests/smoke_wheel.sh $(PYTHON)
+
+clean:  ## remove what make and the tools have made, except runs
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

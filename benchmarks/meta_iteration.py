@@ -1,0 +1,63 @@
+"""Time and memory of whole meta-iterations of `half-cheetah-dir`: 40 tasks x 20 episodes x 200 steps, twice."""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+from dataclasses import replace
+
+import torch
+
+from experiments.presets import find_preset
+from experiments.train import usable_device
+from maml_rl.initial import initial_policy, parameters
+from maml_rl.meta_rl import meta_iteration
+from maml_rl.parallel import TaskThreads
+from maml_rl.tasks import vectorize
+
+
+def peak_megabytes() -> float:
+    """Largest resident size of this process so far, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--iterations", type=int, default=5, help="iterations measured, after one to warm up (5)")
+    parser.add_argument("--tasks", type=int, default=40, help="meta-batch size (40)")
+    parser.add_argument("--device", default="cpu", help="device of policy and update (cpu)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    device = usable_device(arguments.device)
+    config = find_preset("half-cheetah-dir").config
+    meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=20)
+    envs = vectorize(config.env_id, meta.meta_batch_size * meta.episodes)
+    policy = initial_policy(envs, config.policy, meta, seed=0).to(device)
+    theta, threads = parameters(policy), TaskThreads(None if device.type == "cpu" else 1)
+    sampling, update, peaks = [], [], []
+    for iteration in range(arguments.iterations + 1):
+        theta, metrics = meta_iteration(policy, theta, envs, meta, 0, iteration, threads)
+        sampling.append(metrics["time/sampling_seconds"])
+        update.append(metrics["time/update_seconds"])
+        peaks.append(peak_megabytes())
+    result = {
+        "sampling_seconds": statistics.median(sampling[1:]),
+        "update_seconds": statistics.median(update[1:]),
+        "update_to_sampling": statistics.median(u / s for u, s in zip(update[1:], sampling[1:], strict=True)),
+        "peak_mb": peaks[-1],
+        "peak_mb_after_first_iteration": peaks[0],
+    }
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(f"sampling {result['sampling_seconds']:.2f} s, update {result['update_seconds']:.2f} s an iteration")
+        print(f"update / sampling: {result['update_to_sampling']:.2f}")
+        print(f"peak memory: {result['peak_mb']:,.0f} MB (after one iteration {peaks[0]:,.0f} MB)")
+
+
+if __name__ == "__main__":
+    main()
