@@ -1,5 +1,8 @@
 """The command `maml-rl`."""
 
+import contextlib
+import io
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -167,9 +170,23 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def _parse(kind: type[Arguments], arguments: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
-    if default is None:
-        return tyro.cli(kind, args=list(arguments), prog=prog)
-    return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
+    """Arguments of a command.
+
+    Raises:
+        InputError: If they cannot be parsed, with tyro's message in one line instead of its box of several.
+    """
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            if default is None:
+                return tyro.cli(kind, args=list(arguments), prog=prog)
+            return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip("│ ") for line in message.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
+        text = " ".join(itertools.takewhile(lambda line: line.strip("─"), lines))
+        raise InputError(f"{text} (see {prog} --help)") from None
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"presets": presets, "train": train, "evaluate": evaluate}
