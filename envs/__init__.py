@@ -3,9 +3,14 @@
 An id's namespace names the paper whose definition it follows, because results do not transfer between definitions.
 """
 
+import os
+import sys
 from typing import Any
 
 import gymnasium
+
+if sys.platform == "linux" and "DISPLAY" not in os.environ:
+    os.environ.setdefault("MUJOCO_GL", "egl")  # for drawing without a screen; MuJoCo reads it when it is imported
 
 # id: (MDP, its settings, time limit in steps)
 DEFINITIONS: dict[str, tuple[str, dict[str, Any], int]] = {

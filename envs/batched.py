@@ -181,6 +181,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         mask = np.ones(self.num_envs, dtype=np.bool_)
         if options is not None and "reset_mask" in options:
             mask = np.asarray(options["reset_mask"], dtype=np.bool_)
+            if mask.shape != (self.num_envs,) or not mask.any():
+                raise ValueError(f"reset_mask must have shape ({self.num_envs},) and a True value, got {mask}")
         rows = np.flatnonzero(mask)
         for i, row_seed in enumerate(seeds):
             if mask[i] and row_seed is not None:
@@ -190,11 +192,10 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
             self._states = np.zeros((self.num_envs, states.shape[1]))
         self._states[rows] = states
         self._tasks[rows] = self._next_tasks[rows]
-        self._observations = self._observations.copy()
         self._observations[rows] = self.mdp.observation(states)
         self._steps[rows] = 0
         self._terminated[rows] = self._truncated[rows] = False
-        return self._observations, {}
+        return self._observations.copy(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Steps the sub-environments whose episode is running.
@@ -209,7 +210,6 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         states, tasks, actions = self._states[rows], self._tasks[rows], np.asarray(actions)[rows]
         next_states = self.mdp.transition(states, actions, tasks)
         self._states[rows] = next_states
-        self._observations = self._observations.copy()
         self._observations[rows] = self.mdp.observation(next_states)
         self._steps[rows] += 1
         self._terminated[rows] = self.mdp.terminated(next_states, tasks)
@@ -222,7 +222,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
             infos[name], infos[f"_{name}"] = np.zeros(self.num_envs), running
             infos[name][rows] = values
             rewards += infos[name]
-        return self._observations, rewards, self._terminated.copy(), self._truncated.copy(), infos
+        return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), infos
 
     def state(self, index: int) -> Array:
         """State vector `[S]` of one sub-environment: what `mdp.render` draws."""
@@ -246,6 +246,8 @@ class TaskEnv(gymnasium.Env[Array, Array]):
         render_mode: `"rgb_array"` or None.
         settings: Keyword arguments for an MDP given by name.
     """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 (as Gymnasium declares it)
 
     def __init__(self, mdp: TaskMDP | str, render_mode: str | None = None, **settings: Any) -> None:
         self._batch = BatchedTaskEnv(mdp, num_envs=1, render_mode=render_mode, **settings)

@@ -144,6 +144,12 @@ def _model() -> mujoco.MjModel:
     return model
 
 
+def _product(rows: Array, factor: Array) -> Array:
+    """`rows @ factor`, each row alike whatever their number: a BLAS product rounds differently by shape."""
+    product: Array = np.einsum("ij,j...->i...", rows, factor)
+    return product
+
+
 class PlanarCentreOfMass:
     """Centre of mass of a planar robot and its velocity, for a batch of states, in closed form.
 
@@ -176,16 +182,19 @@ class PlanarCentreOfMass:
 
     def position(self, qpos: Array) -> Array:
         """Centre of mass `[n, 3]` in m, of positions `[n, nq]`."""
-        pitch = qpos @ self._hinges
-        cos, sin = np.cos(pitch), np.sin(pitch)
-        x, y, z = self._offsets.T
-        offset = [qpos[:, 0] + cos @ x + sin @ z, np.full(len(qpos), y.sum()), qpos[:, 1] - sin @ x + cos @ z]
-        position: Array = self._origin + np.stack(offset, axis=1)
+        pitch = _product(qpos, self._hinges)
+        offset_x, offset_z = self._rotated(np.cos(pitch), np.sin(pitch))
+        y = np.full(len(qpos), self._offsets[:, 1].sum())
+        position: Array = self._origin + np.stack([qpos[:, 0] + offset_x, y, qpos[:, 1] + offset_z], axis=1)
         return position
 
     def velocity(self, qpos: Array, qvel: Array) -> Array:
         """Velocity of the centre of mass `[n, 3]` in m/s, of positions `[n, nq]` and velocities `[n, nv]`."""
-        pitch, rate = qpos @ self._hinges, qvel @ self._hinges
-        cos, sin = rate * np.cos(pitch), rate * np.sin(pitch)
+        pitch, rate = _product(qpos, self._hinges), _product(qvel, self._hinges)
+        rate_x, rate_z = self._rotated(-rate * np.sin(pitch), rate * np.cos(pitch))
+        return np.stack([qvel[:, 0] + rate_x, np.zeros(len(qpos)), qvel[:, 1] + rate_z], axis=1)
+
+    def _rotated(self, cos: Array, sin: Array) -> tuple[Array, Array]:
+        """x and z of sum_b R(phi_b) c_b, or of its rate, from the cosines and sines of phi or from their rates."""
         x, _, z = self._offsets.T
-        return np.stack([qvel[:, 0] - sin @ x + cos @ z, np.zeros(len(qpos)), qvel[:, 1] - cos @ x - sin @ z], axis=1)
+        return _product(cos, x) + _product(sin, z), _product(cos, z) - _product(sin, x)

@@ -3,15 +3,9 @@
 Gymnasium's own camera stands still, so a running robot leaves the picture.
 """
 
-import os
-import sys
-
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
-
-if sys.platform == "linux" and "DISPLAY" not in os.environ:
-    os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when the first renderer is made
 
 
 class TrackingRenderer:

@@ -97,19 +97,20 @@ def _run_wave(
     grid = np.zeros(((last_task - first_task) * episodes, buffers.observations.shape[-1]), np.float32)
     flat = _Buffers(*(array.reshape(-1, *array.shape[2:]) for array in buffers))  # type: ignore[arg-type]
     count = len(rows)
+    first_action = getattr(envs.single_action_space, "start", 0)  # of a Discrete space; the policy counts from 0
     actions = np.zeros((envs.num_envs, *envs.single_action_space.shape), envs.single_action_space.dtype)  # type: ignore[misc]
 
     observations = _reset(envs, [tasks[row // episodes] for row in rows], [seeds[row] for row in rows])
     running = np.ones(count, np.bool_)
     for t in range(horizon):
-        grid[offset] = observations[:count].reshape(count, -1)
+        grid[offset] = np.where(running[:, None], observations[:count].reshape(count, -1), 0.0)
         with torch.no_grad():
             distribution = policy(params, torch.from_numpy(grid).to(device).reshape(-1, episodes, grid.shape[-1]))
             sampled = distribution.sample(wave_noise[:, :, t])
             log_probs = distribution.log_prob(sampled)
         chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[offset]
-        actions[:count] = chosen.reshape(count, *actions.shape[1:])
-        flat.observations[rows, t] = grid[offset] * running[:, None]
+        actions[:count] = chosen.reshape(count, *actions.shape[1:]) + first_action
+        flat.observations[rows, t] = grid[offset]
         flat.actions[rows, t] = chosen * running[:, None] if chosen.ndim == 2 else chosen * running
         flat.log_probs[rows, t] = log_probs.cpu().numpy().reshape(-1)[offset] * running
         observations, rewards, terminated, truncated, _ = envs.step(actions)

@@ -31,10 +31,11 @@ def vectorize(env_id: str, num_envs: int, **settings: Any) -> TaskVectorEnv:
     """
     try:
         envs: TaskVectorEnv = gymnasium.make_vec(env_id, num_envs, **settings)
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        near = get_close_matches(env_id.rpartition(":")[2], gymnasium.registry, n=3, cutoff=0.5)
+    except (gymnasium.error.Error, ModuleNotFoundError, ValueError, TypeError) as error:
+        module, colon, name = env_id.rpartition(":")
+        near = [module + colon + found for found in get_close_matches(name, gymnasium.registry, n=3, cutoff=0.5)]
         hint = f"; the nearest ids are {', '.join(near)}" if near else ""
-        raise InputError(f"there is no environment {env_id!r} ({str(error).splitlines()[0]}){hint}") from error
+        raise InputError(f"environment {env_id!r} cannot be made ({str(error).splitlines()[0]}){hint}") from error
     try:
         task_space(envs)
         episode_limit(envs)
@@ -76,7 +77,8 @@ def episode_limit(envs: TaskVectorEnv) -> int:
     Raises:
         InputError: If the environment was registered without one.
     """
-    limit = envs.spec.max_episode_steps if envs.spec else None
+    spec = envs.spec
+    limit: int | None = spec.kwargs.get("max_episode_steps", spec.max_episode_steps) if spec else None
     if limit is None:
         name = envs.spec.id if envs.spec else repr(envs)
         raise InputError(f"{name} has no time limit: register it with max_episode_steps")
