@@ -1,0 +1,424 @@
+"""What holds for every registered environment, in both of its faces."""
+
+import subprocess
+import sys
+import textwrap
+from functools import partial
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete, flatdim
+from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.env_match import check_environments_match
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+import envs
+from envs.batched import BatchedTaskEnv, TaskEnv
+
+IDS = [f"envs:{name}" for name in envs.DEFINITIONS]
+LIMITS = {f"envs:{name}": limit for name, (_, _, limit) in envs.DEFINITIONS.items()}
+every_id = pytest.mark.parametrize("env_id", IDS)
+
+# Positions and velocities have no bounds; the checker finds that worth a warning.
+unbounded_observations = pytest.mark.filterwarnings(
+    "ignore:.*A Box observation space m(in|ax)imum value is -?infinity:UserWarning"
+)
+
+
+def sample_tasks(env_id: str, count: int, seed: int = 0) -> list:
+    space = gymnasium.make(env_id).unwrapped.task_space
+    space.seed(seed)
+    return [space.sample() for _ in range(count)]
+
+
+def other_task(env_id: str, task: object) -> object:
+    return next(t for t in sample_tasks(env_id, 20, seed=3) if not np.array_equal(t, task))
+
+
+def random_actions(space: gymnasium.Space, *shape: int, seed: int = 0) -> np.ndarray:
+    """Actions of a wide normal distribution, so that many are outside the space and have to be clipped."""
+    return np.random.default_rng(seed).normal(0, 1.5, (*shape, *space.shape)).astype(np.float32)
+
+
+class RowOfBatch(gymnasium.Env):
+    """Row i of a batch as an environment: the other rows have other seeds, tasks and actions."""
+
+    def __init__(self, env_id: str, num_envs: int, row: int, tasks: list) -> None:
+        self.batch = gymnasium.make_vec(env_id, num_envs)
+        self.batch.set_attr("task", tasks)
+        self.row = row
+        self.render_mode = None
+        self.observation_space = self.batch.single_observation_space
+        self.action_space = self.batch.single_action_space
+        self.rng = np.random.default_rng(1)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        seeds = [1000 + i for i in range(self.batch.num_envs)]
+        seeds[self.row] = seed
+        observations, _ = self.batch.reset(seed=seeds)
+        return observations[self.row], {}
+
+    def step(self, action: np.ndarray) -> tuple:
+        actions = self.rng.normal(size=self.batch.action_space.shape).astype(action.dtype)
+        actions[self.row] = action
+        observations, rewards, terminated, truncated, infos = self.batch.step(actions)
+        i = self.row
+        info = {name: float(values[i]) for name, values in infos.items() if not name.startswith("_")}
+        return observations[i], float(rewards[i]), bool(terminated[i]), bool(truncated[i]), info
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    def run(code: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=tmp_path, timeout=120
+        )
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
+
+    return run
+
+
+@every_id
+@unbounded_observations
+def test_gymnasiums_environment_checker_finds_no_fault(env_id):
+    check_env(gymnasium.make(env_id).unwrapped, skip_render_check=True)
+
+
+@every_id
+@unbounded_observations
+def test_gymnasiums_environment_checker_finds_no_fault_in_the_pictures(env_id):
+    env = gymnasium.make(env_id).unwrapped
+    try:
+        check_env(env)
+    except RuntimeError as error:
+        if "rendering needs OpenGL" not in str(error):
+            raise
+        pytest.skip(f"no OpenGL here: {error}")
+
+
+@every_id
+def test_make_accepts_the_render_mode_that_the_environment_offers(env_id):
+    env = gymnasium.make(env_id, render_mode="rgb_array")  # Gymnasium warns of a mode that the class does not list
+    assert env.render_mode == "rgb_array"
+    assert env.metadata["render_modes"] == ["rgb_array"]
+    assert env.metadata["render_fps"] == env.unwrapped.mdp.render_fps
+
+
+@every_id
+def test_make_gives_the_single_face_and_make_vec_the_batched_one(env_id):
+    env, batch = gymnasium.make(env_id).unwrapped, gymnasium.make_vec(env_id, 3)
+    assert isinstance(env, TaskEnv)
+    assert isinstance(batch, BatchedTaskEnv)
+    assert batch.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    assert batch.spec.max_episode_steps == LIMITS[env_id]
+
+
+@every_id
+def test_both_faces_have_the_same_spaces(env_id):
+    env, batch = gymnasium.make(env_id), gymnasium.make_vec(env_id, 3)
+    assert batch.single_observation_space == env.observation_space
+    assert batch.single_action_space == env.action_space
+    assert batch.task_space == env.unwrapped.task_space
+    assert batch.get_attr("task_space") == (batch.task_space,) * 3
+    assert batch.observation_space.shape == (3, *env.observation_space.shape)
+    assert batch.action_space.shape == (3, *env.action_space.shape)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "observation_size", "action_size", "task_space"),
+    [
+        ("envs:finn2017/Navigation2D-v0", 2, 2, Box(-0.5, 0.5, (2,), np.float32)),
+        ("envs:finn2017/HalfCheetahVel-v0", 20, 6, Box(0.0, 2.0, (1,), np.float32)),
+        ("envs:finn2017/HalfCheetahDir-v0", 20, 6, Discrete(2)),
+    ],
+)
+def test_spaces_are_those_of_the_definition(env_id, observation_size, action_size, task_space):
+    env = gymnasium.make(env_id).unwrapped
+    assert env.observation_space == Box(-np.inf, np.inf, (observation_size,), np.float64)
+    assert env.action_space == Box(-1.0, 1.0, (action_size,), np.float32)
+    assert env.task_space == task_space
+    assert flatdim(env.task_space) >= 1  # what an oracle appends to its observation
+
+
+@every_id
+def test_the_first_task_is_in_the_task_space(env_id):
+    env, batch = gymnasium.make(env_id).unwrapped, gymnasium.make_vec(env_id, 5)
+    assert env.task_space.contains(env.task)
+    assert all(batch.task_space.contains(task) for task in batch.task)
+    assert len(batch.get_attr("task")) == 5
+
+
+@every_id
+def test_the_first_tasks_are_the_same_in_every_process(env_id):
+    batch, again = gymnasium.make_vec(env_id, 5), gymnasium.make_vec(env_id, 5)
+    batch.task_space.sample()  # the space that is offered is not the one that the first tasks were drawn from
+    np.testing.assert_array_equal(batch.task, again.task)
+    np.testing.assert_array_equal(gymnasium.make(env_id).unwrapped.task, batch.task[0])
+
+
+@every_id
+def test_the_time_limit_truncates_and_does_not_terminate(env_id):
+    env, batch = gymnasium.make(env_id), gymnasium.make_vec(env_id, 2)
+    if isinstance(env.unwrapped.task_space, Box):  # a goal that standing still does not reach
+        env.unwrapped.task = env.unwrapped.task_space.high
+        batch.set_attr("task", env.unwrapped.task_space.high)
+    env.reset(seed=0)
+    batch.reset(seed=0)
+    for t in range(1, LIMITS[env_id] + 1):
+        _, _, terminated, truncated, _ = env.step(np.zeros(env.action_space.shape, np.float32))
+        _, _, all_terminated, all_truncated, _ = batch.step(np.zeros(batch.action_space.shape, np.float32))
+        assert not terminated
+        assert not all_terminated.any()
+        assert truncated == (t == LIMITS[env_id])
+        assert (all_truncated == truncated).all()
+
+
+@every_id
+def test_the_reward_is_the_sum_of_the_terms_in_info(env_id):
+    env, batch = gymnasium.make(env_id), gymnasium.make_vec(env_id, 3)
+    env.reset(seed=0)
+    batch.reset(seed=0)
+    actions = random_actions(env.action_space, 10, 3)
+    for t in range(10):
+        _, reward, _, _, info = env.step(actions[t, 0])
+        _, rewards, _, _, infos = batch.step(actions[t])
+        names = [name for name in infos if not name.startswith("_")]
+        assert names
+        assert all(name.startswith("reward_") for name in names)
+        assert info.keys() == set(names)
+        assert reward == pytest.approx(sum(info.values()), abs=1e-12)
+        np.testing.assert_allclose(rewards, sum(infos[name] for name in names), rtol=0, atol=1e-12)
+        assert all(infos[f"_{name}"].all() for name in names)  # every row ran
+
+
+@every_id
+@pytest.mark.parametrize("row", [0, 2])
+def test_a_single_environment_equals_its_row_of_the_batch_exactly(env_id, row):
+    tasks = sample_tasks(env_id, 3, seed=5)
+    env, batch = gymnasium.make(env_id), gymnasium.make_vec(env_id, 3)
+    env.unwrapped.task = tasks[row]
+    batch.set_attr("task", tasks)
+    observation, _ = env.reset(seed=7 + row)
+    observations, _ = batch.reset(seed=7)
+    np.testing.assert_array_equal(observation, observations[row])
+    actions = random_actions(env.action_space, LIMITS[env_id], 3)
+    for action in actions:
+        observation, reward, terminated, truncated, info = env.step(action[row])
+        observations, rewards, all_terminated, all_truncated, infos = batch.step(action)
+        np.testing.assert_array_equal(observation, observations[row])
+        assert observation.dtype == observations.dtype
+        assert (reward, terminated, truncated) == (rewards[row], all_terminated[row], all_truncated[row])
+        assert info == {name: infos[name][row] for name in info}
+        if terminated or truncated:
+            break
+    assert truncated or terminated
+
+
+@every_id
+def test_gymnasiums_match_of_a_single_environment_and_its_row_of_the_batch(env_id):
+    tasks = sample_tasks(env_id, 4, seed=5)
+    env = gymnasium.make(env_id)
+    env.unwrapped.task = tasks[1]
+    check_environments_match(env, RowOfBatch(env_id, 4, 1, tasks), num_steps=LIMITS[env_id] + 5, seed=11)
+
+
+def rewards_of_a_step(env: gymnasium.Env) -> float:
+    action = np.zeros(env.action_space.shape, np.float32)
+    return float(np.ravel(env.step(action)[1])[0])
+
+
+@every_id
+def test_a_task_that_is_assigned_takes_effect_at_the_next_reset(env_id):
+    old = sample_tasks(env_id, 1)[0]
+    new = other_task(env_id, old)
+
+    def rewards(task: object) -> list[float]:
+        """Reward of a step in an episode of `task`, without any assignment after the reset."""
+        env = gymnasium.make(env_id)
+        env.unwrapped.task = task
+        env.reset(seed=0)
+        return [rewards_of_a_step(env), rewards_of_a_step(env)]
+
+    assert rewards(old) != rewards(new)
+    for env in (gymnasium.make(env_id), gymnasium.make_vec(env_id, 1)):
+        base = env.unwrapped
+
+        def assign(task: object, base: object = base) -> None:
+            base.set_attr("task", [task]) if isinstance(base, BatchedTaskEnv) else setattr(base, "task", task)
+
+        assign(old)
+        env.reset(seed=0)
+        before = rewards_of_a_step(env)
+        assign(new)
+        assert [before, rewards_of_a_step(env)] == rewards(old)
+        np.testing.assert_array_equal(np.ravel(base.task), np.ravel(new))
+        env.reset(seed=0)
+        assert [rewards_of_a_step(env), rewards_of_a_step(env)] == rewards(new)
+
+
+@every_id
+def test_an_assigned_task_can_be_read_back(env_id):
+    tasks = sample_tasks(env_id, 3, seed=9)
+    env, batch = gymnasium.make(env_id).unwrapped, gymnasium.make_vec(env_id, 3)
+    env.task = tasks[2]
+    batch.set_attr("task", tasks)
+    np.testing.assert_array_equal(env.task, tasks[2])
+    np.testing.assert_array_equal(batch.get_attr("task"), tasks)
+    batch.set_attr("task", tasks[1])  # one for all
+    np.testing.assert_array_equal(batch.task, [tasks[1]] * 3)
+    assert all(batch.task_space.contains(task) for task in batch.task)
+
+
+@pytest.mark.parametrize("env_id", ["envs:finn2017/Navigation2D-v0", "envs:finn2017/HalfCheetahVel-v0"])
+def test_a_task_is_copied_when_it_is_assigned_and_when_it_is_read(env_id):
+    batch = gymnasium.make_vec(env_id, 2)
+    given = [task.copy() for task in sample_tasks(env_id, 2)]
+    expected = np.array(given)
+    batch.set_attr("task", given)
+    given[0] += 9
+    batch.task[0][:] = 9
+    np.testing.assert_array_equal(batch.task, expected)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "task"),
+    [
+        ("envs:finn2017/Navigation2D-v0", np.array([0.6, 0.0], np.float32)),
+        ("envs:finn2017/Navigation2D-v0", np.zeros(3, np.float32)),
+        ("envs:finn2017/HalfCheetahVel-v0", np.array([-0.1], np.float32)),
+        ("envs:finn2017/HalfCheetahVel-v0", np.array([np.nan], np.float32)),
+        ("envs:finn2017/HalfCheetahDir-v0", -1),
+        ("envs:finn2017/HalfCheetahDir-v0", 2),
+        ("envs:finn2017/HalfCheetahDir-v0", "forward"),
+    ],
+)
+def test_a_task_outside_the_task_space_is_refused_in_one_line(env_id, task):
+    env, batch = gymnasium.make(env_id).unwrapped, gymnasium.make_vec(env_id, 2)
+    good = batch.task
+    for assign in (
+        lambda: setattr(env, "task", task),
+        lambda: batch.set_attr("task", task),
+        lambda: batch.set_attr("task", [good[0], task]),
+    ):
+        with pytest.raises(ValueError, match="not in the task space") as raised:
+            assign()
+        assert "\n" not in str(raised.value)
+        assert str(batch.task_space) in str(raised.value)
+    np.testing.assert_array_equal(batch.task, good)  # a refused assignment changes nothing
+
+
+@every_id
+def test_a_wrong_number_of_tasks_is_refused(env_id):
+    batch = gymnasium.make_vec(env_id, 3)
+    for count in (0, 2, 4):
+        with pytest.raises(ValueError, match=f"3 of them, got {count}"):
+            batch.set_attr("task", sample_tasks(env_id, count))
+
+
+@every_id
+def test_a_wrong_number_of_seeds_is_refused(env_id):
+    batch = gymnasium.make_vec(env_id, 3)
+    for count in (0, 2, 4):
+        with pytest.raises(ValueError, match=f"3 of them, got {count}"):
+            batch.reset(seed=list(range(count)))
+
+
+@every_id
+def test_only_the_task_can_be_set(env_id):
+    batch = gymnasium.make_vec(env_id, 2)
+    for name in ("goal", "tasks", "task_space"):
+        with pytest.raises(AttributeError, match=name):
+            batch.set_attr(name, [0, 0])
+
+
+@every_id
+def test_stepping_before_the_first_reset_is_refused(env_id):
+    batch = gymnasium.make_vec(env_id, 2)
+    with pytest.raises(RuntimeError, match="reset"):
+        batch.step(np.zeros(batch.action_space.shape, np.float32))
+    with pytest.raises(RuntimeError, match="reset"):
+        gymnasium.make(env_id).unwrapped.step(np.zeros(batch.single_action_space.shape, np.float32))
+
+
+@every_id
+def test_actions_are_clipped_to_the_action_space(env_id):
+    env = gymnasium.make(env_id)
+    wide = random_actions(env.action_space, 20)
+    results = []
+    for actions in (wide, np.clip(wide, -1, 1)):
+        env.reset(seed=0)
+        results.append([env.step(action) for action in actions])
+    for (observation, reward, *_), (clipped_observation, clipped_reward, *_) in zip(*results, strict=True):
+        np.testing.assert_array_equal(observation, clipped_observation)
+        assert reward == clipped_reward
+
+
+@every_id
+def test_an_action_array_is_not_changed_by_a_step(env_id):
+    batch = gymnasium.make_vec(env_id, 3)
+    batch.reset(seed=0)
+    actions = random_actions(batch.single_action_space, 3)
+    before = actions.copy()
+    batch.step(actions)
+    np.testing.assert_array_equal(actions, before)
+
+
+@every_id
+def test_without_a_render_mode_nothing_is_drawn(env_id):
+    env, batch = gymnasium.make(env_id).unwrapped, gymnasium.make_vec(env_id, 2)
+    env.reset(seed=0)
+    batch.reset(seed=0)
+    assert env.render() is None
+    assert batch.render() is None
+
+
+@every_id
+def test_a_finished_batch_can_be_stepped(env_id, run_python):
+    # In a process of its own: stepping no rows at all must not crash the interpreter.
+    run_python(
+        f"""
+        import gymnasium, numpy as np
+        batch = gymnasium.make_vec({env_id!r}, 2, max_episode_steps=1)
+        batch.reset(seed=0)
+        actions = np.zeros(batch.action_space.shape, np.float32)
+        last, _, _, truncated, _ = batch.step(actions)
+        assert truncated.all()
+        observations, rewards, _, truncated, _ = batch.step(actions)
+        assert truncated.all() and (rewards == 0).all() and (observations == last).all()
+        """
+    )
+
+
+def check_tasks_of_gymnasiums_vector_environment(vector_env: gymnasium.vector.VectorEnv, env_id: str) -> None:
+    """The tasks that `set_attr` assigns are those that earn the rewards: equal to our batch with the same tasks."""
+    tasks = sample_tasks(env_id, 2, seed=4)
+    batch = gymnasium.make_vec(env_id, 2)
+    actions = random_actions(batch.single_action_space, 5, 2)
+    for env in (vector_env, batch):
+        env.set_attr("task", tasks)
+    np.testing.assert_array_equal(vector_env.get_attr("task"), batch.get_attr("task"))
+    np.testing.assert_array_equal(vector_env.reset(seed=[3, 4])[0], batch.reset(seed=[3, 4])[0])
+    for action in actions:
+        observations, rewards, *_ = vector_env.step(action)
+        expected_observations, expected_rewards, *_ = batch.step(action)
+        np.testing.assert_array_equal(observations, expected_observations)
+        np.testing.assert_array_equal(rewards, expected_rewards)
+
+
+@every_id
+def test_tasks_can_be_assigned_through_a_sync_vector_environment(env_id):
+    vector_env = SyncVectorEnv([partial(gymnasium.make, env_id)] * 2)
+    check_tasks_of_gymnasiums_vector_environment(vector_env, env_id)
+    vector_env.close()
+
+
+def test_tasks_can_be_assigned_through_an_async_vector_environment():
+    env_id = "envs:finn2017/Navigation2D-v0"
+    # spawn: a fork of a process that has threads can deadlock, and later Pythons warn of it
+    vector_env = AsyncVectorEnv([partial(gymnasium.make, env_id)] * 2, context="spawn")
+    try:
+        check_tasks_of_gymnasiums_vector_environment(vector_env, env_id)
+    finally:
+        vector_env.close()
+    assert not any(process.is_alive() for process in vector_env.processes)

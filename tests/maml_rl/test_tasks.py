@@ -1,0 +1,240 @@
+"""Task distributions: which environments are accepted, and which tasks are drawn."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
+
+from maml_rl.errors import InputError
+from maml_rl.seeding import Draw, Phase
+from maml_rl.tasks import (
+    assign_tasks,
+    episode_limit,
+    evaluation_tasks,
+    resets_itself,
+    sample_tasks,
+    task_space,
+    training_tasks,
+    vectorize,
+)
+
+NAVIGATION = "envs:finn2017/Navigation2D-v0"
+VELOCITY = "envs:finn2017/HalfCheetahVel-v0"
+BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+class Plain(gymnasium.Env):
+    """An environment that follows the convention without any code of ours."""
+
+    def __init__(self, observation_space: spaces.Space = BOX, action_space: spaces.Space = BOX) -> None:
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.task_space = spaces.Discrete(3)
+        self.task = 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: object) -> tuple:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+@pytest.fixture
+def register():
+    """Registers an environment for one test."""
+    registered = []
+
+    def register(name: str, **settings: object) -> str:
+        gymnasium.register(id=name, **({"entry_point": Plain, "max_episode_steps": 10} | settings))
+        registered.append(name)
+        return name
+
+    yield register
+    for name in registered:
+        del gymnasium.registry[name]
+
+
+def refused(env_id: str, **settings: object) -> str:
+    """Message with which an environment is refused: one line that names it."""
+    with pytest.raises(InputError) as raised:
+        vectorize(env_id, 2, **settings)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert env_id in message
+    return message
+
+
+@pytest.mark.parametrize("env_id", [NAVIGATION, VELOCITY, "envs:finn2017/HalfCheetahDir-v0"])
+def test_registered_environments_are_accepted(env_id):
+    envs = vectorize(env_id, 3)
+    assert envs.num_envs == 3
+    assert task_space(envs) == gymnasium.make(env_id).unwrapped.task_space
+    assert episode_limit(envs) == gymnasium.make(env_id).spec.max_episode_steps
+    assert not resets_itself(envs)
+
+
+def test_any_environment_that_follows_the_convention_is_accepted(register):
+    envs = vectorize(register("PlainForTests-v0"), 3)
+    assert isinstance(envs, SyncVectorEnv)
+    assert task_space(envs) == spaces.Discrete(3)
+    assert episode_limit(envs) == 10
+    assert resets_itself(envs)
+    assign_tasks(envs, [2, 0, 1])
+    assert envs.get_attr("task") == (2, 0, 1)
+
+
+def test_settings_reach_the_environment(register):
+    envs = vectorize(register("PlainForTests-v0"), 2, observation_space=spaces.Box(0, 1, (5,)))
+    assert envs.single_observation_space.shape == (5,)
+    assert vectorize(VELOCITY, 2, goal="direction").task_space == spaces.Discrete(2)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "nearest"),
+    [
+        ("envs:finn2017/HalfCheetaVel-v0", "finn2017/HalfCheetahVel-v0"),
+        ("envs:finn2017/Navigation-v0", "finn2017/Navigation2D-v0"),
+        ("envs:finn2017/HalfCheetahVel-v7", "finn2017/HalfCheetahVel-v0"),
+        ("envs:finn/HalfCheetahVel-v0", "finn2017/HalfCheetahVel-v0"),
+        ("CartPole-v9", "CartPole-v1"),
+    ],
+)
+def test_an_unknown_id_is_refused_and_the_nearest_are_named(env_id, nearest):
+    assert nearest in refused(env_id).partition("nearest ids are")[2]
+
+
+def test_the_ids_that_are_named_work_as_they_are_named():
+    # A user pastes the id into a new process, where nothing has imported `envs` yet.
+    assert NAVIGATION in refused("envs:finn2017/Navigation-v0").partition("nearest ids are")[2]
+
+
+@pytest.mark.parametrize("env_id", ["no_such_module:Foo-v0", "", "-", "a:b:c", "envs:nothing like it"])
+def test_an_id_that_means_nothing_is_refused(env_id):
+    refused(env_id)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "MountainCarContinuous-v0"])  # batched by Gymnasium, and not
+def test_an_environment_without_task_space_is_refused_with_what_it_needs(env_id):
+    message = refused(env_id)
+    assert "task_space" in message
+    assert "gymnasium.Space" in message
+    assert "next reset" in message
+
+
+def test_an_environment_without_a_time_limit_is_refused(register):
+    assert "max_episode_steps" in refused(register("EndlessForTests-v0", max_episode_steps=None))
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.MultiBinary(3), spaces.Dict({"a": BOX})])
+def test_observations_that_are_not_in_a_box_are_refused(register, space):
+    message = refused(register("PlainForTests-v0"), observation_space=space)
+    assert "Box" in message
+    assert str(space) in message
+
+
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3), spaces.Tuple([BOX])])
+def test_actions_that_are_neither_in_a_box_nor_discrete_are_refused(register, space):
+    message = refused(register("PlainForTests-v0"), action_space=space)
+    assert "Discrete" in message
+    assert str(space) in message
+
+
+def test_an_environment_that_is_refused_is_closed(register):
+    closed = []
+
+    class Closing(Plain):
+        def close(self) -> None:
+            closed.append(self)
+
+    refused(register("ClosingForTests-v0", entry_point=Closing), action_space=spaces.MultiBinary(3))
+    assert len(closed) == 2
+
+
+@pytest.mark.parametrize("limit", [20, 300])
+def test_a_time_limit_among_the_settings_is_the_episode_limit(limit):
+    assert episode_limit(vectorize(NAVIGATION, 2, max_episode_steps=limit)) == limit
+
+
+SPACES = {
+    "goal": spaces.Box(-0.5, 0.5, (2,), np.float32),
+    "velocity": spaces.Box(0.0, 2.0, (1,), np.float32),
+    "direction": spaces.Discrete(2),
+}
+every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+
+
+@every_space
+def test_tasks_are_elements_of_the_space_and_a_function_of_the_seed(space):
+    tasks = sample_tasks(space, 30, seed=3)
+    assert len(tasks) == 30
+    assert all(space.contains(task) for task in tasks)
+    np.testing.assert_array_equal(tasks, sample_tasks(space, 30, seed=3))
+    assert not np.array_equal(tasks, sample_tasks(space, 30, seed=4))
+    assert len(np.unique(tasks, axis=0)) > 1
+
+
+@every_space
+def test_fewer_tasks_are_the_first_of_more(space):
+    np.testing.assert_array_equal(sample_tasks(space, 30, seed=3)[:7], sample_tasks(space, 7, seed=3))
+
+
+@every_space
+def test_sampling_tasks_does_not_change_the_space(space):
+    space.seed(8)
+    expected = [space.sample() for _ in range(4)]
+    space.seed(8)
+    drawn = []
+    for seed in range(4):
+        sample_tasks(space, 3, seed=seed)
+        drawn.append(space.sample())
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_a_distribution_of_its_own_is_a_space_with_its_own_sample():
+    class Biased(spaces.Discrete):
+        def sample(self, **_: object) -> np.int64:
+            return np.int64(self.np_random.random() < 0.9)
+
+    assert np.mean(sample_tasks(Biased(2), 400, seed=0)) == pytest.approx(0.9, abs=3 * (0.09 / 400) ** 0.5)
+
+
+@every_space
+def test_training_tasks_are_a_function_of_the_place_in_the_run(space):
+    draw = Draw(1, Phase.TRAINING, iteration=5)
+    np.testing.assert_array_equal(training_tasks(space, 40, draw), training_tasks(space, 40, draw))
+    for other in (draw._replace(seed=2), draw._replace(iteration=6), draw._replace(phase=Phase.EVALUATION)):
+        assert not np.array_equal(training_tasks(space, 40, draw), training_tasks(space, 40, other))
+
+
+@pytest.mark.parametrize("name", ["goal", "velocity"])
+def test_evaluation_tasks_are_a_function_of_their_seed(name):
+    space = SPACES[name]
+    tasks = evaluation_tasks(space, 40, 3)
+    assert all(space.contains(task) for task in tasks)
+    np.testing.assert_array_equal(tasks, evaluation_tasks(space, 40, 3))
+    assert not np.array_equal(tasks, evaluation_tasks(space, 40, 4))
+    np.testing.assert_array_equal(evaluation_tasks(space, 40), evaluation_tasks(space, 40, 0))
+
+
+@pytest.mark.parametrize("start", [0, -1])
+@pytest.mark.parametrize("count", [1, 4, 40, 41])
+def test_evaluation_has_each_of_finitely_many_tasks_equally_often(start, count):
+    space = spaces.Discrete(3, start=start)
+    tasks = evaluation_tasks(space, count)
+    assert len(tasks) == count
+    assert all(space.contains(task) for task in tasks)
+    occurrences = [sum(task == start + i for task in tasks) for i in range(3)]
+    assert max(occurrences) - min(occurrences) <= 1
+
+
+@pytest.mark.parametrize("name", ["goal", "velocity"])
+def test_no_training_draws_an_evaluation_task_whatever_its_seed(name):
+    held_out = {task.tobytes() for task in evaluation_tasks(SPACES[name], 40)}
+    assert len(held_out) == 40
+    for seed in range(51):
+        own = held_out | {task.tobytes() for task in evaluation_tasks(SPACES[name], 40, seed)}
+        for iteration in range(3):
+            trained = training_tasks(SPACES[name], 40, Draw(seed, Phase.TRAINING, iteration))
+            assert own.isdisjoint(task.tobytes() for task in trained)
