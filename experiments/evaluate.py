@@ -52,9 +52,8 @@ class Evaluations(NamedTuple):
         steps = list(range(self.config.gradient_steps + 1))
         inner_lr = self.run.config.meta.inner_lr
         trained, random = (e.means(self.config.seed) for e in (self.trained, self.random))
-        space = self.run.config.env_id
         return {
-            "env_id": space,
+            "env_id": self.run.config.env_id,
             "gradient_steps": steps,
             "mean_return": [mean.value for mean in trained],
             "standard_error": [mean.standard_error for mean in trained],

@@ -20,7 +20,7 @@ def draw_adaptation(evaluations: Evaluations, run_directory: Path, path: Path) -
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
-    _learning_curve(left, run_directory / METRICS)
+    _learning_curve(left, run_directory / METRICS, evaluations.run.config.meta.inner_steps)
     _return_by_step(middle, evaluations)
     if evaluations.trained.episodes[0][0].shape[1] == 2:
         _paths(right, evaluations)
@@ -30,24 +30,24 @@ def draw_adaptation(evaluations: Evaluations, run_directory: Path, path: Path) -
     figure.savefig(path, dpi=120)
 
 
-def _learning_curve(axes: Axes, metrics: Path) -> None:
+def _learning_curve(axes: Axes, metrics: Path, inner_steps: int) -> None:
     axes.set(title="Training", xlabel="million env steps", ylabel="mean return")
-    if not metrics.exists():
-        axes.text(0.5, 0.5, f"no {metrics.name}", ha="center", transform=axes.transAxes)
+    rows: list[dict[str, str]] = []
+    if metrics.exists():
+        with metrics.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    if not rows:
+        axes.text(0.5, 0.5, f"{metrics.name} has no rows", ha="center", transform=axes.transAxes)
         return
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))
     env_steps = [float(row["sampling/env_steps"]) / 1e6 for row in rows]
-    names = sorted(name for name in rows[0] if name.startswith("return/"))
-    for name, colour in zip((names[0], names[-1]), (_BEFORE, _AFTER), strict=True):
-        label = "before adaptation" if name == names[0] else f"after {len(names) - 1} gradient steps"
-        axes.plot(
-            env_steps,
-            [float(row[name]) for row in rows],
-            color=colour,
-            label=label.replace("1 gradient steps", "1 gradient step"),
-        )
+    for step, colour in {0: _BEFORE, inner_steps: _AFTER}.items():
+        label = f"after {_steps(step)}" if step else "before adaptation"
+        axes.plot(env_steps, [float(row[f"return/after_{step}_steps"]) for row in rows], color=colour, label=label)
     axes.legend(frameon=False)
+
+
+def _steps(count: int) -> str:
+    return f"{count} gradient step{'' if count == 1 else 's'}"
 
 
 def _return_by_step(axes: Axes, evaluations: Evaluations) -> None:
@@ -71,8 +71,8 @@ def _return_by_step(axes: Axes, evaluations: Evaluations) -> None:
 
 def _paths(axes: Axes, evaluations: Evaluations) -> None:
     """Paths in the plane of the first episodes of a few tasks."""
-    axes.set(title="Paths before and after one step", xlabel="x", ylabel="y", aspect="equal")
     last = min(1, evaluations.config.gradient_steps)
+    axes.set(title=f"Paths before and after {_steps(last)}", xlabel="x", ylabel="y", aspect="equal")
     colours = [f"C{i}" for i in range(_TRAJECTORIES)]
     for task, colour, i in zip(evaluations.trained.tasks, colours, range(_TRAJECTORIES), strict=False):
         before, after = evaluations.trained.episodes[0][i], evaluations.trained.episodes[last][i]
@@ -90,7 +90,7 @@ def _return_by_task(axes: Axes, evaluations: Evaluations) -> None:
     jitter = np.linspace(-0.08, 0.08, len(values)) if np.array_equal(values, values.round()) else 0
     axes.plot(values + jitter, evaluations.trained.returns[0], "o", color=_BEFORE, label="before adaptation")
     for step in sorted({min(1, evaluations.config.gradient_steps), evaluations.config.gradient_steps} - {0}):
-        label = f"after {step} gradient step{'s' if step > 1 else ''}"
+        label = f"after {_steps(step)}"
         axes.plot(
             values + jitter,
             evaluations.trained.returns[step],

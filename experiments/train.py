@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from tqdm import tqdm
 
 from experiments.run import METRICS, Progress, Run, RunConfig, load_config, load_run, save_run
@@ -62,6 +62,8 @@ def resume(out: Path, iterations: int | None = None, device: str = "cpu", thread
     config, _, _ = load_config(out)
     with closing(vectorize(config.env_id, _num_envs(config))) as envs:
         run = load_run(out, envs)
+        if iterations is not None and iterations < run.progress.iteration:
+            raise InputError(f"{out} has finished {run.progress.iteration} iterations already, more than {iterations}")
         if iterations is not None:
             run = run._replace(config=replace(run.config, iterations=iterations))
         return _train(run, envs, out, torch_device, threads)
@@ -125,31 +127,57 @@ def _train(run: Run, envs: Any, out: Path, device: torch.device, threads: int | 
 
 
 def _summary(config: RunConfig, metrics: dict[str, float], env_steps_per_second: float) -> str:
-    before = metrics["return/after_0_steps"]
-    after = metrics[f"return/after_{config.meta.inner_steps}_steps"]
-    return f"return {before:.1f} before, {after:.1f} after adaptation, {env_steps_per_second:,.0f} env steps/s"
+    returns = f"return {metrics['return/after_0_steps']:.1f}"
+    if config.meta.inner_steps:
+        returns += f" before, {metrics[f'return/after_{config.meta.inner_steps}_steps']:.1f} after adaptation"
+    return f"{returns}, {env_steps_per_second:,.0f} env steps/s"
 
 
 def _log(logger: Logger, run: Run, metrics: dict[str, float], seconds: float) -> None:
-    env_steps = metrics.pop("sampling/env_steps")
-    logger.record("iteration", run.progress.iteration)
-    logger.record("sampling/env_steps", run.progress.env_steps)
-    logger.record("time/env_steps_per_second", env_steps / seconds)
-    logger.record("time/seconds", run.progress.seconds)
-    for name, value in metrics.items():
+    totals = {"iteration": run.progress.iteration, "sampling/env_steps": run.progress.env_steps}
+    times = {"time/env_steps_per_second": metrics["sampling/env_steps"] / seconds, "time/seconds": run.progress.seconds}
+    for name, value in {**metrics, **totals, **times}.items():
         logger.record(name, value)
     logger.dump(run.progress.iteration)
 
 
 def _logger(out: Path, finished: int) -> Logger:
-    """Logger that goes on after `finished` iterations: later rows of an interrupted run are dropped."""
-    path = out / METRICS
-    rows: list[dict[str, str]] = []
-    if path.exists():
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= finished]
-    table = CSVOutputFormat(str(path))
-    for row in rows:
-        values = {name: int(text) if text.isdigit() else float(text) for name, text in row.items()}
-        table.write(values, dict.fromkeys(values, ()))
+    """Logger that goes on after `finished` iterations."""
+    table = MetricsTable(out / METRICS, finished)
     return Logger(str(out), [table, TensorBoardOutputFormat(str(out / "tensorboard"))])
+
+
+class MetricsTable(KVWriter):
+    """A csv file with a row for each iteration, columns in the order of their names.
+
+    Stable-Baselines3's own starts the file anew, and orders its columns by chance.
+
+    Args:
+        path: The file.
+        finished: Iterations that stay, where the file exists; rows of later ones, lost in an interruption, are dropped.
+    """
+
+    def __init__(self, path: Path, finished: int) -> None:
+        rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= finished]
+        self._file = path.open("w", newline="")
+        self._writer: csv.DictWriter[str] | None = None
+        for row in rows:
+            self._write_row(row)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Adds a row."""
+        self._write_row(key_values)
+
+    def _write_row(self, row: dict[str, Any]) -> None:
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._file, sorted(row))
+            self._writer.writeheader()
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()

@@ -71,7 +71,7 @@ class MetaConfig:
     inner_steps: int = 1
     """Gradient steps of the inner update (paper: 1); 0 is multi-task TRPO, the paper's pretrained baseline."""
     inner_lr: float = 0.1
-    """Step size alpha of the inner update (paper, equation 1: 0.1)."""
+    """Step size alpha of the inner update (paper, Algorithm 3, line 7: 0.1)."""
     inner_objective: InnerObjective = "reinforce"
     """Inner loss: reinforce, the paper's, or lvc, the likelihood ratio (Rothfuss et al. 2019)."""
     first_order: bool = False

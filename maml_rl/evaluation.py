@@ -1,16 +1,17 @@
 """Return after 0, 1, 2, ... gradient steps on held-out tasks, as in Figures 4 and 5 of Finn, Abbeel, Levine 2017."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from maml_rl.config import MetaConfig, require
-from maml_rl.meta_rl import adapt_each, sample
+from maml_rl.meta_rl import adapt_each, advantage_batches
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import Policy
+from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import Task, TaskVectorEnv
 from maml_rl.types import Params, Trajectories, repeat
@@ -61,13 +62,14 @@ def adaptation(
         threads: Threads that share the tasks.
     """
     params = repeat(theta, len(tasks))
-    meta = replace(meta, episodes=config.episodes)
     for step in range(config.gradient_steps + 1):
-        sampled = sample(envs, policy, params, tasks, meta, Draw(config.seed, Phase.EVALUATION, step=step), threads)
-        yield sampled.trajectories
+        draw = Draw(config.seed, Phase.EVALUATION, step=step)
+        trajectories = collect(envs, policy, params, tasks, config.episodes, draw)
+        yield trajectories
         if step < config.gradient_steps:
+            batches, _ = advantage_batches(trajectories, meta, threads)
             inner_lr = meta.inner_lr * (1.0 if step == 0 else config.later_lr_factor)
-            params = adapt_each(policy, params, sampled.batches, meta, threads, inner_lr)
+            params = adapt_each(policy, params, batches, meta, threads, inner_lr)
 
 
 def task_returns(trajectories: Trajectories) -> NDArray[np.float64]:

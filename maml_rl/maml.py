@@ -16,7 +16,7 @@ Product = Callable[[Params], Params]
 
 
 def inner_update(loss: TaskLoss, params: Params, inner_lr: float) -> Params:
-    """theta' = theta - inner_lr grad loss(theta) (equation 1), differentiable inside `torch.func` transforms."""
+    """theta' = theta - inner_lr grad loss(theta) (line 6), differentiable inside `torch.func` transforms."""
     gradients = torch.func.grad(loss)(params)
     return {name: value - inner_lr * gradients[name] for name, value in params.items()}
 
@@ -76,13 +76,15 @@ def adaptation_jacobian(losses: Sequence[TaskLoss], path: Sequence[Params], inne
 
 
 def largest_curvature(jacobian: AdaptationJacobian, start: Params, iterations: int = 5) -> Tensor:
-    """Largest absolute eigenvalue of inner_lr H at the first inner step, by power iteration from `start`.
+    """Largest absolute eigenvalue of inner_lr H at the first inner step, from below, by power iteration from `start`.
 
     Well below 1, the adapted policy depends smoothly on theta; far above 1, it is hypersensitive and the trust region
     then allows no meta-step.
     """
     vector, norm = start, _norm(start)
     for _ in range(iterations):
+        if norm == 0:
+            break
         vector = jacobian.hessian_products[0]({name: value / norm for name, value in vector.items()})
         norm = _norm(vector)
     return jacobian.inner_lr * norm

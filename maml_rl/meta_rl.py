@@ -28,9 +28,9 @@ class Sampled(NamedTuple):
     """Episodes of all tasks with one parameter set each, and what the losses make of them."""
 
     trajectories: Trajectories
+    seconds: float  # spent on sampling
     batches: list[Batch]  # of each task
     explained_variance: Tensor  # [M]   of the baseline
-    seconds: float  # spent on sampling
 
 
 class Iteration(NamedTuple):
@@ -49,16 +49,23 @@ def sample(
     draw: Draw,
     threads: TaskThreads,
 ) -> Sampled:
-    """Episodes D_i of each task under its own parameters, with advantages from a baseline fitted to these episodes."""
+    """Episodes D_i of each task under its own parameters, with their advantages."""
     started = time.perf_counter()
     trajectories = collect(envs, policy, params, tasks, config.episodes, draw)
     seconds = time.perf_counter() - started
+    return Sampled(trajectories, seconds, *advantage_batches(trajectories, config, threads))
+
+
+def advantage_batches(
+    trajectories: Trajectories, config: MetaConfig, threads: TaskThreads
+) -> tuple[list[Batch], Tensor]:
+    """Each task's steps with advantages from a baseline fitted to them, and the baseline's explained variance `[M]`."""
 
     def of_task(m: int) -> tuple[Batch, Tensor]:
         return advantage_batch(Trajectories(*(field[m] for field in trajectories)), config.discount, config.gae_lambda)
 
-    batches, explained = zip(*threads.map(of_task, range(len(tasks))), strict=True)
-    return Sampled(trajectories, list(batches), torch.stack(explained), seconds)
+    batches, explained = zip(*threads.map(of_task, range(len(trajectories.mask))), strict=True)
+    return list(batches), torch.stack(explained)
 
 
 def adapt_each(
@@ -115,7 +122,7 @@ def meta_iteration(
         ]
         update = meta_update(policy, theta, data, config, threads)  # line 10
     except NonFiniteError as error:
-        raise NonFiniteError(f"iteration {iteration}: {error} is not finite") from error
+        raise NonFiniteError(f"iteration {iteration}: not finite: {error}") from error
     sampled.append(query)
     metrics = _sampling_metrics(sampled) | update.metrics
     if config.inner_steps:

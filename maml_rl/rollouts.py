@@ -1,11 +1,11 @@
 """Sampling: M tasks x K episodes, one parameter set per task, one policy evaluation per time step for all of them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from maml_rl.errors import NonFiniteError
@@ -62,7 +62,7 @@ def collect(
     trajectories = Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
     for name in ("observations", "actions", "rewards"):
         if not getattr(trajectories, name).isfinite().all():
-            raise NonFiniteError(f"{name} after {draw.step} gradient steps")
+            raise NonFiniteError(f"{name} sampled after {draw.step} gradient steps")
     return trajectories
 
 
@@ -97,7 +97,6 @@ def _run_wave(
     grid = np.zeros(((last_task - first_task) * episodes, buffers.observations.shape[-1]), np.float32)
     flat = _Buffers(*(array.reshape(-1, *array.shape[2:]) for array in buffers))  # type: ignore[arg-type]
     count = len(rows)
-    first_action = getattr(envs.single_action_space, "start", 0)  # of a Discrete space; the policy counts from 0
     actions = np.zeros((envs.num_envs, *envs.single_action_space.shape), envs.single_action_space.dtype)  # type: ignore[misc]
 
     observations = _reset(envs, [tasks[row // episodes] for row in rows], [seeds[row] for row in rows])
@@ -109,7 +108,7 @@ def _run_wave(
             sampled = distribution.sample(wave_noise[:, :, t])
             log_probs = distribution.log_prob(sampled)
         chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[offset]
-        actions[:count] = chosen.reshape(count, *actions.shape[1:]) + first_action
+        actions[:count] = _within(envs.single_action_space, chosen.reshape(count, *actions.shape[1:]))
         flat.observations[rows, t] = grid[offset]
         flat.actions[rows, t] = chosen * running[:, None] if chosen.ndim == 2 else chosen * running
         flat.log_probs[rows, t] = log_probs.cpu().numpy().reshape(-1)[offset] * running
@@ -120,6 +119,13 @@ def _run_wave(
         running = running & ~(terminated[:count] | truncated[:count])
         if not running.any():
             break
+
+
+def _within(space: Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
+    """Actions as the environment takes them: clipped to a Box, counted from a Discrete space's start."""
+    if isinstance(space, Box):
+        return np.asarray(np.clip(actions, space.low, space.high))
+    return actions + getattr(space, "start", 0)
 
 
 def _reset(envs: TaskVectorEnv, tasks: Sequence[Task], seeds: Sequence[int]) -> NDArray[np.float64]:
