@@ -209,7 +209,6 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         rows: Any = slice(None) if running.all() else np.flatnonzero(running)
         states, tasks, actions = self._states[rows], self._tasks[rows], np.asarray(actions)[rows]
         next_states = self.mdp.transition(states, actions, tasks)
-        self._states[rows] = next_states
         self._observations[rows] = self.mdp.observation(next_states)
         self._steps[rows] += 1
         self._terminated[rows] = self.mdp.terminated(next_states, tasks)
@@ -222,6 +221,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
             infos[name], infos[f"_{name}"] = np.zeros(self.num_envs), running
             infos[name][rows] = values
             rewards += infos[name]
+        self._states[rows] = next_states  # last, since `states` may be a view
         return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), infos
 
     def state(self, index: int) -> Array:

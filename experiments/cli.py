@@ -2,8 +2,10 @@
 
 import contextlib
 import io
-import itertools
 import json
+import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import torch
 import tyro
 
 from experiments.presets import PRESETS, find_preset
-from experiments.run import RunConfig
+from experiments.run import CHECKPOINT, RunConfig
 from maml_rl.errors import InputError, NonFiniteError
 
 USAGE = """\
@@ -70,13 +72,13 @@ class Evaluate:
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
     tasks: int | None = None
-    """Held-out tasks (40)."""
+    """Held-out tasks (paper: 40)."""
     gradient_steps: int | None = None
-    """Gradient steps, with fresh episodes for each (3)."""
+    """Gradient steps, with fresh episodes for each (paper: 3)."""
     episodes: int | None = None
-    """Episodes of each task for each gradient step (20; navigation 40)."""
+    """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
     later_lr_factor: float | None = None
-    """Factor on the inner step size after the first gradient step (0.5)."""
+    """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
     seed: int | None = None
     """Seed of the held-out tasks and of everything random in the evaluation (0)."""
     json: bool = False
@@ -91,6 +93,9 @@ class Evaluate:
 
 def presets(arguments: Sequence[str]) -> None:
     """Lists the presets."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: maml-rl presets\n\nLists ready settings, with their source and what to expect.")
+        return
     if arguments:
         raise InputError(f"maml-rl presets takes no arguments, got {' '.join(arguments)}")
     for name, preset in PRESETS.items():
@@ -112,7 +117,8 @@ def train(arguments: Sequence[str]) -> None:
         print("maml-rl train PRESET --help and maml-rl train --resume --help tell the options.")
         return
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
-        resume = _parse(Resume, arguments, "maml-rl train")
+        wants_help = arguments[-1] in ("-h", "--help")
+        resume = _parse(Resume, ["--help"] if wants_help else arguments, "maml-rl train")
         _go(
             resume.resume,
             lambda: _train_module().resume(resume.resume, resume.iterations, resume.device, resume.threads),
@@ -135,12 +141,14 @@ def _go(out: Path, work: Callable[[], Any]) -> None:
     try:
         run = work()
     except KeyboardInterrupt:
-        print(f"\ninterrupted; saved. Go on with: maml-rl train --resume {out}", file=sys.stderr)
+        if not (out / CHECKPOINT).exists():
+            raise
+        print(f"\ninterrupted; saved. Go on with: maml-rl train --resume {shlex.quote(str(out))}", file=sys.stderr)
         raise SystemExit(130) from None
     except NonFiniteError as error:
         raise InputError(
             f"training stopped at {error}; the last checkpoint in {out} is intact: "
-            f"lower --meta.inner-lr or --meta.trust-region.max-kl"
+            "train anew with a lower --meta.inner-lr or --meta.trust-region.max-kl"
         ) from error
     minutes = run.progress.seconds / 60
     print(f"{run.progress.iteration} iterations, {run.progress.env_steps / 1e6:.1f} M env steps in {minutes:.1f} min")
@@ -152,6 +160,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     chosen = _parse(Evaluate, arguments, "maml-rl evaluate")
     from experiments.evaluate import Overrides, evaluate, table
 
+    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    out = chosen.out or directory
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: give a directory")
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
     evaluations = evaluate(chosen.run, overrides, chosen.device, chosen.threads)
     if chosen.json:
@@ -159,8 +171,6 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     from experiments.plots import draw_adaptation
 
-    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
-    out = chosen.out or directory
     out.mkdir(parents=True, exist_ok=True)
     print(f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each\n")
     print(table(evaluations))
@@ -184,8 +194,11 @@ def _parse(kind: type[Arguments], arguments: Sequence[str], prog: str, default: 
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [line.strip("│ ") for line in message.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
-        text = " ".join(itertools.takewhile(lambda line: line.strip("─"), lines))
+        # A frame of box characters, or, where the terminal cannot show them, a title over a line of dashes.
+        lines = message.getvalue().splitlines()
+        framed = any(line.startswith("╭") for line in lines)
+        inside = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
+        text = re.split("[─-]{10,}", " ".join(inside))[0 if framed else 1].strip()
         raise InputError(f"{text} (see {prog} --help)") from None
 
 
@@ -194,6 +207,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"presets": presets, "tra
 
 def main() -> None:
     """Entry point: exit code 0, or 2 with one line that says what was expected, or 130 after Ctrl-C."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's stop saves like Ctrl-C
     torch.set_num_threads(1)  # tasks are shared among threads of our own; OpenMP's would only compete with them
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -203,9 +218,12 @@ def main() -> None:
         if arguments[0] not in COMMANDS:
             raise InputError(f"there is no command {arguments[0]!r}: expected one of {', '.join(COMMANDS)}")
         COMMANDS[arguments[0]](arguments[1:])
-    except InputError as error:
+    except (InputError, NonFiniteError, OSError) as error:
         print(f"maml-rl: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("maml-rl: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

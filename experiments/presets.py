@@ -40,7 +40,17 @@ _VELOCITY = RunConfig(
 _RAW = PolicyConfig(standardise=False)
 _STANDARDISED = "with standardised observations, GAE and half the tasks"
 _DIRECTION_STANDARDISED = replace(
-    _DIRECTION, iterations=200, meta=replace(_DIRECTION.meta, meta_batch_size=20, gae_lambda=0.97)
+    _DIRECTION, iterations=130, meta=replace(_DIRECTION.meta, meta_batch_size=20, gae_lambda=0.97)
+)
+_VELOCITY_STANDARDISED = replace(
+    _VELOCITY,
+    iterations=600,
+    meta=replace(
+        _VELOCITY.meta,
+        meta_batch_size=20,
+        gae_lambda=0.97,
+        trust_region=TrustRegion(max_kl=0.01, cg_iterations=20, curvature_fraction=0.5),
+    ),
 )
 
 PRESETS = {
@@ -57,9 +67,9 @@ PRESETS = {
         "paper: -51, 293, 313, 316",
     ),
     "half-cheetah-vel": Preset(
-        _VELOCITY,
+        _VELOCITY_STANDARDISED,
         "half-cheetah, goal velocity in [0, 2] m/s",
-        f"{_FINN}, Figure 5, with standardised observations",
+        f"{_FINN}, Figure 5, {_STANDARDISED}",
         "paper: -129.5, -78.6, -66.6, -60.8",
     ),
     "half-cheetah-dir-raw": Preset(

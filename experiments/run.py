@@ -110,7 +110,7 @@ def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
     try:
         config = from_record(RunConfig, checkpoint.record["config"])
         progress = Progress(**checkpoint.record["progress"])
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path} holds settings that this version of maml-rl does not know ({error})") from error
     return config, progress, checkpoint.tensors
 

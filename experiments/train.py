@@ -13,11 +13,12 @@ from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputF
 from tqdm import tqdm
 
 from experiments.run import METRICS, Progress, Run, RunConfig, load_config, load_run, save_run
+from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
 from maml_rl.initial import initial_policy, parameters
 from maml_rl.meta_rl import meta_iteration
 from maml_rl.parallel import TaskThreads
-from maml_rl.tasks import vectorize
+from maml_rl.tasks import TaskVectorEnv, vectorize
 
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
 
@@ -38,12 +39,12 @@ def train(config: RunConfig, out: Path, device: str = "cpu", threads: int | None
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists: go on with maml-rl train --resume {out}, or give another --out")
-    torch_device = usable_device(device)
+    torch_device, task_threads = usable_device(device), usable_threads(device, threads)
     with closing(vectorize(config.env_id, _num_envs(config))) as envs:
         policy = initial_policy(envs, config.policy, config.meta, config.seed)
         run = Run(config, policy, parameters(policy), Progress(0, 0, 0.0))
         save_run(out, run)
-        return _train(run, envs, out, torch_device, threads)
+        return _train(run, envs, out, torch_device, task_threads)
 
 
 def resume(out: Path, iterations: int | None = None, device: str = "cpu", threads: int | None = None) -> Run:
@@ -58,7 +59,7 @@ def resume(out: Path, iterations: int | None = None, device: str = "cpu", thread
     Raises:
         InputError: If there is no usable checkpoint.
     """
-    torch_device = usable_device(device)
+    torch_device, task_threads = usable_device(device), usable_threads(device, threads)
     config, _, _ = load_config(out)
     with closing(vectorize(config.env_id, _num_envs(config))) as envs:
         run = load_run(out, envs)
@@ -66,7 +67,7 @@ def resume(out: Path, iterations: int | None = None, device: str = "cpu", thread
             raise InputError(f"{out} has finished {run.progress.iteration} iterations already, more than {iterations}")
         if iterations is not None:
             run = run._replace(config=replace(run.config, iterations=iterations))
-        return _train(run, envs, out, torch_device, threads)
+        return _train(run, envs, out, torch_device, task_threads)
 
 
 def usable_device(name: str) -> torch.device:
@@ -84,28 +85,36 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
+def usable_threads(device: str, threads: int | None) -> TaskThreads:
+    """Threads that share the tasks: one for an accelerator, which works on one task at a time.
+
+    Raises:
+        InputError: If there is less than one.
+    """
+    return TaskThreads(threads if device == "cpu" else 1)
+
+
 def _num_envs(config: RunConfig) -> int:
     return config.num_envs or config.meta.meta_batch_size * config.meta.episodes
 
 
-def _train(run: Run, envs: Any, out: Path, device: torch.device, threads: int | None) -> Run:
+def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threads: TaskThreads) -> Run:
     """The loop: from `run.progress` to `run.config.iterations`."""
     config, policy = run.config, run.policy.to(device)
     theta = {name: value.to(device) for name, value in run.theta.items()}
-    task_threads = TaskThreads(1 if device.type != "cpu" else threads)
     logger = _logger(out, run.progress.iteration)
     bar = tqdm(total=config.iterations, initial=run.progress.iteration, unit="iteration", disable=None, smoothing=0.1)
     said = time.monotonic()
     try:
         for iteration in range(run.progress.iteration, config.iterations):
             started = time.monotonic()
-            theta, metrics = meta_iteration(policy, theta, envs, config.meta, config.seed, iteration, task_threads)
+            theta, metrics = meta_iteration(policy, theta, envs, config.meta, config.seed, iteration, threads)
             seconds = time.monotonic() - started
             before = run.progress
             env_steps = int(metrics["sampling/env_steps"])
             progress = Progress(iteration + 1, before.env_steps + env_steps, before.seconds + seconds)
+            _log(logger, progress, metrics, seconds)
             run = run._replace(theta=theta, progress=progress)
-            _log(logger, run, metrics, seconds)
             summary = _summary(config, metrics, env_steps / seconds)
             bar.set_postfix_str(summary, refresh=False)
             bar.update()
@@ -133,12 +142,12 @@ def _summary(config: RunConfig, metrics: dict[str, float], env_steps_per_second:
     return f"{returns}, {env_steps_per_second:,.0f} env steps/s"
 
 
-def _log(logger: Logger, run: Run, metrics: dict[str, float], seconds: float) -> None:
-    totals = {"iteration": run.progress.iteration, "sampling/env_steps": run.progress.env_steps}
-    times = {"time/env_steps_per_second": metrics["sampling/env_steps"] / seconds, "time/seconds": run.progress.seconds}
+def _log(logger: Logger, progress: Progress, metrics: dict[str, float], seconds: float) -> None:
+    totals = {"iteration": progress.iteration, "sampling/env_steps": progress.env_steps}
+    times = {"time/env_steps_per_second": metrics["sampling/env_steps"] / seconds, "time/seconds": progress.seconds}
     for name, value in {**metrics, **totals, **times}.items():
         logger.record(name, value)
-    logger.dump(run.progress.iteration)
+    logger.dump(progress.iteration)
 
 
 def _logger(out: Path, finished: int) -> Logger:
@@ -158,26 +167,32 @@ class MetricsTable(KVWriter):
     """
 
     def __init__(self, path: Path, finished: int) -> None:
-        rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= finished]
-        self._file = path.open("w", newline="")
         self._writer: csv.DictWriter[str] | None = None
-        for row in rows:
-            self._write_row(row)
+        lines: list[str] = []
+        if path.exists():
+            lines = [line for line in path.read_text().splitlines(keepends=True) if line.strip()]
+            rows = list(csv.DictReader(lines))
+            kept = [line for line, row in zip(lines[1:], rows, strict=True) if _iteration(row) <= finished]
+            lines = [*lines[:1], *kept] if kept else []
+        write_atomically(path, "".join(lines).encode())
+        self._file = path.open("a", newline="")
+        if lines:
+            self._writer = csv.DictWriter(self._file, next(csv.reader(lines)))
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Adds a row."""
-        self._write_row(key_values)
-
-    def _write_row(self, row: dict[str, Any]) -> None:
         if self._writer is None:
-            self._writer = csv.DictWriter(self._file, sorted(row))
+            self._writer = csv.DictWriter(self._file, sorted(key_values))
             self._writer.writeheader()
-        self._writer.writerow(row)
+        self._writer.writerow(key_values)
         self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _iteration(row: dict[str, str | None]) -> float:
+    """A row's iteration; infinite for a row that was cut off in the writing."""
+    text = row.get("iteration") or ""
+    return int(text) if text.isdigit() and None not in row.values() else float("inf")

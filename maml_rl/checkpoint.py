@@ -59,9 +59,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path} is truncated or damaged ({error}): restore it from a copy") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is not a checkpoint of maml-rl: give the directory of a run that it trained")
-    if int(metadata["version"]) > VERSION:
+    version, record = metadata.get("version", ""), metadata.get("record", "")
+    if version.isdigit() and int(version) > VERSION:
         raise InputError(
-            f"{path} was written by a newer maml-rl (checkpoint version {metadata['version']}, this one reads up to "
+            f"{path} was written by a newer maml-rl (checkpoint version {version}, this one reads up to "
             f"{VERSION}): upgrade maml-rl"
         )
-    return Checkpoint(tensors, json.loads(metadata["record"]))
+    try:
+        return Checkpoint(tensors, json.loads(record))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} has a damaged record ({error}): restore it from a copy") from error

@@ -21,7 +21,7 @@ from maml_rl.policies import Policy
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import Task, TaskVectorEnv, task_space, training_tasks
-from maml_rl.types import Batch, Params, Trajectories, repeat, select, stack
+from maml_rl.types import Batch, Params, Trajectories, detached, repeat, select, stack
 
 
 class Sampled(NamedTuple):
@@ -105,6 +105,7 @@ def meta_iteration(
         NonFiniteError: If a sampled or computed quantity is not finite; names iteration and quantity.
     """
     started = time.perf_counter()
+    theta = detached(theta)
     draw = Draw(seed, Phase.TRAINING, iteration)
     try:
         tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)

@@ -19,7 +19,7 @@ from maml_rl.objectives import inner_loss, likelihood_ratio_loss, surrogate_and_
 from maml_rl.parallel import TaskThreads, mean_over_tasks
 from maml_rl.policies import Policy
 from maml_rl.trpo import backtracking, trust_region_step
-from maml_rl.types import Batch, Params, flatten, unflatten
+from maml_rl.types import Batch, Params, detached, flatten, unflatten
 
 _CURVATURE_TASKS = 4  # tasks whose inner curvature is measured, for the log
 
@@ -85,6 +85,8 @@ def meta_update(
     Raises:
         NonFiniteError: If the meta-gradient, the step or the outer loss is not finite.
     """
+    theta = detached(theta)
+    tasks = [data._replace(path=[detached(params) for params in data.path]) for data in tasks]
     region = config.trust_region
     loss = inner_loss(policy, config.inner_objective)
 

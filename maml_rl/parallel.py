@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from maml_rl.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -21,18 +23,21 @@ class TaskThreads:
 
     Args:
         threads: Number of threads; all cores if None.
+
+    Raises:
+        InputError: If there is less than one.
     """
 
     def __init__(self, threads: int | None = None) -> None:
         if threads is None:
             threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._pool = (
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
-        )
+        if threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}")
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def map(self, function: Callable[..., T], *arguments: Iterable[object]) -> list[T]:
         """`function` of each task's arguments, in the order of the tasks."""
-        return list(map(function, *arguments) if self._pool is None else self._pool.map(function, *arguments))
+        return list(self._pool.map(function, *arguments))
 
 
 def mean_over_tasks(values: Sequence[Tensor]) -> Tensor:

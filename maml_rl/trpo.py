@@ -89,6 +89,6 @@ def backtracking(
     for j in range(max_backtracks):
         candidate = start + ratio**j * step
         loss, kl = evaluate(candidate)
-        if loss < start_loss and kl <= max_kl:
+        if loss.isfinite() and kl.isfinite() and loss < start_loss and kl <= max_kl:
             return LineSearch(candidate, loss, kl, True, j)
     return LineSearch(start, start_loss, torch.zeros_like(start_loss), False, max_backtracks)

@@ -49,6 +49,11 @@ def unflatten(vector: Tensor, like: Params) -> Params:
     return {name: part.view_as(value) for part, (name, value) in zip(parts, like.items(), strict=True)}
 
 
+def detached(params: Params) -> Params:
+    """The same values without their graph, so that what is computed from them carries none."""
+    return {name: value.detach() for name, value in params.items()}
+
+
 def repeat(params: Params, count: int) -> Params:
     """The same parameters for each of `count` tasks: a leading M that takes no memory."""
     return {name: value.expand(count, *value.shape) for name, value in params.items()}

@@ -289,3 +289,32 @@ def test_closing_twice_is_allowed():
     for env in (TaskEnv(Countdown()), BatchedTaskEnv(Countdown()), gymnasium.make("envs:finn2017/Navigation2D-v0")):
         env.close()
         env.close()
+
+
+class Progress(TaskMDP):
+    """Moves by its action and is paid for the way made, so a reward shows whether it saw the state before the step."""
+
+    def __init__(self) -> None:
+        self.observation_space = Box(-np.inf, np.inf, (1,), np.float64)
+        self.action_space = Box(-1.0, 1.0, (1,), np.float32)
+        self.task_space = Discrete(2)
+
+    def initial(self, generators):
+        return np.zeros((len(generators), 1))
+
+    def transition(self, states, actions, tasks):
+        return states + actions
+
+    def observation(self, states):
+        return states
+
+    def reward_terms(self, states, actions, next_states, tasks):
+        return {"reward_progress": (next_states - states)[:, 0]}
+
+
+def test_a_reward_of_progress_sees_the_state_before_the_step():
+    envs = BatchedTaskEnv(Progress(), num_envs=3)
+    envs.reset(seed=0)
+    # Steps of 0.25 and 0.5 from any position pay 0.25 and 0.5.
+    for step in (0.25, 0.5):
+        assert envs.step(np.full((3, 1), step))[1].tolist() == [step] * 3

@@ -132,8 +132,9 @@ def plain_loop(
                 with torch.no_grad():
                     inputs = torch.tensor(observation, dtype=torch.float32)
                     action = policy(select(params, m), inputs).sample(torch.from_numpy(noise[k, len(steps)])).numpy()
-                before = observation
-                observation, reward, terminated, truncated, _ = env.step(action)
+                before, space = observation, env.action_space
+                taken = np.clip(action, space.low, space.high) if isinstance(space, Box) else action
+                observation, reward, terminated, truncated, _ = env.step(taken)
                 steps.append((before, action, reward))
             observations, actions, rewards = (np.array(column) for column in zip(*steps, strict=True))
             results[m].append(
@@ -209,14 +210,16 @@ def test_padding_is_zero():
 
 
 def test_the_observation_after_an_action_is_the_real_one_up_to_the_end():
-    # The third component is the last action (clipped by nobody), so a reset observation, where it is 0, would show.
+    # The third component is the last action as the environment took it, so a reset observation, where it is 0, would
+    # show. The policy's own, unclipped action is what is stored: its log-probability is what the gradient needs.
     trajectories = sample(vectorize(COUNTDOWN, 2), [2, 4, 9], 3)
     following = trajectories.mask[:, :, 1:] == 1
     torch.testing.assert_close(
-        trajectories.observations[:, :, 1:, 2][following], trajectories.actions[:, :, :-1, 0][following]
+        trajectories.observations[:, :, 1:, 2][following],
+        trajectories.actions[:, :, :-1, 0][following].clamp(-1, 1),
     )
     noise = trajectories.observations[:, :, :1, 1].expand(-1, -1, LIMIT)
-    expected = (trajectories.actions[..., 0] + noise) * trajectories.mask
+    expected = (trajectories.actions[..., 0].clamp(-1, 1) + noise) * trajectories.mask
     torch.testing.assert_close(trajectories.rewards, expected)
 
 
@@ -401,7 +404,7 @@ def test_discrete_actions_start_where_the_space_starts():
 
 
 def test_a_reward_that_is_not_finite_is_an_error_that_names_it():
-    with pytest.raises(NonFiniteError, match="rewards after 2 gradient steps"):
+    with pytest.raises(NonFiniteError, match="rewards sampled after 2 gradient steps"):
         sample(batch_of(BrokenReward(), 4), [2, 3], 2, DRAW._replace(step=2))
 
 

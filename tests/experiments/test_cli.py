@@ -1,0 +1,494 @@
+"""The command maml-rl: a few whole processes, and every other case in this one."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import experiments.evaluate
+import experiments.train
+from experiments import cli
+from experiments.presets import PRESETS
+from experiments.run import CHECKPOINT, CONFIG, METRICS, load_config
+from maml_rl.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
+from maml_rl.errors import NonFiniteError
+
+COMMAND = Path(sys.executable).with_name("maml-rl")
+SHRUNK = ("--meta.meta-batch-size=3", "--meta.episodes=4", "--policy.hidden-sizes", "8", "8", "--threads=1")
+SHRUNK_EVALUATION = ("--tasks=3", "--episodes=3", "--gradient-steps=2", "--threads=1")
+
+
+class Result(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+def process(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> Result:
+    """Runs the installed command in a process of its own."""
+    done = subprocess.run(
+        [COMMAND, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def maml_rl(monkeypatch, capsys, tmp_path) -> Callable[..., Result]:
+    """Runs the command in this process, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        except KeyboardInterrupt:  # not caught by the command: pytest would stop
+            code = -signal.SIGINT
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+def content(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a directory, with when it was written."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(directory)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    if not (run / METRICS).exists():
+        return []
+    with (run / METRICS).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_refused(result: Result, *told: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that tells what is needed."""
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("maml-rl: ")
+    assert result.err.endswith("\n")
+    assert result.err.count("\n") == 1
+    assert len(result.err.removeprefix("maml-rl: ").strip()) > 10
+    assert not any(frame in result.err for frame in ("│", "──", "---"))  # of the parser's boxes
+    for text in told:
+        assert text in result.err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run by the command itself. No test changes its directory."""
+    cwd = tmp_path_factory.mktemp("trained")
+    result = process("train", "navigation", "--iterations=2", *SHRUNK, cwd=cwd)
+    assert result.code == 0, result.err
+    assert "maml-rl evaluate runs/navigation" in result.out.splitlines()[-1]  # what to do next
+    assert "iteration 2/2" in result.err
+    return cwd / "runs" / "navigation"
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of that run, to be changed."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+# From end to end
+
+
+def test_a_trained_run_is_evaluated_as_one_json_object_and_nothing_is_written(trained):
+    before = content(trained)
+    result = process("evaluate", trained, *SHRUNK_EVALUATION, "--json", cwd=trained.parent)
+    assert result.code == 0, result.err
+    assert result.err == ""
+    assert result.out.count("\n") == 1
+    record = json.loads(result.out)
+    assert record["env_id"] == PRESETS["navigation"].config.env_id
+    assert record["gradient_steps"] == [0, 1, 2]
+    assert len(record["mean_return"]) == len(record["standard_error"]) == 3
+    assert record["num_tasks"] == 3
+    assert content(trained) == before
+    assert list(trained.parent.iterdir()) == [trained]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # the parser draws other boxes in each
+def test_a_bad_input_is_one_line_without_traceback(tmp_path, encoding):
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    result = process("train", "navigation", "--meta.inner-lr", "much", cwd=tmp_path, env=environment)
+    check_refused(result, "--meta.inner-lr", "'much'")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def interruptible():
+    """Lets a child be interrupted also where this process was started with SIGINT ignored, as in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tmp_path, maml_rl):
+    command = [COMMAND, "train", "navigation", "--iterations=100000", "--out=run", *SHRUNK]
+    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 90
+        while not rows(tmp_path / "run") and child.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert "interrupted; saved. Go on with: maml-rl train --resume run\n" in err
+    finished = load_config(tmp_path / "run")[1].iteration
+    assert finished >= 1
+    assert [int(row["iteration"]) for row in rows(tmp_path / "run")] == list(range(1, finished + 1))
+
+    result = maml_rl("train", "--resume", "run", f"--iterations={finished + 1}", "--threads=1")
+    assert result.code == 0, result.err
+    assert load_config(tmp_path / "run")[1].iteration == finished + 1
+    assert [int(row["iteration"]) for row in rows(tmp_path / "run")] == list(range(1, finished + 2))
+
+
+# presets
+
+
+def test_presets_lists_every_preset_with_its_source(maml_rl):
+    result = maml_rl("presets")
+    assert result.code == 0
+    assert result.err == ""
+    for name, preset in PRESETS.items():
+        assert f"\n{name}\n" in f"\n{result.out}"
+        for text in (preset.source, preset.task, preset.expected):
+            assert text in result.out
+
+
+# train
+
+
+def test_options_reach_the_run_and_presets_are_the_defaults(maml_rl, tmp_path):
+    result = maml_rl(
+        "train", "navigation", *SHRUNK, "--iterations=1", "--meta.inner-lr", "0.25", "--seed", "3", "--out", "my run"
+    )
+    assert result.code == 0, result.err
+    config = load_config(tmp_path / "my run")[0]
+    preset = PRESETS["navigation"].config
+    assert (config.meta.inner_lr, config.seed, config.iterations) == (0.25, 3, 1)
+    assert config.policy.hidden_sizes == (8, 8)
+    assert config.meta.trust_region == preset.meta.trust_region
+    assert config.evaluation == preset.evaluation
+    assert [path.name for path in tmp_path.iterdir()] == ["my run"]
+
+
+@pytest.mark.parametrize("form", [["--resume", "run"], ["--resume=run"], ["--iterations=3", "--resume", "run"]])
+def test_a_run_is_resumed(maml_rl, run, form):
+    result = maml_rl("train", *form, *([] if "--iterations=3" in form else ["--iterations", "3"]), "--threads=1")
+    assert result.code == 0, result.err
+    assert load_config(run)[1].iteration == 3
+    assert result.out.startswith("3 iterations")
+    assert "maml-rl evaluate run" in result.out
+
+
+def test_divergence_is_one_line_that_says_what_to_do(maml_rl, tmp_path):
+    result = maml_rl("train", "navigation", *SHRUNK, "--meta.inner-lr=1e30", "--out=run")
+    assert result.code == 2
+    assert result.err.startswith("maml-rl: ")
+    assert result.err.count("\n") == 1
+    assert "iteration 0" in result.err
+    assert "--meta.inner-lr" in result.err
+    assert load_config(tmp_path / "run")[1].iteration == 0
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_before_anything_is_saved_promises_nothing(maml_rl, monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments.train, "initial_policy", interrupted)
+    result = maml_rl("train", "navigation", *SHRUNK, "--out=run")
+    assert result.code == 130
+    assert "Traceback" not in result.err
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+    assert "interrupted; saved" not in result.err
+    assert "--resume" not in result.err
+
+
+# evaluate
+
+
+def test_evaluation_prints_the_table_and_where_the_picture_is(maml_rl, run):
+    before = content(run)
+    result = maml_rl("evaluate", run, *SHRUNK_EVALUATION)
+    assert result.code == 0, result.err
+    assert "3 held-out tasks, 3 episodes each" in result.out
+    for text in ("gradient steps", "this run", "95 % interval", "random policy", "-40.4", "-11.7", "-3.3"):
+        assert text in result.out
+    assert result.out.splitlines()[-1] == f"picture: {run / 'adaptation.png'}"
+    assert (run / "adaptation.png").read_bytes().startswith(b"\x89PNG")
+    after = content(run)
+    assert after.keys() - before.keys() == {"adaptation.png", "evaluation.json"}
+    assert {name: after[name] for name in before} == before
+    record = json.loads((run / "evaluation.json").read_text())
+    printed = maml_rl("evaluate", run, *SHRUNK_EVALUATION, "--json")
+    assert json.loads(printed.out) == record
+
+
+def test_an_evaluation_goes_elsewhere_if_asked(maml_rl, run, tmp_path):
+    before = content(run)
+    result = maml_rl("evaluate", run, *SHRUNK_EVALUATION, "--out=elsewhere/deep")
+    assert result.code == 0, result.err
+    assert {path.name for path in (tmp_path / "elsewhere" / "deep").iterdir()} == {"adaptation.png", "evaluation.json"}
+    assert content(run) == before
+
+
+def test_a_checkpoint_file_stands_for_its_run(maml_rl, run):
+    result = maml_rl("evaluate", run / CHECKPOINT, *SHRUNK_EVALUATION)
+    assert result.code == 0, result.err
+    assert (run / "adaptation.png").exists()
+
+
+def test_a_run_that_was_interrupted_in_its_first_iteration_is_evaluated(maml_rl, monkeypatch, tmp_path):
+    with monkeypatch.context() as patched:
+        patched.setattr(experiments.train, "meta_iteration", interrupted)
+        result = maml_rl("train", "navigation", *SHRUNK, "--out=run")
+    assert result.code == 130
+    assert "--resume run" in result.err
+    result = maml_rl("evaluate", "run", *SHRUNK_EVALUATION)
+    assert result.code == 0, result.err
+    assert (tmp_path / "run" / "adaptation.png").exists()
+
+
+def test_ctrl_c_in_an_evaluation_ends_it_without_traceback(maml_rl, monkeypatch, run):
+    before = content(run)
+    monkeypatch.setattr(experiments.evaluate, "adaptation", interrupted)
+    assert maml_rl("evaluate", run, *SHRUNK_EVALUATION).code == 130
+    assert content(run) == before
+
+
+# Help
+
+
+def words(text: str) -> str:
+    """Text without the frames and line breaks of the help."""
+    return " ".join("".join(" " if character in "│─╭╮╰╯" else character for character in text).split())
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_tells_the_commands(maml_rl, arguments):
+    result = maml_rl(*arguments)
+    assert result.code == 0
+    assert result.err == ""
+    for command in cli.COMMANDS:
+        assert f"\n  {command}" in result.out
+
+
+def test_help_of_train_tells_its_presets(maml_rl):
+    result = maml_rl("train", "--help")
+    assert result.code == 0
+    assert all(name in result.out for name in PRESETS)
+    assert "--resume" in result.out
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_help_of_a_preset_tells_units_sources_and_defaults(maml_rl, name):
+    result = maml_rl("train", name, "--help")
+    assert result.code == 0
+    text = words(result.out)
+    for told in ("in nats", "(paper", "(rllab", "Finn, Abbeel, Levine 2017", "in units of the action"):
+        assert told in text
+    config = PRESETS[name].config
+    assert f"(default: {config.meta.inner_lr})" in text
+    assert f"(default: {config.env_id})" in text
+
+
+def test_help_of_resume_tells_its_options(maml_rl):
+    for arguments in (["train", "--resume", "--help"], ["train", "--resume", "RUN", "--help"]):
+        result = maml_rl(*arguments)
+        assert result.code == 0, result.err
+        assert "--iterations" in result.out
+
+
+def test_help_of_evaluate_tells_units_and_sources(maml_rl):
+    result = maml_rl("evaluate", "--help")
+    assert result.code == 0
+    text = words(result.out)
+    assert "paper" in text
+    for option in ("--tasks", "--gradient-steps", "--episodes", "--later-lr-factor", "--seed", "--json", "--out"):
+        assert option in text
+
+
+def test_help_of_presets(maml_rl):
+    result = maml_rl("presets", "--help")
+    assert result.code == 0, result.err
+    assert "source" in result.out
+
+
+# What goes wrong
+
+
+def truncated(run: Path) -> None:
+    path = run / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def foreign(run: Path) -> None:
+    save_file({"weight": torch.ones(3)}, run / CHECKPOINT, {"format": "pt"})
+
+
+def newer(run: Path) -> None:
+    metadata = {"format": FORMAT, "version": str(VERSION + 1), "record": "{}"}
+    save_file({"weight": torch.ones(3)}, run / CHECKPOINT, metadata)
+
+
+def text_file(run: Path) -> None:
+    (run / CHECKPOINT).write_text("hello\n")
+
+
+def missing(run: Path) -> None:
+    (run / CHECKPOINT).unlink()
+
+
+def of_environment(env_id: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        checkpoint = load_checkpoint(run / CHECKPOINT)
+        checkpoint.record["config"]["env_id"] = env_id
+        save_checkpoint(run / CHECKPOINT, checkpoint)
+
+    return change
+
+
+def unknown_setting(run: Path) -> None:
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    checkpoint.record["config"]["meta"]["from_the_future"] = 1
+    save_checkpoint(run / CHECKPOINT, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing"], ["'nothing'", *cli.COMMANDS]),
+        (["--version-of-what"], ["'--version-of-what'"]),
+        (["train"], ["--resume RUN", *PRESETS]),
+        (["train", "navigatoin"], ["'navigatoin'", "navigation"]),
+        (["train", "half-cheeta-dir"], ["half-cheetah-dir"]),
+        (["train", "navigation", "--env-id=CartPole-v1"], ["CartPole-v1", "task_space"]),
+        (
+            ["train", "navigation", "--env-id=envs:finn2017/HalfCheetaVel-v0"],
+            ["HalfCheetaVel", "envs:finn2017/HalfCheetahVel-v0"],
+        ),
+        (["train", "navigation", "--env-id=no_such_module:X-v0"], ["no_such_module"]),
+        (["train", "navigation", "--meta.inner-lr", "-1"], ["inner_lr", "above 0", "-1"]),
+        (["train", "navigation", "--meta.inner-lr=-1"], ["inner_lr", "above 0", "-1"]),
+        (["train", "navigation", "--meta.inner-lr", "much"], ["--meta.inner-lr", "'much'"]),
+        (["train", "navigation", "--meta.inner-lr", "nan"], ["inner_lr", "nan"]),
+        (["train", "navigation", "--meta.inner-lr"], ["--meta.inner-lr"]),
+        (["train", "navigation", "--meta.trust-region.max-kl", "0"], ["max_kl", "above 0"]),
+        (["train", "navigation", "--iterations", "0"], ["iterations", "at least 1"]),
+        (["train", "navigation", "--iterations", "1.5"], ["--iterations", "1.5"]),
+        (["train", "navigation", "--seed", "-1"], ["seed", "at least 0"]),
+        (["train", "navigation", "--threads", "0"], ["threads"]),
+        (["train", "navigation", "--policy.activation", "gelu"], ["gelu", "relu"]),
+        (["train", "navigation", "--meta.inner-rl", "0.1"], ["--meta.inner-rl"]),
+        (["train", "navigation", "more"], ["more"]),
+        (["train", "navigation", "--device", "cuda:99"], ["'cuda:99'", "--device cpu"]),
+        (["train", "navigation", "--device", "nonsense"], ["'nonsense'", "--device cpu"]),
+        (["train", "navigation", "--out", "run"], ["run exists", "--resume run"]),
+        (["train", "navigation", "--out", f"run/{CONFIG}"], [f"run/{CONFIG}"]),
+        (["train", "navigation", "--out", f"run/{CONFIG}/below"], [f"run/{CONFIG}"]),
+        (["train", "--resume"], ["--resume"]),
+        (["train", "--resume", "absent"], ["absent"]),
+        (["train", "--resume", "run", "--iterations", "0"], ["iterations"]),
+        (["train", "--resume", "run", "--iterations", "1"], ["finished 2 iterations"]),
+        (["train", "--resume", "run", "--device", "cuda:99"], ["'cuda:99'"]),
+        (["train", "--resume", "run", "navigation"], ["navigation"]),
+        (["evaluate"], ["run"]),
+        (["evaluate", "absent"], ["absent"]),
+        (["evaluate", "run", "more"], ["more"]),
+        (["evaluate", "run", "--tasks", "1"], ["tasks must be at least 2, got 1"]),
+        (["evaluate", "run", "--episodes", "0"], ["episodes"]),
+        (["evaluate", "run", "--gradient-steps", "-1"], ["gradient_steps"]),
+        (["evaluate", "run", "--later-lr-factor", "0"], ["later_lr_factor"]),
+        (["evaluate", "run", "--tasks", "few"], ["--tasks", "few"]),
+        (["evaluate", "run", "--inner-lr", "1"], ["--inner-lr"]),
+        (["evaluate", "run", "--device", "cuda:99", "--json"], ["'cuda:99'"]),
+        (["evaluate", "run", "--out", f"run/{CONFIG}", "--tasks=2", "--episodes=1", "--threads=1"], [CONFIG]),
+        (["presets", "navigation"], ["navigation"]),
+    ],
+    ids=" ".join,
+)
+def test_a_bad_input_is_refused_in_one_line_and_nothing_is_written(maml_rl, run, tmp_path, arguments, told):
+    before = content(tmp_path)
+    small = ("--iterations=1", *SHRUNK) if arguments[:2] == ["train", "navigation"] else ()  # should it be accepted
+    result = maml_rl(*arguments[:2], *small, *arguments[2:])
+    check_refused(result, *told)
+    assert content(tmp_path) == before
+    assert list(tmp_path.iterdir()) == [run]
+
+
+@pytest.mark.parametrize("command", [["evaluate", "run"], ["evaluate", "run", "--json"], ["train", "--resume", "run"]])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (truncated, "truncated or damaged"),
+        (foreign, "not a checkpoint of maml-rl"),
+        (newer, "newer"),
+        (text_file, "truncated or damaged"),
+        (missing, "no checkpoint"),
+        (of_environment("envs:finn2017/HalfCheetahDir-v0"), "another environment"),
+        (of_environment("envs:finn2017/Navigation-v0"), "envs:finn2017/Navigation2D-v0"),
+        (of_environment("CartPole-v1"), "task_space"),
+        (unknown_setting, "from_the_future"),
+    ],
+    ids=[
+        "truncated",
+        "foreign",
+        "newer",
+        "text",
+        "missing",
+        "another environment",
+        "unknown environment",
+        "no task space",
+        "unknown setting",
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_line(maml_rl, run, tmp_path, command, damage, told):
+    damage(run)
+    before = content(tmp_path)
+    check_refused(maml_rl(*command), told)
+    assert content(tmp_path) == before
+
+
+def test_an_evaluation_that_diverges_is_one_line(maml_rl, run):
+    before = content(run)
+    check_refused(maml_rl("evaluate", run, "--later-lr-factor=1e38", *SHRUNK_EVALUATION), "gradient steps")
+    assert content(run) == before
+
+
+def test_a_divergence_while_training_keeps_the_run(maml_rl, monkeypatch, run):
+    def diverge(*_: object) -> None:
+        raise NonFiniteError("iteration 2: meta-gradient is not finite")
+
+    before = (run / CHECKPOINT).read_bytes()
+    monkeypatch.setattr(experiments.train, "meta_iteration", diverge)
+    check_refused(maml_rl("train", "--resume", "run", "--iterations=3", "--threads=1"), "iteration 2", "intact")
+    assert (run / CHECKPOINT).read_bytes() == before

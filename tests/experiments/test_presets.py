@@ -1,0 +1,111 @@
+"""Presets against the published settings."""
+
+from contextlib import closing
+
+import pytest
+
+from experiments.presets import PRESETS, find_preset
+from maml_rl.config import PolicyConfig
+from maml_rl.errors import InputError
+from maml_rl.tasks import episode_limit, vectorize
+
+# Settings behind the figures of Finn, Abbeel, Levine 2017, from the code that made them; environment steps in millions.
+# preset: tasks, episodes, inner lr, max KL, iterations, environment steps
+PUBLISHED = {
+    "navigation": (20, 20, 0.5, 0.01, 100, 8),
+    "half-cheetah-dir-raw": (40, 20, 0.1, 0.02, 100, 32),
+    "half-cheetah-vel-raw": (40, 10, 0.1, 0.01, 475, 76),
+}
+HORIZONS = {
+    "envs:finn2017/Navigation2D-v0": 100,
+    "envs:finn2017/HalfCheetahDir-v0": 200,
+    "envs:finn2017/HalfCheetahVel-v0": 200,
+}
+every_preset = pytest.mark.parametrize("name", PRESETS)
+
+
+def million_env_steps(name: str) -> float:
+    """Environment steps of a preset's training, if no episode ends early: before and after the one inner update."""
+    config = PRESETS[name].config
+    episodes = config.iterations * config.meta.meta_batch_size * config.meta.episodes * (config.meta.inner_steps + 1)
+    return episodes * HORIZONS[config.env_id] / 1e6
+
+
+def test_there_is_a_preset_for_each_published_row():
+    assert PUBLISHED.keys() <= PRESETS.keys()
+    assert {PRESETS[name].config.env_id for name in PUBLISHED} == HORIZONS.keys()
+
+
+@every_preset
+def test_the_environment_exists_and_has_the_published_time_limit(name):
+    env_id = PRESETS[name].config.env_id
+    with closing(vectorize(env_id, 2)) as envs:
+        assert episode_limit(envs) == HORIZONS[env_id]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_settings_are_the_published_ones(name):
+    tasks, episodes, inner_lr, max_kl, iterations, env_steps = PUBLISHED[name]
+    config = PRESETS[name].config
+    meta = config.meta
+    assert (meta.meta_batch_size, meta.episodes, meta.inner_lr) == (tasks, episodes, inner_lr)
+    assert (meta.trust_region.max_kl, config.iterations) == (max_kl, iterations)
+    assert million_env_steps(name) == env_steps
+    assert (meta.inner_steps, meta.first_order, meta.inner_objective) == (1, False, "reinforce")
+    assert meta.discount == 0.99
+    assert (config.policy.hidden_sizes, config.policy.activation) == ((100, 100), "relu")
+    assert config.policy.initial_std == 1.0
+    trust_region = meta.trust_region
+    assert (trust_region.cg_iterations, trust_region.cg_damping) == (10, 1e-5)
+    assert (trust_region.backtrack_ratio, trust_region.max_backtracks) == (0.8, 15)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.endswith("-raw")])
+def test_raw_presets_are_the_published_ones_also_where_ours_differ(name):
+    config = PRESETS[name].config
+    assert config.meta.gae_lambda == 1.0
+    assert config.policy == PolicyConfig(standardise=False)
+
+
+@every_preset
+def test_no_preset_samples_more_than_the_paper(name):
+    paper = {PRESETS[row].config.env_id: values[-1] for row, values in PUBLISHED.items()}
+    assert million_env_steps(name) <= paper[PRESETS[name].config.env_id]
+
+
+@every_preset
+def test_evaluation_is_the_papers(name):
+    evaluation = PRESETS[name].config.evaluation
+    assert evaluation.tasks == 40
+    assert evaluation.episodes == (40 if "Navigation" in PRESETS[name].config.env_id else 20)
+    assert evaluation.gradient_steps >= 3
+    assert evaluation.later_lr_factor == 0.5
+
+
+@every_preset
+def test_a_preset_names_its_task_its_source_and_what_to_expect(name):
+    preset = PRESETS[name]
+    assert preset.task
+    assert "2017" in preset.source
+    assert preset.expected
+    assert find_preset(name) is preset
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [("navigatoin", "navigation"), ("Navigation", "navigation"), ("cheetah-dir", "half-cheetah-dir")],
+)
+def test_an_unknown_preset_is_refused_and_the_nearest_are_named(given, nearest):
+    with pytest.raises(InputError) as raised:
+        find_preset(given)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert repr(given) in message
+    assert nearest in message.partition("nearest are")[2]
+
+
+@pytest.mark.parametrize("given", ["", "xyz"])
+def test_a_name_like_no_preset_is_answered_with_all_of_them(given):
+    with pytest.raises(InputError) as raised:
+        find_preset(given)
+    assert all(name in str(raised.value) for name in PRESETS)

@@ -1,0 +1,184 @@
+"""Checkpoints: what is written is read, what is not ours is refused in one line, and nothing is half written."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from maml_rl.checkpoint import FORMAT, VERSION, Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from maml_rl.errors import InputError
+
+RECORD = {"config": {"inner_lr": 0.1, "hidden_sizes": [100, 100], "clip": None, "name": 'ä "quoted"'}, "iteration": 7}
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "weight_0": torch.randn(5, 3, generator=generator),
+        "bias_0": torch.randn(5, generator=generator),
+        "double": torch.randn(4, generator=generator, dtype=torch.float64),
+        "count": torch.arange(3),
+        "scalar": torch.tensor(0.1),
+    }
+
+
+def refused(path: Path) -> str:
+    """Message with which a file is refused: one line that names it."""
+    with pytest.raises(InputError) as raised:
+        load_checkpoint(path)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, Checkpoint(tensors(), RECORD))
+    return path
+
+
+def test_tensors_and_record_come_back_bit_for_bit(path):
+    loaded = load_checkpoint(path)
+    assert loaded.record == RECORD
+    assert loaded.tensors.keys() == tensors().keys()
+    for name, value in tensors().items():
+        assert loaded.tensors[name].dtype == value.dtype
+        assert torch.equal(loaded.tensors[name], value)
+
+
+def test_numbers_of_the_record_keep_every_digit(tmp_path):
+    record = {"seconds": 0.1 + 0.2, "small": 1e-300, "steps": 2**53 + 1}
+    save_checkpoint(tmp_path / "c", Checkpoint({}, record))
+    assert load_checkpoint(tmp_path / "c").record == record
+
+
+def test_tensors_that_are_not_contiguous_are_kept(tmp_path):
+    value = torch.arange(12.0).reshape(3, 4)
+    save_checkpoint(tmp_path / "c", Checkpoint({"transposed": value.T, "expanded": torch.ones(1).expand(4)}, {}))
+    loaded = load_checkpoint(tmp_path / "c").tensors
+    assert torch.equal(loaded["transposed"], value.T)
+    assert torch.equal(loaded["expanded"], torch.ones(4))
+
+
+def test_the_file_says_what_it_is(path):
+    header = path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")]
+    metadata = json.loads(header)["__metadata__"]
+    assert metadata["format"] == FORMAT
+    assert metadata["version"] == str(VERSION)
+
+
+def test_saving_again_replaces_the_old_checkpoint_and_leaves_nothing_else(path):
+    save_checkpoint(path, Checkpoint({"other": torch.ones(2)}, {"iteration": 8}))
+    loaded = load_checkpoint(path)
+    assert loaded.record == {"iteration": 8}
+    assert list(loaded.tensors) == ["other"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 40, 0.5, -1])
+def test_a_truncated_file_is_refused(path, kept):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    assert "truncated or damaged" in refused(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_a_safetensors_file_of_someone_else_is_refused(tmp_path, metadata):
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(3)}, path, metadata)
+    assert "not a checkpoint of maml-rl" in refused(path)
+
+
+@pytest.mark.parametrize("text", ["hello\n", "{}", "iteration,return\n1,2\n" * 100])
+def test_a_text_file_is_refused(tmp_path, text):
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    refused(path)
+
+
+def test_a_newer_version_is_refused_and_an_upgrade_proposed(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    metadata = {"format": FORMAT, "version": str(VERSION + 1), "record": "{}"}
+    save_file({"weight": torch.ones(3)}, path, metadata)
+    message = refused(path)
+    assert "newer" in message
+    assert str(VERSION + 1) in message
+    assert "upgrade" in message
+
+
+def test_a_missing_file_or_a_directory_is_refused(tmp_path):
+    assert "no checkpoint" in refused(tmp_path / "absent" / "checkpoint.safetensors")
+    assert "no checkpoint" in refused(tmp_path)
+
+
+class RunsCode:
+    """Leaves a trace where it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_pickle_is_refused_without_running_its_code(tmp_path, write):
+    path, trace = tmp_path / "checkpoint.safetensors", tmp_path / "trace"
+    write({"weight": RunsCode(trace)}, path)
+    refused(path)
+    assert not trace.exists()
+
+
+def test_a_checkpoint_is_loaded_without_unpickling(path, monkeypatch):
+    def unpickle(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "load", unpickle)
+    monkeypatch.setattr(pickle, "loads", unpickle)
+    monkeypatch.setattr(pickle, "Unpickler", unpickle)
+    monkeypatch.setattr(torch, "load", unpickle)
+    assert load_checkpoint(path).record == RECORD
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace")])
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
+def test_an_interrupted_write_leaves_the_old_checkpoint(path, monkeypatch, owner, name, error):
+    def interrupted(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, interrupted)
+        with pytest.raises(type(error)):
+            save_checkpoint(path, Checkpoint({"other": torch.ones(2)}, {"iteration": 8}))
+    loaded = load_checkpoint(path)
+    assert loaded.record == RECORD
+    assert all(torch.equal(loaded.tensors[name], value) for name, value in tensors().items())
+    save_checkpoint(path, Checkpoint({"other": torch.ones(2)}, {"iteration": 8}))  # what was left is not in the way
+    assert load_checkpoint(path).record == {"iteration": 8}
+
+
+def test_content_is_on_disk_before_it_takes_the_old_place(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    seen = []
+    fsync, replace = os.fsync, Path.replace
+
+    def seen_fsync(number: int) -> None:
+        fsync(number)
+        seen.append(("fsync", path.read_bytes()))
+
+    def seen_replace(self: Path, target: Path) -> Path:
+        seen.append(("replace", self.read_bytes()))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(Path, "replace", seen_replace)
+    write_atomically(path, b"new")
+    assert seen == [("fsync", b"old"), ("replace", b"new")]
+    assert path.read_bytes() == b"new"

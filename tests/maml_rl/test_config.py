@@ -1,0 +1,74 @@
+import dataclasses
+import math
+
+import pytest
+
+from maml_rl.config import MetaConfig, TrustRegion
+from maml_rl.errors import InputError
+
+OUT_OF_RANGE = [
+    (TrustRegion, "max_kl", [0.0, -0.01, math.nan]),
+    (TrustRegion, "cg_iterations", [0, -1]),
+    (TrustRegion, "cg_damping", [-1e-5, math.nan]),
+    (TrustRegion, "curvature_fraction", [0.0, -0.5, 1.5, math.nan]),
+    (TrustRegion, "backtrack_ratio", [0.0, 1.0, -0.8, 2.0, math.nan]),
+    (TrustRegion, "max_backtracks", [0, -1]),
+    (MetaConfig, "meta_batch_size", [0, -40]),
+    (MetaConfig, "episodes", [0, -20]),
+    (MetaConfig, "inner_steps", [-1]),
+    (MetaConfig, "inner_lr", [0.0, -0.1, math.nan]),
+    (MetaConfig, "discount", [0.0, -0.5, 1.01, math.nan]),
+    (MetaConfig, "gae_lambda", [-0.1, 1.1, math.nan]),
+]
+LIMITS = [
+    (TrustRegion, {"max_kl": 1e-8, "cg_iterations": 1, "cg_damping": 0.0, "max_backtracks": 1}),
+    (TrustRegion, {"curvature_fraction": 1.0, "backtrack_ratio": 0.99}),
+    (MetaConfig, {"meta_batch_size": 1, "episodes": 1, "inner_steps": 0, "discount": 1.0, "gae_lambda": 0.0}),
+    (MetaConfig, {"gae_lambda": 1.0, "inner_objective": "lvc", "first_order": True}),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "value"), [(kind, field, value) for kind, field, values in OUT_OF_RANGE for value in values]
+)
+def test_a_value_out_of_range_is_refused_in_one_line_with_field_and_value(settings, field: str, value: float) -> None:
+    with pytest.raises(InputError) as caught:
+        settings(**{field: value})
+    message = str(caught.value)
+    assert field in message
+    assert message.endswith(f"got {value}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("settings", "values"), LIMITS)
+def test_values_at_the_limits_are_accepted(settings, values: dict[str, object]) -> None:
+    built = settings(**values)
+    assert {name: getattr(built, name) for name in values} == values
+
+
+def test_every_number_has_a_range_that_is_tested() -> None:
+    tested = {(kind, field) for kind, field, _ in OUT_OF_RANGE}
+    numbers = {
+        (kind, field.name)
+        for kind in (TrustRegion, MetaConfig)
+        for field in dataclasses.fields(kind)
+        if type(getattr(kind(), field.name)) in (int, float)
+    }
+    assert tested == numbers
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        MetaConfig().inner_lr = 1.0
+
+
+def test_changed_copies_are_checked_too() -> None:
+    with pytest.raises(InputError, match="inner_lr"):
+        dataclasses.replace(MetaConfig(), inner_lr=-1.0)
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    config = MetaConfig()
+    assert (config.meta_batch_size, config.episodes, config.inner_steps, config.inner_lr) == (40, 20, 1, 0.1)
+    assert (config.discount, config.gae_lambda, config.first_order) == (0.99, 1.0, False)
+    assert (config.inner_objective, config.trust_region.max_kl) == ("reinforce", 0.01)
