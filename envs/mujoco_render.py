@@ -26,13 +26,13 @@ class TrackingRenderer:
         except Exception as error:  # each OpenGL backend raises another type, from import errors to attribute errors
             raise RuntimeError(
                 "rendering needs OpenGL, which this machine lacks; on Debian or Ubuntu without a screen: "
-                "apt install libegl1 libgl1-mesa-dri libopengl0"
+                "apt install libegl1 libgl1-mesa-dri libopengl0; and import envs before mujoco, or set MUJOCO_GL=egl"
             ) from error
         self._model = model
         self._data = mujoco.MjData(model)
         self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING.value
-        self._camera.trackbodyid = model.body(body).id
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE.value
+        self._body = model.body(body).id
         self._camera.distance, self._camera.azimuth, self._camera.elevation = 3.5, 90.0, -12.0
         flags = self._renderer.scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = 0
@@ -42,6 +42,7 @@ class TrackingRenderer:
         """Picture `[height, width, 3]` of positions `[nq]`."""
         self._data.qpos[:] = qpos
         mujoco.mj_forward(self._model, self._data)
+        self._camera.lookat[:] = self._data.subtree_com[self._body]  # MuJoCo's tracking camera lags behind before 4.0
         self._renderer.update_scene(self._data, self._camera)
         pixels: NDArray[np.uint8] = self._renderer.render()
         return pixels
