@@ -38,19 +38,13 @@ _VELOCITY = RunConfig(
     meta=MetaConfig(meta_batch_size=40, episodes=10, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.01)),
 )
 _RAW = PolicyConfig(standardise=False)
-_STANDARDISED = "with standardised observations, GAE and half the tasks"
+_STANDARDISED = "with standardised observations and lambda 0.97"
 _DIRECTION_STANDARDISED = replace(
     _DIRECTION, iterations=130, meta=replace(_DIRECTION.meta, meta_batch_size=20, gae_lambda=0.97)
 )
 _VELOCITY_STANDARDISED = replace(
     _VELOCITY,
-    iterations=600,
-    meta=replace(
-        _VELOCITY.meta,
-        meta_batch_size=20,
-        gae_lambda=0.97,
-        trust_region=TrustRegion(max_kl=0.01, cg_iterations=20, curvature_fraction=0.5),
-    ),
+    meta=replace(_VELOCITY.meta, gae_lambda=0.97, trust_region=TrustRegion(max_kl=0.01, cg_damping=0.1)),
 )
 
 PRESETS = {
