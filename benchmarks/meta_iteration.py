@@ -10,10 +10,9 @@ from dataclasses import replace
 import torch
 
 from experiments.presets import find_preset
-from experiments.train import usable_device
 from maml_rl.initial import initial_policy, parameters
 from maml_rl.meta_rl import meta_iteration
-from maml_rl.parallel import TaskThreads
+from maml_rl.parallel import threads_for, usable_device
 from maml_rl.tasks import vectorize
 
 
@@ -29,15 +28,22 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--iterations", type=int, default=5, help="iterations measured, after one to warm up (5)")
     parser.add_argument("--tasks", type=int, default=40, help="meta-batch size (40)")
+    parser.add_argument(
+        "--curvature-fraction",
+        type=float,
+        help="share of the steps for the curvature (the preset's; 1 leaves nothing out)",
+    )
     parser.add_argument("--device", default="cpu", help="device of policy and update (cpu)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = usable_device(arguments.device)
     config = find_preset("half-cheetah-dir").config
-    meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=20)
+    fraction = arguments.curvature_fraction or config.meta.trust_region.curvature_fraction
+    region = replace(config.meta.trust_region, curvature_fraction=fraction)
+    meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=20, trust_region=region)
     envs = vectorize(config.env_id, meta.meta_batch_size * meta.episodes)
     policy = initial_policy(envs, config.policy, meta, seed=0).to(device)
-    theta, threads = parameters(policy), TaskThreads(None if device.type == "cpu" else 1)
+    theta, threads = parameters(policy), threads_for(device, None)
     sampling, update, peaks = [], [], []
     for iteration in range(arguments.iterations + 1):
         theta, metrics = meta_iteration(policy, theta, envs, meta, 0, iteration, threads)
@@ -48,6 +54,7 @@ def main() -> None:
         "sampling_seconds": statistics.median(sampling[1:]),
         "update_seconds": statistics.median(update[1:]),
         "update_to_sampling": statistics.median(u / s for u, s in zip(update[1:], sampling[1:], strict=True)),
+        "curvature_fraction": fraction,
         "peak_mb": peaks[-1],
         "peak_mb_after_first_iteration": peaks[0],
     }

@@ -5,11 +5,12 @@ An id's namespace names the paper whose definition it follows, because results d
 
 import os
 import sys
+from ctypes.util import find_library
 from typing import Any
 
 import gymnasium
 
-if sys.platform == "linux" and "DISPLAY" not in os.environ:
+if sys.platform == "linux" and "DISPLAY" not in os.environ and find_library("EGL") and find_library("OpenGL"):
     os.environ.setdefault("MUJOCO_GL", "egl")  # for drawing without a screen; MuJoCo reads it when it is imported
 
 # id: (MDP, its settings, time limit in steps)

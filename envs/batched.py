@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from importlib import import_module
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -61,6 +62,9 @@ class TaskMDP(ABC):
     def terminated(self, states: Array, tasks: Array) -> Array:
         """Whether the process ends in these states, `[n]` bool. Never, unless overridden."""
         return np.zeros(len(states), dtype=np.bool_)
+
+    def close(self) -> None:  # noqa: B027, nothing to free unless overridden
+        """Frees what drawing needs."""
 
     def render(self, state: Array, task: Any) -> Array:
         """Picture `[height, width, 3]` uint8 of one state."""
@@ -171,11 +175,16 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
             seed: One seed for each sub-environment, or an int s for s, s + 1, ..., or None to go on drawing.
             options: May hold `reset_mask`, a bool array `[num_envs]`.
 
+        Returns:
+            Observations `[num_envs, ...]`, unchanged where nothing was reset, and an empty dict.
+
         Raises:
-            ValueError: If the number of seeds is not `num_envs`.
+            ValueError: If the number of seeds is not `num_envs`, or `reset_mask` has another shape or no True value.
         """
-        seeds = [None] * self.num_envs if seed is None else seed
-        seeds = [seeds + i for i in range(self.num_envs)] if isinstance(seeds, int) else seeds
+        if seed is None or isinstance(seed, Integral):
+            seeds: Sequence[int | None] = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)  # type: ignore[arg-type]  # mypy does not take an int for an Integral
         if len(seeds) != self.num_envs:
             raise ValueError(f"expected one seed or {self.num_envs} of them, got {len(seeds)}")
         mask = np.ones(self.num_envs, dtype=np.bool_)
@@ -200,14 +209,27 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Steps the sub-environments whose episode is running.
 
+        Args:
+            actions: One of `single_action_space` for each sub-environment, `[num_envs, ...]`.
+
+        Returns:
+            Observations `[num_envs, ...]`, rewards `[num_envs]` float64, whether each episode has terminated and
+            whether it has been truncated, `[num_envs]` bool, and the reward's terms by name, `[num_envs]` each.
+
         Raises:
             RuntimeError: Before the first `reset`.
+            ValueError: If actions have another shape or are not finite.
         """
         if self._states is None:
             raise RuntimeError("call reset before step")
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise ValueError(f"expected actions of shape {self.action_space.shape}, got {actions.shape}")
         running = ~(self._terminated | self._truncated)
         rows: Any = slice(None) if running.all() else np.flatnonzero(running)
-        states, tasks, actions = self._states[rows], self._tasks[rows], np.asarray(actions)[rows]
+        states, tasks, actions = self._states[rows], self._tasks[rows], actions[rows]
+        if not np.isfinite(actions).all():
+            raise ValueError("actions must be finite")
         next_states = self.mdp.transition(states, actions, tasks)
         self._observations[rows] = self.mdp.observation(next_states)
         self._steps[rows] += 1
@@ -225,7 +247,11 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), infos
 
     def state(self, index: int) -> Array:
-        """State vector `[S]` of one sub-environment: what `mdp.render` draws."""
+        """State vector `[S]` of one sub-environment: what `mdp.render` draws.
+
+        Raises:
+            RuntimeError: Before the first `reset`.
+        """
         if self._states is None:
             raise RuntimeError("call reset before state")
         state: Array = self._states[index].copy()
@@ -236,6 +262,10 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         if self.render_mode is None:
             return None
         return tuple(self.mdp.render(self.state(i), self._element(self._tasks[i])) for i in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Frees what drawing needs."""
+        self.mdp.close()
 
 
 class TaskEnv(gymnasium.Env[Array, Array]):
@@ -284,6 +314,10 @@ class TaskEnv(gymnasium.Env[Array, Array]):
         """Picture `[height, width, 3]` in mode `rgb_array`, else None."""
         frames = self._batch.render()
         return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Frees what drawing needs."""
+        self._batch.close()
 
 
 def _shape(space: gymnasium.Space[Any]) -> tuple[int, ...]:

@@ -89,6 +89,8 @@ class HalfCheetah(TaskMDP):
     max_goal_velocity = 2.0  # m/s
 
     def __init__(self, goal: Literal["velocity", "direction"], threads: int | None = None) -> None:
+        if goal not in ("velocity", "direction"):
+            raise ValueError(f"goal must be 'velocity' or 'direction', got {goal!r}")
         model = _model()
         self.goal = goal
         self.model = model
@@ -127,6 +129,12 @@ class HalfCheetah(TaskMDP):
             return {"reward_direction": (2 * tasks - 1) * velocity, "reward_control": -cost}
         return {"reward_velocity": -np.abs(velocity - tasks[:, 0]), "reward_control": -cost}
 
+    def close(self) -> None:
+        """Frees the picture's OpenGL context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
     def render(self, state: Array, task: Any) -> Array:
         """The robot, seen by a camera that follows it."""
         if self._renderer is None:
@@ -139,6 +147,7 @@ def _model() -> mujoco.MjModel:
     """Gymnasium's model, with its whole mass set after compilation: MuJoCo 4 warns of the attribute that sets it."""
     xml = (files("gymnasium") / "envs/mujoco/assets/half_cheetah.xml").read_text()
     model = mujoco.MjModel.from_xml_string(xml.replace(f'settotalmass="{_MASS:g}"', ""))
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET.value  # a diverged state shows, and is not replaced
     mujoco.mj_setTotalmass(model, _MASS)
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model

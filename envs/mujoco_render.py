@@ -38,6 +38,10 @@ class TrackingRenderer:
         flags[mujoco.mjtRndFlag.mjRND_SHADOW.value] = 0
         flags[mujoco.mjtRndFlag.mjRND_REFLECTION.value] = 0
 
+    def close(self) -> None:
+        """Frees the OpenGL context."""
+        self._renderer.close()
+
     def render(self, qpos: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Picture `[height, width, 3]` of positions `[nq]`."""
         self._data.qpos[:] = qpos

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +17,7 @@ import torch
 import tyro
 
 from experiments.presets import PRESETS, find_preset
-from experiments.run import CHECKPOINT, RunConfig
+from experiments.run import CHECKPOINT, EVALUATION, RunConfig
 from maml_rl.errors import InputError, NonFiniteError
 
 USAGE = """\
@@ -48,7 +49,8 @@ class Train:
     device: str = "cpu"
     """Where policy and update are computed: cpu, cuda, cuda:1, ..."""
     threads: int | None = None
-    """Threads that share the tasks of the update; all cores if None. They do not change the result."""
+    """Threads that share the tasks of the update; all cores if None. They do not change the
+    result. (Physics uses all cores.)"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Resume:
     device: str = "cpu"
     """Where policy and update are computed: cpu, cuda, cuda:1, ..."""
     threads: int | None = None
-    """Threads that share the tasks of the update; all cores if None. They do not change the result."""
+    """Threads that share the tasks of the update; all cores if None. They do not change the
+    result. (Physics uses all cores.)"""
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,13 @@ class Evaluate:
     json: bool = False
     """Print one JSON object and nothing else; write no files."""
     out: Path | None = None
-    """Where adaptation.png and evaluation.json go; the run's directory if None."""
+    """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with settings
+    given here does not replace another."""
     device: str = "cpu"
     """Where policy and updates are computed: cpu, cuda, cuda:1, ..."""
     threads: int | None = None
-    """Threads that share the tasks; all cores if None. They do not change the result."""
+    """Threads that share the tasks; all cores if None. They do not change the
+    result. (Physics uses all cores.)"""
 
 
 def presets(arguments: Sequence[str]) -> None:
@@ -102,7 +107,8 @@ def presets(arguments: Sequence[str]) -> None:
         config = preset.config
         meta = config.meta
         settings = f"{config.iterations} iterations of {meta.meta_batch_size} tasks x {meta.episodes} episodes, "
-        settings += f"inner lr {meta.inner_lr}, max KL {meta.trust_region.max_kl}"
+        settings += f"inner lr {meta.inner_lr}, lambda {meta.gae_lambda}, max KL {meta.trust_region.max_kl}, "
+        settings += f"observations {'standardised' if config.policy.standardise else 'raw'}"
         print(f"{name}\n    task      {preset.task}\n    source    {preset.source}")
         print(f"    settings  {settings}\n    expected  {preset.expected}\n")
 
@@ -125,6 +131,8 @@ def train(arguments: Sequence[str]) -> None:
         )
         return
     name = arguments[0]
+    if name.startswith("-"):
+        raise InputError(f"the preset comes first, then options such as {name}: maml-rl train PRESET {name} ...")
     preset = find_preset(name)
     default = Train(run=preset.config, out=Path("runs") / name)
     chosen = _parse(Train, arguments[1:], f"maml-rl train {name}", default)
@@ -146,10 +154,9 @@ def _go(out: Path, work: Callable[[], Any]) -> None:
         print(f"\ninterrupted; saved. Go on with: maml-rl train --resume {shlex.quote(str(out))}", file=sys.stderr)
         raise SystemExit(130) from None
     except NonFiniteError as error:
-        raise InputError(
-            f"training stopped at {error}; the last checkpoint in {out} is intact: "
-            "train anew with a lower --meta.inner-lr or --meta.trust-region.max-kl"
-        ) from error
+        kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
+        hint = "train anew with a lower --meta.inner-lr or --meta.trust-region.max-kl"
+        raise InputError(f"training stopped: {error}: {kept}{hint}") from error
     minutes = run.progress.seconds / 60
     print(f"{run.progress.iteration} iterations, {run.progress.env_steps / 1e6:.1f} M env steps in {minutes:.1f} min")
     print(f"next: maml-rl evaluate {out}")
@@ -171,10 +178,14 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     from experiments.plots import draw_adaptation
 
-    out.mkdir(parents=True, exist_ok=True)
     print(f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each\n")
     print(table(evaluations))
-    (out / "evaluation.json").write_text(json.dumps(evaluations.record(), indent=1) + "\n")
+    own_settings = all(value is None for value in overrides)
+    if not own_settings and chosen.out is None and (out / EVALUATION).exists():
+        print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / EVALUATION).write_text(json.dumps(evaluations.record(), indent=1) + "\n")
     draw_adaptation(evaluations, directory, out / "adaptation.png")
     print(f"\npicture: {out / 'adaptation.png'}")
 
@@ -213,6 +224,9 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
+        return
+    if arguments[0] == "--version":
+        print(f"maml-rl {version('maml-rl')}")
         return
     try:
         if arguments[0] not in COMMANDS:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from experiments.run import Run, load_config, load_run
-from experiments.train import usable_device, usable_threads
 from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns
 from maml_rl.initial import build_policy, parameters
+from maml_rl.parallel import threads_for, usable_device
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.statistics import Mean, mean_with_interval
 from maml_rl.tasks import Task, evaluation_tasks, task_space, vectorize
@@ -98,7 +98,8 @@ def evaluate(
     Raises:
         InputError: If the run, the environment, the device or a setting cannot be used.
     """
-    torch_device, task_threads = usable_device(device), usable_threads(device, threads)
+    torch_device = usable_device(device)
+    task_threads = threads_for(torch_device, threads)
     run_config, _, _ = load_config(directory)
     config = replace(run_config.evaluation, **{k: v for k, v in overrides._asdict().items() if v is not None})
     with closing(vectorize(run_config.env_id, min(_NUM_ENVS, config.tasks * config.episodes))) as envs:

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from maml_rl.config import MetaConfig, PolicyConfig, require
@@ -22,6 +22,7 @@ from maml_rl.types import Params
 CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
 METRICS = "metrics.csv"
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def from_record(kind: type[Record], record: dict[str, Any]) -> Record:
     """Dataclass from the JSON form of `dataclasses.asdict`.
 
     Raises:
-        TypeError: If a field is missing or unknown.
+        TypeError: If a field is missing or unknown, or a value is none of its choices.
     """
     hints = get_type_hints(kind)
 
@@ -84,6 +85,8 @@ def from_record(kind: type[Record], record: dict[str, Any]) -> Record:
             return from_record(hint, raw)
         if get_origin(hint) in (Union, UnionType):
             return raw if raw is None else value(get_args(hint)[0], raw)
+        if get_origin(hint) is Literal and raw not in get_args(hint):
+            raise TypeError(f"{raw!r} is none of {', '.join(map(str, get_args(hint)))}")
         return tuple(raw) if get_origin(hint) is tuple else raw
 
     return kind(**{name: value(hints.get(name), raw) for name, raw in record.items()})

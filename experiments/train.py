@@ -17,7 +17,7 @@ from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
 from maml_rl.initial import initial_policy, parameters
 from maml_rl.meta_rl import meta_iteration
-from maml_rl.parallel import TaskThreads
+from maml_rl.parallel import TaskThreads, threads_for, usable_device
 from maml_rl.tasks import TaskVectorEnv, vectorize
 
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
@@ -39,7 +39,8 @@ def train(config: RunConfig, out: Path, device: str = "cpu", threads: int | None
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists: go on with maml-rl train --resume {out}, or give another --out")
-    torch_device, task_threads = usable_device(device), usable_threads(device, threads)
+    torch_device = usable_device(device)
+    task_threads = threads_for(torch_device, threads)
     with closing(vectorize(config.env_id, _num_envs(config))) as envs:
         policy = initial_policy(envs, config.policy, config.meta, config.seed)
         run = Run(config, policy, parameters(policy), Progress(0, 0, 0.0))
@@ -59,7 +60,9 @@ def resume(out: Path, iterations: int | None = None, device: str = "cpu", thread
     Raises:
         InputError: If there is no usable checkpoint.
     """
-    torch_device, task_threads = usable_device(device), usable_threads(device, threads)
+    torch_device = usable_device(device)
+    task_threads = threads_for(torch_device, threads)
+    out = out.parent if out.is_file() else out
     config, _, _ = load_config(out)
     with closing(vectorize(config.env_id, _num_envs(config))) as envs:
         run = load_run(out, envs)
@@ -68,30 +71,6 @@ def resume(out: Path, iterations: int | None = None, device: str = "cpu", thread
         if iterations is not None:
             run = run._replace(config=replace(run.config, iterations=iterations))
         return _train(run, envs, out, torch_device, task_threads)
-
-
-def usable_device(name: str) -> torch.device:
-    """The PyTorch device of that name.
-
-    Raises:
-        InputError: If this machine does not have it.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used here ({reason}): give --device cpu") from error
-    return device
-
-
-def usable_threads(device: str, threads: int | None) -> TaskThreads:
-    """Threads that share the tasks: one for an accelerator, which works on one task at a time.
-
-    Raises:
-        InputError: If there is less than one.
-    """
-    return TaskThreads(threads if device == "cpu" else 1)
 
 
 def _num_envs(config: RunConfig) -> int:
@@ -104,9 +83,10 @@ def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threa
     theta = {name: value.to(device) for name, value in run.theta.items()}
     logger = _logger(out, run.progress.iteration)
     bar = tqdm(total=config.iterations, initial=run.progress.iteration, unit="iteration", disable=None, smoothing=0.1)
-    said = time.monotonic()
+    said = begun = time.monotonic()
+    first = run.progress.iteration
     try:
-        for iteration in range(run.progress.iteration, config.iterations):
+        for iteration in range(first, config.iterations):
             started = time.monotonic()
             theta, metrics = meta_iteration(policy, theta, envs, config.meta, config.seed, iteration, threads)
             seconds = time.monotonic() - started
@@ -122,7 +102,11 @@ def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threa
                 time.monotonic() - said > _PLAIN_PROGRESS_SECONDS or iteration + 1 == config.iterations
             ):
                 said = time.monotonic()
-                print(f"iteration {iteration + 1}/{config.iterations}: {summary}", file=sys.stderr, flush=True)
+                left = bar.format_interval(
+                    (said - begun) / (iteration + 1 - first) * (config.iterations - iteration - 1)
+                )
+                line = f"iteration {iteration + 1}/{config.iterations}: {summary}, {left} left"
+                print(line, file=sys.stderr, flush=True)
             if (iteration + 1) % config.checkpoint_every == 0:
                 save_run(out, run)
     except KeyboardInterrupt:
@@ -170,19 +154,19 @@ class MetricsTable(KVWriter):
         self._writer: csv.DictWriter[str] | None = None
         lines: list[str] = []
         if path.exists():
-            lines = [line for line in path.read_text().splitlines(keepends=True) if line.strip()]
+            lines = [f"{line}\n" for line in path.read_text().splitlines() if line]
             rows = list(csv.DictReader(lines))
             kept = [line for line, row in zip(lines[1:], rows, strict=True) if _iteration(row) <= finished]
             lines = [*lines[:1], *kept] if kept else []
         write_atomically(path, "".join(lines).encode())
         self._file = path.open("a", newline="")
         if lines:
-            self._writer = csv.DictWriter(self._file, next(csv.reader(lines)))
+            self._writer = csv.DictWriter(self._file, next(csv.reader(lines)), lineterminator="\n")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Adds a row."""
         if self._writer is None:
-            self._writer = csv.DictWriter(self._file, sorted(key_values))
+            self._writer = csv.DictWriter(self._file, sorted(key_values), lineterminator="\n")
             self._writer.writeheader()
         self._writer.writerow(key_values)
         self._file.flush()

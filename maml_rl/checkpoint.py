@@ -52,10 +52,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"there is no checkpoint at {path}: give the directory of a run")
     try:
+        with path.open("rb"):  # a file that may not be read says so itself
+            pass
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise InputError(f"{path} is truncated or damaged ({error}): restore it from a copy") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is not a checkpoint of maml-rl: give the directory of a run that it trained")

@@ -68,13 +68,17 @@ def check_shapes(policy: MLPPolicy, tensors: Params, source: str) -> None:
     """Checks that loaded tensors are those of this policy.
 
     Raises:
-        InputError: If a name or shape differs, as with a checkpoint of another environment.
+        InputError: If a name, shape or type differs, as with a checkpoint of another environment.
     """
-    expected = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    expected = {name: _form(value) for name, value in policy.state_dict().items()}
+    found = {name: _form(value) for name, value in tensors.items()}
     if expected != found:
         name = next(n for n in sorted({*expected, *found}) if expected.get(n) != found.get(n))
         raise InputError(
             f"the checkpoint in {source} does not fit its environment and network: {name} should be "
             f"{expected.get(name, 'absent')}, is {found.get(name, 'absent')}; is it of another environment?"
         )
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

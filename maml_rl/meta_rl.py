@@ -123,7 +123,7 @@ def meta_iteration(
         ]
         update = meta_update(policy, theta, data, config, threads)  # line 10
     except NonFiniteError as error:
-        raise NonFiniteError(f"iteration {iteration}: not finite: {error}") from error
+        raise NonFiniteError(f"iteration {iteration + 1}: {error}") from error
     sampled.append(query)
     metrics = _sampling_metrics(sampled) | update.metrics
     if config.inner_steps:

@@ -178,4 +178,4 @@ class _Linearised(NamedTuple):
 
 def _require_finite(value: Tensor, name: str) -> None:
     if not value.isfinite().all():
-        raise NonFiniteError(name)
+        raise NonFiniteError(f"{name} is not finite")

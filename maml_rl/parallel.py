@@ -43,3 +43,27 @@ class TaskThreads:
 def mean_over_tasks(values: Sequence[Tensor]) -> Tensor:
     """Mean of one value per task. Every average over tasks is taken here, the one place to average over machines."""
     return torch.stack(list(values)).mean(0)
+
+
+def usable_device(name: str) -> torch.device:
+    """The PyTorch device of that name.
+
+    Raises:
+        InputError: If it is not there, or cannot compute what the method needs: float64 for the baseline.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, dtype=torch.float64, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used here ({reason}): give --device cpu") from error
+    return device
+
+
+def threads_for(device: torch.device, threads: int | None) -> TaskThreads:
+    """Threads that share the tasks on a device: one where it works on one task at a time, as an accelerator does.
+
+    Raises:
+        InputError: If there is less than one.
+    """
+    return TaskThreads(threads if device.type == "cpu" else 1)

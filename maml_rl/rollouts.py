@@ -56,13 +56,13 @@ def collect(
     count = len(tasks) * episodes
     for first in range(0, count, envs.num_envs):
         rows = np.arange(first, min(first + envs.num_envs, count))
-        _run_wave(envs, policy, params, tasks, seeds, noise, rows, buffers)
+        _run_wave(envs, policy, params, tasks, seeds, noise, rows, buffers, draw.step)
 
     device = next(iter(params.values())).device
     trajectories = Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
-    for name in ("observations", "actions", "rewards"):
+    for name in ("observations", "rewards"):
         if not getattr(trajectories, name).isfinite().all():
-            raise NonFiniteError(f"{name} sampled after {draw.step} gradient steps")
+            raise NonFiniteError(f"{name} sampled after {draw.step} gradient steps are not finite")
     return trajectories
 
 
@@ -86,6 +86,7 @@ def _run_wave(
     noise: NDArray[np.float32],
     rows: NDArray[np.int64],
     buffers: _Buffers,
+    step: int,
 ) -> None:
     """Runs the episodes `rows` (index m K + k), one in each of the first sub-environments."""
     episodes, horizon = buffers.mask.shape[1:]
@@ -107,6 +108,8 @@ def _run_wave(
             distribution = policy(params, torch.from_numpy(grid).to(device).reshape(-1, episodes, grid.shape[-1]))
             sampled = distribution.sample(wave_noise[:, :, t])
             log_probs = distribution.log_prob(sampled)
+        if not sampled.isfinite().all():
+            raise NonFiniteError(f"actions sampled after {step} gradient steps are not finite")
         chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[offset]
         actions[:count] = _within(envs.single_action_space, chosen.reshape(count, *actions.shape[1:]))
         flat.observations[rows, t] = grid[offset]

@@ -214,7 +214,7 @@ def test_divergence_is_one_line_that_says_what_to_do(maml_rl, tmp_path):
     assert result.code == 2
     assert result.err.startswith("maml-rl: ")
     assert result.err.count("\n") == 1
-    assert "iteration 0" in result.err
+    assert "iteration 1:" in result.err
     assert "--meta.inner-lr" in result.err
     assert load_config(tmp_path / "run")[1].iteration == 0
 

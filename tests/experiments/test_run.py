@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, envs, run):
     save_run(tmp_path, run)
     rewrite(tmp_path, lambda record: record["config"]["policy"].update(hidden_sizes=[8, 9]))
     message = refused(lambda: load_run(tmp_path, envs))
-    assert "should be (9,), is (8,)" in message
+    assert "should be (9,) float32, is (8,) float32" in message
 
 
 @pytest.mark.parametrize("name", ["weight_1", "log_std", "observation_mean", "observation_std"])

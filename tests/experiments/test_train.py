@@ -353,7 +353,7 @@ def test_divergence_leaves_the_last_checkpoint(uninterrupted, tmp_path, monkeypa
 
 def test_a_step_size_that_diverges_is_reported_and_saves_nothing_that_is_not_finite(tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(NonFiniteError, match="iteration 0"):
+    with pytest.raises(NonFiniteError, match="iteration 1:"):
         shrunk_train(out, meta=replace(SHRUNK.meta, inner_lr=1e30))
     checkpoint = load_checkpoint(out / CHECKPOINT)
     assert checkpoint.record["progress"]["iteration"] == 0

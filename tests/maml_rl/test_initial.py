@@ -204,13 +204,13 @@ def test_tensors_that_do_not_fit_are_refused_with_name_and_shapes(case):
     tensors = dict(policy.state_dict())
     if case == "another shape":
         tensors["weight_0"] = torch.zeros(8, 20)
-        name, expected, found = "weight_0", "(8, 2)", "(8, 20)"
+        name, expected, found = "weight_0", "(8, 2) float32", "(8, 20) float32"
     elif case == "missing":
         del tensors["observation_std"]
-        name, expected, found = "observation_std", "(2,)", "absent"
+        name, expected, found = "observation_std", "(2,) float32", "absent"
     else:
         tensors["weight_7"] = torch.zeros(3)
-        name, expected, found = "weight_7", "absent", "(3,)"
+        name, expected, found = "weight_7", "absent", "(3,) float32"
     with pytest.raises(InputError) as raised:
         check_shapes(policy, tensors, "runs/x")
     message = str(raised.value)

@@ -278,7 +278,7 @@ def test_adapt_each_is_one_inner_update_of_every_task() -> None:
 @pytest.mark.parametrize("name", ["NaNFarAway", "InfinityFarAway"])
 @pytest.mark.parametrize("iteration", [0, 17])
 def test_a_reward_that_is_not_finite_is_an_error_that_names_iteration_and_quantity(name: str, iteration: int) -> None:
-    with pytest.raises(NonFiniteError, match=rf"iteration {iteration}\b.*rewards"):
+    with pytest.raises(NonFiniteError, match=rf"iteration {iteration + 1}: rewards"):
         run(f"meta_rl_tests/{name}-v0", iterations=(iteration,))
 
 

@@ -1,0 +1,40 @@
+"""The trained initialisations that come with the repository: complete, small, and able to adapt."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.evaluate import Overrides, evaluate
+from experiments.run import load_config
+
+TRAINED = Path(__file__).parents[2] / "trained"
+RUNS = sorted(path.parent.relative_to(TRAINED).as_posix() for path in TRAINED.glob("*/checkpoint.safetensors"))
+
+# Lowest mean return after one gradient step on 6 tasks x 10 episodes; full evaluations give -10, 440 to 480 and above
+# -100 or so. Before adaptation it is about -38, -30 and -140: a policy that does not adapt fails.
+ADAPTED = {"navigation": -18.0, "half-cheetah-dir": 380.0, "half-cheetah-vel": -115.0}
+
+
+def test_every_preset_of_the_paper_has_a_trained_run():
+    assert set(ADAPTED) <= set(RUNS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_trained_run_is_complete_and_small(name):
+    directory = TRAINED / name
+    assert sum(path.stat().st_size for path in directory.iterdir()) < 1_000_000
+    config, progress, _ = load_config(directory)
+    record = json.loads((directory / "evaluation.json").read_text())
+    assert (record["env_id"], record["num_tasks"], record["seed"]) == (config.env_id, 40, 0)
+    assert (record["iteration"], record["env_steps"]) == (progress.iteration, progress.env_steps)
+    assert (directory / "metrics.csv").read_text().count("\n") == progress.iteration + 1
+    assert json.loads((directory / "config.json").read_text())["seed"] == record["training_seed"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_trained_policy_adapts_in_one_gradient_step(name):
+    kind = next(preset for preset in ADAPTED if name.startswith(preset))
+    overrides = Overrides(tasks=6, gradient_steps=1, episodes=10)
+    after = evaluate(TRAINED / name, overrides).trained.returns[1].mean()
+    assert after > ADAPTED[kind]
