@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from experiments.evaluate import Evaluations, paper_returns
 from experiments.run import METRICS
@@ -87,7 +88,10 @@ def _return_by_task(axes: Axes, evaluations: Evaluations) -> None:
     """Return of each task against its value: which tasks are hard."""
     axes.set(title="Return by task", xlabel="task", ylabel="mean return")
     values = np.array([np.asarray(task, dtype=float).reshape(-1)[0] for task in evaluations.trained.tasks])
-    jitter = np.linspace(-0.08, 0.08, len(values)) if np.array_equal(values, values.round()) else 0
+    jitter: float | NDArray[np.float64] = 0.0
+    if np.array_equal(values, values.round()):  # a finite set of tasks: points beside each other, not on top
+        jitter = np.linspace(-0.08, 0.08, len(values))
+        axes.set_xticks(np.unique(values))
     axes.plot(values + jitter, evaluations.trained.returns[0], "o", color=_BEFORE, label="before adaptation")
     for step in sorted({min(1, evaluations.config.gradient_steps), evaluations.config.gradient_steps} - {0}):
         label = f"after {_steps(step)}"

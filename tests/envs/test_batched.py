@@ -318,3 +318,31 @@ def test_a_reward_of_progress_sees_the_state_before_the_step():
     # Steps of 0.25 and 0.5 from any position pay 0.25 and 0.5.
     for step in (0.25, 0.5):
         assert envs.step(np.full((3, 1), step))[1].tolist() == [step] * 3
+
+
+@pytest.mark.parametrize("actions", [np.zeros((3, 2)), np.zeros(3), np.zeros((2, 1))])
+def test_actions_of_another_shape_are_refused(actions):
+    envs = BatchedTaskEnv(Progress(), num_envs=3)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"expected actions of shape \(3, 1\)"):
+        envs.step(actions)
+
+
+def test_an_action_that_is_not_finite_is_refused():
+    envs = BatchedTaskEnv(Progress(), num_envs=3)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match="finite"):
+        envs.step(np.array([[0.0], [np.nan], [0.0]]))
+
+
+def test_closing_either_face_frees_what_the_mdp_draws_with():
+    closed = []
+
+    class Drawn(Progress):
+        def close(self):
+            closed.append(self)
+
+    batch, single = BatchedTaskEnv(Drawn(), num_envs=2), TaskEnv(Drawn())
+    batch.close()
+    single.close()
+    assert closed == [batch.mdp, single.mdp]

