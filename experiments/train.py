@@ -3,12 +3,14 @@
 import csv
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from tqdm import tqdm
 
@@ -44,8 +46,9 @@ def train(config: RunConfig, out: Path, device: str = "cpu", threads: int | None
     with closing(vectorize(config.env_id, _num_envs(config))) as envs:
         policy = initial_policy(envs, config.policy, config.meta, config.seed)
         run = Run(config, policy, parameters(policy), Progress(0, 0, 0.0))
-        save_run(out, run)
-        return _train(run, envs, out, torch_device, task_threads)
+        with _alone_in(out):
+            save_run(out, run)
+            return _train(run, envs, out, torch_device, task_threads)
 
 
 def resume(out: Path, iterations: int | None = None, device: str = "cpu", threads: int | None = None) -> Run:
@@ -58,19 +61,34 @@ def resume(out: Path, iterations: int | None = None, device: str = "cpu", thread
         threads: See `train`.
 
     Raises:
-        InputError: If there is no usable checkpoint.
+        InputError: If there is no usable checkpoint, or another process trains in the directory.
     """
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     out = out.parent if out.is_file() else out
     config, _, _ = load_config(out)
-    with closing(vectorize(config.env_id, _num_envs(config))) as envs:
+    with closing(vectorize(config.env_id, _num_envs(config))) as envs, _alone_in(out):
         run = load_run(out, envs)
         if iterations is not None and iterations < run.progress.iteration:
             raise InputError(f"{out} has finished {run.progress.iteration} iterations already, more than {iterations}")
         if iterations is not None:
             run = run._replace(config=replace(run.config, iterations=iterations))
         return _train(run, envs, out, torch_device, task_threads)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Holds a run directory, so that no second process writes into it.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"another process is training in {out}: wait for it, or give another --out") from None
 
 
 def _num_envs(config: RunConfig) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -16,10 +17,11 @@ import experiments.train
 import maml_rl.meta_rl
 from experiments.presets import PRESETS
 from experiments.run import CHECKPOINT, CONFIG, METRICS, Run, RunConfig, load_config
-from experiments.train import resume, train, usable_device
+from experiments.train import resume, train
 from maml_rl.checkpoint import load_checkpoint
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError, NonFiniteError
+from maml_rl.parallel import usable_device
 
 _NAVIGATION = PRESETS["navigation"].config
 SHRUNK = replace(
@@ -115,7 +117,7 @@ def uninterrupted(tmp_path_factory) -> tuple[Path, Run]:
 
 def test_a_run_directory_holds_settings_checkpoint_and_logs(uninterrupted):
     out, run = uninterrupted
-    assert {path.name for path in out.iterdir()} == {CONFIG, CHECKPOINT, METRICS, "tensorboard"}
+    assert {path.name for path in out.iterdir()} == {CONFIG, CHECKPOINT, METRICS, "tensorboard", ".lock"}
     assert json.loads((out / CONFIG).read_text()) == json.loads(json.dumps(asdict(SHRUNK)))
     config, progress, tensors = load_config(out)
     assert config == run.config == SHRUNK
@@ -408,3 +410,13 @@ def test_only_a_run_can_be_resumed(tmp_path):
     assert str(tmp_path) in refused(lambda: resume(tmp_path))
     assert "absent" in refused(lambda: resume(tmp_path / "absent"))
     assert not (tmp_path / "absent").exists()
+
+
+def test_two_processes_never_train_in_one_directory(tmp_path):
+    out = tmp_path / "run"
+    shrunk_train(out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with FileLock(out / ".lock"), pytest.raises(InputError, match="another process is training in"):
+        resume(out, iterations=6)
+    after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert after == before
