@@ -91,7 +91,9 @@ def _run_wave(
     """Runs the episodes `rows` (index m K + k), one in each of the first sub-environments."""
     episodes, horizon = buffers.mask.shape[1:]
     first_task, last_task = rows[0] // episodes, rows[-1] // episodes + 1
-    offset = rows - first_task * episodes  # place in the grid [tasks of this wave, K]
+    start = int(rows[0] - first_task * episodes)
+    place = slice(start, start + len(rows))  # of these episodes in the grid [tasks of this wave, K]
+    span = slice(int(rows[0]), int(rows[-1]) + 1)  # and among all episodes
     device = next(iter(params.values())).device
     params = {name: value[first_task:last_task] for name, value in params.items()}
     wave_noise = torch.from_numpy(noise[first_task:last_task]).to(device)
@@ -103,22 +105,23 @@ def _run_wave(
     observations = _reset(envs, [tasks[row // episodes] for row in rows], [seeds[row] for row in rows])
     running = np.ones(count, np.bool_)
     for t in range(horizon):
-        grid[offset] = np.where(running[:, None], observations[:count].reshape(count, -1), 0.0)
+        seen = observations[:count].reshape(count, -1)
+        grid[place] = seen if running.all() else np.where(running[:, None], seen, 0.0)
         with torch.no_grad():
             distribution = policy(params, torch.from_numpy(grid).to(device).reshape(-1, episodes, grid.shape[-1]))
             sampled = distribution.sample(wave_noise[:, :, t])
             log_probs = distribution.log_prob(sampled)
-        if not sampled.isfinite().all():
+        chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[place]
+        if not np.isfinite(chosen).all():
             raise NonFiniteError(f"actions sampled after {step} gradient steps are not finite")
-        chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[offset]
         actions[:count] = _within(envs.single_action_space, chosen.reshape(count, *actions.shape[1:]))
-        flat.observations[rows, t] = grid[offset]
-        flat.actions[rows, t] = chosen * running[:, None] if chosen.ndim == 2 else chosen * running
-        flat.log_probs[rows, t] = log_probs.cpu().numpy().reshape(-1)[offset] * running
+        flat.observations[span, t] = grid[place]
+        flat.actions[span, t] = (chosen.T * running).T
+        flat.log_probs[span, t] = log_probs.cpu().numpy().reshape(-1)[place] * running
         observations, rewards, terminated, truncated, _ = envs.step(actions)
-        flat.rewards[rows, t] = rewards[:count] * running
-        flat.mask[rows, t] = running
-        flat.terminated[rows] |= terminated[:count] & running
+        flat.rewards[span, t] = rewards[:count] * running
+        flat.mask[span, t] = running
+        flat.terminated[span] |= terminated[:count] & running
         running = running & ~(terminated[:count] | truncated[:count])
         if not running.any():
             break
