@@ -33,6 +33,8 @@ class TaskThreads:
             threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
+        # torch.func imports PyTorch's compiler when it is first used; done in a thread, builds with Triton crash there.
+        torch.func.grad(torch.square)(torch.zeros(()))
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def map(self, function: Callable[..., T], *arguments: Iterable[object]) -> list[T]:

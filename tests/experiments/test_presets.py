@@ -79,7 +79,8 @@ def test_evaluation_is_the_papers(name):
     assert evaluation.tasks == 40
     assert evaluation.episodes == (40 if "Navigation" in PRESETS[name].config.env_id else 20)
     assert evaluation.gradient_steps >= 3
-    assert evaluation.later_lr_factor == 0.5
+    # 0.3 in navigation, whose later gradients are of few steps: docs/implementation_details.md.
+    assert evaluation.later_lr_factor == (0.3 if name == "navigation" else 0.5)
 
 
 @every_preset
