@@ -12,8 +12,9 @@ from experiments.run import load_config
 TRAINED = Path(__file__).parents[2] / "trained"
 RUNS = sorted(path.parent.relative_to(TRAINED).as_posix() for path in TRAINED.glob("*/checkpoint.safetensors"))
 
-# Lowest mean return after one gradient step on 6 tasks x 10 episodes; full evaluations give -10, 424 to 482 and
-# -80, and seed 2 of direction 374 on these few. Before adaptation it is about -38, -30 and -140: a policy that does not adapt fails.
+# Lowest mean return after one gradient step on 6 tasks x 10 episodes. Full evaluations give -10, 424 to 482 and -80;
+# the worst of direction's seeds has 374 on these few. Before adaptation it is about -38, -30 and -140, so a policy that
+# does not adapt fails.
 ADAPTED = {"navigation": -18.0, "half-cheetah-dir": 330.0, "half-cheetah-vel": -115.0}
 
 
