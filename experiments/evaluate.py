@@ -49,7 +49,6 @@ class Evaluations(NamedTuple):
     def record(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
         steps = list(range(self.config.gradient_steps + 1))
-        inner_lr = self.run.config.meta.inner_lr
         trained, random = (e.means(self.config.seed) for e in (self.trained, self.random))
         return {
             "env_id": self.run.config.env_id,
@@ -61,7 +60,7 @@ class Evaluations(NamedTuple):
             "random_interval_95": [[mean.low, mean.high] for mean in random],
             "num_tasks": self.config.tasks,
             "episodes": self.config.episodes,
-            "inner_lr": [inner_lr * (1.0 if step == 0 else self.config.later_lr_factor) for step in steps[:-1]],
+            "inner_lr": [self.config.inner_lr(self.run.config.meta.inner_lr, step) for step in steps[:-1]],
             "seed": self.config.seed,
             "training_seed": self.run.config.seed,
             "iteration": self.run.progress.iteration,

@@ -40,6 +40,10 @@ class EvaluationConfig:
         require("later_lr_factor", self.later_lr_factor, self.later_lr_factor > 0, "above 0")
         require("seed", self.seed, self.seed >= 0, "at least 0")
 
+    def inner_lr(self, trained: float, step: int) -> float:
+        """Step size after `step` gradient steps, of a policy trained with step size `trained`."""
+        return trained * (1.0 if step == 0 else self.later_lr_factor)
+
 
 def adaptation(
     policy: Policy,
@@ -68,8 +72,7 @@ def adaptation(
         yield trajectories
         if step < config.gradient_steps:
             batches, _ = advantage_batches(trajectories, meta, threads)
-            inner_lr = meta.inner_lr * (1.0 if step == 0 else config.later_lr_factor)
-            params = adapt_each(policy, params, batches, meta, threads, inner_lr)
+            params = adapt_each(policy, params, batches, meta, threads, config.inner_lr(meta.inner_lr, step))
 
 
 def task_returns(trajectories: Trajectories) -> NDArray[np.float64]:

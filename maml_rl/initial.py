@@ -12,7 +12,7 @@ from maml_rl.errors import InputError
 from maml_rl.policies import CategoricalMLP, GaussianMLP
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.tasks import TaskVectorEnv, task_space, training_tasks
+from maml_rl.tasks import TaskVectorEnv, observation_size, task_space, training_tasks
 from maml_rl.types import Params, repeat
 
 MLPPolicy = GaussianMLP | CategoricalMLP
@@ -34,12 +34,11 @@ def build_policy(
     settings.pop("standardise")
     initial_std, clip = settings.pop("initial_std"), settings.pop("observation_clip")
     settings |= {"generator": Draw(seed, Phase.INITIALISATION).generator(Purpose.PARAMS), "mean": mean, "std": std}
-    observation_size = int(np.prod(envs.single_observation_space.shape or ()))
     actions = envs.single_action_space
     if isinstance(actions, spaces.Discrete):
-        return CategoricalMLP(observation_size, int(actions.n), clip=clip, **settings)
+        return CategoricalMLP(observation_size(envs), int(actions.n), clip=clip, **settings)
     action_size = int(np.prod(actions.shape or ()))
-    return GaussianMLP(observation_size, action_size, initial_std=initial_std, clip=clip, **settings)
+    return GaussianMLP(observation_size(envs), action_size, initial_std=initial_std, clip=clip, **settings)
 
 
 def initial_policy(envs: TaskVectorEnv, config: PolicyConfig, meta: MetaConfig, seed: int) -> MLPPolicy:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from maml_rl.errors import NonFiniteError
 from maml_rl.policies import Policy
 from maml_rl.seeding import Draw, Purpose
-from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, resets_itself
+from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, observation_size, resets_itself
 from maml_rl.types import Params, Trajectories
 
 
@@ -36,10 +36,9 @@ def collect(
     """
     horizon, action_space = episode_limit(envs), envs.single_action_space
     shape = (len(tasks), episodes, horizon)
-    observation_size = int(np.prod(envs.single_observation_space.shape or ()))
     continuous = isinstance(action_space, Box)
     buffers = _Buffers(
-        observations=np.zeros((*shape, observation_size), np.float32),
+        observations=np.zeros((*shape, observation_size(envs)), np.float32),
         actions=np.zeros((*shape, policy.noise_size), np.float32) if continuous else np.zeros(shape, np.int64),
         log_probs=np.zeros(shape, np.float32),
         rewards=np.zeros(shape, np.float32),

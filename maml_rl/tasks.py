@@ -85,6 +85,11 @@ def episode_limit(envs: TaskVectorEnv) -> int:
     return limit
 
 
+def observation_size(envs: TaskVectorEnv) -> int:
+    """Number of components of one observation."""
+    return int(np.prod(envs.single_observation_space.shape or ()))
+
+
 def assign_tasks(envs: TaskVectorEnv, tasks: Sequence[Task]) -> None:
     """Gives each sub-environment the task that its next reset begins."""
     envs.unwrapped.set_attr("task", list(tasks))  # type: ignore[attr-defined]
