@@ -10,6 +10,7 @@ assigned takes effect at the next `reset`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import cached_property
 from importlib import import_module
 from numbers import Integral
 from typing import Any
@@ -62,6 +63,14 @@ class TaskMDP(ABC):
     def terminated(self, states: Array, tasks: Array) -> Array:
         """Whether the process ends in these states, `[n]` bool. Never, unless overridden."""
         return np.zeros(len(states), dtype=np.bool_)
+
+    def groups(self) -> Sequence["TaskMDP"]:
+        """MDPs alike that a sampler does best to step side by side, from a thread each, with part of a batch.
+
+        Two with half of its threads each where `transition` takes most of the time and releases the interpreter lock:
+        then one's policy runs beside the other's physics. Itself alone, unless overridden.
+        """
+        return [self]
 
     def close(self) -> None:  # noqa: B027, nothing to free unless overridden
         """Frees what drawing needs."""
@@ -135,6 +144,21 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._terminated = np.zeros(num_envs, dtype=np.bool_)
         self._truncated = np.ones(num_envs, dtype=np.bool_)  # nothing runs before its reset
+
+    @cached_property
+    def groups(self) -> list["BatchedTaskEnv"]:
+        """Environments of `mdp.groups()`, together as large as this one, or this one alone.
+
+        Two or more have states of their own, so their episodes do not touch those of this environment.
+        """
+        mdps = self.mdp.groups()[: self.num_envs]
+        if len(mdps) == 1:
+            return [self]
+        bounds = [self.num_envs * i // len(mdps) for i in range(len(mdps) + 1)]
+        return [
+            BatchedTaskEnv(mdp, end - start, self.max_episode_steps)
+            for mdp, start, end in zip(mdps, bounds[:-1], bounds[1:], strict=True)
+        ]
 
     @property
     def task(self) -> list[Any]:

@@ -1,6 +1,7 @@
 """The half-cheetah with a goal velocity or a direction as its task (Finn, Abbeel, Levine 2017, section 5.3)."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -102,32 +103,53 @@ class HalfCheetah(TaskMDP):
         self._centre_of_mass = PlanarCentreOfMass(model)
         self._renderer: TrackingRenderer | None = None
 
-    def _split(self, states: Array) -> tuple[Array, Array]:
+    # A state is MuJoCo's (time, qpos, qvel) with what observation and reward both need of it: the position of the
+    # centre of mass (3) and its velocity in x (1).
+
+    def _split(self, states: Array) -> tuple[Array, Array, Array, Array]:
+        nq, nv, size = self.model.nq, self.model.nv, self._stepper.state_size
+        return states[:, 1 : 1 + nq], states[:, 1 + nq : 1 + nq + nv], states[:, size : size + 3], states[:, size + 3]
+
+    def _completed(self, physics: Array) -> Array:
         nq, nv = self.model.nq, self.model.nv
-        return states[:, 1 : 1 + nq], states[:, 1 + nq : 1 + nq + nv]
+        position, velocity = self._centre_of_mass.motion(physics[:, 1 : 1 + nq], physics[:, 1 + nq : 1 + nq + nv])
+        return np.concatenate([physics, position, velocity[:, :1]], axis=1)
+
+    def states(self, qpos: Array, qvel: Array) -> Array:
+        """States at time 0 with positions `[n, 9]` and velocities `[n, 9]`."""
+        return self._completed(self._stepper.states(qpos, qvel))
 
     def initial(self, generators: Sequence[np.random.Generator]) -> Array:
         """The rest pose with noise."""
         nq, nv = self.model.nq, self.model.nv
         noise = np.stack([generator.standard_normal(nq + nv) for generator in generators])
-        return self._stepper.states(self.model.qpos0 + 0.01 * noise[:, :nq], 0.1 * noise[:, nq:])
+        return self.states(self.model.qpos0 + 0.01 * noise[:, :nq], 0.1 * noise[:, nq:])
 
     def transition(self, states: Array, actions: Array, tasks: Array) -> Array:
         """One control step of physics under the clipped action."""
-        return self._stepper.step(states, np.clip(actions, -1.0, 1.0))
+        physics = states[:, : self._stepper.state_size]
+        return self._completed(self._stepper.step(physics, np.clip(actions, -1.0, 1.0)))
 
     def observation(self, states: Array) -> Array:
         """Positions without the torso's x, velocities, and the centre of mass of the whole body."""
-        qpos, qvel = self._split(states)
-        return np.concatenate([qpos[:, 1:], qvel, self._centre_of_mass.position(qpos)], axis=1)
+        qpos, qvel, position, _ = self._split(states)
+        return np.concatenate([qpos[:, 1:], qvel, position], axis=1)
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
         """The task's term and the cost of control."""
-        velocity = self._centre_of_mass.velocity(*self._split(next_states))[:, 0]
+        *_, velocity = self._split(next_states)
         cost = self.control_cost_weight * np.square(np.clip(actions, -1.0, 1.0)).sum(axis=1)
         if self.goal == "direction":
             return {"reward_direction": (2 * tasks - 1) * velocity, "reward_control": -cost}
         return {"reward_velocity": -np.abs(velocity - tasks[:, 0]), "reward_control": -cost}
+
+    def groups(self) -> Sequence["HalfCheetah"]:
+        """Two with half of the threads each, if it has more than one."""
+        mdps = []
+        for stepper in self._stepper.halves():
+            mdps.append(copy(self))
+            mdps[-1]._stepper, mdps[-1]._renderer = stepper, None
+        return mdps
 
     def close(self) -> None:
         """Frees the picture's OpenGL context."""
@@ -139,7 +161,7 @@ class HalfCheetah(TaskMDP):
         """The robot, seen by a camera that follows it."""
         if self._renderer is None:
             self._renderer = TrackingRenderer(self.model, body="torso")
-        picture: Array = self._renderer.render(self._split(state[None])[0][0])
+        picture: Array = self._renderer.render(state[1 : 1 + self.model.nq])
         return picture
 
 
@@ -151,12 +173,6 @@ def _model() -> mujoco.MjModel:
     mujoco.mj_setTotalmass(model, _MASS)
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
-
-
-def _product(rows: Array, factor: Array) -> Array:
-    """`rows @ factor`, each row alike whatever their number: a BLAS product rounds differently by shape."""
-    product: Array = np.einsum("ij,j...->i...", rows, factor)
-    return product
 
 
 class PlanarCentreOfMass:
@@ -189,21 +205,19 @@ class PlanarCentreOfMass:
         self._offsets: NDArray[np.float64] = offsets[1:] / model.body_subtreemass[1]  # [bodies, 3]
         self._origin: NDArray[np.float64] = model.body_pos[1].copy()
 
-    def position(self, qpos: Array) -> Array:
-        """Centre of mass `[n, 3]` in m, of positions `[n, nq]`."""
-        pitch = _product(qpos, self._hinges)
-        offset_x, offset_z = self._rotated(np.cos(pitch), np.sin(pitch))
-        y = np.full(len(qpos), self._offsets[:, 1].sum())
-        position: Array = self._origin + np.stack([qpos[:, 0] + offset_x, y, qpos[:, 1] + offset_z], axis=1)
-        return position
+    def motion(self, qpos: Array, qvel: Array) -> tuple[Array, Array]:
+        """Centre of mass in m and its velocity in m/s, `[n, 3]` each, of positions `[n, nq]` and velocities `[n, nv]`.
 
-    def velocity(self, qpos: Array, qvel: Array) -> Array:
-        """Velocity of the centre of mass `[n, 3]` in m/s, of positions `[n, nq]` and velocities `[n, nv]`."""
-        pitch, rate = _product(qpos, self._hinges), _product(qvel, self._hinges)
-        rate_x, rate_z = self._rotated(-rate * np.sin(pitch), rate * np.cos(pitch))
-        return np.stack([qvel[:, 0] + rate_x, np.zeros(len(qpos)), qvel[:, 1] + rate_z], axis=1)
-
-    def _rotated(self, cos: Array, sin: Array) -> tuple[Array, Array]:
-        """x and z of sum_b R(phi_b) c_b, or of its rate, from the cosines and sines of phi or from their rates."""
-        x, _, z = self._offsets.T
-        return _product(cos, x) + _product(sin, z), _product(cos, z) - _product(sin, x)
+        Each row alike whatever their number, which a BLAS product would not give.
+        """
+        pitch, rate = np.einsum("ij,jb->ib", qpos, self._hinges), np.einsum("ij,jb->ib", qvel, self._hinges)
+        cos, sin = np.cos(pitch), np.sin(pitch)
+        x, y, z = self._offsets.T
+        turned_x, turned_z = cos * x + sin * z, cos * z - sin * x  # R(phi_b) c_b
+        position, velocity = np.empty((len(qpos), 3)), np.zeros((len(qpos), 3))
+        position[:, 0] = qpos[:, 0] + turned_x.sum(axis=1)
+        position[:, 1] = y.sum()
+        position[:, 2] = qpos[:, 1] + turned_z.sum(axis=1)
+        velocity[:, 0] = qvel[:, 0] + (rate * turned_z).sum(axis=1)
+        velocity[:, 2] = qvel[:, 1] - (rate * turned_x).sum(axis=1)
+        return self._origin + position, velocity

@@ -37,9 +37,16 @@ class BatchStepper:
         self.model = model
         self.frame_skip = frame_skip
         self.state_size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-        threads = available_cores() if threads is None else threads
-        self._workers = [(Rollout(nthread=0), mujoco.MjData(model)) for _ in range(threads)]
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self.threads = available_cores() if threads is None else threads
+        self._workers = [(Rollout(nthread=0), mujoco.MjData(model)) for _ in range(self.threads)]
+        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
+
+    def halves(self) -> "list[BatchStepper]":
+        """Two steppers with half of the threads each, for two batches side by side; itself if it has one thread."""
+        if self.threads < 2:
+            return [self]
+        first = self.threads // 2
+        return [BatchStepper(self.model, self.frame_skip, n) for n in (first, self.threads - first)]
 
     def states(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> NDArray[np.float64]:
         """States `[n, state_size]` at time 0 with positions `[n, nq]` and velocities `[n, nv]`."""

@@ -1,6 +1,8 @@
 """Sampling: M tasks x K episodes, one parameter set per task, one policy evaluation per time step for all of them."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from maml_rl.errors import NonFiniteError
 from maml_rl.policies import Policy
 from maml_rl.seeding import Draw, Purpose
-from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, observation_size, resets_itself
+from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, groups, observation_size, resets_itself
 from maml_rl.types import Params, Trajectories
 
 
@@ -20,8 +22,9 @@ def collect(
 ) -> Trajectories:
     """Exactly `episodes` whole episodes of each task, whatever their length, on the device of `params`.
 
-    Episodes run in as many waves as the number of sub-environments makes necessary. What an episode draws depends on
-    `draw`, its task's index and its own, not on where it runs.
+    Episodes run in as many waves as the number of sub-environments makes necessary, and waves run side by side where
+    the environment offers groups of sub-environments for that: one's policy then overlaps the other's physics. What an
+    episode draws depends on `draw`, its task's index and its own, not on where it runs.
 
     Args:
         envs: Sub-environments, any number of them.
@@ -52,11 +55,7 @@ def collect(
             for m in range(len(tasks))
         ]
     )
-    count = len(tasks) * episodes
-    for first in range(0, count, envs.num_envs):
-        rows = np.arange(first, min(first + envs.num_envs, count))
-        _run_wave(envs, policy, params, tasks, seeds, noise, rows, buffers, draw.step)
-
+    _run_waves(envs, policy, params, tasks, seeds, noise, buffers, draw.step)
     device = next(iter(params.values())).device
     trajectories = Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
     for name in ("observations", "rewards"):
@@ -74,6 +73,37 @@ class _Buffers(NamedTuple):
     rewards: NDArray[np.float32]
     mask: NDArray[np.float32]
     terminated: NDArray[np.bool_]
+
+
+def _run_waves(
+    envs: TaskVectorEnv,
+    policy: Policy,
+    params: Params,
+    tasks: Sequence[Task],
+    seeds: Sequence[int],
+    noise: NDArray[np.float32],
+    buffers: _Buffers,
+    step: int,
+) -> None:
+    """Runs all episodes; each group of sub-environments takes the next wave as soon as it has finished one."""
+    parts = groups(envs)
+    left = list(range(len(seeds)))[::-1]
+    lock = Lock()
+
+    def work(part: TaskVectorEnv) -> None:
+        size = min(part.num_envs, -(-len(seeds) // len(parts)))
+        while True:
+            with lock:
+                rows = [left.pop() for _ in range(min(size, len(left)))]
+            if not rows:
+                return
+            _run_wave(part, policy, params, tasks, seeds, noise, np.array(rows), buffers, step)
+
+    if len(parts) == 1:
+        work(parts[0])
+    else:
+        with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, parts))
 
 
 def _run_wave(

@@ -121,3 +121,9 @@ def evaluation_tasks(space: spaces.Space[Any], count: int, seed: int = 0) -> lis
 def resets_itself(envs: TaskVectorEnv) -> bool:
     """Whether a finished sub-environment begins a new episode of its own accord."""
     return envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED
+
+
+def groups(envs: TaskVectorEnv) -> Sequence[TaskVectorEnv]:
+    """Environments to sample from side by side, one thread each: those the batch offers, or itself alone."""
+    offered: Sequence[TaskVectorEnv] = getattr(envs.unwrapped, "groups", [envs])
+    return offered

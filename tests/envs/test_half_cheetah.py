@@ -25,14 +25,13 @@ class FrameSkip5(HalfCheetah):
     frame_skip = 5
 
 
-def states(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-    """MuJoCo's full physics state of a model without activations: time, qpos, qvel."""
-    return np.concatenate([np.zeros((len(qpos), 1)), qpos, qvel], axis=1)
+MDP = HalfCheetah("velocity", threads=1)
+QPOS, QVEL = slice(1, 1 + NQ), slice(1 + NQ, 1 + NQ + NV)  # places in a state
 
 
 def random_states(count: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return states(rng.normal(0, 1.5, (count, NQ)), rng.normal(0, 5, (count, NV)))
+    return MDP.states(rng.normal(0, 1.5, (count, NQ)), rng.normal(0, 5, (count, NV)))
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +71,12 @@ def test_the_physics_is_gymnasiums(mdp_class, frame_skip, gymnasium_cheetah):
     mdp = mdp_class("velocity", threads=1)
     state = mdp.initial([np.random.default_rng(0)])
     env.reset(seed=0)
-    env.set_state(state[0, 1 : 1 + NQ], state[0, 1 + NQ :])
+    env.set_state(state[0, QPOS], state[0, QVEL])
     for action in np.random.default_rng(1).uniform(-1, 1, (50, 6)).astype(np.float32):
         state = mdp.transition(state, action[None], np.ones((1, 1)))
         observation, *_ = env.step(action)
-        np.testing.assert_allclose(state[0, 1 : 1 + NQ], env.data.qpos, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(state[0, 1 + NQ :], env.data.qvel, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(state[0, QPOS], env.data.qpos, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(state[0, QVEL], env.data.qvel, rtol=0, atol=1e-6)
         np.testing.assert_allclose(mdp.observation(state)[0, :17], observation, rtol=0, atol=1e-6)
     assert state[0, 0] == pytest.approx(50 * frame_skip * 0.01)
     assert np.abs(env.data.qvel).max() > 1  # something moved
@@ -88,8 +87,8 @@ def test_the_centre_of_mass_and_its_velocity_are_mujocos(velocity_mdp):
     data = mujoco.MjData(model)
     centre_of_mass = PlanarCentreOfMass(model)
     batch = random_states(50)
-    qpos, qvel = batch[:, 1 : 1 + NQ], batch[:, 1 + NQ :]
-    positions, velocities = centre_of_mass.position(qpos), centre_of_mass.velocity(qpos, qvel)
+    qpos, qvel = batch[:, QPOS], batch[:, QVEL]
+    positions, velocities = centre_of_mass.motion(qpos, qvel)
     torso = model.body("torso").id
     for i in range(len(batch)):
         data.qpos[:], data.qvel[:] = qpos[i], qvel[i]
@@ -103,16 +102,17 @@ def test_the_velocity_of_the_centre_of_mass_is_the_derivative_of_its_position(ve
     # Central difference, h = 1e-5: error about h^2 times a third derivative of order |qvel|^3 = 1e3, so about 1e-7.
     centre_of_mass = PlanarCentreOfMass(velocity_mdp.model)
     batch = random_states(20, seed=1)
-    qpos, qvel, h = batch[:, 1 : 1 + NQ], batch[:, 1 + NQ :], 1e-5
-    difference = (centre_of_mass.position(qpos + h * qvel) - centre_of_mass.position(qpos - h * qvel)) / (2 * h)
-    np.testing.assert_allclose(centre_of_mass.velocity(qpos, qvel), difference, rtol=0, atol=1e-5)
+    qpos, qvel, h = batch[:, QPOS], batch[:, QVEL], 1e-5
+    (after, _), (before, _) = (centre_of_mass.motion(qpos + sign * h * qvel, qvel) for sign in (1, -1))
+    difference = (after - before) / (2 * h)
+    np.testing.assert_allclose(centre_of_mass.motion(qpos, qvel)[1], difference, rtol=0, atol=1e-5)
 
 
 def sliding_at(speed: float) -> np.ndarray:
     """One state in which the whole robot slides forward: the centre of mass has exactly this speed."""
     qvel = np.zeros((1, NV))
     qvel[0, 0] = speed
-    return states(np.zeros((1, NQ)), qvel)
+    return MDP.states(np.zeros((1, NQ)), qvel)
 
 
 # Clipped: (0.5, -0.5, 0, 0, 1, -1), squares 0.25 + 0.25 + 1 + 1 = 2.5, cost 0.05 * 2.5 = 0.125.
@@ -151,7 +151,7 @@ def test_the_velocity_in_the_reward_is_that_of_the_whole_body_and_not_of_the_tor
     # Only the back thigh turns: the torso stands still, the leg carries mass forward or backward.
     qvel = np.zeros((1, NV))
     qvel[0, 3] = 4.0
-    state = states(np.zeros((1, NQ)), qvel)
+    state = direction_mdp.states(np.zeros((1, NQ)), qvel)
     data = mujoco.MjData(direction_mdp.model)
     data.qvel[:] = qvel[0]
     mujoco.mj_forward(direction_mdp.model, data)
@@ -170,7 +170,7 @@ def test_both_goals_reward_the_state_after_the_step():
         for action in np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32):
             observation, reward, _, _, _ = env.step(action)
             qpos, qvel = np.concatenate([[0.0], observation[:8]]), observation[8:17]  # x does not change the velocity
-            speed = centre_of_mass.velocity(qpos[None], qvel[None])[0, 0]
+            speed = centre_of_mass.motion(qpos[None], qvel[None])[1][0, 0]
             goal_term = -abs(speed - env.task[0]) if env_id == VELOCITY else (2 * env.task - 1) * speed
             cost = 0.05 * np.square(np.clip(action, -1, 1)).sum()
             assert reward == pytest.approx(goal_term - cost, abs=1e-6)
@@ -178,7 +178,7 @@ def test_both_goals_reward_the_state_after_the_step():
 
 def test_the_observation_is_positions_without_x_velocities_and_the_centre_of_mass(velocity_mdp):
     state = random_states(1, seed=2)
-    qpos, qvel = state[:, 1 : 1 + NQ], state[:, 1 + NQ :]
+    qpos, qvel = state[:, QPOS], state[:, QVEL]
     (observation,) = velocity_mdp.observation(state)
     assert observation.shape == (20,)
     np.testing.assert_array_equal(observation[:8], qpos[0, 1:])
@@ -206,14 +206,14 @@ def test_a_reset_draws_eighteen_normal_numbers_from_the_seed():
     for i, seed in enumerate((4, 5, 6)):
         noise = np.random.default_rng(seed).standard_normal(NQ + NV)
         state = batch.state(i)
-        np.testing.assert_allclose(state[1 : 1 + NQ], 0.01 * noise[:NQ], rtol=0, atol=1e-15)
-        np.testing.assert_allclose(state[1 + NQ :], 0.1 * noise[NQ:], rtol=0, atol=1e-15)
+        np.testing.assert_allclose(state[QPOS], 0.01 * noise[:NQ], rtol=0, atol=1e-15)
+        np.testing.assert_allclose(state[QVEL], 0.1 * noise[NQ:], rtol=0, atol=1e-15)
 
 
 def test_reset_noise_has_the_published_scales(velocity_mdp):
     # A standard deviation of n = 500 * 9 = 4500 numbers has a relative standard error of 1 / sqrt(2 n) = 1.05 %.
     initial = velocity_mdp.initial([np.random.default_rng(seed) for seed in range(500)])
-    qpos, qvel = initial[:, 1 : 1 + NQ] - velocity_mdp.model.qpos0, initial[:, 1 + NQ :]
+    qpos, qvel = initial[:, QPOS] - velocity_mdp.model.qpos0, initial[:, QVEL]
     assert qpos.std() == pytest.approx(0.01, rel=0.032)
     assert qvel.std() == pytest.approx(0.1, rel=0.032)
     assert kstest(qpos.ravel() / 0.01, norm.cdf).pvalue > 0.01
@@ -319,7 +319,7 @@ def test_no_states_have_no_next_states():
         import numpy as np
         from envs.half_cheetah import HalfCheetah
         mdp = HalfCheetah("velocity", threads=1)
-        assert mdp.transition(np.zeros((0, 19)), np.zeros((0, 6)), np.zeros((0, 1))).shape == (0, 19)
+        assert mdp.transition(np.zeros((0, 23)), np.zeros((0, 6)), np.zeros((0, 1))).shape == (0, 23)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"

@@ -16,7 +16,7 @@ from maml_rl.errors import NonFiniteError
 from maml_rl.policies import CategoricalMLP, GaussianMLP, Policy
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.tasks import sample_tasks, task_space, vectorize
+from maml_rl.tasks import groups, sample_tasks, task_space, vectorize
 from maml_rl.types import Params, Trajectories, repeat, select, stack
 
 NAVIGATION = "envs:finn2017/Navigation2D-v0"
@@ -175,6 +175,26 @@ def test_the_half_cheetah_moves_as_in_a_plain_loop():
                 np.testing.assert_allclose(got, expected[m][k][name][:20], rtol=0, atol=1e-3, err_msg=name)
     assert trajectories.mask.all()
     assert not trajectories.terminated.any()
+
+
+@pytest.mark.parametrize("num_envs", [2, 5, 40])  # 3 x 4 episodes: many waves, cut within a task; more than enough
+def test_groups_of_sub_environments_side_by_side_give_the_same_as_one(num_envs):
+    env_id = "envs:finn2017/HalfCheetahVel-v0"
+    alone, grouped = vectorize(env_id, 12, threads=1), vectorize(env_id, num_envs, threads=2)
+    assert len(groups(alone)) == 1
+    assert [group.num_envs for group in groups(grouped)] == [num_envs // 2, num_envs - num_envs // 2]
+    tasks = sample_tasks(task_space(alone), 3, seed=0)
+    for one, other in zip(sample(alone, tasks, 4), sample(grouped, tasks, 4), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_an_error_in_one_group_of_sub_environments_is_raised():
+    envs = vectorize("envs:finn2017/HalfCheetahVel-v0", 4, threads=2)
+    tasks = sample_tasks(task_space(envs), 2, seed=0)
+    params = different_params(envs, 2)
+    params["log_std"][1] = torch.nan
+    with pytest.raises(NonFiniteError, match="actions"):
+        collect(envs, policy_for(envs), params, tasks, 2, DRAW)
 
 
 def test_every_task_gets_exactly_its_episodes_whatever_their_length():
