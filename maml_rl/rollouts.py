@@ -119,7 +119,9 @@ def _run_wave(
 ) -> None:
     """Runs the episodes `rows` (index m K + k), one in each of the first sub-environments."""
     episodes, horizon = buffers.mask.shape[1:]
-    first_task, last_task = rows[0] // episodes, rows[-1] // episodes + 1
+    # At least two tasks, if there are: a batched product of one matrix is rounded otherwise than one of several.
+    first_task = min(rows[0] // episodes, max(len(tasks) - 2, 0))
+    last_task = max(rows[-1] // episodes + 1, min(first_task + 2, len(tasks)))
     start = int(rows[0] - first_task * episodes)
     place = slice(start, start + len(rows))  # of these episodes in the grid [tasks of this wave, K]
     span = slice(int(rows[0]), int(rows[-1]) + 1)  # and among all episodes
