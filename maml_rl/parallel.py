@@ -5,7 +5,6 @@ lock, so on a CPU one task at a time in each of a few threads beats a batched `v
 products of a 100-100 network. Results come in the order of the tasks, so they do not depend on the number of threads.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.errors import InputError
+from maml_rl.processes import available_cores
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class TaskThreads:
 
     def __init__(self, threads: int | None = None) -> None:
         if threads is None:
-            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            threads = available_cores()
         if threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
         # torch.func imports PyTorch's compiler when it is first used; done in a thread, builds with Triton crash there.

@@ -1,41 +1,89 @@
 """Task distributions: a Gymnasium environment whose unwrapped form has `task_space` (p(T), a Space) and `task`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from maml_rl.errors import InputError
+from maml_rl.errors import InputError, one_line
+from maml_rl.processes import Processes, ProcessVectorEnv, available_cores
 from maml_rl.seeding import Draw, Phase, Purpose
 
 Task = Any
 TaskVectorEnv = VectorEnv[Any, Any, Any]
 
 
-def vectorize(env_id: str, num_envs: int, **settings: Any) -> TaskVectorEnv:
+def registration(env_id: str) -> EnvSpec:
+    """What an environment is registered with; its module is imported first if the id names one, as in `module:Id-v0`.
+
+    Raises:
+        InputError: If there is no such module or environment, with the nearest ids.
+    """
+    module, colon, name = env_id.rpartition(":")
+    try:
+        if colon:
+            import_module(module)
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError, ValueError) as error:
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            hint = "; is it installed, or in the current directory?"
+        elif near := get_close_matches(name, gymnasium.registry, n=3, cutoff=0.5):
+            hint = f"; the nearest ids are {', '.join(module + colon + found for found in near)}"
+        raise InputError(f"there is no environment {env_id!r} ({_first_line(error)}){hint}") from error
+
+
+@contextmanager
+def _making(env_id: str) -> Iterator[None]:
+    """Says which environment it is that raises an exception when it is made."""
+    try:
+        yield
+    except (gymnasium.error.Error, ImportError, ValueError, TypeError) as error:
+        raise InputError(f"environment {env_id!r} cannot be made ({_first_line(error)})") from error
+
+
+def make(env_id: str) -> gymnasium.Env[Any, Any]:
+    """One environment by its id, without Gymnasium's own checker.
+
+    Raises:
+        InputError: If there is no such environment.
+    """
+    spec = registration(env_id)
+    with _making(env_id):
+        return gymnasium.make(spec, disable_env_checker=True)
+
+
+def vectorize(env_id: str, num_envs: int, processes: Processes | None = None, **settings: Any) -> TaskVectorEnv:
     """Sub-environments of a registered task-distributed environment, batched where it offers that.
 
     Args:
         env_id: Id as `gymnasium.make` takes it, for example `envs:finn2017/HalfCheetahDir-v0`.
         num_envs: Number of sub-environments.
+        processes: In how many processes an environment runs that is not batched, one sub-environment in each and at
+            most `num_envs`; all sub-environments in this process, in turn, if None.
         settings: Keyword arguments of the environment.
 
     Raises:
         InputError: If there is no such environment, or it has no `task_space`, no time limit, or spaces that a policy
             of this package cannot use.
+        WorkerError: If a process cannot make the environment.
     """
-    try:
-        envs: TaskVectorEnv = gymnasium.make_vec(env_id, num_envs, **settings)
-    except (gymnasium.error.Error, ModuleNotFoundError, ValueError, TypeError) as error:
-        module, colon, name = env_id.rpartition(":")
-        near = [module + colon + found for found in get_close_matches(name, gymnasium.registry, n=3, cutoff=0.5)]
-        hint = f"; the nearest ids are {', '.join(near)}" if near else ""
-        raise InputError(f"environment {env_id!r} cannot be made ({str(error).splitlines()[0]}){hint}") from error
+    spec = registration(env_id)
+    with _making(env_id):
+        envs: TaskVectorEnv
+        if processes is None or spec.vector_entry_point is not None:
+            envs = gymnasium.make_vec(spec, num_envs, **settings)
+        else:
+            count = min(processes.count or available_cores(), num_envs)
+            envs = ProcessVectorEnv(spec, count, processes.start_method, **settings)
     try:
         task_space(envs)
         episode_limit(envs)
@@ -58,10 +106,10 @@ def task_space(envs: TaskVectorEnv) -> spaces.Space[Any]:
         InputError: If they have no `task_space`.
     """
     base = envs.unwrapped
-    try:
-        space = base.get_attr("task_space")[0]  # type: ignore[attr-defined]
-    except AttributeError:
-        space = getattr(base, "task_space", None)
+    space = getattr(base, "task_space", None)
+    if space is None:
+        with suppress(AttributeError):
+            space = base.get_attr("task_space")[0]  # type: ignore[attr-defined]
     if not isinstance(space, spaces.Space):
         name = envs.spec.id if envs.spec else repr(envs)
         raise InputError(
@@ -96,10 +144,21 @@ def assign_tasks(envs: TaskVectorEnv, tasks: Sequence[Task]) -> None:
 
 
 def sample_tasks(space: spaces.Space[Any], count: int, seed: int) -> list[Task]:
-    """Tasks T_i ~ p(T); the space given is not changed."""
+    """Tasks T_i ~ p(T); the space given is not changed.
+
+    Raises:
+        InputError: If the space draws what it does not contain.
+    """
     space = deepcopy(space)
     space.seed(seed)
-    return [space.sample() for _ in range(count)]
+    tasks = [space.sample() for _ in range(count)]
+    for task in tasks:
+        if not space.contains(task):
+            raise InputError(
+                f"task_space, {one_line(space)}, drew {one_line(task)}, which it does not contain: "
+                "its sample and its contains have to agree"
+            )
+    return tasks
 
 
 def training_tasks(space: spaces.Space[Any], count: int, draw: Draw) -> list[Task]:
@@ -127,3 +186,7 @@ def groups(envs: TaskVectorEnv) -> Sequence[TaskVectorEnv]:
     """Environments to sample from side by side, one thread each: those the batch offers, or itself alone."""
     offered: Sequence[TaskVectorEnv] = getattr(envs.unwrapped, "groups", [envs])
     return offered
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

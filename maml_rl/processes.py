@@ -1,0 +1,235 @@
+"""An environment without a batched form: one process for each sub-environment, by Gymnasium's `AsyncVectorEnv`.
+
+Nothing in this module imports PyTorch, so neither do the processes, unless the environment does.
+"""
+
+import os
+import signal
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_all_start_methods
+from multiprocessing.connection import wait
+from numbers import Real
+from time import monotonic
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+from maml_rl.errors import InputError, WorkerError, one_line
+
+StartMethod = Literal["spawn", "fork"]
+_TRACEBACK = "traceback"  # entry of `info` that holds an exception's
+_GRACE_SECONDS = 5.0  # for a process to finish its step and close its environment, before it is killed
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Processes:
+    """In how many processes an environment without a batched form runs, and how they start. Neither changes a result.
+
+    `spawn` begins each with a fresh interpreter, which imports Gymnasium and the environment, and nothing else: no
+    state of PyTorch, of OpenMP, of a GPU or of a lock is inherited that could hang or break the environment. It is the
+    default because it is right for every environment; it takes about a second. `fork` copies this process instead,
+    which is immediate. The processes start before this package's threads do, so it is safe for an environment that
+    itself uses none of PyTorch, OpenMP or a GPU.
+    """
+
+    count: int | None = None
+    """Processes; as many as cores if None."""
+    start_method: StartMethod = "spawn"
+    """How they start: spawn or fork."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        if self.count is not None and self.count < 1:
+            raise InputError(f"processes must be at least 1, got {self.count}")
+        if self.start_method not in get_all_start_methods():
+            known = ", ".join(get_all_start_methods())
+            raise InputError(f"start_method must be one of {known} on this system, got {self.start_method!r}")
+
+
+ALL_CORES = Processes()
+
+
+class Episode(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """One episode as sampling needs it: idle after its end, and without what a pipe between processes cannot carry.
+
+    After its end a step costs nothing and leaves the environment alone: the last observation and flags stay, the
+    reward is 0. Of `info` only numbers pass. An exception ends the episode, and its traceback is an entry of `info`,
+    for the exception itself might not be picklable.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.task = getattr(env.unwrapped, "task", None)
+        self._observation = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
+        self._flags = (False, True)  # terminated, truncated: nothing runs before its reset
+
+    @property
+    def task_space(self) -> Any:
+        """p(T); None if the environment has no `task_space` or no `task`."""
+        base = self.env.unwrapped
+        return getattr(base, "task_space", None) if hasattr(base, "task") else None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode with the assigned task."""
+        try:
+            self.env.unwrapped.task = self.task  # type: ignore[attr-defined]
+            observation, info = self.env.reset(seed=seed, options=options)
+            self._observation = self._checked(observation)
+        except Exception:
+            self._flags = (False, True)
+            return self._observation, {_TRACEBACK: traceback.format_exc()}
+        self._flags = (False, False)
+        return self._observation, _numbers(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Takes one step, if the episode has not ended."""
+        if any(self._flags):
+            return self._observation, 0.0, *self._flags, {}
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            self._observation, earned = self._checked(observation), float(reward)
+        except Exception:
+            self._flags = (False, True)
+            return self._observation, 0.0, *self._flags, {_TRACEBACK: traceback.format_exc()}
+        self._flags = (bool(terminated), bool(truncated))
+        return self._observation, earned, *self._flags, _numbers(info)
+
+    def _checked(self, observation: Any) -> Any:
+        shape = self.observation_space.shape
+        if np.shape(observation) != shape:
+            raise ValueError(f"an observation has shape {np.shape(observation)}, observation_space has {shape}")
+        return np.asarray(observation, self.observation_space.dtype)
+
+
+class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
+    """Sub-environments in a process each, which end with this one, and whose failures name their task.
+
+    Autoreset is disabled: a finished sub-environment stays idle until its reset.
+
+    Args:
+        spec: The environment as registered.
+        num_envs: Number of sub-environments and processes.
+        start_method: How the processes start.
+        settings: Keyword arguments of the environment.
+
+    Attributes:
+        task_space: p(T); None if the environment has no `task_space` or no `task`.
+
+    Raises:
+        WorkerError: By every method, if the environment raises an exception, or if a process ends.
+    """
+
+    def __init__(self, spec: EnvSpec, num_envs: int, start_method: StartMethod, **settings: Any) -> None:
+        self.parent_pipes, self.processes = [], []  # so that closing works however far the start came
+        self._tasks: list[Any] = []
+        self._name = spec.id
+        make = partial(_make, spec, settings, os.getpid())
+        try:
+            with self._reporting():
+                super().__init__([make] * num_envs, context=start_method, autoreset_mode=AutoresetMode.DISABLED)
+            self.task_space = self.call("task_space")[0]
+        except BaseException:
+            self.close_extras()
+            raise
+        self.spec = deepcopy(spec)
+        self.spec.kwargs.update(settings)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Values of an attribute, or of a method's call, of each sub-environment."""
+        with self._reporting():
+            return super().call(name, *args, **kwargs)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Sets an attribute of the sub-environments: a list with one for each, or one for all."""
+        if name == "task":
+            self._tasks = list(values) if isinstance(values, (list, tuple)) else [values] * self.num_envs
+        with self._reporting():
+            super().set_attr(name, values)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode in each sub-environment, or in those of `options["reset_mask"]`."""
+        with self._reporting():
+            observations, infos = super().reset(seed=seed, options=options)
+        self._raise_failure(infos)
+        return observations, infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps the sub-environments whose episode is running."""
+        with self._reporting():
+            *result, infos = super().step(actions)
+        self._raise_failure(infos)
+        return (*result, infos)
+
+    def close_extras(self, timeout: float | None = _GRACE_SECONDS, terminate: bool = False) -> None:
+        """Ends the processes: each closes its environment after the step it is in, or is killed if that takes long.
+
+        Args:
+            timeout: Seconds to wait for that; None for the usual ones.
+            terminate: Whether not to wait.
+        """
+        end = monotonic() + (0.0 if terminate else _GRACE_SECONDS if timeout is None else timeout)
+        for pipe in self.parent_pipes:
+            with suppress(OSError):  # the process has ended
+                pipe.send(("close", None))
+        for process in self.processes:
+            process.join(max(0.0, end - monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for pipe in self.parent_pipes:
+            pipe.close()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Turns the broken pipe of a process that has ended into an error that names it and its task."""
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            ended = wait([process.sentinel for process in self.processes], timeout=_GRACE_SECONDS)
+            for index, process in enumerate(self.processes):
+                if process.sentinel in ended:
+                    process.join()
+                    raise WorkerError(f"{self._place(index)} {_end(process.exitcode or 0)}") from error
+            raise
+
+    def _raise_failure(self, infos: dict[str, Any]) -> None:
+        for index, trace in enumerate(infos.get(_TRACEBACK, ())):
+            if isinstance(trace, str):
+                reason = trace.strip().splitlines()[-1]
+                raise WorkerError(f"{self._place(index)} raised {reason}", trace)
+
+    def _place(self, index: int) -> str:
+        task = one_line(self._tasks[index]) if self._tasks else "none yet"
+        return f"process {index} of {self._name} (task {task})"
+
+
+def _make(spec: EnvSpec, settings: dict[str, Any], owner: int) -> Episode:
+    """A sub-environment, in its process or, for its spaces, in the owner of the processes."""
+    if os.getpid() != owner:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the owner then closes the others
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a fork copies
+    return Episode(gymnasium.make(spec, disable_env_checker=True, **settings))
+
+
+def _numbers(info: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in info.items() if isinstance(value, (Real, np.bool_))}
+
+
+def _end(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended by itself, with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    return f"was killed by {name}" + (" (is there enough memory?)" if name == "SIGKILL" else "")

@@ -1,0 +1,208 @@
+"""Environments in processes of their own: real processes, real deaths."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Timer
+
+import numpy as np
+import pytest
+import torch
+
+from maml_rl.config import PolicyConfig
+from maml_rl.errors import InputError, WorkerError
+from maml_rl.initial import build_policy, parameters
+from maml_rl.processes import Processes, ProcessVectorEnv
+from maml_rl.rollouts import collect
+from maml_rl.seeding import Draw, Phase
+from maml_rl.tasks import TaskVectorEnv, assign_tasks, evaluation_tasks, resets_itself, task_space, vectorize
+from maml_rl.types import Trajectories, repeat
+
+WALK = "plain_environments:WalkForTests-v0"
+FAILING = "plain_environments:FailingForTests-v0"
+TASKS, EPISODES = 3, 4
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Lets this process and those that it starts import `plain_environments`."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[..., ProcessVectorEnv]]:
+    """Starts sub-environments in processes, and sees to it that none is left behind."""
+    started: list[TaskVectorEnv] = []
+
+    def start(env_id: str, count: int, **settings: object) -> ProcessVectorEnv:
+        envs = vectorize(env_id, 100, Processes(count), **settings)
+        assert isinstance(envs, ProcessVectorEnv)
+        started.append(envs)
+        return envs
+
+    yield start
+    for envs in started:
+        envs.close()
+        assert all(process.exitcode is not None for process in envs.processes)
+
+
+def sampled(envs: TaskVectorEnv) -> Trajectories:
+    policy = build_policy(envs, PolicyConfig(hidden_sizes=(8,)), seed=0)
+    tasks = evaluation_tasks(task_space(envs), TASKS)
+    return collect(envs, policy, repeat(parameters(policy), TASKS), tasks, EPISODES, Draw(0, Phase.TRAINING))
+
+
+@pytest.mark.parametrize("name", ["Walk", "Choice"])
+def test_episodes_are_bit_for_bit_the_same_in_any_number_of_processes(processes, name):
+    env_id = f"plain_environments:{name}ForTests-v0"
+    # One process for each episode: it never comes to an environment's second episode, or to a spare one.
+    expected = sampled(processes(env_id, TASKS * EPISODES))
+    lengths = expected.mask.sum(-1)
+    assert lengths.min() < lengths.max() == 10  # some end early; they must not be stepped on, nor do they cost anything
+    for count in (1, 2, 5):
+        envs = processes(env_id, count)
+        assert (envs.num_envs, len(envs.processes)) == (count, count)
+        for field, a, b in zip(Trajectories._fields, sampled(envs), expected, strict=True):
+            assert torch.equal(a, b), field
+
+
+def test_there_are_no_more_processes_than_sub_environments_asked_for():
+    envs = vectorize(WALK, 2, Processes(64))
+    assert envs.num_envs == 2
+    envs.close()
+
+
+def test_an_observation_is_not_changed_by_later_steps(processes):
+    envs = processes(WALK, 1)
+    first, _ = envs.reset(seed=[0])
+    kept = first.copy()
+    second = envs.step(np.ones((1, 1), np.float32))[0]
+    assert np.array_equal(first, kept)
+    assert not np.array_equal(first, second)
+    assert first.dtype == np.float64
+
+
+def test_of_info_numbers_come_back_and_nothing_else(processes):
+    envs = processes(WALK, 2)
+    assert envs.reset(seed=[0, 1])[1] == {}
+    infos = envs.step(np.zeros((2, 1), np.float32))[-1]
+    assert {name for name in infos if not name.startswith("_")} == {"number"}
+    assert infos["number"].tolist() == [1.0, 1.0]
+
+
+def test_a_finished_environment_stays_as_it_ended_until_its_reset(processes):
+    envs = processes(WALK, 2)
+    assert not resets_itself(envs)
+    assign_tasks(envs, [np.zeros(1, np.float32)] * 2)
+    envs.reset(seed=[0, 1])
+    right_left = np.array([[1.0], [-1.0]], np.float32)
+    for _ in range(5):
+        observations, _, terminated, truncated, _ = envs.step(right_left)
+    assert terminated.tolist() == [True, False]
+    again = envs.step(right_left)
+    assert np.array_equal(again[0][0], observations[0])
+    assert again[1][0] == 0
+    assert again[2].tolist() == [True, False]
+    assert not truncated.any()
+    assert again[1][1] < 0
+    for _ in range(4):
+        *_, terminated, truncated, _ = envs.step(right_left)
+    assert terminated.tolist() == [True, False]
+    assert truncated.tolist() == [False, True]
+    observations, _ = envs.reset(seed=[5, 6], options={"reset_mask": np.array([False, True])})
+    assert observations[0, 1] > 0  # not reset
+    assert observations[1, 1] == 0
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        ("raise", "raised plain_environments.UnpicklableError: 100 % broken: %s %d"),
+        ("shape", "an observation has shape (5,), observation_space has (2,)"),
+        ("reward", "raised TypeError: "),
+        ("exit", "ended by itself, with exit code 3"),
+    ],
+)
+def test_a_failure_names_the_process_and_its_task(processes, way, told):
+    envs = processes(FAILING, 2, way=way)
+    tasks = [np.array([-0.5], np.float32), np.array([0.25], np.float32)]
+    assign_tasks(envs, tasks)
+    envs.reset(seed=[0, 1])
+    step = np.zeros((2, 1), np.float32)
+    envs.step(step)
+    envs.step(step)
+    with pytest.raises(WorkerError) as raised:
+        envs.step(step)
+    assert str(raised.value).startswith("process 1 of FailingForTests-v0 (task array([0.25], dtype=float32)) ")
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert ("Traceback" in raised.value.trace) == (way != "exit")
+    if way == "raise":
+        assert "plain_environments.py" in raised.value.trace
+
+
+@pytest.mark.parametrize("method", ["step", "reset", "set_attr", "call"])
+def test_a_killed_process_is_reported_with_its_task_whatever_is_asked_next(processes, method):
+    envs = processes(WALK, 3)
+    assign_tasks(envs, [np.array([x], np.float32) for x in (-0.5, 0.0, 0.5)])
+    envs.reset(seed=[0, 1, 2])
+    os.kill(envs.processes[1].pid, signal.SIGKILL)
+    envs.processes[1].join()
+    with pytest.raises(WorkerError, match=r"process 1 of .*array\(\[0\.\], .* was killed by SIGKILL") as raised:
+        {
+            "step": lambda: envs.step(np.zeros((3, 1), np.float32)),
+            "reset": lambda: envs.reset(seed=[0, 1, 2]),
+            "set_attr": lambda: envs.set_attr("seconds", 1.0),
+            "call": lambda: envs.call("task_space"),
+        }[method]()
+    assert raised.value.trace == ""
+
+
+def test_a_process_killed_in_the_middle_of_a_step_is_reported(processes):
+    envs = processes(WALK, 2, seconds=30.0)
+    envs.reset(seed=[0, 1])
+    killing = Timer(0.3, os.kill, (envs.processes[0].pid, signal.SIGKILL))
+    killing.start()
+    with pytest.raises(WorkerError, match=r"process 0 of .* was killed by SIGKILL"):
+        envs.step(np.zeros((2, 1), np.float32))
+    killing.join()
+    envs.close(terminate=True)
+
+
+def test_a_process_that_cannot_make_its_environment_is_reported(capfd):
+    with pytest.raises(WorkerError, match=r"process \d of FailingForTests-v0 \(task none yet\) ended by itself"):
+        vectorize(FAILING, 2, Processes(2), way="construct")
+    assert "the port is in use" in capfd.readouterr().err
+
+
+def test_a_process_that_hangs_is_killed_when_it_has_to_end(processes):
+    envs = processes(WALK, 1, seconds=600.0)
+    envs.reset(seed=[0])
+    envs.step_async(np.zeros((1, 1), np.float32))
+    envs.close(terminate=True)
+    assert envs.processes[0].exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["WithoutTask", "EndlessWalk"])
+def test_an_environment_that_cannot_be_trained_is_refused_and_its_processes_end(name):
+    with pytest.raises(InputError) as raised:
+        vectorize(f"plain_environments:{name}ForTests-v0", 2, Processes(2))
+    assert ("task_space" if name == "WithoutTask" else "max_episode_steps") in str(raised.value)
+
+
+def test_a_batched_environment_keeps_its_batch():
+    envs = vectorize("envs:finn2017/Navigation2D-v0", 7, Processes(2))
+    assert envs.num_envs == 7
+    assert not isinstance(envs, ProcessVectorEnv)
+
+
+def test_settings_reach_the_environment_and_its_time_limit(processes):
+    envs = processes(WALK, 1, max_episode_steps=3)
+    assert sampled(envs).mask.shape[-1] == 3
+
+
+@pytest.mark.parametrize(("settings", "told"), [({"count": 0}, "at least 1, got 0"), ({"start_method": "no"}, "'no'")])
+def test_settings_out_of_range_are_refused(settings, told):
+    with pytest.raises(InputError, match=told):
+        Processes(**settings)
