@@ -1,14 +1,15 @@
 """Rate of sampling against the machine's limit, the raw rate of `mj_step`, in one process.
 
-The limit is what free-running threads reach that call `mj_step` on the same model, in episodes of the same length from
-the same kind of start, with random controls in long stretches of pure physics. Both sides alternate; the median of each
-is quoted, and of the ratio taken pair by pair.
+The limit is what free-running threads reach that call `mj_step` alone in the same episodes: from the same starts, with
+the sampled controls, to the same lengths. Both sides alternate; the median of each is quoted, and of the ratio
+taken pair by pair.
 """
 
 import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,27 +22,33 @@ from envs.mujoco_batch import available_cores
 from maml_rl.config import PolicyConfig
 from maml_rl.initial import build_policy, parameters
 from maml_rl.rollouts import collect
-from maml_rl.seeding import Draw, Phase
-from maml_rl.tasks import episode_limit, evaluation_tasks, task_space, vectorize
-from maml_rl.types import repeat
+from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.tasks import evaluation_tasks, task_space, vectorize
+from maml_rl.types import Trajectories, repeat
 
 TASKS, EPISODES = 40, 20
 
 
-def physics_rate(mdp: Any, steps: int, threads: int) -> float:
-    """Control steps per second of `mj_step` in all threads together, whole episodes under random controls."""
-    count = TASKS * EPISODES // threads
+def physics_rate(mdp: Any, sampled: Trajectories, draw: Draw, tasks: Sequence[Any], threads: int) -> float:
+    """Control steps per second of `mj_step` in all threads together, for the episodes that were sampled."""
     size = mujoco.mj_stateSize(mdp.model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-    states = mdp.initial([np.random.default_rng(i) for i in range(count)])[:, :size].copy()
-    controls = np.random.default_rng(0).uniform(-1, 1, (count, steps * mdp.frame_skip, mdp.model.nu))
+    seeds = [seed for m in range(TASKS) for seed in draw.integers(Purpose.RESETS, EPISODES, m)]
+    starts = mdp.initial([np.random.default_rng(seed) for seed in seeds])[:, :size].copy()
+    controls = np.repeat(mdp.controls(sampled.actions.numpy().astype(np.float64)), mdp.frame_skip, axis=2)
+    controls = controls.reshape(len(starts), -1, mdp.model.nu)
+    lengths = sampled.mask.sum(-1).reshape(-1).int().numpy() * mdp.frame_skip
+    models = mdp.models(np.repeat(np.stack(tasks), EPISODES, axis=0))
 
-    def work(_: int) -> None:
-        Rollout(nthread=0).rollout(mdp.model, mujoco.MjData(mdp.model), states, controls)
+    def work(thread: int) -> None:
+        rollout, data = Rollout(nthread=0), mujoco.MjData(mdp.model)
+        for i in range(thread, len(starts), threads):
+            model = models[i] if isinstance(models, list) else models
+            rollout.rollout(model, data, starts[i], controls[i, : lengths[i]])
 
     with ThreadPoolExecutor(threads) as pool:
         started = time.perf_counter()
         list(pool.map(work, range(threads)))
-        return threads * count * steps / (time.perf_counter() - started)
+        return float(sampled.mask.sum()) / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -59,15 +66,17 @@ def main() -> None:
     policy = build_policy(envs, PolicyConfig(), seed=0)
     params = repeat(parameters(policy), TASKS)
     tasks = evaluation_tasks(task_space(envs), TASKS)
-    mdp, horizon = envs.unwrapped.mdp, episode_limit(envs)  # type: ignore[attr-defined]
+    mdp = envs.unwrapped.mdp  # type: ignore[attr-defined]
 
-    def sampling_rate(repeat_index: int) -> float:
+    def rates(i: int) -> tuple[float, float]:
+        draw = Draw(0, Phase.TRAINING, i)
         started = time.perf_counter()
-        sampled = collect(envs, policy, params, tasks, EPISODES, Draw(0, Phase.TRAINING, repeat_index))
-        return float(sampled.mask.sum()) / (time.perf_counter() - started)
+        sampled = collect(envs, policy, params, tasks, EPISODES, draw)
+        rate = float(sampled.mask.sum()) / (time.perf_counter() - started)
+        return rate, physics_rate(mdp, sampled, draw, tasks, arguments.threads)
 
-    sampling_rate(0)  # warm up
-    pairs = [(sampling_rate(i), physics_rate(mdp, horizon, arguments.threads)) for i in range(arguments.repeats)]
+    rates(0)  # warm up
+    pairs = [rates(i) for i in range(1, arguments.repeats + 1)]
     result = {
         "env_steps_per_second": statistics.median(rate for rate, _ in pairs),
         "physics_limit": statistics.median(limit for _, limit in pairs),

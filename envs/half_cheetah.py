@@ -1,47 +1,75 @@
 """The half-cheetah with a goal velocity or a direction as its task (Finn, Abbeel, Levine 2017, section 5.3)."""
 
-from collections.abc import Mapping, Sequence
-from copy import copy
-from importlib.resources import files
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import mujoco
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from envs.batched import Array, TaskMDP
-from envs.mujoco_batch import BatchStepper
-from envs.mujoco_render import TrackingRenderer
+from envs.batched import Array
+from envs.mujoco_mdp import MujocoMDP, Noise, gymnasium_xml, normal_noise, uniform_and_normal_noise
 
 _MASS = 14.0  # kg
+_CONTROL_COST = 0.05
 
 
-class HalfCheetah(TaskMDP):
+class Definition(NamedTuple):
+    """What differs between papers."""
+
+    frame_skip: int
+    noise: Noise
+    action_scale: float
+    max_goal_velocity: float  # m/s
+    velocity: Literal["whole body", "torso"]  # of the centre of mass; or the torso's change in x over a control step
+    position: Literal["whole body", "torso", "none"]  # at the end of the observation
+
+
+DEFINITIONS = {
+    "finn2017": Definition(1, normal_noise, 1.0, 2.0, "whole body", "whole body"),
+    "rothfuss2019": Definition(5, uniform_and_normal_noise, 0.1, 3.0, "torso", "none"),
+    "zintgraf2019": Definition(5, uniform_and_normal_noise, 1.0, 2.0, "torso", "torso"),
+}
+
+
+class HalfCheetah(MujocoMDP):
     """A planar two-legged robot that runs at a goal velocity, or forward or backward, as the task says.
 
     ## Description
 
-    The robot is Gymnasium's `half_cheetah.xml` (9 degrees of freedom, 14 kg). Definition and constants are those of
-    the code behind the figures of Finn, Abbeel, Levine 2017: one control step is one physics step of 0.01 s, and
-    velocity is that of the centre of mass of the whole body, not of the torso.
+    The robot is Gymnasium's `half_cheetah.xml` (9 degrees of freedom, 14 kg). Three definitions differ:
+
+    |                                 | finn2017          | rothfuss2019 | zintgraf2019 |
+    |---------------------------------|-------------------|--------------|--------------|
+    | physics steps in a control step | 1 (0.01 s)        | 5 (0.05 s)   | 5 (0.05 s)   |
+    | factor on an action             | 1                 | 0.1          | 1            |
+    | velocity of                     | the whole body    | the torso    | the torso    |
+    | position observed               | of the whole body | none         | of the torso |
+    | goal velocities                 | 0 to 2 m/s        | 0 to 3 m/s   | 0 to 2 m/s   |
+    | noise on positions at the start | 0.01 N(0, 1)      | U(-0.1, 0.1) | U(-0.1, 0.1) |
+    | time limit                      | 200 steps         | 100 steps    | 200 steps    |
+
+    `finn2017` is that of the code behind the figures of Finn, Abbeel, Levine 2017, `rothfuss2019` that of Rothfuss et
+    al. 2019 (ProMP), `zintgraf2019` that of Zintgraf et al. 2019 (CAVIA).
 
     ## Action space
 
-    `Box(-1, 1, (6,), float32)`, clipped; multiplied by the gear it is the torque at a joint.
+    `Box(-1, 1, (6,), float32)`. Multiplied by the definition's factor and clipped it is the control; multiplied by the
+    gear that is the torque at a joint.
 
-    | index | joint  | torque at action 1 (N m) |
-    |-------|--------|--------------------------|
-    | 0     | bthigh | 120                      |
-    | 1     | bshin  | 90                       |
-    | 2     | bfoot  | 60                       |
-    | 3     | fthigh | 120                      |
-    | 4     | fshin  | 60                       |
-    | 5     | ffoot  | 30                       |
+    | index | joint  | torque at control 1 (N m) |
+    |-------|--------|---------------------------|
+    | 0     | bthigh | 120                       |
+    | 1     | bshin  | 90                        |
+    | 2     | bfoot  | 60                        |
+    | 3     | fthigh | 120                       |
+    | 4     | fshin  | 60                        |
+    | 5     | ffoot  | 30                        |
 
     ## Observation space
 
-    `Box(-inf, inf, (20,), float64)`.
+    `Box(-inf, inf, (20,), float64)`, for `rothfuss2019` `(17,)`.
 
     | index | quantity                                                    | unit      |
     |-------|-------------------------------------------------------------|-----------|
@@ -51,16 +79,17 @@ class HalfCheetah(TaskMDP):
     | 8-9   | velocity of the torso in x and z                            | m/s       |
     | 10    | angular velocity of the torso                               | rad/s     |
     | 11-16 | angular velocities of the six joints                        | rad/s     |
-    | 17-19 | centre of mass of the whole body in x, y, z                 | m         |
+    | 17-19 | position as the definition says, x, y, z                    | m         |
 
     ## Task
 
-    - goal `"velocity"`: `Box(0, 2, (1,), float32)`, the velocity g to reach, in m/s;
+    - goal `"velocity"`: `Box(0, 2, (1,), float32)` (`rothfuss2019`: up to 3), the velocity g to reach, in m/s;
     - goal `"direction"`: `Discrete(2)`, 0 to run backward (d = -1) and 1 to run forward (d = +1).
 
     ## Rewards
 
-    With v the velocity of the centre of mass in x after the step and a the clipped action:
+    With v the velocity in x, of the whole body's centre of mass after the step or the change of the torso's x over the
+    control step by its duration, and a the control:
 
     - `reward_velocity` = -|v - g|, or `reward_direction` = d v;
     - `reward_control` = -0.05 |a|^2.
@@ -69,107 +98,76 @@ class HalfCheetah(TaskMDP):
 
     ## Starting state
 
-    The rest pose with noise 0.01 N(0, 1) on each position and velocities 0.1 N(0, 1).
+    The rest pose with noise on each position, and velocities 0.1 N(0, 1).
 
     ## Episode end
 
-    Never terminates; truncated after 200 steps (2 s).
+    Never terminates; truncated at the time limit.
 
     ## Arguments
 
     - `goal`: `"velocity"` or `"direction"`.
+    - `definition`: `"finn2017"`, `"rothfuss2019"` or `"zintgraf2019"`.
     - `threads`: number of threads that step a batch; all cores if None. It does not change any result.
 
     ## Version history
 
-    - v0: as published in 2017.
+    - v0: as published.
     """
 
-    frame_skip = 1
-    control_cost_weight = 0.05
-    max_goal_velocity = 2.0  # m/s
-
-    def __init__(self, goal: Literal["velocity", "direction"], threads: int | None = None) -> None:
+    def __init__(
+        self, goal: Literal["velocity", "direction"], definition: str = "finn2017", threads: int | None = None
+    ) -> None:
         if goal not in ("velocity", "direction"):
             raise ValueError(f"goal must be 'velocity' or 'direction', got {goal!r}")
+        if definition not in DEFINITIONS:
+            raise ValueError(f"definition must be one of {', '.join(DEFINITIONS)}, got {definition!r}")
+        self.goal, self.definition = goal, DEFINITIONS[definition]
         model = _model()
-        self.goal = goal
-        self.model = model
-        self.render_fps = round(1 / (model.opt.timestep * self.frame_skip))
-        self.action_space = Box(-1.0, 1.0, (model.nu,), np.float32)
-        self.observation_space = Box(-np.inf, np.inf, (model.nq - 1 + model.nv + 3,), np.float64)
-        self.task_space = Discrete(2) if goal == "direction" else Box(0.0, self.max_goal_velocity, (1,), np.float32)
-        self._stepper = BatchStepper(model, self.frame_skip, threads)
+        super().__init__(
+            model,
+            model.qpos0,
+            self.definition.noise,
+            self.definition.frame_skip,
+            self.definition.action_scale,
+            threads,
+        )
+        size = model.nq - 1 + model.nv + (0 if self.definition.position == "none" else 3)
+        self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
+        velocities = Box(0.0, self.definition.max_goal_velocity, (1,), np.float32)
+        self.task_space = Discrete(2) if goal == "direction" else velocities
         self._centre_of_mass = PlanarCentreOfMass(model)
-        self._renderer: TrackingRenderer | None = None
 
-    # A state is MuJoCo's (time, qpos, qvel) with what observation and reward both need of it: the position of the
-    # centre of mass (3) and its velocity in x (1).
-
-    def _split(self, states: Array) -> tuple[Array, Array, Array, Array]:
-        nq, nv, size = self.model.nq, self.model.nv, self._stepper.state_size
-        return states[:, 1 : 1 + nq], states[:, 1 + nq : 1 + nq + nv], states[:, size : size + 3], states[:, size + 3]
-
-    def _completed(self, physics: Array) -> Array:
-        nq, nv = self.model.nq, self.model.nv
-        position, velocity = self._centre_of_mass.motion(physics[:, 1 : 1 + nq], physics[:, 1 + nq : 1 + nq + nv])
-        return np.concatenate([physics, position, velocity[:, :1]], axis=1)
-
-    def states(self, qpos: Array, qvel: Array) -> Array:
-        """States at time 0 with positions `[n, 9]` and velocities `[n, 9]`."""
-        return self._completed(self._stepper.states(qpos, qvel))
-
-    def initial(self, generators: Sequence[np.random.Generator]) -> Array:
-        """The rest pose with noise."""
-        nq, nv = self.model.nq, self.model.nv
-        noise = np.stack([generator.standard_normal(nq + nv) for generator in generators])
-        return self.states(self.model.qpos0 + 0.01 * noise[:, :nq], 0.1 * noise[:, nq:])
-
-    def transition(self, states: Array, actions: Array, tasks: Array) -> Array:
-        """One control step of physics under the clipped action."""
-        physics = states[:, : self._stepper.state_size]
-        return self._completed(self._stepper.step(physics, np.clip(actions, -1.0, 1.0)))
+    def derived(self, physics: Array, controls: Array) -> Array:
+        """The centre of mass (3) in m and its velocity in x (1) in m/s."""
+        position, velocity = self._centre_of_mass.motion(self.qpos(physics), self.qvel(physics))
+        return np.concatenate([position, velocity[:, :1]], axis=1)
 
     def observation(self, states: Array) -> Array:
-        """Positions without the torso's x, velocities, and the centre of mass of the whole body."""
-        qpos, qvel, position, _ = self._split(states)
-        return np.concatenate([qpos[:, 1:], qvel, position], axis=1)
+        """Positions without the torso's x, velocities, and a position, as the definition says."""
+        qpos = self.qpos(states)
+        parts = [qpos[:, 1:], self.qvel(states)]
+        if self.definition.position == "whole body":
+            parts.append(self.extra(states)[:, :3])
+        elif self.definition.position == "torso":
+            parts.append(self.model.body_pos[1] + np.stack([qpos[:, 0], np.zeros(len(qpos)), qpos[:, 1]], axis=1))
+        return np.concatenate(parts, axis=1)
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
         """The task's term and the cost of control."""
-        *_, velocity = self._split(next_states)
-        cost = self.control_cost_weight * np.square(np.clip(actions, -1.0, 1.0)).sum(axis=1)
+        if self.definition.velocity == "whole body":
+            velocity = self.extra(next_states)[:, 3]
+        else:
+            velocity = (self.qpos(next_states)[:, 0] - self.qpos(states)[:, 0]) / self.dt
+        cost = _CONTROL_COST * np.square(self.controls(actions)).sum(axis=1)
         if self.goal == "direction":
             return {"reward_direction": (2 * tasks - 1) * velocity, "reward_control": -cost}
         return {"reward_velocity": -np.abs(velocity - tasks[:, 0]), "reward_control": -cost}
 
-    def groups(self) -> Sequence["HalfCheetah"]:
-        """Two with half of the threads each, if it has more than one."""
-        mdps = []
-        for stepper in self._stepper.halves():
-            mdps.append(copy(self))
-            mdps[-1]._stepper, mdps[-1]._renderer = stepper, None
-        return mdps
-
-    def close(self) -> None:
-        """Frees the picture's OpenGL context."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-    def render(self, state: Array, task: Any) -> Array:
-        """The robot, seen by a camera that follows it."""
-        if self._renderer is None:
-            self._renderer = TrackingRenderer(self.model, body="torso")
-        picture: Array = self._renderer.render(state[1 : 1 + self.model.nq])
-        return picture
-
 
 def _model() -> mujoco.MjModel:
     """Gymnasium's model, with its whole mass set after compilation: MuJoCo 4 warns of the attribute that sets it."""
-    xml = (files("gymnasium") / "envs/mujoco/assets/half_cheetah.xml").read_text()
-    model = mujoco.MjModel.from_xml_string(xml.replace(f'settotalmass="{_MASS:g}"', ""))
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET.value  # a diverged state shows, and is not replaced
+    model = mujoco.MjModel.from_xml_string(gymnasium_xml("half_cheetah.xml").replace(f'settotalmass="{_MASS:g}"', ""))
     mujoco.mj_setTotalmass(model, _MASS)
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model

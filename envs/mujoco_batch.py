@@ -5,6 +5,7 @@ all cores. The thread pool that `mujoco.rollout` offers was measured not to scal
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import mujoco
@@ -55,24 +56,52 @@ class BatchStepper:
         states[:, 1 + self.model.nq : 1 + self.model.nq + self.model.nv] = qvel
         return states
 
-    def step(self, states: NDArray[np.float64], controls: NDArray[np.float64]) -> NDArray[np.float64]:
-        """States `[n, state_size]` one control step later, under constant controls `[n, nu]`."""
+    def step(
+        self,
+        states: NDArray[np.float64],
+        controls: NDArray[np.float64],
+        models: mujoco.MjModel | Sequence[mujoco.MjModel] | None = None,
+    ) -> NDArray[np.float64]:
+        """States `[n, state_size]` one control step later, under constant controls `[n, nu]`.
+
+        Args:
+            states: States `[n, state_size]`.
+            controls: Controls `[n, nu]`.
+            models: A model for each state, alike but for their parameters; the stepper's own if None.
+        """
+        trajectory = np.empty((len(states), self.frame_skip, self.state_size))
+        self._roll_out(states, controls, models, state=trajectory)
+        return trajectory[:, -1]
+
+    def sensors(self, states: NDArray[np.float64], controls: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the model's sensors read in states `[n, state_size]` under controls `[n, nu]`."""
+        readings = np.empty((len(states), self.frame_skip, self.model.nsensordata))
+        self._roll_out(states, controls, None, sensordata=readings)  # MuJoCo reads sensors before it moves on
+        return readings[:, 0]
+
+    def _roll_out(
+        self,
+        states: NDArray[np.float64],
+        controls: NDArray[np.float64],
+        models: mujoco.MjModel | Sequence[mujoco.MjModel] | None,
+        **outputs: NDArray[np.float64],
+    ) -> None:
         n = len(states)
         if n == 0:
-            return states.copy()  # MuJoCo's rollout crashes on an empty batch
+            return  # MuJoCo's rollout crashes on an empty batch
         states = np.ascontiguousarray(states)
         controls = np.repeat(controls[:, None, :].astype(np.float64, copy=False), self.frame_skip, axis=1)
-        trajectory = np.empty((n, self.frame_skip, self.state_size))
         slices = max(1, min(len(self._workers), n // _SMALLEST_SLICE))
         bounds = [n * i // slices for i in range(slices + 1)]
 
         def work(i: int) -> None:
             rollout, data = self._workers[i]
             part = slice(bounds[i], bounds[i + 1])
-            rollout.rollout(self.model, data, states[part], controls[part], state=trajectory[part])
+            model = models[part] if isinstance(models, Sequence) else models or self.model
+            views = {name: array[part] for name, array in outputs.items()}
+            rollout.rollout(model, data, states[part], controls[part], **views)
 
         others = [self._pool.submit(work, i) for i in range(1, slices)] if self._pool else []
         work(0)
         for other in others:
             other.result()
-        return trajectory[:, -1]
