@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Any
 
 import mujoco
@@ -38,12 +39,14 @@ def physics_rate(mdp: Any, sampled: Trajectories, draw: Draw, tasks: Sequence[An
     controls = controls.reshape(len(starts), -1, mdp.model.nu)
     lengths = sampled.mask.sum(-1).reshape(-1).int().numpy() * mdp.frame_skip
     models = mdp.models(np.repeat(np.stack(tasks), EPISODES, axis=0))
+    models = [copy(model) for model in models] if isinstance(models, list) else [copy(models)] * len(starts)
+    for model in models:
+        model.opt.disableflags = 0  # MuJoCo's own defaults
 
     def work(thread: int) -> None:
         rollout, data = Rollout(nthread=0), mujoco.MjData(mdp.model)
         for i in range(thread, len(starts), threads):
-            model = models[i] if isinstance(models, list) else models
-            rollout.rollout(model, data, starts[i], controls[i, : lengths[i]])
+            rollout.rollout(models[i], data, starts[i], controls[i, : lengths[i]])
 
     with ThreadPoolExecutor(threads) as pool:
         started = time.perf_counter()

@@ -13,6 +13,13 @@ import numpy as np
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
+_DISABLE = mujoco.mjtDisableBit
+# What a batch of states of one robot has no use for: a diverged state must show and not be replaced by the rest pose,
+# every control step begins without a warm start, and to look for independent groups of constraints in a single robot
+# costs a twentieth of a step (MuJoCo does so by default since 3.4).
+NOT_NEEDED: int = _DISABLE.mjDSBL_AUTORESET.value | _DISABLE.mjDSBL_WARMSTART.value
+if hasattr(_DISABLE, "mjDSBL_ISLAND"):
+    NOT_NEEDED |= _DISABLE.mjDSBL_ISLAND.value
 _SMALLEST_SLICE = 8  # states; below this, waking a thread costs more than it saves
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.batched import Array, TaskMDP
-from envs.mujoco_batch import BatchStepper
+from envs.mujoco_batch import NOT_NEEDED, BatchStepper
 from envs.mujoco_render import TrackingRenderer
 
 Noise = Callable[[np.random.Generator, int, int], Array]
@@ -59,7 +59,7 @@ class MujocoMDP(TaskMDP):
         action_scale: float = 1.0,
         threads: int | None = None,
     ) -> None:
-        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET.value  # a diverged state shows
+        model.opt.disableflags |= NOT_NEEDED
         self.model = model
         self.frame_skip = frame_skip
         self.dt = model.opt.timestep * frame_skip  # s

@@ -216,6 +216,59 @@ def test_reset_noise_has_the_published_scales(velocity_mdp):
     assert abs(np.corrcoef(qpos[:, 0], qvel[:, 0])[0, 1]) < 3 / 500**0.5
 
 
+@pytest.mark.parametrize(("definition", "position"), [("zintgraf2019", [0.3, 0.0, 0.7 + 0.1]), ("rothfuss2019", [])])
+def test_the_observation_ends_as_the_definition_says(definition, position):
+    mdp = HalfCheetah("velocity", definition, threads=1)
+    qpos, qvel = np.zeros((1, NQ)), np.zeros((1, NV))
+    qpos[0, :2] = 0.3, 0.1  # the torso's rest height is 0.7 m
+    (observation,) = mdp.observation(mdp.states(qpos, qvel))
+    assert mdp.observation_space.shape == observation.shape == (17 + len(position),)
+    np.testing.assert_allclose(observation[17:], position, atol=1e-12)
+
+
+def test_the_velocity_of_the_other_definitions_is_the_torsos_progress():
+    before, after, qvel = np.zeros((1, NQ)), np.zeros((1, NQ)), np.full((1, NV), 5.0)
+    before[0, 0], after[0, 0] = 1.0, 1.1  # in 0.05 s: 2 m/s, whatever the velocities at the end
+    for definition, cost in (("zintgraf2019", 0.05 * 2), ("rothfuss2019", 0.05 * 0.02)):
+        mdp = HalfCheetah("direction", definition, threads=1)
+        actions = np.array([[1.0, -1.0, 0, 0, 0, 0]])  # controls of rothfuss2019: 0.1 and -0.1
+        terms = mdp.reward_terms(mdp.states(before, qvel), actions, mdp.states(after, qvel), np.array([0]))
+        assert terms["reward_direction"] == pytest.approx([-2.0])
+        assert terms["reward_control"] == pytest.approx([-cost])
+
+
+def test_goal_velocities_and_starts_of_the_other_definitions():
+    assert HalfCheetah("velocity", "rothfuss2019", threads=1).task_space.high == [3.0]
+    mdp = HalfCheetah("velocity", "zintgraf2019", threads=1)
+    assert mdp.task_space.high == [2.0]
+    states = mdp.initial([np.random.default_rng(seed) for seed in range(500)])
+    noise, qvel = states[:, QPOS] - mdp.model.qpos0, states[:, QVEL]
+    assert 0.0995 < np.abs(noise).max() <= 0.1
+    assert noise.std() == pytest.approx(0.1 / 3**0.5, rel=0.03)
+    assert qvel.std() == pytest.approx(0.1, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "known"),
+    [
+        ("rothfuss2019/HalfCheetahDir", -0.3),
+        ("rothfuss2019/HalfCheetahVel", -151),
+        ("zintgraf2019/HalfCheetahDir", -31),
+        ("zintgraf2019/HalfCheetahVel", -269),
+    ],
+)
+def test_a_random_policy_has_the_known_return_in_the_other_definitions(env_id, known):
+    count = 60
+    batch = gymnasium.make_vec(f"envs:{env_id}-v0", count)
+    batch.task_space.seed(0)
+    batch.set_attr("task", [batch.task_space.sample() for _ in range(count)])
+    batch.reset(seed=0)
+    rng, returns = np.random.default_rng(0), np.zeros(count)
+    for _ in range(batch.max_episode_steps):
+        returns += batch.step(rng.normal(size=(count, 6)))[1]
+    assert abs(returns.mean() - known) < 3 * returns.std() / count**0.5
+
+
 def random_returns(env_id: str, tasks: list, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns of a N(0, 1) policy, and the part of them that is the cost of control."""
     batch = gymnasium.make_vec(env_id, len(tasks))
@@ -314,7 +367,9 @@ def test_no_states_have_no_next_states():
         import numpy as np
         from envs.half_cheetah import HalfCheetah
         mdp = HalfCheetah("velocity", threads=1)
-        assert mdp.transition(np.zeros((0, 23)), np.zeros((0, 6)), np.zeros((0, 1))).shape == (0, 23)
+        states = mdp.states(np.zeros((0, 9)), np.zeros((0, 9)))
+        assert mdp.transition(states, np.zeros((0, 6)), np.zeros((0, 1))).shape == states.shape
+        assert len(states) == 0
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"

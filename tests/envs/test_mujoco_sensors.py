@@ -8,6 +8,7 @@ from envs.mujoco_mdp import gymnasium_xml
 from envs.mujoco_sensors import BodySensors
 
 NQ, NV, NU, BODIES = 15, 14, 8, 13
+QPOS, QVEL = slice(1, 1 + NQ), slice(1 + NQ, 1 + NQ + NV)  # places in a state
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_readings_are_mujocos_quantities(spec):
     readings = BodySensors(spec, "torso", threads=1).read(batch, controls)
     data, largest, loaded = mujoco.MjData(model), 0.0, 0
     for i in range(60):
-        data.qpos[:], data.qvel[:], data.ctrl[:] = batch[i, 1 : 1 + NQ], batch[i, 1 + NQ :], controls[i]
+        data.qpos[:], data.qvel[:], data.ctrl[:] = batch[i, QPOS], batch[i, QVEL], controls[i]
         data.qacc_warmstart[:] = 0
         mujoco.mj_forward(model, data)
         mujoco.mj_subtreeVel(model, data)
