@@ -41,3 +41,22 @@ for _id, (_mdp, _settings, _max_episode_steps) in DEFINITIONS.items():
         max_episode_steps=_max_episode_steps,
         kwargs={"mdp": _mdp, **_settings},
     )
+
+# Meta-World as McLean et al. 2025 released it: each manipulation alone (ML1), and the benchmarks of several.
+MANIPULATIONS = """
+    assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall button-press
+    button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-lock door-open
+    door-unlock hand-insert drawer-close drawer-open faucet-open faucet-close hammer handle-press-side handle-press
+    handle-pull-side handle-pull lever-pull pick-place-wall pick-out-of-hole pick-place plate-slide plate-slide-side
+    plate-slide-back plate-slide-back-side peg-insert-side peg-unplug-side soccer stick-push stick-pull push push-wall
+    push-back reach reach-wall shelf-place sweep-into sweep window-open window-close
+""".split()  # noqa: SIM905 (a list would take a line for each)
+
+for _name, _benchmark in [(f"ML1-{m}", f"{m}-v3") for m in MANIPULATIONS] + [(b, b) for b in ("ML10", "ML25", "ML45")]:
+    gymnasium.register(
+        id=f"mclean2025/{_name}-v3",
+        entry_point="envs.metaworld:MetaWorld",
+        max_episode_steps=500,
+        disable_env_checker=True,  # it warns of the zeros that stand for the hidden goal
+        kwargs={"benchmark": _benchmark},
+    )

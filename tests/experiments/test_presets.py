@@ -1,5 +1,6 @@
 """Presets against the published settings."""
 
+import re
 from contextlib import closing
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from experiments.presets import PRESETS, find_preset
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
-from maml_rl.tasks import episode_limit, vectorize
+from maml_rl.tasks import episode_limit, registration, vectorize
 
 # Settings behind the figures of Finn, Abbeel, Levine 2017, from the code that made them; environment steps in millions.
 # preset: tasks, episodes, inner lr, max KL, iterations, environment steps
@@ -21,7 +22,9 @@ HORIZONS = {
     "envs:finn2017/HalfCheetahDir-v0": 200,
     "envs:finn2017/HalfCheetahVel-v0": 200,
 }
+META_WORLD = [name for name in PRESETS if name.startswith("metaworld-")]
 every_preset = pytest.mark.parametrize("name", PRESETS)
+every_preset_of_the_paper = pytest.mark.parametrize("name", [name for name in PRESETS if name not in META_WORLD])
 
 
 def million_env_steps(name: str) -> float:
@@ -36,7 +39,7 @@ def test_there_is_a_preset_for_each_published_row():
     assert {PRESETS[name].config.env_id for name in PUBLISHED} == HORIZONS.keys()
 
 
-@every_preset
+@every_preset_of_the_paper
 def test_the_environment_exists_and_has_the_published_time_limit(name):
     env_id = PRESETS[name].config.env_id
     with closing(vectorize(env_id, 2)) as envs:
@@ -67,13 +70,13 @@ def test_raw_presets_are_the_published_ones_also_where_ours_differ(name):
     assert config.policy == PolicyConfig(standardise=False)
 
 
-@every_preset
+@every_preset_of_the_paper
 def test_no_preset_samples_more_than_the_paper(name):
     paper = {PRESETS[row].config.env_id: values[-1] for row, values in PUBLISHED.items()}
     assert million_env_steps(name) <= paper[PRESETS[name].config.env_id]
 
 
-@every_preset
+@every_preset_of_the_paper
 def test_evaluation_is_the_papers(name):
     evaluation = PRESETS[name].config.evaluation
     assert evaluation.tasks == 40
@@ -83,11 +86,27 @@ def test_evaluation_is_the_papers(name):
     assert evaluation.later_lr_factor == (0.3 if name == "navigation" else 0.5)
 
 
+@pytest.mark.parametrize("name", META_WORLD)
+def test_metaworlds_settings_are_the_published_ones(name):
+    # Yu et al. 2019: tasks, episodes, network, discount; McLean et al. 2025: inner step size, maximum KL.
+    config = PRESETS[name].config
+    meta = config.meta
+    assert registration(config.env_id).max_episode_steps == 500
+    assert (meta.meta_batch_size, meta.episodes, meta.inner_steps, meta.discount) == (20, 10, 1, 0.99)
+    assert (config.policy.hidden_sizes, config.policy.activation) == ((128, 128), "tanh")
+    assert (meta.inner_lr, meta.trust_region.max_kl) == (0.1, 0.01)
+
+
+def test_ml10_takes_15_million_steps():
+    config = PRESETS["metaworld-ml10"].config
+    assert config.iterations * config.meta.meta_batch_size * config.meta.episodes * 2 * 500 == 15_000_000
+
+
 @every_preset
 def test_a_preset_names_its_task_its_source_and_what_to_expect(name):
     preset = PRESETS[name]
     assert preset.task
-    assert "2017" in preset.source
+    assert re.search("20[0-9]{2}", preset.source)
     assert preset.expected
     assert find_preset(name) is preset
 
