@@ -1,0 +1,337 @@
+"""What is missing or wrong in an environment that is to be a task distribution, in sentences for its author."""
+
+import json
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from maml_rl.errors import one_line
+from maml_rl.tasks import Task
+
+AnyEnv = gymnasium.Env[Any, Any]
+_TASKS = 10  # tasks whose episodes are compared
+_STEPS = 50  # of the episodes that are compared
+_WHOLE_STEPS = 4000  # of the whole episodes together
+_LEAK = 0.99  # share of the variance of a task over held-out tasks, from which on it counts as told
+
+
+class Finding(NamedTuple):
+    """Something that an environment's author has to know."""
+
+    level: Literal["error", "warning"]  # an error makes training fail or mean nothing
+    text: str  # what was found, and what to do
+
+
+class Episode(NamedTuple):
+    """What an environment returned, as it returned it."""
+
+    observations: list[Any]  # one more than rewards
+    rewards: list[Any]
+    flags: list[tuple[Any, Any]]  # terminated, truncated
+    infos: list[Any]  # one more than rewards
+
+
+class _FatalError(Exception):
+    """Nothing further can be checked, because of this finding."""
+
+    def __init__(self, finding: Finding) -> None:
+        self.finding = finding
+
+
+def check_task_env(env: AnyEnv, seed: int = 0) -> list[Finding]:
+    """What keeps an environment from being meta-trained, as errors, and what is probably not meant, as warnings.
+
+    The environment is run with random actions: a few thousand steps, and some hundred resets.
+
+    Args:
+        env: The environment as `gymnasium.make` gives it. Its checker is better left out, with
+            `disable_env_checker=True`, as it would say some of the same in other words.
+        seed: Seed of everything random in the check.
+
+    Returns:
+        Findings, none twice; an empty list if there is nothing to say.
+    """
+    findings: list[Finding] = []
+    try:
+        for check in (_convention, _spaces, _interface, _values, _task_effect, _time_limit, _leak):
+            findings += check(env, seed)
+            if check is _values and any(finding.level == "error" for finding in findings):
+                break  # the others compute with these values
+    except _FatalError as stop:
+        findings.append(stop.finding)
+    return list(dict.fromkeys(findings))
+
+
+def _error(text: str) -> Finding:
+    return Finding("error", text)
+
+
+def _warning(text: str) -> Finding:
+    return Finding("warning", text)
+
+
+def _called(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Result of the environment's own code; what it raises ends the check."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join("".join(traceback.format_exception_only(error)).split())
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        raise _FatalError(_error(f"{name} raised {reason} ({where}): mend that first")) from error
+
+
+def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
+    """`task_space` and `task` are there, and a task may be assigned."""
+    base: Any = env.unwrapped
+    space = getattr(base, "task_space", None)
+    if not isinstance(space, spaces.Space):
+        raise _FatalError(
+            _error(
+                "there is no task_space: give the environment an attribute task_space, a gymnasium.Space of its tasks, "
+                f"such as Box(0, 2, (1,)) (got {one_line(space)})"
+            )
+        )
+    if not hasattr(base, "task"):
+        raise _FatalError(_error("there is no attribute task: begin with one, and let reset take it up"))
+    if not space.contains(base.task):
+        yield _error(f"task is {one_line(base.task)}, which task_space does not contain: begin with an element of it")
+    tasks, again = _tasks(env, _TASKS, seed), _tasks(env, _TASKS, seed)
+    for task in tasks:
+        if not space.contains(task):
+            raise _FatalError(
+                _error(
+                    f"task_space drew {one_line(task)}, which it does not contain: its sample and its contains have "
+                    "to agree"
+                )
+            )
+    try:
+        written = json.dumps(space.to_jsonable(tasks)), json.dumps(space.to_jsonable(again))
+    except TypeError as error:
+        raise _FatalError(
+            _error(f"tasks cannot be written as JSON ({error}): give task_space a to_jsonable")
+        ) from error
+    if written[0] != written[1]:
+        yield _error("task_space draws other tasks from the same seed: its sample has to use self.np_random only")
+    if len({json.dumps(space.to_jsonable([task])) for task in tasks}) == 1:
+        yield _warning(f"task_space drew the same task {len(tasks)} times: there is nothing to adapt to")
+    for task in tasks[:2]:
+        _called("assigning a task", setattr, base, "task", task)
+        if not _same(base.task, task):
+            yield _error(
+                f"after task = {one_line(task)}, task is {one_line(base.task)}: it has to keep what it is given"
+            )
+
+
+def _spaces(env: AnyEnv, _: int) -> Iterator[Finding]:
+    """Observations and actions are of a kind that policies know."""
+    if not isinstance(env.observation_space, spaces.Box):
+        raise _FatalError(
+            _error(f"observations have to be in a Box, observation_space is {one_line(env.observation_space)}")
+        )
+    actions = env.action_space
+    if not isinstance(actions, (spaces.Box, spaces.Discrete)):
+        raise _FatalError(_error(f"actions have to be in a Box or Discrete, action_space is {one_line(actions)}"))
+    if isinstance(actions, spaces.Box) and actions.is_bounded():
+        half = (actions.high - actions.low) / 2
+        if half.min() < 0.5 or half.max() > 5:
+            yield _warning(
+                f"actions range over {one_line(actions)}, while a policy begins with a standard deviation of 1: let "
+                "them range over [-1, 1] and scale them inside, or set --policy.initial-std"
+            )
+
+
+def _interface(env: AnyEnv, seed: int) -> Iterator[Finding]:
+    """`reset` and `step` are Gymnasium's, and there is a time limit."""
+    old = "; an environment with Gym's old interface can be wrapped in envs.adapters.SampledTaskEnv"
+    result = _called("reset(seed=..., options=...)", env.unwrapped.reset, seed=seed, options=None)
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        raise _FatalError(_error(f"reset has to return (observation, info), got {type(result).__name__}{old}"))
+    result = _called("step", env.unwrapped.step, _actions(env, 1, seed)[0])
+    if not (isinstance(result, tuple) and len(result) == 5):
+        got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        raise _FatalError(
+            _error(f"step has to return (observation, reward, terminated, truncated, info), got {got}{old}")
+        )
+    if _limit(env) is None:
+        yield _error("there is no time limit: register the environment with max_episode_steps")
+
+
+def _values(env: AnyEnv, seed: int) -> Iterator[Finding]:
+    """Observations, rewards and flags are what the spaces and Gymnasium's interface promise."""
+    tasks = _tasks(env, 3, seed)
+    episodes = [_run(env, task, seed + i, _actions(env, _STEPS, seed + i)) for i, task in enumerate(tasks)]
+    if isinstance(env.action_space, spaces.Box) and env.action_space.is_bounded():
+        extremes = [(env.action_space.low, env.action_space.high)[i % 2].copy() for i in range(_STEPS)]
+        episodes.append(_run(env, tasks[0], seed, extremes))
+    for episode in episodes:
+        for observation in episode.observations:
+            yield from _observation_faults(env.observation_space, observation)
+        for reward in episode.rewards:
+            if not isinstance(reward, Real):
+                yield _error(f"rewards have to be numbers, got {type(reward).__name__}: return float(reward)")
+            elif not np.isfinite(float(reward)):
+                yield _error(f"a reward is {float(reward)}: rewards have to be finite")
+        if any(not isinstance(flag, (bool, np.bool_)) for flags in episode.flags for flag in flags):
+            yield _error("terminated and truncated have to be True or False: return bool(...)")
+        if any(not isinstance(info, dict) for info in episode.infos):
+            yield _error("info has to be a dict")
+
+
+def _observation_faults(space: spaces.Space[Any], observation: Any) -> Iterator[Finding]:
+    if not isinstance(observation, np.ndarray):
+        yield _error(f"observations have to be arrays, got {type(observation).__name__}")
+    elif observation.shape != space.shape:
+        yield _error(f"an observation has shape {observation.shape}, observation_space has {space.shape}")
+    elif not np.isfinite(observation).all():
+        yield _error("an observation is not finite: look for a division by zero or a simulation that blew up")
+    elif observation.dtype != space.dtype:
+        yield _warning(f"observations are {observation.dtype}, observation_space says {space.dtype}: let them agree")
+    elif not space.contains(observation):
+        yield _warning("an observation is outside the bounds of observation_space: widen them")
+
+
+def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
+    """The task takes effect at the next reset, then and only then, and an episode depends on it and the seed alone."""
+    space, base = env.unwrapped.task_space, env.unwrapped  # type: ignore[attr-defined]
+    unique = {json.dumps(space.to_jsonable([task])): task for task in _tasks(env, _TASKS, seed)}
+    task, *others = unique.values()
+    actions = _actions(env, _STEPS, seed)
+    _run(env, task, seed, actions)
+    episode = _run(env, task, seed, actions)
+    if not _same(base.task, task):  # type: ignore[attr-defined]
+        yield _error("reset changes task: it has to begin the task that was assigned, and draw none")
+    if not _same(episode, _run(env, task, seed, actions)):
+        yield _error(
+            "the same seed and task and the same actions gave two different episodes: draw random numbers from "
+            "self.np_random only, and let reset(seed=...) call super().reset(seed=seed) and put everything back"
+        )
+        return
+    differs = False
+    for other in others:
+        first = _run(env, other, seed, actions)
+        if not _same(first, _run(env, other, seed, actions)):
+            yield _error(
+                "the first episode after a change of task differs from the second: the task has to take effect at the "
+                "next reset, and reset has to put back whatever the last task changed"
+            )
+            return
+        differs |= not _same(first, episode)
+    if others and not differs:
+        yield _error(
+            f"{len(unique)} tasks gave the same observations, rewards and ends: let the task change the reward or the "
+            "dynamics (is it read at reset?)"
+        )
+    if others and not _same(episode, _run(env, task, seed, actions, later=others[0])):
+        yield _warning(
+            "a task assigned in the middle of an episode changes that episode: copy task at reset, and use the copy"
+        )
+
+
+def _time_limit(env: AnyEnv, seed: int) -> Iterator[Finding]:
+    """A time limit truncates."""
+    limit = _limit(env) or _WHOLE_STEPS // 4
+    count = min(6, _WHOLE_STEPS // limit)
+    tasks = _tasks(env, count, seed)
+    episodes = [_run(env, task, seed + i, _actions(env, limit, seed + i)) for i, task in enumerate(tasks)]
+    lengths = {len(episode.rewards) for episode in episodes}
+    if count >= 3 and len(lengths) == 1 and lengths != {1} and all(episode.flags[-1][0] for episode in episodes):
+        yield _warning(
+            f"every episode terminated after exactly {lengths.pop()} steps: if that is a time limit, return it as "
+            "truncated, or leave it to max_episode_steps"
+        )
+
+
+def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
+    """The observation does not tell the task: a linear map, fitted on half of the tasks, fails on the others."""
+    space = env.unwrapped.task_space  # type: ignore[attr-defined]
+    size = int(np.prod(env.observation_space.shape or ()))
+    tasks = _tasks(env, int(np.clip(4 * (size + 1), 60, 600)), seed)
+    try:
+        targets = np.stack([np.asarray(_vector(space, task), np.float64).reshape(-1) for task in tasks])
+    except (TypeError, ValueError):  # tasks that are no numbers
+        return
+    episodes = [_run(env, task, seed + i, _actions(env, 2, seed + i)) for i, task in enumerate(tasks)]
+    for place, when in ((0, "the first observation"), (-1, "an observation after a few random steps")):
+        inputs = np.stack([np.asarray(e.observations[place], np.float64).reshape(-1) for e in episodes])
+        single = [j for j in range(size) if _told(inputs[:, [j]], targets)]
+        if single:
+            yield _warning(f"{when} contains the task, in component {single[0]}: then there is nothing to adapt to")
+        elif _told(inputs, targets):
+            yield _warning(f"{when} tells the task, as a linear function: then there is nothing to adapt to")
+        else:
+            continue
+        return
+
+
+def _vector(space: spaces.Space[Any], task: Task) -> Any:
+    try:
+        return spaces.flatten(space, task)
+    except NotImplementedError:  # a Space of the author's own, whose elements may be arrays
+        return task
+
+
+def _told(inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> bool:
+    """Whether a linear map from inputs `[n, obs]`, fitted on half the rows, gives a component of the rest `[n, D]`."""
+    scale = np.maximum(inputs.std(0), 1e-12)
+    columns = np.column_stack([(inputs - inputs.mean(0)) / scale, np.ones(len(inputs))])
+    half = len(inputs) // 2
+    if columns.shape[1] >= half:
+        return False  # any target can be fitted
+    weights = np.linalg.lstsq(columns[:half], targets[:half], rcond=None)[0]
+    rest = targets[half:]
+    missed = ((rest - columns[half:] @ weights) ** 2).mean(0)
+    return bool((missed < (1 - _LEAK) * rest.var(0)).any())
+
+
+def _limit(env: AnyEnv) -> int | None:
+    return env.spec.max_episode_steps if env.spec else None
+
+
+def _tasks(env: AnyEnv, count: int, seed: int) -> list[Task]:
+    space = deepcopy(env.unwrapped.task_space)  # type: ignore[attr-defined]
+    space.seed(seed)
+    return [_called("task_space.sample", space.sample) for _ in range(count)]
+
+
+def _actions(env: AnyEnv, count: int, seed: int) -> list[Any]:
+    space = deepcopy(env.action_space)
+    space.seed(seed)
+    return [space.sample() for _ in range(count)]
+
+
+def _run(env: AnyEnv, task: Task, seed: int, actions: Sequence[Any], later: Task | None = None) -> Episode:
+    """An episode until its end or the last action; `later` is assigned before the first of them."""
+    _called("assigning a task", setattr, env.unwrapped, "task", task)
+    observation, info = _called("reset", env.reset, seed=seed)
+    episode = Episode([deepcopy(observation)], [], [], [info])
+    if later is not None:
+        _called("assigning a task", setattr, env.unwrapped, "task", later)
+    for action in actions:
+        observation, reward, terminated, truncated, info = _called("step", env.step, action)
+        episode.observations.append(deepcopy(observation))
+        episode.rewards.append(deepcopy(reward))
+        episode.flags.append((terminated, truncated))
+        episode.infos.append(info)
+        if terminated or truncated:
+            break
+    return episode
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two tasks, or what two episodes returned, are equal."""
+    if isinstance(a, Episode) and isinstance(b, Episode):
+        return all(_same(x, y) for x, y in zip(a[:3], b[:3], strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(np.array_equal(a, b))

@@ -1,0 +1,295 @@
+"""What an author is told about an environment: each fault alone, in an environment that is right otherwise."""
+
+from collections.abc import Callable
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
+
+import envs
+from maml_rl.checks import Finding, check_task_env
+from maml_rl.tasks import make
+
+
+class Right(gymnasium.Env):
+    """A point on a line that should move with the velocity that its task says; nothing is wrong with it."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.task_space = spaces.Box(0.0, 2.0, (1,), np.float32)
+        self.task = np.ones(1, np.float32)
+
+    def begin(self) -> np.ndarray:
+        return self.np_random.normal(size=2)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        super().reset(seed=seed)
+        self.goal = self.task
+        self.state = self.begin()
+        return self.state.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple:
+        velocity = action[0]
+        self.state += [0.1 * velocity, 0.01]
+        return self.state.copy(), float(-abs(velocity - self.goal[0])), False, False, {}
+
+
+def without_task_space(env: Right) -> None:
+    del env.task_space
+
+
+def without_task(env: Right) -> None:
+    del env.task
+
+
+def task_space_that_is_a_list(env: Right) -> None:
+    env.task_space = [0.0, 1.0]
+
+
+def task_outside(env: Right) -> None:
+    env.task = np.array([5.0], np.float32)
+
+
+def draws_outside(env: Right) -> None:
+    env.task_space.sample = lambda: np.array([5.0], np.float32)
+
+
+def draws_unseeded(env: Right) -> None:
+    generator = np.random.default_rng(0)
+    env.task_space = Drawing(lambda: generator.uniform(0, 2, 1).astype(np.float32))
+
+
+class Drawing(spaces.Box):
+    """A Box with a sample of its own."""
+
+    def __init__(self, draw: Callable[[], np.ndarray]) -> None:
+        super().__init__(0.0, 2.0, (1,), np.float32)
+        self.draw = draw
+
+    def sample(self, **_: object) -> np.ndarray:
+        return self.draw()
+
+
+def one_task(env: Right) -> None:
+    env.task_space = spaces.Discrete(1)
+    env.task = np.int64(0)
+    env.step = lambda _: (env.state.copy(), 0.0, False, False, {})
+
+
+def no_json(env: Right) -> None:
+    env.task_space.to_jsonable = lambda _: [object()]
+
+
+def observations_in_a_dict(env: Right) -> None:
+    env.observation_space = spaces.Dict({"a": env.observation_space})
+
+
+def many_discrete_actions(env: Right) -> None:
+    env.action_space = spaces.MultiDiscrete([2, 3])
+
+
+def narrow_actions(env: Right) -> None:
+    env.action_space = spaces.Box(-0.1, 0.1, (1,), np.float32)
+
+
+def changed(name: str, change: Callable[[Right, tuple], object]) -> Callable[[Right], None]:
+    """A fault in what `reset` or `step` returns."""
+
+    def apply(env: Right) -> None:
+        original = getattr(env, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            return change(env, original(*args, **kwargs))
+
+        setattr(env, name, call)
+
+    return apply
+
+
+def in_result(index: int, value: object) -> Callable[[Right, tuple], tuple]:
+    def change(env: Right, result: tuple) -> tuple:
+        made = value(env, result[index]) if callable(value) else value
+        return (*result[:index], made, *result[index + 1 :])
+
+    return change
+
+
+def old_reset(env: Right) -> None:
+    original = env.reset
+    env.reset = lambda **kwargs: original(**kwargs)[0]
+
+
+def reset_without_seed(env: Right) -> None:
+    env.reset = lambda: (env.state, {})
+
+
+def unseeded_start(env: Right) -> None:
+    generator = np.random.default_rng()
+    env.begin = lambda: generator.normal(size=2)
+
+
+def task_without_effect(env: Right) -> None:
+    env.step = lambda action: (env.state.copy(), float(action[0]), False, False, {})
+
+
+def task_one_reset_late(env: Right) -> None:
+    original, waiting = env.reset, []
+
+    def reset(**kwargs: object) -> tuple:
+        result = original(**kwargs)
+        waiting.append(env.goal)
+        env.goal = waiting[-2] if len(waiting) > 1 else env.goal
+        return result
+
+    env.reset = reset
+
+
+def task_at_once(env: Right) -> None:
+    def step(action: np.ndarray) -> tuple:
+        env.state += [0.1 * action[0], 0.01]
+        return env.state.copy(), float(-abs(action[0] - env.task[0])), False, False, {}
+
+    env.step = step
+
+
+def task_drawn_at_reset(env: Right) -> None:
+    original = env.reset
+
+    def reset(**kwargs: object) -> tuple:
+        env.task = np.array([0.5], np.float32)
+        return original(**kwargs)
+
+    env.reset = reset
+
+
+def read_only_task(env: Right) -> None:
+    class ReadOnly(Right):
+        task = property(lambda _: np.ones(1, np.float32), lambda *_: None)
+
+    env.__class__ = ReadOnly
+
+
+def ends_as_termination(env: Right) -> None:
+    original, steps = env.reset, []
+
+    def reset(**kwargs: object) -> tuple:
+        steps.clear()
+        return original(**kwargs)
+
+    def step(action: np.ndarray) -> tuple:
+        steps.append(1)
+        return (*Right.step(env, action)[:2], len(steps) == 12, False, {})
+
+    env.reset, env.step = reset, step
+
+
+def task_in_observation(env: Right) -> None:
+    env.begin = lambda: np.array([env.np_random.normal(), env.goal[0]])
+
+
+def task_as_a_linear_function(env: Right) -> None:
+    def begin() -> np.ndarray:
+        x = env.np_random.normal()
+        return np.array([x, 3.0 * env.goal[0] - 0.5 * x])
+
+    env.begin = begin
+
+
+def crash(env: Right) -> None:
+    env.step = lambda _: 1 / 0
+
+
+def refuses_extreme_actions(env: Right) -> None:
+    def step(action: np.ndarray) -> tuple:
+        assert abs(action[0]) < 1, "too far"
+        return Right.step(env, action)
+
+    env.step = step
+
+
+FAULTS = [
+    (without_task_space, "error", "task_space"),
+    (task_space_that_is_a_list, "error", "gymnasium.Space"),
+    (without_task, "error", "attribute task"),
+    (task_outside, "error", "task is array([5.]"),
+    (draws_outside, "error", "which it does not contain"),
+    (draws_unseeded, "error", "other tasks from the same seed"),
+    (one_task, "warning", "nothing to adapt to"),
+    (no_json, "error", "to_jsonable"),
+    (read_only_task, "error", "it has to keep what it is given"),
+    (observations_in_a_dict, "error", "observations have to be in a Box"),
+    (many_discrete_actions, "error", "actions have to be in a Box or Discrete"),
+    (narrow_actions, "warning", "standard deviation of 1"),
+    (old_reset, "error", "reset has to return (observation, info), got ndarray"),
+    (reset_without_seed, "error", "reset(seed=..., options=...) raised TypeError"),
+    (
+        changed("step", lambda _, result: (*result[:2], False, {})),
+        "error",
+        "got 4 values; an environment with Gym's old",
+    ),
+    (changed("step", in_result(0, lambda _, o: o.astype(np.float32))), "warning", "observations are float32"),
+    (changed("step", in_result(0, lambda _, o: o[:1])), "error", "an observation has shape (1,)"),
+    (changed("step", in_result(0, lambda _, o: o.tolist())), "error", "observations have to be arrays, got list"),
+    (changed("step", in_result(0, lambda _, o: o * np.nan)), "error", "an observation is not finite"),
+    (changed("step", in_result(1, lambda _, r: np.array([r]))), "error", "return float(reward)"),
+    (changed("step", in_result(1, float("inf"))), "error", "a reward is inf"),
+    (changed("step", in_result(2, 0)), "error", "True or False"),
+    (changed("step", in_result(4, None)), "error", "info has to be a dict"),
+    (unseeded_start, "error", "gave two different episodes"),
+    (task_without_effect, "error", "gave the same observations, rewards and ends"),
+    (task_one_reset_late, "error", "at the next reset"),
+    (task_at_once, "warning", "in the middle of an episode"),
+    (task_drawn_at_reset, "error", "reset changes task"),
+    (ends_as_termination, "warning", "terminated after exactly 12 steps"),
+    (task_in_observation, "warning", "contains the task, in component 1"),
+    (task_as_a_linear_function, "warning", "as a linear function"),
+    (crash, "error", "step raised ZeroDivisionError: division by zero (test_checks.py, line "),
+    (refuses_extreme_actions, "error", "too far"),
+]
+
+
+def limited(env: gymnasium.Env, steps: int = 30) -> gymnasium.Env:
+    env.spec = gymnasium.envs.registration.EnvSpec("RightForTests-v0", max_episode_steps=steps)
+    return TimeLimit(env, steps)
+
+
+def test_nothing_is_said_of_an_environment_that_is_right():
+    assert check_task_env(limited(Right())) == []
+
+
+@pytest.mark.parametrize(("fault", "level", "told"), FAULTS)
+def test_a_fault_is_told_in_one_sentence_with_what_to_do(fault, level, told):
+    env = Right()
+    env.reset(seed=0)
+    fault(env)
+    findings = check_task_env(limited(env))
+    assert any(finding.level == level and told in finding.text for finding in findings), findings
+    assert len(set(findings)) == len(findings)
+    assert not any("\n" in finding.text for finding in findings)
+    if level == "warning":  # a warning does not keep anybody from training
+        assert not any(finding.level == "error" for finding in findings), findings
+
+
+def test_a_time_limit_is_required():
+    assert Finding(
+        "error", "there is no time limit: register the environment with max_episode_steps"
+    ) in check_task_env(Right())
+
+
+def test_the_check_repeats_itself_and_changes_no_space():
+    env = Right()
+    env.begin = lambda: np.array([env.np_random.normal(), env.goal[0]])
+    env.task_space.seed(5)
+    expected = env.task_space.sample()
+    env.task_space.seed(5)
+    first = check_task_env(limited(env))
+    assert np.array_equal(env.task_space.sample(), expected)
+    assert check_task_env(limited(env)) == first != []
+
+
+@pytest.mark.parametrize("name", envs.DEFINITIONS)
+def test_nothing_is_wrong_with_the_registered_environments(name):
+    assert [f for f in check_task_env(make(f"envs:{name}")) if f.level == "error"] == []
