@@ -19,7 +19,7 @@ from maml_rl.tasks import Task
 AnyEnv = gymnasium.Env[Any, Any]
 _TASKS = 10  # tasks whose episodes are compared
 _STEPS = 50  # of the episodes that are compared
-_WHOLE_STEPS = 4000  # of the whole episodes together
+_WHOLE_STEPS = 2000  # of whole episodes together, of which there are at least three
 _LEAK = 0.99  # share of the variance of a task over held-out tasks, from which on it counts as told
 
 
@@ -238,12 +238,12 @@ def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 def _time_limit(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """A time limit truncates."""
-    limit = _limit(env) or _WHOLE_STEPS // 4
-    count = min(6, _WHOLE_STEPS // limit)
+    limit = min(_limit(env) or _WHOLE_STEPS, _WHOLE_STEPS // 2)
+    count = int(np.clip(_WHOLE_STEPS // limit, 3, 6))
     tasks = _tasks(env, count, seed)
     episodes = [_run(env, task, seed + i, _actions(env, limit, seed + i)) for i, task in enumerate(tasks)]
     lengths = {len(episode.rewards) for episode in episodes}
-    if count >= 3 and len(lengths) == 1 and lengths != {1} and all(episode.flags[-1][0] for episode in episodes):
+    if len(lengths) == 1 and lengths != {1} and all(episode.flags[-1][0] for episode in episodes):
         yield _warning(
             f"every episode terminated after exactly {lengths.pop()} steps: if that is a time limit, return it as "
             "truncated, or leave it to max_episode_steps"
@@ -254,7 +254,7 @@ def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """The observation does not tell the task: a linear map, fitted on half of the tasks, fails on the others."""
     space = env.unwrapped.task_space  # type: ignore[attr-defined]
     size = int(np.prod(env.observation_space.shape or ()))
-    tasks = _tasks(env, int(np.clip(4 * (size + 1), 60, 600)), seed)
+    tasks = _tasks(env, int(np.clip(4 * (size + 1), 60, 300)), seed)
     try:
         targets = np.stack([np.asarray(_vector(space, task), np.float64).reshape(-1) for task in tasks])
     except (TypeError, ValueError):  # tasks that are no numbers
