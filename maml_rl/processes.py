@@ -6,7 +6,7 @@ Nothing in this module imports PyTorch, so neither do the processes, unless the 
 import os
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from maml_rl.errors import InputError, WorkerError, one_line
 
 StartMethod = Literal["spawn", "fork"]
+Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 _TRACEBACK = "traceback"  # entry of `info` that holds an exception's
 _GRACE_SECONDS = 5.0  # for a process to finish its step and close its environment, before it is killed
 
@@ -123,6 +124,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         spec: The environment as registered.
         num_envs: Number of sub-environments and processes.
         start_method: How the processes start.
+        wrappers: What each environment is wrapped in, the innermost first.
         settings: Keyword arguments of the environment.
 
     Attributes:
@@ -132,11 +134,13 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         WorkerError: By every method, if the environment raises an exception, or if a process ends.
     """
 
-    def __init__(self, spec: EnvSpec, num_envs: int, start_method: StartMethod, **settings: Any) -> None:
+    def __init__(
+        self, spec: EnvSpec, num_envs: int, start_method: StartMethod, wrappers: Sequence[Wrap] = (), **settings: Any
+    ) -> None:
         self.parent_pipes, self.processes = [], []  # so that closing works however far the start came
         self._tasks: list[Any] = []
         self._name = spec.id
-        make = partial(_make, spec, settings, os.getpid())
+        make = partial(_make, spec, settings, wrappers, os.getpid())
         try:
             with self._reporting():
                 super().__init__([make] * num_envs, context=start_method, autoreset_mode=AutoresetMode.DISABLED)
@@ -216,12 +220,15 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         return f"process {index} of {self._name} (task {task})"
 
 
-def _make(spec: EnvSpec, settings: dict[str, Any], owner: int) -> Episode:
+def _make(spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap], owner: int) -> Episode:
     """A sub-environment, in its process or, for its spaces, in the owner of the processes."""
     if os.getpid() != owner:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the owner then closes the others
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a fork copies
-    return Episode(gymnasium.make(spec, disable_env_checker=True, **settings))
+    env = gymnasium.make(spec, disable_env_checker=True, **settings)
+    for wrap in wrappers:
+        env = wrap(env)
+    return Episode(env)
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from maml_rl.errors import InputError, one_line
 from maml_rl.processes import Processes, ProcessVectorEnv, available_cores
 from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.task_observation import TaskObservation, VectorTaskObservation
 
 Task = Any
 TaskVectorEnv = VectorEnv[Any, Any, Any]
@@ -61,7 +62,9 @@ def make(env_id: str) -> gymnasium.Env[Any, Any]:
         return gymnasium.make(spec, disable_env_checker=True)
 
 
-def vectorize(env_id: str, num_envs: int, processes: Processes | None = None, **settings: Any) -> TaskVectorEnv:
+def vectorize(
+    env_id: str, num_envs: int, processes: Processes | None = None, observe_task: bool = False, **settings: Any
+) -> TaskVectorEnv:
     """Sub-environments of a registered task-distributed environment, batched where it offers that.
 
     Args:
@@ -69,21 +72,26 @@ def vectorize(env_id: str, num_envs: int, processes: Processes | None = None, **
         num_envs: Number of sub-environments.
         processes: In how many processes an environment runs that is not batched, one sub-environment in each and at
             most `num_envs`; all sub-environments in this process, in turn, if None.
+        observe_task: Whether an observation ends with the task, as the paper's oracle has it (`TaskObservation`).
         settings: Keyword arguments of the environment.
 
     Raises:
         InputError: If there is no such environment, or it has no `task_space`, no time limit, or spaces that a policy
-            of this package cannot use.
+            of this package cannot use, or tasks that cannot be observed although they should be.
         WorkerError: If a process cannot make the environment.
     """
     spec = registration(env_id)
     with _making(env_id):
         envs: TaskVectorEnv
-        if processes is None or spec.vector_entry_point is not None:
+        wrappers = [TaskObservation] if observe_task else []
+        if spec.vector_entry_point is not None:
             envs = gymnasium.make_vec(spec, num_envs, **settings)
+            envs = VectorTaskObservation(envs) if observe_task else envs
+        elif processes is None:
+            envs = gymnasium.make_vec(spec, num_envs, wrappers=wrappers, **settings)
         else:
             count = min(processes.count or available_cores(), num_envs)
-            envs = ProcessVectorEnv(spec, count, processes.start_method, **settings)
+            envs = ProcessVectorEnv(spec, count, processes.start_method, wrappers, **settings)
     try:
         task_space(envs)
         episode_limit(envs)
@@ -184,7 +192,7 @@ def resets_itself(envs: TaskVectorEnv) -> bool:
 
 def groups(envs: TaskVectorEnv) -> Sequence[TaskVectorEnv]:
     """Environments to sample from side by side, one thread each: those the batch offers, or itself alone."""
-    offered: Sequence[TaskVectorEnv] = getattr(envs.unwrapped, "groups", [envs])
+    offered: Sequence[TaskVectorEnv] = getattr(envs, "groups", [envs])
     return offered
 
 
