@@ -1,10 +1,10 @@
-"""Means with their uncertainty: numbers by hand, SciPy's bootstrap, and coverage."""
+"""Means and interquartile means with their uncertainty: numbers by hand, SciPy, and coverage."""
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, sem
+from scipy.stats import bootstrap, sem, trim_mean
 
-from maml_rl.statistics import mean_with_interval
+from maml_rl.statistics import bootstrap_interval, interquartile_mean, mean, mean_with_interval
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -87,3 +87,108 @@ def test_the_result_is_a_function_of_the_generator_and_plain_numbers():
 def test_fewer_than_two_values_are_refused(values):
     with pytest.raises(ValueError, match=f"at least two values, got {len(values)}"):
         mean_with_interval(np.array(values), generator())
+
+
+# Interquartile mean, seeds and tasks
+
+
+def test_the_interquartile_mean_by_hand():
+    # Of 8 values the lowest two and the highest two are left out: (3 + 4 + 5 + 6) / 4.
+    assert interquartile_mean(np.array([4.0, -100.0, 3.0, 8.0, 6.0, 5.0, 1.0, 1000.0])) == 4.5
+    # Of 3 values 3 // 4 = 0 are left out.
+    assert interquartile_mean(np.array([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])).tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("size", [2, 7, 40, 200])
+def test_the_interquartile_mean_is_scipys_trimmed_mean(size):
+    values = generator(13).normal(size=(3, size))
+    np.testing.assert_allclose(interquartile_mean(values), trim_mean(values, 0.25, axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("statistic", [mean, interquartile_mean])
+def test_of_one_seed_the_interval_is_scipys_bootstrap_over_tasks(statistic):
+    values = generator(14).exponential(size=40) * 13 - 40
+    ours = bootstrap_interval(values[None], statistic, generator(3), resamples=40_000)
+    theirs = bootstrap(
+        (values,), lambda x, axis: statistic(np.moveaxis(x, axis, -1)), method="percentile", n_resamples=40_000,
+        rng=generator(4),
+    )  # fmt: skip
+    assert ours.value == statistic(values)
+    tolerance = 0.08 * theirs.standard_error
+    assert ours[1:] == pytest.approx(tuple(theirs.confidence_interval), abs=tolerance)
+
+
+@pytest.mark.parametrize("statistic", [mean, interquartile_mean])
+def test_of_seeds_that_differ_and_tasks_that_do_not_the_interval_is_scipys_bootstrap_over_seeds(statistic):
+    values = generator(15).normal(size=12)
+    ours = bootstrap_interval(np.repeat(values[:, None], 8, axis=1), statistic, generator(3), resamples=40_000)
+    theirs = bootstrap(
+        (values,), lambda x, axis: statistic(np.moveaxis(x, axis, -1)), method="percentile", n_resamples=40_000,
+        rng=generator(4),
+    )  # fmt: skip
+    assert ours[1:] == pytest.approx(tuple(theirs.confidence_interval), abs=0.08 * theirs.standard_error)
+
+
+def test_two_seeds_by_two_tasks_by_hand():
+    # Returns a_i + b_j with a in {0, 2} and b in {0, 4}: a resample's mean is that of two a plus that of two b, which
+    # is 0 + 0 with probability 1/16 > 2.5 %, and 2 + 4 likewise.
+    returns = np.array([[0.0, 4.0], [2.0, 6.0]])
+    assert bootstrap_interval(returns, mean, generator()) == (3.0, 0.0, 6.0)
+
+
+def test_seeds_and_tasks_contribute_as_in_the_sum_of_their_variances():
+    # The mean of a_i + b_j over a resample is mean(a*) + mean(b*), of variances var(a) / N and var(b) / M.
+    a, b = generator(16).normal(0, 3, 30), generator(17).normal(0, 2, 40)
+    interval = bootstrap_interval(a[:, None] + b, mean, generator(18), resamples=40_000)
+    deviation = (a.var() / 30 + b.var() / 40) ** 0.5
+    assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * deviation, rel=0.03)
+
+
+def test_seeds_are_drawn_whole():
+    # Tasks alike, seeds 0 and 1: a resample is of seeds 0 0, 0 1, 1 0 or 1 1. Drawn anew for each of 100 tasks, as if
+    # there were 200 runs, all resamples would lie near 1/2.
+    interval = bootstrap_interval(np.repeat([[0.0], [1.0]], 100, axis=1), mean, generator())
+    assert interval == (0.5, 0.0, 1.0)
+
+
+def test_each_stratum_stays_as_large_as_it_is():
+    # Tasks 0 have return 0, tasks 1 return 10: with as many of each in every resample there is no uncertainty.
+    tasks = [0, 1] * 20
+    returns = np.array([[10.0 * task for task in tasks]])
+    assert bootstrap_interval(returns, mean, generator(), strata=tasks) == (5.0, 5.0, 5.0)
+    unstratified = bootstrap_interval(returns, mean, generator())
+    assert unstratified.low < 4.0 < 6.0 < unstratified.high
+
+
+def test_the_interval_is_narrower_with_more_seeds_and_more_tasks():
+    def width(seeds: int, tasks: int) -> float:
+        source = generator(19)
+        returns = source.normal(size=(seeds, 1)) + source.normal(size=tasks) + source.normal(size=(seeds, tasks))
+        interval = bootstrap_interval(returns, interquartile_mean, source, resamples=2000)
+        return interval.high - interval.low
+
+    assert width(20, 40) < width(5, 40)
+    assert width(20, 200) < width(20, 10)
+
+
+def test_the_interval_over_seeds_and_tasks_covers_the_mean():
+    # Seeds, tasks and both together vary alike. With 10 seeds the percentile interval is narrow by z / t of 9 degrees
+    # of freedom: it covers about 91 %.
+    source, covered = generator(20), 0
+    for _ in range(300):
+        returns = 3.0 + source.normal(size=(10, 1)) + source.normal(size=40) + source.normal(size=(10, 40))
+        interval = bootstrap_interval(returns, mean, source, resamples=500)
+        covered += interval.low <= 3.0 <= interval.high
+    assert 0.86 <= covered / 300 <= 0.97
+
+
+def test_the_interval_is_a_function_of_the_generator_and_plain_numbers():
+    returns = generator(21).normal(size=(3, 20)).astype(np.float32)
+    interval = bootstrap_interval(returns, interquartile_mean, generator(22))
+    assert interval == bootstrap_interval(returns, interquartile_mean, generator(22))
+    assert all(type(number) is float for number in interval)
+
+
+def test_an_interval_of_one_return_is_refused():
+    with pytest.raises(ValueError, match="at least two values, got 1"):
+        bootstrap_interval(np.array([[1.0]]), mean, generator())
