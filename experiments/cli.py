@@ -1,24 +1,25 @@
 """The command `maml-rl`."""
 
+import argparse
 import contextlib
-import io
 import json
-import re
 import shlex
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import torch
-import tyro
 
+from experiments.arguments import Check, Evaluate, Machine, Resume, Train, parse
 from experiments.presets import PRESETS, find_preset
-from experiments.run import CHECKPOINT, EVALUATION, RunConfig
-from maml_rl.errors import InputError, NonFiniteError
+from experiments.run import CHECKPOINT, EVALUATION
+from maml_rl.checks import check_task_env
+from maml_rl.errors import InputError, NonFiniteError, WorkerError
+from maml_rl.tasks import make
 
 USAGE = """\
 usage: maml-rl COMMAND ...
@@ -29,71 +30,13 @@ handful of episodes adapts it to a new one.
 commands:
   presets                  list ready settings, with their source and what to expect
   train PRESET             meta-train; leaves a run directory (default runs/PRESET)
+  train --preset PRESET    the same; --env-id module:My-v0 for an environment of your own
   train --resume RUN       go on with a run that was interrupted
+  check ENV_ID             tell what an environment of your own lacks to be trained
   evaluate RUN             return after 0, 1, 2, 3 gradient steps on held-out tasks, as a table and a picture
 
 maml-rl COMMAND --help tells the options of each.
 """
-
-Arguments = TypeVar("Arguments")
-_Run = Annotated[RunConfig, tyro.conf.arg(name="")]
-
-
-@dataclass(frozen=True)
-class Train:
-    """Settings of a new run, with the preset's values as defaults."""
-
-    run: _Run
-    out: Path
-    """Directory of the run, which must not exist yet."""
-    device: str = "cpu"
-    """Where policy and update are computed: cpu, cuda, cuda:1, ..."""
-    threads: int | None = None
-    """Threads that share the tasks of the update; all cores if None. They do not change the
-    result. (Physics uses all cores.)"""
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Goes on with a run from its last checkpoint, to the same result as if it had never stopped."""
-
-    resume: Path
-    """Directory of the run."""
-    iterations: int | None = None
-    """New number of meta-iterations; the run's own if None."""
-    device: str = "cpu"
-    """Where policy and update are computed: cpu, cuda, cuda:1, ..."""
-    threads: int | None = None
-    """Threads that share the tasks of the update; all cores if None. They do not change the
-    result. (Physics uses all cores.)"""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Return after 0, 1, 2, ... gradient steps on held-out tasks, with the run's own settings unless given."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Directory of the run."""
-    tasks: int | None = None
-    """Held-out tasks (paper: 40)."""
-    gradient_steps: int | None = None
-    """Gradient steps, with fresh episodes for each (paper: 3)."""
-    episodes: int | None = None
-    """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
-    later_lr_factor: float | None = None
-    """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
-    seed: int | None = None
-    """Seed of the held-out tasks and of everything random in the evaluation (0)."""
-    json: bool = False
-    """Print one JSON object and nothing else; write no files."""
-    out: Path | None = None
-    """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with settings
-    given here does not replace another."""
-    device: str = "cpu"
-    """Where policy and updates are computed: cpu, cuda, cuda:1, ..."""
-    threads: int | None = None
-    """Threads that share the tasks; all cores if None. They do not change the
-    result. (Physics uses all cores.)"""
 
 
 def presets(arguments: Sequence[str]) -> None:
@@ -118,25 +61,40 @@ def train(arguments: Sequence[str]) -> None:
     if not arguments:
         raise InputError(f"train needs a preset, one of {', '.join(PRESETS)}, or --resume RUN")
     if arguments[0] in ("-h", "--help"):
-        print("usage: maml-rl train PRESET [options] | maml-rl train --resume RUN [options]\n")
+        print("usage: maml-rl train PRESET [options] | maml-rl train [options] --preset PRESET")
+        print("       maml-rl train --resume RUN [options]\n")
         print(f"presets: {', '.join(PRESETS)}\n")
         print("maml-rl train PRESET --help and maml-rl train --resume --help tell the options.")
         return
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
         wants_help = arguments[-1] in ("-h", "--help")
-        resume = _parse(Resume, ["--help"] if wants_help else arguments, "maml-rl train")
+        resume = parse(Resume, ["--help"] if wants_help else arguments, "maml-rl train")
         _go(
             resume.resume,
-            lambda: _train_module().resume(resume.resume, resume.iterations, resume.device, resume.threads),
+            resume.machine,
+            lambda *machine: _train_module().resume(resume.resume, resume.iterations, *machine),
         )
         return
-    name = arguments[0]
-    if name.startswith("-"):
-        raise InputError(f"the preset comes first, then options such as {name}: maml-rl train PRESET {name} ...")
+    name, options = _preset_first(arguments)
     preset = find_preset(name)
     default = Train(run=preset.config, out=Path("runs") / name)
-    chosen = _parse(Train, arguments[1:], f"maml-rl train {name}", default)
-    _go(chosen.out, lambda: _train_module().train(chosen.run, chosen.out, chosen.device, chosen.threads))
+    chosen = parse(Train, options, f"maml-rl train {name}", default)
+    _go(chosen.out, chosen.machine, lambda *machine: _train_module().train(chosen.run, chosen.out, *machine))
+
+
+def _preset_first(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Name of the preset, which comes first or as `--preset NAME` anywhere, and the other arguments."""
+    if not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    try:
+        known, others = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError(f"{error}: give one of {', '.join(PRESETS)}") from error
+    if known.preset is None:
+        raise InputError(f"train needs a preset: maml-rl train PRESET {shlex.join(arguments)} (see maml-rl presets)")
+    return known.preset, others
 
 
 def _train_module() -> Any:
@@ -145,14 +103,18 @@ def _train_module() -> Any:
     return module
 
 
-def _go(out: Path, work: Callable[[], Any]) -> None:
+def _go(out: Path, machine: Machine, work: Callable[..., Any]) -> None:
+    go_on = f"maml-rl train --resume {shlex.quote(str(out))}"
     try:
-        run = work()
+        run = work(*machine.used())
     except KeyboardInterrupt:
         if not (out / CHECKPOINT).exists():
             raise
-        print(f"\ninterrupted; saved. Go on with: maml-rl train --resume {shlex.quote(str(out))}", file=sys.stderr)
+        print(f"\ninterrupted; saved. Go on with: {go_on}", file=sys.stderr)
         raise SystemExit(130) from None
+    except WorkerError as error:
+        kept = f"; the run is saved, go on with: {go_on}" if (out / CHECKPOINT).exists() else ""
+        raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error
     except NonFiniteError as error:
         kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
         hint = "train anew with a lower --meta.inner-lr or --meta.trust-region.max-kl"
@@ -164,7 +126,7 @@ def _go(out: Path, work: Callable[[], Any]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluates a run."""
-    chosen = _parse(Evaluate, arguments, "maml-rl evaluate")
+    chosen = parse(Evaluate, arguments, "maml-rl evaluate")
     from experiments.evaluate import Overrides, evaluate, table
 
     directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
@@ -172,7 +134,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a directory")
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
-    evaluations = evaluate(chosen.run, overrides, chosen.device, chosen.threads)
+    evaluations = evaluate(chosen.run, overrides, *chosen.machine.used())
     if chosen.json:
         print(json.dumps(evaluations.record()))
         return
@@ -190,34 +152,32 @@ def evaluate(arguments: Sequence[str]) -> None:
     print(f"\npicture: {out / 'adaptation.png'}")
 
 
-def _parse(kind: type[Arguments], arguments: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
-    """Arguments of a command.
-
-    Raises:
-        InputError: If they cannot be parsed, with tyro's message in one line instead of its box of several.
-    """
-    message = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(message):
-            if default is None:
-                return tyro.cli(kind, args=list(arguments), prog=prog)
-            return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        # A frame of box characters, or, where the terminal cannot show them, a title over a line of dashes.
-        lines = message.getvalue().splitlines()
-        framed = any(line.startswith("╭") for line in lines)
-        inside = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
-        text = re.split("[─-]{10,}", " ".join(inside))[0 if framed else 1].strip()
-        raise InputError(f"{text} (see {prog} --help)") from None
+def check(arguments: Sequence[str]) -> None:
+    """Checks an environment."""
+    chosen = parse(Check, arguments, "maml-rl check")
+    with contextlib.closing(make(chosen.env_id)) as env:
+        findings = check_task_env(env)
+    if chosen.json:
+        print(json.dumps({"env_id": chosen.env_id, "findings": [finding._asdict() for finding in findings]}))
+    else:
+        count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}" if findings else "nothing to mend"
+        print(f"{chosen.env_id}: {count}")
+        for finding in findings:
+            print(textwrap.fill(f"{finding.level}: {finding.text}", 110, initial_indent="- ", subsequent_indent="  "))
+    if any(finding.level == "error" for finding in findings):
+        raise SystemExit(2)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"presets": presets, "train": train, "evaluate": evaluate}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "presets": presets,
+    "train": train,
+    "check": check,
+    "evaluate": evaluate,
+}
 
 
 def main() -> None:
-    """Entry point: exit code 0, or 2 with one line that says what was expected, or 130 after Ctrl-C."""
+    """Exit code 0; 2 with one line that says what was expected; 1 if an environment failed; 130 after Ctrl-C."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's stop saves like Ctrl-C
     torch.set_num_threads(1)  # tasks are shared among threads of our own; OpenMP's would only compete with them
@@ -235,10 +195,9 @@ def main() -> None:
     except (InputError, NonFiniteError, OSError) as error:
         print(f"maml-rl: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except WorkerError as error:
+        print(f"{error.trace}maml-rl: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("maml-rl: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-if __name__ == "__main__":
-    main()

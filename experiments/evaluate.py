@@ -16,6 +16,7 @@ from experiments.run import Run, load_config, load_run
 from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns
 from maml_rl.initial import build_policy, parameters
 from maml_rl.parallel import threads_for, usable_device
+from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.statistics import Mean, mean_with_interval
 from maml_rl.tasks import Task, evaluation_tasks, task_space, vectorize
@@ -65,9 +66,16 @@ class Evaluations(NamedTuple):
             "training_seed": self.run.config.seed,
             "iteration": self.run.progress.iteration,
             "env_steps": self.run.progress.env_steps,
-            "tasks": [np.asarray(task).tolist() for task in self.trained.tasks],
+            "tasks": [_plain(task) for task in self.trained.tasks],
             "task_returns": self.trained.returns.tolist(),
         }
+
+
+def _plain(task: Task) -> Any:
+    """A task as JSON values."""
+    return (
+        {name: _plain(value) for name, value in task.items()} if isinstance(task, dict) else np.asarray(task).tolist()
+    )
 
 
 class Overrides(NamedTuple):
@@ -84,7 +92,11 @@ DEFAULTS = Overrides()
 
 
 def evaluate(
-    directory: Path, overrides: Overrides = DEFAULTS, device: str = "cpu", threads: int | None = None
+    directory: Path,
+    overrides: Overrides = DEFAULTS,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
 ) -> Evaluations:
     """Evaluates a run, and its random initialisation, on the same held-out tasks.
 
@@ -93,15 +105,17 @@ def evaluate(
         overrides: Settings that differ from those of the run.
         device: Where policy and updates are computed.
         threads: Threads that share the tasks; all cores if None. They do not change the result.
+        processes: Processes of an environment that is not batched. They do not change the result.
 
     Raises:
         InputError: If the run, the environment, the device or a setting cannot be used.
+        WorkerError: If the environment fails in one of its processes.
     """
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     run_config, _, _ = load_config(directory)
     config = replace(run_config.evaluation, **{k: v for k, v in overrides._asdict().items() if v is not None})
-    with closing(vectorize(run_config.env_id, min(_NUM_ENVS, config.tasks * config.episodes))) as envs:
+    with closing(vectorize(run_config.env_id, min(_NUM_ENVS, config.tasks * config.episodes), processes)) as envs:
         run = load_run(directory, envs)
         tasks = evaluation_tasks(task_space(envs), config.tasks, config.seed)
         policy = run.policy.to(torch_device)

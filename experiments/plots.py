@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.evaluate import Evaluations, paper_returns
 from experiments.run import METRICS
+from maml_rl.tasks import Task
 
 _BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
 _TRAJECTORIES = 4  # tasks whose episodes are drawn
@@ -23,7 +24,7 @@ def draw_adaptation(evaluations: Evaluations, run_directory: Path, path: Path) -
     left, middle, right = figure.subplots(1, 3)
     _learning_curve(left, run_directory / METRICS, evaluations.run.config.meta.inner_steps)
     _return_by_step(middle, evaluations)
-    if evaluations.trained.episodes[0][0].shape[1] == 2:
+    if evaluations.trained.episodes[0][0].shape[1] == 2 and _numbers(evaluations.trained.tasks[0]).size == 2:
         _paths(right, evaluations)
     else:
         _return_by_task(right, evaluations)
@@ -79,15 +80,21 @@ def _paths(axes: Axes, evaluations: Evaluations) -> None:
         before, after = evaluations.trained.episodes[0][i], evaluations.trained.episodes[last][i]
         axes.plot(*before.T, color=colour, alpha=0.35, linewidth=0.8)
         axes.plot(*after.T, color=colour, linewidth=1.6)
-        axes.plot(*task, marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
+        axes.plot(*_numbers(task), marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
     axes.plot(0, 0, "ko", markersize=4)
     axes.text(0.02, 0.02, "thin: before, thick: after, star: goal", transform=axes.transAxes, fontsize=8)
+
+
+def _numbers(task: Task) -> NDArray[np.float64]:
+    """What a task consists of, in order."""
+    values = task.values() if isinstance(task, dict) else [task]
+    return np.concatenate([np.asarray(value, dtype=np.float64).reshape(-1) for value in values])
 
 
 def _return_by_task(axes: Axes, evaluations: Evaluations) -> None:
     """Return of each task against its value: which tasks are hard."""
     axes.set(title="Return by task", xlabel="task", ylabel="mean return")
-    values = np.array([np.asarray(task, dtype=float).reshape(-1)[0] for task in evaluations.trained.tasks])
+    values = np.array([_numbers(task)[0] for task in evaluations.trained.tasks])
     jitter: float | NDArray[np.float64] = 0.0
     if np.array_equal(values, values.round()):  # a finite set of tasks: points beside each other, not on top
         jitter = np.linspace(-0.08, 0.08, len(values))

@@ -16,16 +16,23 @@ from tqdm import tqdm
 
 from experiments.run import METRICS, Progress, Run, RunConfig, load_config, load_run, save_run
 from maml_rl.checkpoint import write_atomically
-from maml_rl.errors import InputError
+from maml_rl.errors import InputError, WorkerError
 from maml_rl.initial import initial_policy, parameters
 from maml_rl.meta_rl import meta_iteration
 from maml_rl.parallel import TaskThreads, threads_for, usable_device
+from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.tasks import TaskVectorEnv, vectorize
 
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
 
 
-def train(config: RunConfig, out: Path, device: str = "cpu", threads: int | None = None) -> Run:
+def train(
+    config: RunConfig,
+    out: Path,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> Run:
     """Meta-trains from the start and leaves a run directory.
 
     Args:
@@ -33,17 +40,19 @@ def train(config: RunConfig, out: Path, device: str = "cpu", threads: int | None
         out: Directory of the run, which must not exist or be empty.
         device: Where policy and update are computed, for example "cpu" or "cuda".
         threads: Threads that share the tasks of the update; all cores if None. They do not change the result.
+        processes: Processes of an environment that is not batched. They do not change the result.
 
     Raises:
         InputError: If `out` holds something, or environment or device cannot be used.
         NonFiniteError: If training diverges; the last checkpoint stays.
+        WorkerError: If the environment fails in one of its processes, with the finished iterations saved.
         KeyboardInterrupt: After Ctrl-C, with the finished iterations saved.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists: go on with maml-rl train --resume {out}, or give another --out")
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
-    with closing(vectorize(config.env_id, _num_envs(config))) as envs:
+    with closing(vectorize(config.env_id, _num_envs(config), processes)) as envs:
         policy = initial_policy(envs, config.policy, config.meta, config.seed)
         run = Run(config, policy, parameters(policy), Progress(0, 0, 0.0))
         with _alone_in(out):
@@ -51,7 +60,13 @@ def train(config: RunConfig, out: Path, device: str = "cpu", threads: int | None
             return _train(run, envs, out, torch_device, task_threads)
 
 
-def resume(out: Path, iterations: int | None = None, device: str = "cpu", threads: int | None = None) -> Run:
+def resume(
+    out: Path,
+    iterations: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> Run:
     """Goes on with a run from its last checkpoint, to the same result as if it had never stopped.
 
     Args:
@@ -59,15 +74,16 @@ def resume(out: Path, iterations: int | None = None, device: str = "cpu", thread
         iterations: New number of iterations; that of the run if None.
         device: See `train`.
         threads: See `train`.
+        processes: See `train`.
 
     Raises:
-        InputError: If there is no usable checkpoint, or another process trains in the directory.
+        InputError: If there is no usable checkpoint, or another process trains in the directory. Otherwise as `train`.
     """
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     out = out.parent if out.is_file() else out
     config, _, _ = load_config(out)
-    with closing(vectorize(config.env_id, _num_envs(config))) as envs, _alone_in(out):
+    with closing(vectorize(config.env_id, _num_envs(config), processes)) as envs, _alone_in(out):
         run = load_run(out, envs)
         if iterations is not None and iterations < run.progress.iteration:
             raise InputError(f"{out} has finished {run.progress.iteration} iterations already, more than {iterations}")
@@ -127,7 +143,7 @@ def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threa
                 print(line, file=sys.stderr, flush=True)
             if (iteration + 1) % config.checkpoint_every == 0:
                 save_run(out, run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, WorkerError):
         save_run(out, run)
         raise
     finally:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the built wheel into an environment of its own, away from the checkout, and trains with it.
+# Installs the built wheel into an environment of its own, away from the checkout, and trains with it: a preset, and the
+# environments of the tutorial.
 set -euo pipefail
 python=${1:-python3}
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -8,7 +9,15 @@ trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --constraint "$root/constraints.txt" "$root"/dist/*.whl
 cd "$work"
-venv/bin/maml-rl train navigation --iterations 2 --meta.meta-batch-size 4 --meta.episodes 5 --out run
+small=(--iterations 2 --meta.meta-batch-size 4 --meta.episodes 5)
+venv/bin/maml-rl train navigation "${small[@]}" --out run
 venv/bin/maml-rl evaluate run --tasks 4 --gradient-steps 1
 test -s run/adaptation.png
+for name in lunge wind theirs; do
+    sed -n "/^# $name.py\$/,/^\`\`\`\$/p" "$root/docs/own_environment.md" | sed '$d' > "$name.py"
+    id=$name:$(sed -n 's/^ *\(gymnasium.register(\)\{0,1\}"\([A-Za-z]*-v0\)".*/\2/p' "$name.py")
+    venv/bin/maml-rl check "$id"
+    venv/bin/maml-rl train --env-id "$id" --preset navigation "${small[@]}" --out "runs/$name" --processes 2
+    venv/bin/maml-rl evaluate "runs/$name" --tasks 4 --gradient-steps 1 --processes 2
+done
 echo "the wheel works"

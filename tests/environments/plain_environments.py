@@ -131,7 +131,13 @@ class Outside(Walk):
     task_space = Tasks(-1.0, 1.0, (1,), np.float32)
 
 
-for _class in (Walk, Choice, Failing, WithoutTorch, WithoutTask, Outside):
+class Eager(Walk):
+    """Walk that takes a task up at once, in the middle of an episode."""
+
+    goal = property(lambda self: self.task, lambda *_: None)
+
+
+for _class in (Walk, Choice, Eager, Failing, WithoutTorch, WithoutTask, Outside):
     gymnasium.register(f"{_class.__name__}ForTests-v0", f"plain_environments:{_class.__name__}", max_episode_steps=10)
 gymnasium.register("SlowForTests-v0", "plain_environments:Walk", max_episode_steps=10, kwargs={"seconds": 0.01})
 gymnasium.register("EndlessWalkForTests-v0", "plain_environments:Walk")

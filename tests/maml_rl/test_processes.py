@@ -27,7 +27,7 @@ TASKS, EPISODES = 3, 4
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
     """Lets this process and those that it starts import `plain_environments`."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "environments")
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""The options of each command of `maml-rl`, and how they are read."""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from experiments.run import RunConfig
+from maml_rl.errors import InputError
+from maml_rl.processes import Processes, StartMethod
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a command may use of the machine. None of it changes the result."""
+
+    device: str = "cpu"
+    """Where policy and update are computed: cpu, cuda, cuda:1, ..."""
+    threads: int | None = None
+    """Threads that share the tasks of the update; all cores if None. (Physics uses all cores.)"""
+    processes: int | None = None
+    """Processes for an environment that is not batched, one sub-environment in each; as many as cores if None."""
+    start_method: StartMethod = "spawn"
+    """How these processes start: spawn, a fresh interpreter, right for every environment; or fork, a copy of this one,
+    which is faster, for environments that use neither PyTorch nor a GPU."""
+
+    def used(self) -> tuple[str, int | None, Processes]:
+        """Device, threads and processes, as training and evaluation take them."""
+        return self.device, self.threads, Processes(self.processes, self.start_method)
+
+
+_Run = Annotated[RunConfig, tyro.conf.arg(name="")]
+_Machine = Annotated[Machine, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Settings of a new run, with the preset's values as defaults."""
+
+    run: _Run
+    out: Path
+    """Directory of the run, which must not exist yet."""
+    machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Goes on with a run from its last checkpoint, to the same result as if it had never stopped."""
+
+    resume: Path
+    """Directory of the run."""
+    iterations: int | None = None
+    """New number of meta-iterations; the run's own if None."""
+    machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Return after 0, 1, 2, ... gradient steps on held-out tasks, with the run's own settings unless given."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    tasks: int | None = None
+    """Held-out tasks (paper: 40)."""
+    gradient_steps: int | None = None
+    """Gradient steps, with fresh episodes for each (paper: 3)."""
+    episodes: int | None = None
+    """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
+    later_lr_factor: float | None = None
+    """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
+    seed: int | None = None
+    """Seed of the held-out tasks and of everything random in the evaluation (0)."""
+    json: bool = False
+    """Print one JSON object and nothing else; write no files."""
+    out: Path | None = None
+    """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with settings
+    given here does not replace another."""
+    machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
+class Check:
+    """Tells what keeps an environment from being meta-trained: exit code 2 after an error, 0 after warnings or none."""
+
+    env_id: Annotated[str, tyro.conf.Positional]
+    """Environment as gymnasium.make takes it, for example my_module:My-v0."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def parse(kind: type[Arguments], arguments: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
+    """Arguments of a command.
+
+    Raises:
+        InputError: If they cannot be parsed, with tyro's message in one line instead of its box of several.
+    """
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            if default is None:
+                return tyro.cli(kind, args=list(arguments), prog=prog)
+            return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        # A frame of box characters, or, where the terminal cannot show them, a title over a line of dashes.
+        lines = message.getvalue().splitlines()
+        framed = any(line.startswith("╭") for line in lines)
+        inside = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
+        text = re.split("[─-]{10,}", " ".join(inside))[0 if framed else 1].strip()
+        raise InputError(f"{text} (see {prog} --help)") from None

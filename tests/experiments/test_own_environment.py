@@ -1,0 +1,279 @@
+"""Training in an environment of one's own, as a command in its own process group: results, deaths, interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import cli
+from experiments.run import CHECKPOINT, CONFIG, load_config
+
+COMMAND = Path(sys.executable).with_name("maml-rl")
+ENVIRONMENTS = Path(__file__).parents[1] / "environments"  # holds plain_environments.py
+SMALL = ("--meta.meta-batch-size=3", "--meta.episodes=2", "--policy.hidden-sizes", "8", "8", "--threads=1")
+
+
+def env_id(name: str) -> str:
+    return f"plain_environments:{name}ForTests-v0"
+
+
+def start(*arguments: object, cwd: Path) -> subprocess.Popen:
+    """Starts the command in a process group of its own, as a terminal does."""
+    return subprocess.Popen(
+        [COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ENVIRONMENTS)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def finished(*arguments: object, cwd: Path, code: int = 0) -> tuple[str, str]:
+    """Output and errors of the command, which has to end with this exit code."""
+    child = start(*arguments, cwd=cwd)
+    out, err = child.communicate(timeout=300)
+    assert child.returncode == code, err
+    return out, err
+
+
+def theta(run: Path) -> dict[str, torch.Tensor]:
+    return load_config(run)[2]
+
+
+def assert_equal(a: Path, b: Path) -> None:
+    first, second = theta(a), theta(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run of two iterations in one process. No test changes its directory."""
+    cwd = tmp_path_factory.mktemp("trained")
+    train = ("train", "--env-id", env_id("Walk"), "--preset", "navigation", "--iterations=2", *SMALL)
+    out, _ = finished(*train, "--out=run", "--processes=1", cwd=cwd)
+    assert out.endswith("next: maml-rl evaluate run\n")
+    return cwd / "run"
+
+
+@pytest.mark.parametrize("how", [["--processes=2"], ["--processes", "9", "--start-method=fork"]])
+def test_neither_processes_nor_how_they_start_change_a_run(trained, tmp_path, how):
+    train = ("train", "navigation", "--env-id", env_id("Walk"), "--iterations=2", *SMALL)
+    finished(*train, "--out=run", *how, cwd=tmp_path)
+    assert_equal(tmp_path / "run", trained)
+    assert (tmp_path / "run" / CONFIG).read_bytes() == (trained / CONFIG).read_bytes()
+
+
+def test_a_run_is_resumed_in_other_processes_to_the_same_result(trained, tmp_path):
+    train = ("train", f"--env-id={env_id('Walk')}", "--preset=navigation", *SMALL, "--out=run")
+    finished(*train, "--iterations=1", cwd=tmp_path)
+    finished("train", "--resume", "run", "--iterations=2", "--processes=2", "--start-method=fork", cwd=tmp_path)
+    assert_equal(tmp_path / "run", trained)
+
+
+def test_a_run_is_evaluated_to_the_same_numbers_in_any_number_of_processes(trained, tmp_path):
+    evaluate = ("evaluate", trained, "--tasks=3", "--episodes=2", "--gradient-steps=1", "--json")
+    one, _ = finished(*evaluate, "--processes=1", cwd=tmp_path)
+    three, _ = finished(*evaluate, "--processes=3", "--start-method=fork", cwd=tmp_path)
+    assert json.loads(one) == json.loads(three)
+
+
+def test_tasks_that_are_dicts_and_actions_that_begin_at_one_are_trained_and_evaluated(tmp_path):
+    train = ("train", "--env-id", env_id("Choice"), "--preset", "navigation", "--iterations=1", *SMALL)
+    finished(*train, "--out=run", "--processes=2", cwd=tmp_path)
+    finished("evaluate", "run", "--tasks=2", "--episodes=2", "--gradient-steps=1", "--processes=2", cwd=tmp_path)
+    assert (tmp_path / "run" / "adaptation.png").read_bytes().startswith(b"\x89PNG")
+    tasks = json.loads((tmp_path / "run" / "evaluation.json").read_text())["tasks"]
+    assert [list(task) for task in tasks] == [["goal"], ["goal"]]
+
+
+def test_the_processes_have_not_imported_torch(tmp_path):
+    train = ("train", "--env-id", env_id("WithoutTorch"), "--preset", "navigation", "--iterations=1", *SMALL)
+    finished(*train, "--out=run", "--processes=2", cwd=tmp_path)
+
+
+def test_an_environment_in_the_current_directory_is_found(tmp_path):
+    (tmp_path / "mine.py").write_text("from plain_environments import Walk\nimport gymnasium\n")
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("gymnasium.register('Mine-v0', Walk, max_episode_steps=5)\n")
+    train = ("train", "--env-id", "mine:Mine-v0", "--preset", "navigation", "--iterations=1", *SMALL)
+    finished(*train, "--out=run", "--processes=2", cwd=tmp_path)
+
+
+# What goes wrong in an environment
+
+
+def test_an_exception_is_told_with_traceback_and_task_and_the_run_is_kept(tmp_path):
+    train = ("train", "--env-id", env_id("Failing"), "--preset", "navigation", "--iterations=2", *SMALL)
+    out, err = finished(*train, "--out=run", "--policy.no-standardise", "--processes=2", cwd=tmp_path, code=1)
+    assert out == ""
+    trace, _, line = err.rstrip().rpartition("\n")
+    assert "Traceback" in trace
+    assert "plain_environments.py" in trace
+    assert line.startswith("maml-rl: training stopped: process ")
+    for told in ("(task array([", "raised plain_environments.UnpicklableError: 100 % broken: %s %d", "--resume run"):
+        assert told in line
+    assert load_config(tmp_path / "run")[1].iteration == 0
+
+
+def wait_for(condition: Callable[[], object], child: subprocess.Popen) -> None:
+    end = time.monotonic() + 300
+    while not condition() and child.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    assert condition()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+class Training:
+    """A run that goes on for long in two processes, with one finished iteration."""
+
+    def __init__(self, cwd: Path) -> None:
+        (cwd / "pids").mkdir()
+        train = ("train", "--env-id", env_id("Slow"), "--preset", "navigation", "--iterations=100000", *SMALL)
+        self.child = start(*train, "--out=run", "--processes=2", "--checkpoint-every=1", cwd=cwd)
+        self.run = cwd / "run"
+        wait_for(lambda: (self.run / CHECKPOINT).exists() and load_config(self.run)[1].iteration >= 1, self.child)
+        self.pids = [int(path.name) for path in (cwd / "pids").iterdir()]
+        assert len(self.pids) == 2
+        assert all(map(alive, self.pids))
+
+    def end(self) -> str:
+        """What it had to say, once it and its processes have ended."""
+        out, err = self.child.communicate(timeout=300)
+        assert out == ""
+        wait_for(lambda: not any(map(alive, self.pids)), self.child)
+        return err
+
+
+@pytest.fixture
+def training(tmp_path):
+    """Starts such a run, also where this process was started with SIGINT ignored, as in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    run = Training(tmp_path)
+    yield run
+    signal.signal(signal.SIGINT, before)
+    run.child.kill()
+    run.child.wait()
+
+
+def test_a_killed_process_is_told_in_one_line_with_its_task_and_the_run_is_kept(training, tmp_path):
+    os.kill(training.pids[0], signal.SIGKILL)
+    err = training.end()
+    assert training.child.returncode == 1
+    lines = [line for line in err.splitlines() if not line.startswith("iteration ")]
+    assert len(lines) == 1
+    for told in ("maml-rl: training stopped: process ", "(task array([", "killed by SIGKILL", "--resume run"):
+        assert told in lines[0]
+    iteration = load_config(training.run)[1].iteration
+    assert iteration >= 1
+    finished("train", "--resume", "run", f"--iterations={iteration + 1}", "--processes=1", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM", "SIGTERM to all"])
+def test_an_interruption_saves_the_run_and_leaves_no_process_behind(training, stop):
+    if stop == "SIGTERM":
+        training.child.terminate()
+    else:
+        os.killpg(training.child.pid, signal.SIGINT if stop == "Ctrl-C" else signal.SIGTERM)
+    err = training.end()
+    assert training.child.returncode == 130
+    assert "Traceback" not in err
+    assert "interrupted; saved. Go on with: maml-rl train --resume run\n" in err
+    assert load_config(training.run)[1].iteration >= 1
+
+
+def test_no_process_outlives_a_run_that_is_killed(training):
+    training.child.kill()
+    training.end()
+    assert load_config(training.run / CHECKPOINT)[1].iteration >= 1
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in this process: exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ENVIRONMENTS)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["maml-rl", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--env-id", env_id("Walk")], ["needs a preset", "maml-rl presets"]),
+        (["train", "--env-id", env_id("Walk"), "--preset"], ["--preset", "navigation"]),
+        (["train", "--env-id", env_id("Walk"), "--preset", "navigatoin"], ["'navigatoin'", "navigation"]),
+        (["train", "navigation", "--env-id", "plain_environments:WalkFortests-v0"], [env_id("Walk")]),
+        (["train", "navigation", "--env-id", "no_such_module:Walk-v0"], ["no_such_module", "installed"]),
+        (["train", "navigation", "--env-id", env_id("EndlessWalk")], ["max_episode_steps"]),
+        (["train", "navigation", "--env-id", env_id("WithoutTask")], ["task_space", "task that takes effect"]),
+        (["train", "navigation", "--env-id", env_id("Outside")], ["task_space", "array([7.]", "contains"]),
+        (["train", "navigation", "--env-id", env_id("Walk"), "--processes", "0"], ["processes", "at least 1"]),
+        (["train", "navigation", "--env-id", env_id("Walk"), "--start-method", "thread"], ["start-method", "spawn"]),
+        (["check", "plain_environments:WalkFortests-v0"], [env_id("Walk")]),
+        (["check", "no_such_module:Walk-v0"], ["no_such_module", "installed"]),
+        (["check"], ["gymnasium.make"]),
+    ],
+    ids=lambda value: " ".join(value) if "check" in value or "train" in value else "",
+)
+def test_a_bad_input_is_one_line(command, arguments, told):
+    small = (*SMALL, "--iterations=1", "--policy.no-standardise") if arguments[:2] == ["train", "navigation"] else ()
+    code, out, err = command(*arguments, *small)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("maml-rl: ")
+    assert err.count("\n") == 1
+    for text in told:
+        assert text in err
+
+
+# maml-rl check
+
+
+def test_a_check_tells_what_is_wrong_as_a_list_or_as_json(command):
+    code, out, err = command("check", env_id("WithoutTask"))
+    assert (code, err) == (2, "")
+    assert out.splitlines()[0] == f"{env_id('WithoutTask')}: 1 finding"
+    assert out.splitlines()[1].startswith("- error: there is no attribute task")
+    code, out, err = command("check", env_id("WithoutTask"), "--json")
+    assert (code, err) == (2, "")
+    record = json.loads(out)
+    assert record["env_id"] == env_id("WithoutTask")
+    assert [finding["level"] for finding in record["findings"]] == ["error"]
+
+
+def test_a_check_with_warnings_only_is_passed(command):
+    code, out, err = command("check", env_id("Eager"))
+    assert (code, err) == (0, "")
+    assert "- warning: " in out
+    assert "- error: " not in out
+    assert command("check", env_id("Walk")) == (0, f"{env_id('Walk')}: nothing to mend\n", "")

@@ -1,0 +1,88 @@
+"""The tutorial does what it says: its files are written, its code is run, its commands are run on less."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from experiments import cli
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL = ROOT / "docs" / "own_environment.md"
+SMALL = {
+    "train": ["--meta.meta-batch-size=2", "--meta.episodes=2", "--policy.hidden-sizes", "8", "--threads=1"],
+    "evaluate": ["--tasks=2", "--episodes=2", "--gradient-steps=1", "--threads=1", "--processes=2"],
+}
+
+
+class Block(NamedTuple):
+    """A block of code."""
+
+    language: str
+    code: str
+
+    @property
+    def file(self) -> str | None:
+        """The file that it belongs in, if it says so."""
+        named = re.match(r"# (\w+\.py)\n", self.code)
+        return named and named[1]
+
+
+def blocks(path: Path) -> list[Block]:
+    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", path.read_text(), re.M | re.S)]
+
+
+def shrunk(command: str) -> list[str]:
+    """Arguments of a command, with settings that make it short."""
+    program, *arguments = shlex.split(command)
+    assert program == "maml-rl"
+    if "--resume" in arguments:
+        return [*arguments[:-1], "2"]
+    iterations = re.sub(r"--iterations \d+", "--iterations 1", shlex.join(arguments))
+    return [*shlex.split(iterations), *SMALL.get(arguments[0], [])]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path) -> Path:
+    """An empty directory, which the command finds modules in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_the_tutorial_does_what_it_says(elsewhere, monkeypatch, capsys):
+    for block in blocks(TUTORIAL):
+        if block.file:
+            (elsewhere / block.file).write_text(block.code)
+        elif block.language == "python":
+            exec(compile(block.code, str(TUTORIAL), "exec"), {})
+        else:
+            assert block.language == "sh"
+            for command in block.code.splitlines():
+                monkeypatch.setattr(sys, "argv", ["maml-rl", *shrunk(command)])
+                cli.main()
+                out, err = capsys.readouterr()
+                assert "Traceback" not in err
+                if " check " in command:
+                    assert out.endswith(": nothing to mend\n")
+    for run in ("lunge", "wind", "theirs"):
+        assert (elsewhere / "runs" / run / "checkpoint.safetensors").exists()
+    assert (elsewhere / "runs" / "lunge" / "adaptation.png").exists()
+
+
+def test_the_batched_environment_of_the_tutorial_has_about_forty_lines():
+    (wind,) = [block.code for block in blocks(TUTORIAL) if block.file == "wind.py"]
+    assert len(wind.splitlines()) < 50
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/own_environment.md", "docs/environments.md"])
+def test_links_to_files_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / path).read_text()):
+        assert ((ROOT / path).parent / target).exists(), target
+
+
+def test_the_tutorial_is_linked_from_the_readme():
+    assert "docs/own_environment.md" in (ROOT / "README.md").read_text()
