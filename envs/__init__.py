@@ -31,6 +31,9 @@ DEFINITIONS: dict[str, tuple[str, dict[str, Any], int]] = {
     "rothfuss2019/HopperRandomParameters-v0": ("envs.walker:Walker", {"robot": "hopper", "goal": "dynamics"}, 100),
     "zintgraf2019/HalfCheetahVel-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "velocity", **_ZINTGRAF}, 200),
     "zintgraf2019/HalfCheetahDir-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "direction", **_ZINTGRAF}, 200),
+    "duan2016/BernoulliBandit-v0": ("envs.bandits:Bandit", {"rewards": "bernoulli"}, 10),
+    "duan2016/GaussianBandit-v0": ("envs.bandits:Bandit", {"rewards": "gaussian"}, 10),
+    "duan2016/TabularMDP-v0": ("envs.tabular:TabularMDP", {}, 10),
 }
 
 for _id, (_mdp, _settings, _max_episode_steps) in DEFINITIONS.items():

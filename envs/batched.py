@@ -17,6 +17,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Discrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -242,7 +243,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
 
         Raises:
             RuntimeError: Before the first `reset`.
-            ValueError: If actions have another shape or are not finite.
+            ValueError: If actions have another shape, are not finite or, where they are Discrete, not in their space.
         """
         if self._states is None:
             raise RuntimeError("call reset before step")
@@ -254,6 +255,12 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         states, tasks, actions = self._states[rows], self._tasks[rows], actions[rows]
         if not np.isfinite(actions).all():
             raise ValueError("actions must be finite")
+        if isinstance(self.single_action_space, Discrete):
+            first, count = self.single_action_space.start, self.single_action_space.n
+            outside = np.setdiff1d(actions, np.arange(first, first + count))
+            if outside.size:
+                raise ValueError(f"expected actions of {self.single_action_space}, got {outside}")
+            actions = actions.astype(np.int64)
         next_states = self.mdp.transition(states, actions, tasks)
         self._observations[rows] = self.mdp.observation(next_states)
         self._steps[rows] += 1

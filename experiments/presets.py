@@ -10,6 +10,7 @@ from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 
 _FINN = "Finn, Abbeel, Levine 2017"
+_DUAN = "Duan et al. 2016 (RL^2)"
 _META_WORLD = "Yu et al. 2019 and McLean et al. 2025 (Meta-World), from their code"
 
 
@@ -59,6 +60,22 @@ _REACH = RunConfig(
     policy=PolicyConfig(hidden_sizes=(128, 128), activation="tanh", observation_clip=10.0),
     evaluation=EvaluationConfig(tasks=20, gradient_steps=1, episodes=10),
 )
+_SMALL = PolicyConfig(hidden_sizes=(32,), activation="tanh", standardise=False)
+# No pull changes what later ones pay, so with lambda 0 their rewards, which would only be noise, are left out.
+_BANDIT = RunConfig(
+    env_id="envs:duan2016/BernoulliBandit-v0",
+    iterations=20,
+    meta=MetaConfig(meta_batch_size=20, episodes=20, inner_lr=1.0, gae_lambda=0.0),
+    policy=_SMALL,
+)
+_TABULAR = RunConfig(
+    env_id="envs:duan2016/TabularMDP-v0",
+    iterations=40,
+    meta=MetaConfig(
+        meta_batch_size=20, episodes=20, inner_lr=3.0, gae_lambda=0.9, trust_region=TrustRegion(max_kl=0.05)
+    ),
+    policy=_SMALL,
+)
 
 PRESETS = {
     "navigation": Preset(
@@ -102,6 +119,24 @@ PRESETS = {
         "Sawyer arm, 10 manipulations with 50 hidden goals each (needs the extra metaworld)",
         f"{_META_WORLD}; {_STANDARDISED}; 15 M env steps as McLean et al.",
         "not measured",
+    ),
+    "bernoulli-bandit": Preset(
+        _BANDIT,
+        "bandit of 5 arms that pay 1 or 0, 10 pulls an episode",
+        f"task: {_DUAN}, section 3.1; settings: chosen here",
+        "5.3, 8.1 to 8.3, 8.3 to 8.4, 8.3 to 8.5 (three seeds); the best arm of these tasks: 8.5",
+    ),
+    "gaussian-bandit": Preset(
+        replace(_BANDIT, env_id="envs:duan2016/GaussianBandit-v0", iterations=30),
+        "bandit of 5 arms with normal rewards, 10 pulls an episode",
+        f"task: {_DUAN}, section 3.1, with other rewards; settings: chosen here",
+        "5.3, 8.1 to 8.2, 8.0 to 8.1, 8.2 to 8.3 (three seeds); the best arm of these tasks: 8.5",
+    ),
+    "tabular-mdp": Preset(
+        _TABULAR,
+        "random process of 10 states and 5 actions, 10 steps an episode",
+        f"task: {_DUAN}, section 3.2; settings: chosen here",
+        "10.1 to 10.7, 14.9 to 15.4, 15.4 to 16.1, 15.9 to 16.5 (three seeds); the best actions in these tasks: 22.5",
     ),
 }
 

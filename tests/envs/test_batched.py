@@ -335,6 +335,32 @@ def test_an_action_that_is_not_finite_is_refused():
         envs.step(np.array([[0.0], [np.nan], [0.0]]))
 
 
+class Choice(Progress):
+    """Three choices, 1, 2 and 3, as the way made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = Discrete(3, start=1)
+
+    def transition(self, states, actions, tasks):
+        return states + actions[:, None]
+
+
+def test_discrete_actions_reach_the_process_as_integers():
+    envs = BatchedTaskEnv(Choice(), num_envs=3)
+    envs.reset(seed=0)
+    assert envs.step(np.array([1.0, 2.0, 3.0]))[1].tolist() == [1.0, 2.0, 3.0]
+    assert envs.step(np.array([3, 2, 1]))[1].tolist() == [3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("action", [0, 4, -1, 1.5])
+def test_a_discrete_action_outside_its_space_is_refused(action):
+    envs = BatchedTaskEnv(Choice(), num_envs=3)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"expected actions of Discrete\(3, start=1\)"):
+        envs.step(np.array([1, action, 3]))
+
+
 def test_closing_either_face_frees_what_the_mdp_draws_with():
     closed = []
 
