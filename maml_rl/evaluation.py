@@ -1,19 +1,21 @@
 """Return after 0, 1, 2, ... gradient steps on held-out tasks, as in Figures 4 and 5 of Finn, Abbeel, Levine 2017."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from maml_rl.config import MetaConfig, require
+from maml_rl.errors import NonFiniteError
 from maml_rl.meta_rl import adapt_each, advantage_batches
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import Policy
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
-from maml_rl.tasks import Task, TaskVectorEnv
+from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, task_space
 from maml_rl.types import Params, Trajectories, repeat
 
 
@@ -31,6 +33,10 @@ class EvaluationConfig:
     """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
     seed: int = 0
     """Seed of the held-out tasks and of everything random in the evaluation; no training draws from it."""
+    validation_tasks: int = 20
+    """Further held-out tasks, on which the step size is chosen for a policy that was trained without inner updates."""
+    inner_lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    """Step sizes that it is chosen from (the paper re-tunes that of its random policy: 0.5 half-cheetah, 1 ant)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -39,6 +45,9 @@ class EvaluationConfig:
         require("episodes", self.episodes, self.episodes >= 1, "at least 1")
         require("later_lr_factor", self.later_lr_factor, self.later_lr_factor > 0, "above 0")
         require("seed", self.seed, self.seed >= 0, "at least 0")
+        require("validation_tasks", self.validation_tasks, self.validation_tasks >= 1, "at least 1")
+        lrs = self.inner_lrs
+        require("inner_lrs", str(lrs), len(lrs) > 0 and min(lrs) > 0, "one or more, each above 0")
 
     def inner_lr(self, trained: float, step: int) -> float:
         """Step size after `step` gradient steps, of a policy trained with step size `trained`."""
@@ -53,6 +62,7 @@ def adaptation(
     meta: MetaConfig,
     config: EvaluationConfig,
     threads: TaskThreads,
+    phase: Phase = Phase.EVALUATION,
 ) -> Iterator[Trajectories]:
     """Episodes of each task after 0, 1, ..., `gradient_steps` gradient steps, one `Trajectories` at a time.
 
@@ -64,10 +74,11 @@ def adaptation(
         meta: Settings of the inner update that the policy was trained for.
         config: Settings of the evaluation.
         threads: Threads that share the tasks.
+        phase: Part of the run, which seeds resets and actions.
     """
     params = repeat(theta, len(tasks))
     for step in range(config.gradient_steps + 1):
-        draw = Draw(config.seed, Phase.EVALUATION, step=step)
+        draw = Draw(config.seed, phase, step=step)
         trajectories = collect(envs, policy, params, tasks, config.episodes, draw)
         yield trajectories
         if step < config.gradient_steps:
@@ -79,3 +90,56 @@ def task_returns(trajectories: Trajectories) -> NDArray[np.float64]:
     """Mean return of each task over its episodes, `[M]`."""
     means: torch.Tensor = trajectories.returns.double().mean(1)
     return means.cpu().numpy()
+
+
+class Validation(NamedTuple):
+    """The choice of a step size on validation tasks."""
+
+    inner_lrs: tuple[float, ...]
+    mean_returns: list[float | None]  # of each, over tasks and gradient steps from the first on; None: not finite
+
+    @property
+    def best(self) -> float:
+        """The step size with the highest mean return.
+
+        Raises:
+            NonFiniteError: If none has a finite one.
+        """
+        finite = [(value, lr) for value, lr in zip(self.mean_returns, self.inner_lrs, strict=True) if value is not None]
+        if not finite:
+            raise NonFiniteError(f"returns after gradient steps of any of the sizes {self.inner_lrs} are not finite")
+        return max(finite)[1]
+
+
+def validate(
+    policy: Policy,
+    theta: Params,
+    envs: TaskVectorEnv,
+    meta: MetaConfig,
+    config: EvaluationConfig,
+    threads: TaskThreads,
+) -> Validation:
+    """Mean return with each of `config.inner_lrs`, on validation tasks.
+
+    A policy that was trained without inner updates has no step size of its own, so the comparison with it is fair only
+    if it is given a good one, and honest only if that is chosen on other tasks than those of the evaluation.
+
+    Args:
+        policy: The policy.
+        theta: Parameters before adaptation.
+        envs: Task-distributed sub-environments, any number of them.
+        meta: Settings of the inner update; its step size is not used.
+        config: Settings of the evaluation, with at least one gradient step.
+        threads: Threads that share the tasks.
+    """
+    tasks = evaluation_tasks(task_space(envs), config.validation_tasks, config.seed, Phase.VALIDATION)
+
+    def mean_return(inner_lr: float) -> float | None:
+        settings = replace(meta, inner_lr=inner_lr)
+        try:
+            steps = adaptation(policy, theta, envs, tasks, settings, config, threads, Phase.VALIDATION)
+            return float(np.mean([task_returns(trajectories) for trajectories in steps][1:]))
+        except NonFiniteError:
+            return None
+
+    return Validation(config.inner_lrs, [mean_return(inner_lr) for inner_lr in config.inner_lrs])

@@ -17,6 +17,7 @@ class Phase(IntEnum):
     EVALUATION = 1
     STANDARDISATION = 2
     INITIALISATION = 3
+    VALIDATION = 4
 
 
 class Purpose(IntEnum):

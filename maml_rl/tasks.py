@@ -174,15 +174,19 @@ def training_tasks(space: spaces.Space[Any], count: int, draw: Draw) -> list[Tas
     return sample_tasks(space, count, draw.integers(Purpose.TASKS, 1)[0])
 
 
-def evaluation_tasks(space: spaces.Space[Any], count: int, seed: int = 0) -> list[Task]:
-    """Held-out tasks: a function of `seed` that no training draws from, whatever its seed.
+def evaluation_tasks(
+    space: spaces.Space[Any], count: int, seed: int = 0, phase: Phase = Phase.EVALUATION
+) -> list[Task]:
+    """Held-out tasks: a function of `seed` and `phase` that no training draws from, whatever its seed.
+
+    Those to choose settings by, of `Phase.VALIDATION`, are others than those of the evaluation itself.
 
     Of a Discrete space, whose tasks training meets all, each occurs equally often, give or take one: the same mean as
     by sampling, without the chance that one task is drawn more often.
     """
     if type(space) is spaces.Discrete:
         return [space.start + np.int64(i % space.n) for i in range(count)]
-    return sample_tasks(space, count, Draw(seed, Phase.EVALUATION).integers(Purpose.TASKS, 1)[0])
+    return sample_tasks(space, count, Draw(seed, phase).integers(Purpose.TASKS, 1)[0])
 
 
 def resets_itself(envs: TaskVectorEnv) -> bool:

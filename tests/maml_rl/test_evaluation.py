@@ -11,8 +11,8 @@ from gymnasium import spaces
 
 from maml_rl import evaluation
 from maml_rl.config import MetaConfig, PolicyConfig
-from maml_rl.errors import InputError
-from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns
+from maml_rl.errors import InputError, NonFiniteError
+from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, validate
 from maml_rl.initial import build_policy, parameters
 from maml_rl.meta_rl import adapt_each, meta_iteration, sample
 from maml_rl.parallel import TaskThreads
@@ -216,3 +216,48 @@ def test_the_smallest_settings_are_accepted():
 
 def test_the_defaults_are_the_papers():
     assert EvaluationConfig() == EvaluationConfig(tasks=40, gradient_steps=3, episodes=20, later_lr_factor=0.5, seed=0)
+
+
+# The choice of a step size
+
+
+def chosen(config: EvaluationConfig, meta: MetaConfig = META) -> Validation:
+    with make() as envs:
+        policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
+        return validate(policy, parameters(policy), envs, meta, config, TaskThreads(1))
+
+
+def test_validation_is_the_mean_return_after_the_gradient_steps_on_validation_tasks():
+    config = replace(CONFIG, gradient_steps=2, validation_tasks=4, inner_lrs=(0.1, 0.5))
+    validation = chosen(config)
+    with make() as envs:
+        policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
+        tasks = evaluation_tasks(task_space(envs), 4, 6, Phase.VALIDATION)
+        for inner_lr, mean in zip((0.1, 0.5), validation.mean_returns, strict=True):
+            meta = replace(META, inner_lr=inner_lr)
+            theta = parameters(policy)
+            steps = list(adaptation(policy, theta, envs, tasks, meta, config, TaskThreads(1), Phase.VALIDATION))
+            assert mean == pytest.approx((task_returns(steps[1]).mean() + task_returns(steps[2]).mean()) / 2)
+
+
+def test_validation_does_not_depend_on_the_step_size_of_the_training():
+    config = replace(CONFIG, gradient_steps=1, validation_tasks=2, inner_lrs=(0.1, 0.5))
+    assert chosen(config) == chosen(config, replace(META, inner_lr=7.0))
+
+
+def test_a_step_size_after_which_nothing_is_finite_is_not_chosen():
+    validation = chosen(replace(CONFIG, gradient_steps=1, validation_tasks=2, inner_lrs=(1e40, 0.1)))
+    assert validation.mean_returns[0] is None
+    assert validation.best == 0.1
+
+
+def test_the_best_step_size_has_the_highest_mean_return():
+    assert Validation((0.1, 0.3, 1.0, 3.0), [-5.0, -4.0, None, -4.5]).best == 0.3
+    with pytest.raises(NonFiniteError, match="not finite"):
+        _ = Validation((0.1, 0.3), [None, None]).best
+
+
+@pytest.mark.parametrize("lrs", [(), (0.1, 0.0), (-1.0,)])
+def test_step_sizes_to_choose_from_are_positive(lrs):
+    with pytest.raises(InputError, match=r"^inner_lrs must be"):
+        EvaluationConfig(inner_lrs=lrs)

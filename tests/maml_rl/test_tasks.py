@@ -238,3 +238,12 @@ def test_no_training_draws_an_evaluation_task_whatever_its_seed(name):
         for iteration in range(3):
             trained = training_tasks(SPACES[name], 40, Draw(seed, Phase.TRAINING, iteration))
             assert own.isdisjoint(task.tobytes() for task in trained)
+
+
+@pytest.mark.parametrize("name", ["goal", "velocity"])
+def test_validation_tasks_are_no_evaluation_tasks_and_no_training_tasks_whatever_the_seeds(name):
+    validation = {task.tobytes() for task in evaluation_tasks(SPACES[name], 20, 0, Phase.VALIDATION)}
+    assert len(validation) == 20
+    for seed in range(51):
+        others = evaluation_tasks(SPACES[name], 40, seed) + training_tasks(SPACES[name], 40, Draw(seed, Phase.TRAINING))
+        assert validation.isdisjoint(task.tobytes() for task in others)
