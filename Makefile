@@ -36,6 +36,7 @@ format: $(VENV)/installed  ## mend what lint and format can
 benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this machine's limits
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/meta_iteration.py
+	$(BIN)/python benchmarks/processes.py
 
 build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an environment of its own
 	rm -rf dist
