@@ -10,6 +10,8 @@ from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 
 _FINN = "Finn, Abbeel, Levine 2017"
+_ROTHFUSS = "Rothfuss et al. 2019 (ProMP), its MAML-TRPO (maml_run_mujoco.py)"
+_ZINTGRAF = "Zintgraf et al. 2019 (CAVIA), its MAML"
 _DUAN = "Duan et al. 2016 (RL^2)"
 _META_WORLD = "Yu et al. 2019 and McLean et al. 2025 (Meta-World), from their code"
 
@@ -41,6 +43,18 @@ _VELOCITY = RunConfig(
     iterations=475,
     meta=MetaConfig(meta_batch_size=40, episodes=10, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.01)),
 )
+_ANT_VELOCITY = RunConfig(
+    env_id="envs:finn2017/AntVel-v0",
+    iterations=375,
+    meta=MetaConfig(meta_batch_size=40, episodes=20, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.01)),
+)
+_ANT_DIRECTION = replace(
+    _ANT_VELOCITY,
+    env_id="envs:finn2017/AntDir-v0",
+    iterations=575,
+    meta=replace(_ANT_VELOCITY.meta, episodes=40),
+    evaluation=EvaluationConfig(episodes=40),
+)
 _STANDARDISED = "changed: observations standardised, lambda 0.97"
 _DIRECTION_STANDARDISED = replace(
     _DIRECTION, iterations=130, meta=replace(_DIRECTION.meta, meta_batch_size=20, gae_lambda=0.97)
@@ -48,6 +62,25 @@ _DIRECTION_STANDARDISED = replace(
 _VELOCITY_STANDARDISED = replace(
     _VELOCITY,
     meta=replace(_VELOCITY.meta, gae_lambda=0.97, trust_region=TrustRegion(max_kl=0.01, cg_damping=0.1)),
+)
+# Where a step of the published size on raw observations is large, on standardised ones it is small: the inner step size
+# and the trust region are three and five times the published ones (docs/implementation_details.md).
+_ANT_META = replace(
+    _ANT_VELOCITY.meta,
+    meta_batch_size=20,
+    inner_lr=0.3,
+    gae_lambda=0.97,
+    trust_region=TrustRegion(max_kl=0.05, cg_damping=0.1),
+)
+_ANT_CHANGES = f"{_STANDARDISED}, 20 tasks, inner lr 0.3, maximum KL 0.05, damping 0.1"
+_PROMP = RunConfig(
+    env_id="envs:rothfuss2019/HalfCheetahDir-v0",
+    iterations=1000,
+    meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97),
+    policy=PolicyConfig(hidden_sizes=(64, 64), activation="tanh"),
+)
+_CAVIA = RunConfig(
+    env_id="envs:zintgraf2019/HalfCheetahDir-v0", iterations=500, meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97)
 )
 # Tasks, episodes, network and discount are those of Yu et al. 2019 (garage, maml_trpo_metaworld_ml10.py). Their inner
 # step size of 1e-4 is for advantages that are not normalised; 0.1 is that of McLean et al. 2025 (metaworld-algorithms,
@@ -96,6 +129,24 @@ PRESETS = {
         f"{_FINN}, Figure 5; {_STANDARDISED}, damping 0.1",
         "-137, -80, -60, -59 (one seed); paper: -130, -79, -67, -61",
     ),
+    "ant-vel": Preset(
+        replace(_ANT_VELOCITY, iterations=750, meta=_ANT_META),
+        "ant, goal velocity in [0, 3] m/s",
+        f"{_FINN}, Figure 5; {_ANT_CHANGES}",
+        "paper: 31, 97, 100, 101",
+    ),
+    "ant-dir": Preset(
+        replace(_ANT_DIRECTION, iterations=1150, meta=replace(_ANT_META, episodes=40)),
+        "ant, run forward or backward",
+        f"{_FINN}, Figure 5; {_ANT_CHANGES}",
+        "not measured to the end; paper: 9, 499, 501, 499",
+    ),
+    "ant-goal": Preset(
+        replace(_ANT_VELOCITY, env_id="envs:finn2017/AntGoal-v0", iterations=750, meta=_ANT_META),
+        "ant, goal position in [-3, 3]^2 m",
+        f"environment of the code of {_FINN}, no published result; settings of ant-vel",
+        "not measured",
+    ),
     "half-cheetah-dir-raw": Preset(
         replace(_DIRECTION, policy=_RAW),
         "half-cheetah, run forward or backward",
@@ -107,6 +158,66 @@ PRESETS = {
         "half-cheetah, goal velocity in [0, 2] m/s",
         f"{_FINN}, Figure 5, as published: observations not standardised",
         "paper: -129.5, -78.6, -66.6, -60.8",
+    ),
+    "ant-vel-raw": Preset(
+        replace(_ANT_VELOCITY, policy=_RAW),
+        "ant, goal velocity in [0, 3] m/s",
+        f"{_FINN}, Figure 5, as published: observations not standardised",
+        "not measured; paper: 31, 97, 100, 101",
+    ),
+    "ant-dir-raw": Preset(
+        replace(_ANT_DIRECTION, policy=_RAW),
+        "ant, run forward or backward",
+        f"{_FINN}, Figure 5, as published: observations not standardised",
+        "not measured; paper: 9, 499, 501, 499",
+    ),
+    "promp-half-cheetah-dir": Preset(
+        _PROMP,
+        "half-cheetah as in ProMP, run forward or backward",
+        f"{_ROTHFUSS}; {_STANDARDISED}",
+        "not measured; published: about 262 after adaptation at 120 M env steps, read off a figure",
+    ),
+    "promp-half-cheetah-vel": Preset(
+        replace(_PROMP, env_id="envs:rothfuss2019/HalfCheetahVel-v0"),
+        "half-cheetah as in ProMP, goal velocity in [0, 3] m/s",
+        f"{_ROTHFUSS}; {_STANDARDISED}",
+        "not measured",
+    ),
+    "promp-ant-dir": Preset(
+        replace(_PROMP, env_id="envs:rothfuss2019/AntDir-v0"),
+        "ant as in ProMP, run forward or backward",
+        f"{_ROTHFUSS}; {_STANDARDISED}",
+        "not measured",
+    ),
+    "promp-walker-dir": Preset(
+        replace(_PROMP, env_id="envs:rothfuss2019/WalkerDir-v0"),
+        "walker as in ProMP, run forward or backward",
+        f"{_ROTHFUSS}; {_STANDARDISED}",
+        "not measured",
+    ),
+    "promp-walker-random-parameters": Preset(
+        replace(_PROMP, env_id="envs:rothfuss2019/WalkerRandomParameters-v0"),
+        "walker as in ProMP, run forward under unknown dynamics",
+        f"{_ROTHFUSS}; {_STANDARDISED}",
+        "not measured",
+    ),
+    "promp-hopper-random-parameters": Preset(
+        replace(_PROMP, env_id="envs:rothfuss2019/HopperRandomParameters-v0"),
+        "hopper as in ProMP, run forward under unknown dynamics",
+        f"{_ROTHFUSS}; {_STANDARDISED}",
+        "not measured",
+    ),
+    "cavia-half-cheetah-dir": Preset(
+        _CAVIA,
+        "half-cheetah as in CAVIA, run forward or backward",
+        f"{_ZINTGRAF}; {_STANDARDISED}",
+        "not measured",
+    ),
+    "cavia-half-cheetah-vel": Preset(
+        replace(_CAVIA, env_id="envs:zintgraf2019/HalfCheetahVel-v0"),
+        "half-cheetah as in CAVIA, goal velocity in [0, 2] m/s",
+        f"{_ZINTGRAF}; {_STANDARDISED}",
+        "not measured",
     ),
     "metaworld-ml1-reach": Preset(
         _REACH,

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 
+from envs import DEFINITIONS
 from experiments.presets import PRESETS, find_preset
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
@@ -16,16 +17,16 @@ PUBLISHED = {
     "navigation": (20, 20, 0.5, 0.01, 100, 8),
     "half-cheetah-dir-raw": (40, 20, 0.1, 0.02, 100, 32),
     "half-cheetah-vel-raw": (40, 10, 0.1, 0.01, 475, 76),
+    "ant-vel-raw": (40, 20, 0.1, 0.01, 375, 120),
+    "ant-dir-raw": (40, 40, 0.1, 0.01, 575, 368),
 }
-HORIZONS = {
-    "envs:finn2017/Navigation2D-v0": 100,
-    "envs:finn2017/HalfCheetahDir-v0": 200,
-    "envs:finn2017/HalfCheetahVel-v0": 200,
-}
+HORIZONS = {f"envs:{env_id}": limit for env_id, (_, _, limit) in DEFINITIONS.items()}
 META_WORLD = [name for name in PRESETS if name.startswith("metaworld-")]
 every_preset = pytest.mark.parametrize("name", PRESETS)
+PAPER = {f"envs:{env_id}" for env_id in DEFINITIONS if env_id.startswith("finn2017/")}
+PAPER -= {"envs:finn2017/AntGoal-v0"}  # in the code, not in the paper
 every_preset_of_the_paper = pytest.mark.parametrize(
-    "name", [name for name in PRESETS if PRESETS[name].config.env_id in HORIZONS]
+    "name", [name for name in PRESETS if PRESETS[name].config.env_id in PAPER]
 )
 
 
@@ -38,7 +39,22 @@ def million_env_steps(name: str) -> float:
 
 def test_there_is_a_preset_for_each_published_row():
     assert PUBLISHED.keys() <= PRESETS.keys()
-    assert {PRESETS[name].config.env_id for name in PUBLISHED} == HORIZONS.keys()
+    assert {PRESETS[name].config.env_id for name in PUBLISHED} == PAPER
+
+
+def test_there_is_a_preset_for_each_environment():
+    made = {preset.config.env_id for preset in PRESETS.values()}
+    assert {f"envs:{env_id}" for env_id in DEFINITIONS} <= made
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith(("promp-", "cavia-"))])
+def test_presets_of_other_papers(name):
+    config = PRESETS[name].config
+    meta = config.meta
+    assert (meta.meta_batch_size, meta.episodes, meta.inner_lr, meta.trust_region.max_kl) == (40, 20, 0.1, 0.01)
+    network = ((64, 64), "tanh") if name.startswith("promp-") else ((100, 100), "relu")
+    assert (config.policy.hidden_sizes, config.policy.activation) == network
+    assert million_env_steps(name) == 160
 
 
 @every_preset_of_the_paper
@@ -82,7 +98,8 @@ def test_no_preset_samples_more_than_the_paper(name):
 def test_evaluation_is_the_papers(name):
     evaluation = PRESETS[name].config.evaluation
     assert evaluation.tasks == 40
-    assert evaluation.episodes == (40 if "Navigation" in PRESETS[name].config.env_id else 20)
+    more = ("envs:finn2017/Navigation2D-v0", "envs:finn2017/AntDir-v0")
+    assert evaluation.episodes == (40 if PRESETS[name].config.env_id in more else 20)
     assert evaluation.gradient_steps >= 3
     # 0.3 in navigation, whose later gradients are of few steps: docs/implementation_details.md.
     assert evaluation.later_lr_factor == (0.3 if name == "navigation" else 0.5)
