@@ -4,12 +4,13 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
 
+from experiments.metaworld_evaluation import Protocol
 from experiments.run import RunConfig
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes, StartMethod
@@ -83,6 +84,17 @@ class Evaluate:
     """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with settings
     given here does not replace another."""
     machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
+class EvaluateMetaWorld:
+    """Success rate on the test tasks of a Meta-World benchmark, by Meta-World's own protocol for meta-learning."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
+    json: bool = False
+    """Print one JSON object and nothing else."""
 
 
 @dataclass(frozen=True)

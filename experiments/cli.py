@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from experiments.arguments import Check, Evaluate, Machine, Resume, Train, parse
+from experiments import metaworld_evaluation
+from experiments.arguments import Check, Evaluate, EvaluateMetaWorld, Machine, Resume, Train, parse
 from experiments.presets import PRESETS, find_preset
 from experiments.run import CHECKPOINT, EVALUATION
 from maml_rl.checks import check_task_env
@@ -34,6 +35,7 @@ commands:
   train --resume RUN       go on with a run that was interrupted
   check ENV_ID             tell what an environment of your own lacks to be trained
   evaluate RUN             return after 0, 1, 2, 3 gradient steps on held-out tasks, as a table and a picture
+  evaluate-metaworld RUN   success rate on the test tasks of a Meta-World benchmark, by its own protocol
 
 maml-rl COMMAND --help tells the options of each.
 """
@@ -152,6 +154,17 @@ def evaluate(arguments: Sequence[str]) -> None:
     print(f"\npicture: {out / 'adaptation.png'}")
 
 
+def evaluate_metaworld(arguments: Sequence[str]) -> None:
+    """Evaluates a run of a Meta-World benchmark."""
+    chosen = parse(EvaluateMetaWorld, arguments, "maml-rl evaluate-metaworld")
+    evaluation = metaworld_evaluation.evaluate_metaworld(chosen.run, chosen.protocol)
+    if chosen.json:
+        print(json.dumps(evaluation.record()))
+        return
+    print(f"success rate on {chosen.protocol.goals} test goals of each manipulation, before and after adaptation\n")
+    print(evaluation.table())
+
+
 def check(arguments: Sequence[str]) -> None:
     """Checks an environment."""
     chosen = parse(Check, arguments, "maml-rl check")
@@ -173,6 +186,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "check": check,
     "evaluate": evaluate,
+    "evaluate-metaworld": evaluate_metaworld,
 }
 
 

@@ -194,7 +194,10 @@ def evaluate_metaworld(directory: Path, protocol: Protocol) -> MetaWorldEvaluati
     with closing(vectorize(config.env_id, 1)) as training_envs:
         settings = training_envs.spec.kwargs if training_envs.spec else {}
         if "benchmark" not in settings:
-            raise InputError(f"{directory} was trained on {config.env_id}, which is no environment of Meta-World")
+            raise InputError(
+                f"{directory} was trained on {config.env_id}, which is no environment of Meta-World: "
+                f"use maml-rl evaluate {directory}"
+            )
         run = load_run(directory, training_envs)
     from metaworld import make_ml_envs_test  # the extra `metaworld`; `vectorize` has told where it is missing
     from metaworld.evaluation import metalearning_evaluation

@@ -1,6 +1,8 @@
 """The agent behind Meta-World's protocol against the method's own adaptation; the protocol where it is installed."""
 
 import importlib.util
+import json
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments import cli, metaworld_evaluation
 from experiments.metaworld_evaluation import AdaptingAgent, MetaWorldEvaluation, Protocol, Success, evaluate_metaworld
 from experiments.run import Progress, Run, RunConfig, save_run
 from maml_rl.config import MetaConfig, PolicyConfig
@@ -149,6 +152,43 @@ def test_the_table_has_a_row_for_each_manipulation_and_one_for_all():
 def test_a_run_of_another_environment_is_refused(tmp_path):
     with pytest.raises(InputError, match="no environment of Meta-World"):
         evaluate_metaworld(untrained(tmp_path, NAVIGATION), Protocol())
+
+
+@pytest.mark.parametrize("command", ["train metaworld-ml1-reach --out run", "train metaworld-ml10 --out run"])
+def test_without_metaworld_the_command_says_in_one_line_what_to_install(command, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["maml-rl", *command.split(), "--processes=1", "--start-method=fork"])
+    monkeypatch.setitem(sys.modules, "metaworld", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "envs.metaworld", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "pip install 'maml-rl[metaworld]'" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_prints_the_protocols_result(monkeypatch, capsys, tmp_path):
+    success = Success(0.5, 100.0, {"reach-v3": 0.5})
+    asked = []
+
+    def evaluate(directory: Path, protocol: Protocol) -> MetaWorldEvaluation:
+        asked.append((directory, protocol))
+        return MetaWorldEvaluation(REACH, protocol, success, success)
+
+    monkeypatch.setattr(metaworld_evaluation, "evaluate_metaworld", evaluate)
+    for options in ([], ["--json"]):
+        monkeypatch.setattr(sys, "argv", ["maml-rl", "evaluate-metaworld", str(tmp_path), "--goals", "7", *options])
+        cli.main()
+        out = capsys.readouterr().out
+        if options:
+            assert json.loads(out)["after_adaptation"]["by_manipulation"] == {"reach-v3": 0.5}
+        else:
+            assert "7 test goals" in out
+            assert "reach-v3       50.0%   50.0%" in out
+    assert asked == [(tmp_path, Protocol(goals=7))] * 2
 
 
 @with_metaworld
