@@ -223,7 +223,7 @@ PRESETS = {
         _REACH,
         "Sawyer arm, reach one of 50 hidden goals (needs the extra metaworld)",
         f"{_META_WORLD}; {_STANDARDISED}",
-        "not measured to the end",
+        "not measured",
     ),
     "metaworld-ml10": Preset(
         replace(_REACH, env_id="envs:mclean2025/ML10-v3", iterations=75),
