@@ -1,10 +1,8 @@
 """Evaluation of a run on held-out tasks, as numbers: Figures 4 and 5 of Finn, Abbeel, Levine 2017 for this policy."""
 
-import csv
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from experiments.run import Run, load_config, load_run
-from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns
+from experiments.paper import paper_returns
+from experiments.run import Run, load_config, load_run, method
+from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, validate
 from maml_rl.initial import build_policy, parameters
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
@@ -46,6 +45,12 @@ class Evaluations(NamedTuple):
     config: EvaluationConfig
     trained: Evaluation
     random: Evaluation
+    validation: Validation | None = None  # how the step size was chosen, where training had none
+
+    @property
+    def inner_lr(self) -> float:
+        """Step size of the first gradient step."""
+        return self.validation.best if self.validation else self.run.config.meta.inner_lr
 
     def record(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
@@ -53,6 +58,7 @@ class Evaluations(NamedTuple):
         trained, random = (e.means(self.config.seed) for e in (self.trained, self.random))
         return {
             "env_id": self.run.config.env_id,
+            "method": method(self.run.config),
             "gradient_steps": steps,
             "mean_return": [mean.value for mean in trained],
             "standard_error": [mean.standard_error for mean in trained],
@@ -61,21 +67,20 @@ class Evaluations(NamedTuple):
             "random_interval_95": [[mean.low, mean.high] for mean in random],
             "num_tasks": self.config.tasks,
             "episodes": self.config.episodes,
-            "inner_lr": [self.config.inner_lr(self.run.config.meta.inner_lr, step) for step in steps[:-1]],
+            "inner_lr": [self.config.inner_lr(self.inner_lr, step) for step in steps[:-1]],
+            "validation": self.validation and {"tasks": self.config.validation_tasks, **self.validation._asdict()},
             "seed": self.config.seed,
             "training_seed": self.run.config.seed,
             "iteration": self.run.progress.iteration,
             "env_steps": self.run.progress.env_steps,
-            "tasks": [_plain(task) for task in self.trained.tasks],
+            "tasks": [plain(task) for task in self.trained.tasks],
             "task_returns": self.trained.returns.tolist(),
         }
 
 
-def _plain(task: Task) -> Any:
+def plain(task: Task) -> Any:
     """A task as JSON values."""
-    return (
-        {name: _plain(value) for name, value in task.items()} if isinstance(task, dict) else np.asarray(task).tolist()
-    )
+    return {name: plain(value) for name, value in task.items()} if isinstance(task, dict) else np.asarray(task).tolist()
 
 
 class Overrides(NamedTuple):
@@ -100,6 +105,9 @@ def evaluate(
 ) -> Evaluations:
     """Evaluates a run, and its random initialisation, on the same held-out tasks.
 
+    Both take gradient steps of the size that the run was trained for. A run that was trained without inner updates has
+    none: then it is chosen on validation tasks (`maml_rl.evaluation.validate`).
+
     Args:
         directory: The run.
         overrides: Settings that differ from those of the run.
@@ -115,43 +123,37 @@ def evaluate(
     task_threads = threads_for(torch_device, threads)
     run_config, _, _ = load_config(directory)
     config = replace(run_config.evaluation, **{k: v for k, v in overrides._asdict().items() if v is not None})
-    with closing(vectorize(run_config.env_id, min(_NUM_ENVS, config.tasks * config.episodes), processes)) as envs:
+    num_envs = min(_NUM_ENVS, config.tasks * config.episodes)
+    with closing(vectorize(run_config.env_id, num_envs, processes, run_config.observe_task)) as envs:
         run = load_run(directory, envs)
         tasks = evaluation_tasks(task_space(envs), config.tasks, config.seed)
         policy = run.policy.to(torch_device)
         initial = parameters(build_policy(envs, run_config.policy, run_config.seed))
+        thetas = [{name: value.to(torch_device) for name, value in theta.items()} for theta in (run.theta, initial)]
+        meta, validation = run_config.meta, None
+        if meta.inner_steps == 0 and config.gradient_steps:
+            validation = validate(policy, thetas[0], envs, meta, config, task_threads)
+            meta = replace(meta, inner_lr=validation.best)
         bar = tqdm(total=2 * (config.gradient_steps + 1), unit="step", desc="evaluating", disable=None, leave=False)
         evaluations = []
-        for theta in (run.theta, initial):
-            params = {name: value.to(torch_device) for name, value in theta.items()}
+        for theta in thetas:
             returns, episodes = [], []
-            for sampled in adaptation(policy, params, envs, tasks, run_config.meta, config, task_threads):
+            for sampled in adaptation(policy, theta, envs, tasks, meta, config, task_threads):
                 returns.append(task_returns(sampled))
                 lengths = sampled.mask[:, 0].sum(-1).long()
                 episodes.append([o[:n].cpu().numpy() for o, n in zip(sampled.observations[:, 0], lengths, strict=True)])
                 bar.update()
             evaluations.append(Evaluation(tasks, np.stack(returns), episodes))
         bar.close()
-    return Evaluations(run, config, *evaluations)
-
-
-def paper_returns(env_id: str, method: str = "maml") -> dict[int, float]:
-    """The paper's mean return by gradient step, for the environments it has; empty for others."""
-    tasks = {
-        "finn2017/Navigation2D-v0": "navigation",
-        "finn2017/HalfCheetahDir-v0": "half-cheetah-dir",
-        "finn2017/HalfCheetahVel-v0": "half-cheetah-vel",
-    }
-    task = tasks.get(env_id.rpartition(":")[2])
-    with (files("experiments") / "paper_returns.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["task"] == task and row["method"] == method]
-    return {int(row["gradient_steps"]): float(row["mean_return"]) for row in rows}
+    trained, random = evaluations
+    return Evaluations(run, config, trained, random, validation)
 
 
 def table(evaluations: Evaluations) -> str:
     """Mean return by gradient step with its 95 % interval, beside the random initialisation's and the paper's."""
     trained, random = (e.means(evaluations.config.seed) for e in (evaluations.trained, evaluations.random))
-    paper, paper_random = (paper_returns(evaluations.run.config.env_id, method) for method in ("maml", "random"))
+    config = evaluations.run.config
+    paper, paper_random = (paper_returns(config.env_id, name) for name in (method(config), "random"))
     rows = [["gradient steps", "this run", "95 % interval", "random policy", "paper", "paper, random"]]
     for step, (ours, theirs) in enumerate(zip(trained, random, strict=True)):
         rows.append(
@@ -160,13 +162,14 @@ def table(evaluations: Evaluations) -> str:
                 f"{ours.value:.1f}",
                 f"[{ours.low:.1f}, {ours.high:.1f}]",
                 f"{theirs.value:.1f}",
-                *(f"{row[step]:.1f}" if step in row else "-" for row in (paper, paper_random)),
+                *(f"{row[step].mean:.1f}" if step in row else "-" for row in (paper, paper_random)),
             ]
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table, the first of them its head, with columns aligned to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

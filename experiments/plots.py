@@ -9,8 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from experiments.evaluate import Evaluations, paper_returns
-from experiments.run import METRICS
+from experiments.evaluate import Evaluations
+from experiments.paper import paper_returns
+from experiments.run import METRICS, method
 from maml_rl.tasks import Task
 
 _BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
@@ -63,10 +64,11 @@ def _return_by_step(axes: Axes, evaluations: Evaluations) -> None:
         steps = np.arange(len(means))
         axes.plot(steps, [m.value for m in means], "o-", color=colour, label=label)
         axes.fill_between(steps, [m.low for m in means], [m.high for m in means], color=colour, alpha=0.2, linewidth=0)
-    paper = paper_returns(evaluations.run.config.env_id)
+    config = evaluations.run.config
+    paper = paper_returns(config.env_id, method(config))
     shown = [step for step in paper if step <= evaluations.config.gradient_steps]
     if shown:
-        axes.plot(shown, [paper[step] for step in shown], "s--", color=_PAPER, label="paper")
+        axes.plot(shown, [paper[step].mean for step in shown], "s--", color=_PAPER, label="paper")
     axes.set_xticks(range(evaluations.config.gradient_steps + 1))
     axes.legend(frameon=False)
 

@@ -32,12 +32,14 @@ class RunConfig:
     env_id: str
     """Environment with a task distribution, as gymnasium.make takes it."""
     iterations: int = 100
-    """Meta-iterations."""
+    """Meta-iterations; 0 leaves the random initialisation, the paper's random baseline."""
     seed: int = 0
     """Seed of everything random."""
     num_envs: int | None = None
     """Sub-environments stepped at once; as many as an iteration has episodes if None. It does not change what is
     sampled."""
+    observe_task: bool = False
+    """Whether an observation ends with the task, as the paper's oracle has it."""
     checkpoint_every: int = 10
     """Meta-iterations from one checkpoint to the next."""
     meta: MetaConfig = field(default_factory=MetaConfig)
@@ -46,10 +48,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        require("iterations", self.iterations, self.iterations >= 0, "at least 0")
         require("seed", self.seed, self.seed >= 0, "at least 0")
         require("num_envs", str(self.num_envs), self.num_envs is None or self.num_envs >= 1, "at least 1 or None")
         require("checkpoint_every", self.checkpoint_every, self.checkpoint_every >= 1, "at least 1")
+
+
+def method(config: RunConfig) -> Literal["maml", "pretrained", "oracle", "random"]:
+    """The paper's name of what a run's settings make of it (Finn, Abbeel, Levine 2017, section 5.3)."""
+    if config.iterations == 0:
+        return "random"
+    if config.meta.inner_steps:
+        return "maml"
+    return "oracle" if config.observe_task else "pretrained"
 
 
 class Progress(NamedTuple):

@@ -52,7 +52,7 @@ def train(
         raise InputError(f"{out} exists: go on with maml-rl train --resume {out}, or give another --out")
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
-    with closing(vectorize(config.env_id, _num_envs(config), processes)) as envs:
+    with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs:
         policy = initial_policy(envs, config.policy, config.meta, config.seed)
         run = Run(config, policy, parameters(policy), Progress(0, 0, 0.0))
         with _alone_in(out):
@@ -83,7 +83,7 @@ def resume(
     task_threads = threads_for(torch_device, threads)
     out = out.parent if out.is_file() else out
     config, _, _ = load_config(out)
-    with closing(vectorize(config.env_id, _num_envs(config), processes)) as envs, _alone_in(out):
+    with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs, _alone_in(out):
         run = load_run(out, envs)
         if iterations is not None and iterations < run.progress.iteration:
             raise InputError(f"{out} has finished {run.progress.iteration} iterations already, more than {iterations}")

@@ -403,7 +403,7 @@ def unknown_setting(run: Path) -> None:
         (["train", "navigation", "--meta.inner-lr", "nan"], ["inner_lr", "nan"]),
         (["train", "navigation", "--meta.inner-lr"], ["--meta.inner-lr"]),
         (["train", "navigation", "--meta.trust-region.max-kl", "0"], ["max_kl", "above 0"]),
-        (["train", "navigation", "--iterations", "0"], ["iterations", "at least 1"]),
+        (["train", "navigation", "--iterations", "-1"], ["iterations", "at least 0"]),
         (["train", "navigation", "--iterations", "1.5"], ["--iterations", "1.5"]),
         (["train", "navigation", "--seed", "-1"], ["seed", "at least 0"]),
         (["train", "navigation", "--threads", "0"], ["threads"]),

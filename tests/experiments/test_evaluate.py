@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.evaluate import Evaluations, Overrides, evaluate, paper_returns, table
+from experiments.evaluate import Evaluations, Overrides, evaluate, table
 from experiments.plots import draw_adaptation
 from experiments.presets import PRESETS
 from experiments.run import CHECKPOINT, METRICS, RunConfig, load_run
@@ -179,31 +179,67 @@ def test_the_two_directions_occur_equally_often(direction):
     assert record["env_id"] == DIRECTION.env_id
 
 
-# Published numbers and the table
+# Runs without inner updates
 
 
-@pytest.mark.parametrize(
-    ("env_id", "method", "expected"),
-    [
-        (NAVIGATION.env_id, "maml", {0: -40.41, 1: -11.68, 2: -3.33, 3: -3.23, 4: -3.35}),
-        (NAVIGATION.env_id, "random", {0: -82.66, 1: -57.96, 2: -53.84, 3: -46.81, 4: -42.91}),
-        (DIRECTION.env_id, "maml", {0: -50.69, 1: 293.19, 2: 313.48, 3: 315.65}),
-        (VELOCITY.env_id, "maml", {0: -129.53, 1: -78.57, 2: -66.62, 3: -60.78}),
-        (VELOCITY.env_id, "random", {0: -254.83, 1: -254.33, 2: -246.79, 3: -230.83}),
-        ("finn2017/HalfCheetahDir-v0", "oracle", {0: 442.69}),
-    ],
-)
-def test_the_papers_returns_are_known(env_id, method, expected):
-    assert paper_returns(env_id, method) == expected
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    """A run of multi-task TRPO on navigation. No test changes its directory."""
+    out = tmp_path_factory.mktemp("runs") / "pretrained"
+    config = shrunk(NAVIGATION, inner_steps=0)
+    chosen = replace(config.evaluation, validation_tasks=2, inner_lrs=(0.01, 0.4))
+    train(replace(config, iterations=1, evaluation=chosen), out, threads=1)
+    return out
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "envs:rothfuss2019/HalfCheetahVel-v0", "HalfCheetahVel-v0", ""])
-def test_the_papers_returns_belong_to_its_own_environments_only(env_id):
-    assert paper_returns(env_id) == {}
+def test_the_step_size_of_a_run_without_inner_updates_is_chosen_and_recorded(pretrained):
+    evaluations = evaluate(pretrained, threads=1)
+    record = json.loads(json.dumps(evaluations.record(), allow_nan=False))
+    assert record["method"] == "pretrained"
+    validation = record["validation"]
+    assert (validation["tasks"], validation["inner_lrs"]) == (2, [0.01, 0.4])
+    best = validation["inner_lrs"][int(np.argmax(validation["mean_returns"]))]
+    assert record["inner_lr"] == pytest.approx([best, best * 0.2])
+    with closing(vectorize(NAVIGATION.env_id, 9)) as envs:
+        run = load_run(pretrained, envs)
+        meta = replace(run.config.meta, inner_lr=best)
+        tasks = evaluation_tasks(task_space(envs), 3, 4)
+        sampled = list(adaptation(run.policy, run.theta, envs, tasks, meta, run.config.evaluation, TaskThreads(1)))
+    np.testing.assert_array_equal(evaluations.trained.returns, [task_returns(s) for s in sampled])
 
 
-def test_a_method_that_the_paper_lacks_has_no_returns():
-    assert paper_returns(NAVIGATION.env_id, "nothing") == {}
+def test_the_step_size_of_maml_is_that_of_its_training(evaluations):
+    record = evaluations.record()
+    assert record["method"] == "maml"
+    assert record["validation"] is None
+
+
+def test_nothing_is_chosen_where_no_gradient_step_is_taken(pretrained):
+    assert evaluate(pretrained, Overrides(gradient_steps=0), threads=1).record()["validation"] is None
+
+
+def test_an_oracle_is_evaluated_with_the_task_in_its_observation(tmp_path):
+    config = replace(shrunk(NAVIGATION, inner_steps=0), iterations=1, observe_task=True)
+    train(config, tmp_path / "run", threads=1)
+    evaluations = evaluate(tmp_path / "run", Overrides(gradient_steps=0), threads=1)
+    assert evaluations.record()["method"] == "oracle"
+    for task, episode in zip(evaluations.trained.tasks, evaluations.trained.episodes[0], strict=True):
+        assert (episode[:, 2:] == task).all()
+    draw_adaptation(evaluations, tmp_path / "run", tmp_path / "picture.png")
+
+
+def test_a_run_of_no_iterations_is_the_random_initialisation(tmp_path):
+    config = shrunk(NAVIGATION, inner_steps=0)
+    train(replace(config, iterations=0), tmp_path / "run", threads=1)
+    evaluations = evaluate(tmp_path / "run", Overrides(tasks=2, gradient_steps=1), threads=1)
+    record = evaluations.record()
+    assert (record["method"], record["iteration"], record["env_steps"]) == ("random", 0, 0)
+    np.testing.assert_array_equal(evaluations.trained.returns, evaluations.random.returns)
+    draw_adaptation(evaluations, tmp_path / "run", tmp_path / "picture.png")
+    assert cells(table(evaluations))[0][-2:] == ["paper", "paper, random"]
+
+
+# The table
 
 
 def cells(text: str) -> list[list[str]]:

@@ -1,0 +1,49 @@
+"""The published returns."""
+
+import pytest
+
+from experiments.paper import PaperReturn, paper_returns, paper_task
+from experiments.presets import PRESETS
+
+NAVIGATION, DIRECTION, VELOCITY = (
+    PRESETS[name].config for name in ("navigation", "half-cheetah-dir", "half-cheetah-vel")
+)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "method", "expected"),
+    [
+        (NAVIGATION.env_id, "maml", {0: -40.41, 1: -11.68, 2: -3.33, 3: -3.23, 4: -3.35}),
+        (NAVIGATION.env_id, "random", {0: -82.66, 1: -57.96, 2: -53.84, 3: -46.81, 4: -42.91}),
+        (DIRECTION.env_id, "maml", {0: -50.69, 1: 293.19, 2: 313.48, 3: 315.65}),
+        (VELOCITY.env_id, "maml", {0: -129.53, 1: -78.57, 2: -66.62, 3: -60.78}),
+        (VELOCITY.env_id, "random", {0: -254.83, 1: -254.33, 2: -246.79, 3: -230.83}),
+        ("finn2017/HalfCheetahDir-v0", "oracle", {0: 442.69}),
+        ("envs:finn2017/AntDir-v0", "pretrained", {0: 3.16, 1: 1.27, 2: 6.51, 3: 6.86}),
+        ("envs:finn2017/AntVel-v0", "maml", {0: 30.58, 1: 96.74, 2: 100.06, 3: 101.41}),
+    ],
+)
+def test_the_papers_returns_are_known(env_id, method, expected):
+    assert {step: value.mean for step, value in paper_returns(env_id, method).items()} == expected
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "envs:rothfuss2019/HalfCheetahVel-v0", "HalfCheetahVel-v0", ""])
+def test_the_papers_returns_belong_to_its_own_environments_only(env_id):
+    assert paper_returns(env_id) == {}
+
+
+def test_a_method_that_the_paper_lacks_has_no_returns():
+    assert paper_returns(NAVIGATION.env_id, "nothing") == {}
+
+
+def test_a_return_comes_with_its_standard_error():
+    assert paper_returns(NAVIGATION.env_id, "oracle") == {0: PaperReturn(-2.29, 0.07)}
+
+
+def test_every_row_of_the_paper_belongs_to_an_environment_with_four_methods():
+    for name in ("navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-dir", "ant-vel"):
+        env_id = PRESETS[name].config.env_id
+        assert paper_task(env_id) == name
+        for method in ("maml", "pretrained", "random"):
+            assert len(paper_returns(env_id, method)) == (5 if name == "navigation" else 4)
+        assert paper_returns(env_id, "oracle").keys() == {0}
