@@ -48,8 +48,8 @@ class Ant(MujocoMDP):
 
     ## Action space
 
-    `Box(-1, 1, (8,), float32)`, clipped; at action 1 the torque at each joint is 150 N m. In this order: hip and ankle
-    of the legs 4 (back right), 1 (front left), 2 (front right), 3 (back left).
+    `Box(-1, 1, (8,), float32)` (`rothfuss2019`: -10 to 10), clipped; at control 1 the torque at a joint is 150 N m. In
+    this order: hip and ankle of the legs 4 (back right), 1 (front left), 2 (front right), 3 (back left).
 
     ## Observation space
 
@@ -143,8 +143,9 @@ class Ant(MujocoMDP):
         """The torso's rotation matrix (9), centre of mass (3), its velocity in x (1), clipped contact forces (84)."""
         body = self._sensors.read(physics, controls)
         forces = np.clip(body.contact_forces, -1.0, 1.0)
-        parts = [body.rotation, body.centre_of_mass, body.velocity[:, :1], forces]
-        return np.concatenate([part.reshape(len(physics), -1) for part in parts], axis=1)
+        n = len(physics)
+        parts = [body.rotation.reshape(n, 9), body.centre_of_mass, body.velocity[:, :1]]
+        return np.concatenate([*parts, forces.reshape(n, 6 * self.model.nbody)], axis=1)
 
     def observation(self, states: Array) -> Array:
         """Positions, velocities and contact forces; for the whole body also the torso's rotation and the position."""

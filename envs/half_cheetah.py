@@ -55,8 +55,8 @@ class HalfCheetah(MujocoMDP):
 
     ## Action space
 
-    `Box(-1, 1, (6,), float32)`. Multiplied by the definition's factor and clipped it is the control; multiplied by the
-    gear that is the torque at a joint.
+    `Box(-1, 1, (6,), float32)` (`rothfuss2019`: -10 to 10). Multiplied by the definition's factor and clipped to ±1 it
+    is the control; multiplied by the gear that is the torque at a joint.
 
     | index | joint  | torque at control 1 (N m) |
     |-------|--------|---------------------------|

@@ -44,7 +44,8 @@ class MujocoMDP(TaskMDP):
         qpos: Positions `[nq]` in which episodes begin, but for noise; velocities are 0.
         noise: Noise of a reset.
         frame_skip: Physics steps in a control step.
-        action_scale: Factor on an action before it is clipped to [-1, 1], which makes it the control.
+        action_scale: Factor on an action before it is clipped to [-1, 1], which makes it the control; the actions of the
+            space are those that are not clipped.
         threads: Number of threads that step a batch; all cores if None.
     """
 
@@ -64,7 +65,7 @@ class MujocoMDP(TaskMDP):
         self.frame_skip = frame_skip
         self.dt = model.opt.timestep * frame_skip  # s
         self.render_fps = round(1 / self.dt)
-        self.action_space = Box(-1.0, 1.0, (model.nu,), np.float32)
+        self.action_space = Box(-1.0 / action_scale, 1.0 / action_scale, (model.nu,), np.float32)
         self._qpos, self._noise, self._action_scale = np.asarray(qpos, np.float64), noise, action_scale
         self._stepper = BatchStepper(model, frame_skip, threads)
         self._renderer: TrackingRenderer | None = None

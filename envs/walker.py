@@ -44,8 +44,8 @@ class Walker(MujocoMDP):
 
     ## Action space
 
-    `Box(-1, 1, (6,), float32)`: thigh, leg and foot of the right and of the left leg; the hopper has one leg,
-    `Box(-1, 1, (3,), float32)`. Control 1 is a torque of 100 N m, or 200 N m for the hopper.
+    `Box(-10, 10, (6,), float32)`: thigh, leg and foot of the right and of the left leg; the hopper has one leg,
+    `Box(-10, 10, (3,), float32)`. Control 1, action 10, is a torque of 100 N m, or 200 N m for the hopper.
 
     ## Observation space
 
