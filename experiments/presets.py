@@ -4,7 +4,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from experiments.run import RunConfig
+from experiments.paper import paper_returns
+from experiments.run import RunConfig, method
 from maml_rl.config import MetaConfig, PolicyConfig, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
@@ -250,6 +251,35 @@ PRESETS = {
         "10.1 to 10.7, 14.9 to 15.4, 15.4 to 16.1, 15.9 to 16.5 (three seeds); the best actions in these tasks: 22.5",
     ),
 }
+
+
+def _baselines(name: str, maml: Preset) -> dict[str, Preset]:
+    """What the paper compares a MAML preset with, all else equal: policy, sampler, optimiser and env steps.
+
+    An iteration without inner updates samples once instead of before and after each, so there are as many more.
+    """
+    config = maml.config
+    trpo = replace(
+        config,
+        iterations=config.iterations * (config.meta.inner_steps + 1),
+        meta=replace(config.meta, inner_steps=0),
+    )
+    oracle = replace(trpo, observe_task=True, evaluation=replace(config.evaluation, gradient_steps=0))
+    descriptions = {
+        "pretrained": (trpo, "trained on all tasks at once, fine-tuned with the best step size on validation tasks"),
+        "oracle": (oracle, "trained on all tasks at once, with the task in the observation"),
+        "random": (replace(trpo, iterations=0), "not trained, fine-tuned with the best step size on validation tasks"),
+    }
+    presets = {}
+    for baseline, (settings, description) in descriptions.items():
+        paper = ", ".join(f"{value.mean:.0f}" for value in paper_returns(config.env_id, method(settings)).values())
+        source = f"{_FINN}, {baseline}; otherwise as {name}"
+        presets[f"{name}-{baseline}"] = Preset(settings, f"{maml.task}: {description}", source, f"paper: {paper}")
+    return presets
+
+
+for _name in ("navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir"):
+    PRESETS |= _baselines(_name, PRESETS[_name])
 
 
 def find_preset(name: str) -> Preset:

@@ -2,11 +2,13 @@
 
 import re
 from contextlib import closing
+from dataclasses import asdict
 
 import pytest
 
 from envs import DEFINITIONS
 from experiments.presets import PRESETS, find_preset
+from experiments.run import method
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
 from maml_rl.tasks import episode_limit, registration, vectorize
@@ -97,12 +99,40 @@ def test_no_preset_samples_more_than_the_paper(name):
 @every_preset_of_the_paper
 def test_evaluation_is_the_papers(name):
     evaluation = PRESETS[name].config.evaluation
+    navigation = PRESETS[name].config.env_id == PRESETS["navigation"].config.env_id
     assert evaluation.tasks == 40
     more = ("envs:finn2017/Navigation2D-v0", "envs:finn2017/AntDir-v0")
     assert evaluation.episodes == (40 if PRESETS[name].config.env_id in more else 20)
-    assert evaluation.gradient_steps >= 3
+    assert evaluation.gradient_steps == (0 if name.endswith("-oracle") else 3)
     # 0.3 in navigation, whose later gradients are of few steps: docs/implementation_details.md.
-    assert evaluation.later_lr_factor == (0.3 if name == "navigation" else 0.5)
+    assert evaluation.later_lr_factor == (0.3 if navigation else 0.5)
+
+
+@pytest.mark.parametrize("name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir"])
+def test_baselines_differ_from_maml_by_their_idea_only(name):
+    maml, pretrained, oracle, random = (
+        PRESETS[f"{name}{suffix}"].config for suffix in ("", "-pretrained", "-oracle", "-random")
+    )
+    assert [method(config) for config in (maml, pretrained, oracle, random)] == [
+        "maml",
+        "pretrained",
+        "oracle",
+        "random",
+    ]
+    without = {"inner_steps": 0}
+    assert asdict(pretrained) == asdict(maml) | {
+        "iterations": pretrained.iterations,
+        "meta": asdict(maml.meta) | without,
+    }
+    assert asdict(oracle) == asdict(pretrained) | {
+        "observe_task": True,
+        "evaluation": asdict(maml.evaluation) | {"gradient_steps": 0},
+    }
+    assert asdict(random) == asdict(pretrained) | {"iterations": 0}
+    # As many env steps: MAML samples before and after its inner update, the others once an iteration.
+    assert pretrained.iterations == 2 * maml.iterations
+    for suffix in ("-pretrained", "-oracle"):
+        assert million_env_steps(name + suffix) == million_env_steps(name)
 
 
 @pytest.mark.parametrize("name", META_WORLD)
