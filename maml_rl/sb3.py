@@ -1,0 +1,312 @@
+"""To and from Stable-Baselines3: our policies as its PPO models, our vector environments as its own.
+
+A model from `to_ppo` is made of Stable-Baselines3's and PyTorch's classes only, so what it saves is loaded, used and
+trained further where this package is not installed.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3 import PPO
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+from torch import Tensor, nn
+
+from maml_rl.advantages import discounted_sum, explained_variance
+from maml_rl.errors import InputError
+from maml_rl.initial import MLPPolicy, parameters
+from maml_rl.policies import Activation, CategoricalMLP, GaussianMLP
+from maml_rl.tasks import TaskVectorEnv, assign_tasks, resets_itself, task_space
+from maml_rl.types import Params, Trajectories
+
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> PPO:
+    """A PPO model with the same distribution over actions, but for rounding, as this policy with these parameters.
+
+    The standardisation of observations becomes part of the first layer, which is then trained on raw observations:
+    W (x - mean) / std + b = (W / std) x + (b - W mean / std). That is exact; in float32, means of actions agree to
+    about 1e-7 |mean / std| of their size. The critic is random: `fit_critic` fits it.
+
+    Args:
+        policy: The policy.
+        params: Its parameters, one set, without a leading M.
+        env: Environment, or vector environment of Stable-Baselines3, with the policy's spaces.
+        settings: Keyword arguments of `PPO`, for example `gamma` and `seed`.
+
+    Raises:
+        InputError: If observations are clipped, which no layer of this network can do, or the spaces of `env` are not
+            those of the policy, or PPO does not take them.
+    """
+    _check_exportable(policy, env)
+    layers = [(params[f"weight_{i}"], params[f"bias_{i}"]) for i in range(policy.layers)]
+    hidden = [len(bias) for _, bias in layers[:-1]]
+    network = {"net_arch": {"pi": hidden, "vf": hidden}, "activation_fn": _ACTIVATIONS[policy.activation]}
+    model = PPO("MlpPolicy", env, **{"device": "cpu", "policy_kwargs": network} | settings)
+    actor = _linear_layers(model.policy.mlp_extractor.policy_net, model.policy.action_net)
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(actor, layers, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        _standardise_inputs(actor[0], policy.observation_mean, policy.observation_std)
+        if isinstance(policy, GaussianMLP):
+            model.policy.log_std.copy_(params["log_std"])
+    return model
+
+
+def _check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
+    observations, actions = env.observation_space, env.action_space
+    if policy.clip is not None:
+        raise InputError(
+            f"this policy clips standardised observations to +-{policy.clip:g}, which a network of Stable-Baselines3 "
+            "cannot do: train with --policy.observation-clip None to export"
+        )
+    size, outputs = policy.get_parameter("weight_0").shape[1], policy.noise_size
+    if isinstance(policy, CategoricalMLP):
+        found = isinstance(actions, spaces.Discrete) and int(actions.n)
+        fits = isinstance(actions, spaces.Discrete) and actions.start == 0
+        expected = f"Discrete({outputs}) that begins at 0"
+    else:
+        found = isinstance(actions, spaces.Box) and int(np.prod(actions.shape))
+        fits = isinstance(actions, spaces.Box) and actions.is_bounded()
+        expected = f"a bounded Box of {outputs} numbers"
+    if not fits or found != outputs:
+        raise InputError(
+            f"Stable-Baselines3 needs actions in {expected} for this policy, those of env are in {actions}"
+        )
+    if not isinstance(observations, spaces.Box) or is_image_space(observations):
+        raise InputError(f"observations must be in a Box, and no pictures, those of env are in {observations}")
+    if int(np.prod(observations.shape)) != size:
+        raise InputError(f"this policy observes {size} numbers, env has observations in {observations}")
+
+
+def _linear_layers(*modules: nn.Module) -> list[nn.Linear]:
+    return [layer for module in modules for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+
+def _standardise_inputs(layer: nn.Linear, mean: Tensor, std: Tensor) -> None:
+    """Makes a layer compute of x what it computed of (x - mean) / std."""
+    weight = layer.weight.double() / std.double()
+    layer.bias.copy_(layer.bias.double() - weight @ mean.double())
+    layer.weight.copy_(weight)
+
+
+def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int = 0) -> float:
+    """Fits the critic of a model to episodes of its policy, so that its first updates have useful advantages.
+
+    A critic that starts near 0 has errors of the size of the returns; their gradient would drown the policy's, for PPO
+    bounds the norm of both together. Targets are those of Stable-Baselines3, for which a time limit is no end: the
+    discounted return of an episode, continued at its time limit by the critic's own value of the last observation.
+
+    Args:
+        model: A model from `to_ppo`, whose `gamma` discounts.
+        episodes: Episodes of one task, fields without the leading M.
+        steps: Gradient steps; the targets are computed anew every 20.
+        seed: Seed of the order in which time steps are drawn.
+
+    Returns:
+        Share of the targets' variance that the critic explains, at most 1.
+    """
+    critic = nn.Sequential(model.policy.mlp_extractor.value_net, model.policy.value_net)
+    mask = episodes.mask.bool()
+    seen = episodes.observations[mask]
+    mean, std = seen.mean(0), seen.std(0)
+    std = torch.where(std < 1e-6, torch.ones_like(std), std)
+    inputs = (episodes.observations - mean) / std
+    seen = inputs[mask]
+    ends = mask.clone()
+    ends[:, :-1] &= ~mask[:, 1:]
+    continued = ends & ~episodes.terminated[:, None]
+    rewards = episodes.rewards * episodes.mask
+    returns = discounted_sum(rewards, model.gamma)
+    shift, scale = returns[mask].mean(), returns[mask].std() + 1e-8  # the network's outputs are of the order of 1
+
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    for step in range(steps):
+        if step % 20 == 0:
+            with torch.no_grad():
+                values = critic(inputs)[..., 0] * scale + shift
+            returns = discounted_sum(torch.where(continued, values, rewards), model.gamma)
+            targets = ((returns - shift) / scale)[mask]
+        rows = torch.randint(len(seen), (256,), generator=generator)
+        loss = (critic(seen[rows])[:, 0] - targets[rows]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        layers = _linear_layers(critic)
+        layers[-1].weight.mul_(scale)
+        layers[-1].bias.mul_(scale).add_(shift)
+        _standardise_inputs(layers[0], mean, std)
+        return float(explained_variance(critic(episodes.observations)[..., 0], returns, episodes.mask))
+
+
+def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
+    """The policy of a PPO model, but for rounding, and its parameters.
+
+    Where the model's environment is a `VecNormalize`, its statistics and clip of observations become the policy's.
+
+    Args:
+        model: A model with an `MlpPolicy` whose hidden layers are all relu or all tanh.
+
+    Raises:
+        InputError: If the model is another one.
+    """
+    actor = model.policy
+    activation = next((name for name, kind in _ACTIVATIONS.items() if actor.activation_fn is kind), None)
+    if model.use_sde or type(actor.features_extractor) is not FlattenExtractor or activation is None:
+        raise InputError(
+            "expected a PPO model with an MlpPolicy of relu or tanh without state-dependent exploration, got "
+            f"{type(actor.features_extractor).__name__}, {actor.activation_fn.__name__}, use_sde={model.use_sde}"
+        )
+    layers = _linear_layers(actor.mlp_extractor.policy_net, actor.action_net)
+    settings: dict[str, Any] = {
+        "hidden_sizes": [layer.out_features for layer in layers[:-1]],
+        "activation": activation,
+        "generator": np.random.default_rng(0),  # weights are replaced
+    }
+    normalised = model.get_vec_normalize_env()
+    if normalised is not None and normalised.norm_obs:
+        statistics: Any = normalised.obs_rms
+        settings["mean"] = torch.as_tensor(statistics.mean, dtype=torch.float32).flatten()
+        settings["std"] = torch.as_tensor(statistics.var + normalised.epsilon, dtype=torch.float32).sqrt().flatten()
+        settings["clip"] = normalised.clip_obs
+    size, outputs = layers[0].in_features, layers[-1].out_features
+    policy: MLPPolicy
+    if isinstance(model.action_space, spaces.Discrete):
+        policy = CategoricalMLP(size, outputs, **settings)
+    elif isinstance(model.action_space, spaces.Box):
+        policy = GaussianMLP(size, outputs, **settings)
+    else:
+        raise InputError(f"actions must be in a Box or Discrete, those of the model are in {model.action_space}")
+    with torch.no_grad():
+        for i, layer in enumerate(layers):
+            policy.get_parameter(f"weight_{i}").copy_(layer.weight)
+            policy.get_parameter(f"bias_{i}").copy_(layer.bias)
+        if isinstance(policy, GaussianMLP):
+            policy.log_std.copy_(actor.log_std)
+    return policy, parameters(policy)
+
+
+class BatchVecEnv(VecEnv):
+    """A vector environment of Gymnasium with Stable-Baselines3's interface.
+
+    A sub-environment whose episode has ended begins the next one at once; the last observation is then the
+    `terminal_observation` of its info, and `TimeLimit.truncated` tells whether only the time limit ended it. The other
+    entries of an info are the environment's, for example the terms of the reward.
+
+    Args:
+        envs: Sub-environments that do not reset themselves, as `maml_rl.tasks.vectorize` makes them.
+        new_tasks: Whether each episode begins with a new task from `task_space`, drawn with the seed of `seed`;
+            otherwise a sub-environment keeps its task until `set_attr("task", task)`.
+
+    Raises:
+        InputError: If the sub-environments reset themselves.
+    """
+
+    def __init__(self, envs: TaskVectorEnv, new_tasks: bool = False) -> None:
+        if resets_itself(envs):
+            raise InputError(
+                f"{envs} resets itself, which Stable-Baselines3 does not expect: use maml_rl.tasks.vectorize with "
+                "processes, or stable_baselines3.common.env_util.make_vec_env"
+            )
+        self.envs = envs
+        self.new_tasks = deepcopy(task_space(envs)) if new_tasks else None
+        self._actions: NDArray[Any] = np.zeros(0)
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seeds the sub-environments from their next reset on, with s, s + 1, ..., and the drawing of tasks."""
+        seeds = super().seed(seed)
+        if self.new_tasks is not None:
+            self.new_tasks.seed(seeds[0])
+        return seeds
+
+    def reset(self) -> NDArray[Any]:
+        """Begins an episode in every sub-environment: first observations `[num_envs, ...]`."""
+        return self._begin(np.ones(self.num_envs, np.bool_))
+
+    def _begin(self, mask: NDArray[np.bool_]) -> NDArray[Any]:
+        """Begins an episode in the sub-environments of `mask`: observations of all."""
+        if self.new_tasks is not None:
+            tasks = self.get_attr("task")
+            for i in np.flatnonzero(mask):
+                tasks[i] = self.new_tasks.sample()
+            assign_tasks(self.envs, tasks)
+        observations, _ = self.envs.reset(seed=self._seeds, options={"reset_mask": mask})  # type: ignore[arg-type]
+        self._reset_seeds()
+        return np.asarray(observations)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Takes the actions `[num_envs, ...]` of the next step."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Steps: observations, rewards `[num_envs]`, whether each episode has ended, and an info for each."""
+        observations, rewards, terminated, truncated, terms = self.envs.step(self._actions)
+        done = terminated | truncated
+        names = [name for name in terms if not name.startswith("_")]
+        infos: list[dict[str, Any]] = [
+            {name: terms[name][i] for name in names if terms[f"_{name}"][i]} for i in range(self.num_envs)
+        ]
+        for info, limited in zip(infos, truncated & ~terminated, strict=True):
+            info["TimeLimit.truncated"] = bool(limited)
+        if done.any():
+            for i in np.flatnonzero(done):
+                infos[i]["terminal_observation"] = observations[i]
+            observations = self._begin(done)
+        return observations, np.asarray(rewards, np.float32), done, infos
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Value of an attribute in each sub-environment, or in those of `indices`."""
+        if attr_name == "render_mode":
+            return [self.envs.render_mode] * self.num_envs
+        values = self.envs.unwrapped.get_attr(attr_name)  # type: ignore[attr-defined]
+        return [values[i] for i in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Assigns an attribute such as `task` in each sub-environment, or in those of `indices`."""
+        values = self.get_attr(attr_name)
+        for i in self._get_indices(indices):
+            values[i] = value
+        self.envs.unwrapped.set_attr(attr_name, values)  # type: ignore[attr-defined]
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Raises NotImplementedError: the sub-environments of a batch are no objects with methods."""
+        raise NotImplementedError(f"{self.envs} has no sub-environments to call {method_name} of")
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """False for each sub-environment: a batch is wrapped as a whole."""
+        return [False for _ in self._get_indices(indices)]
+
+    def get_images(self) -> Sequence[NDArray[Any] | None]:
+        """A picture of each sub-environment."""
+        pictures = self.envs.render()
+        return [None] * self.num_envs if pictures is None else list(pictures)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Frees the environments' resources."""
+        self.envs.close()
+
+
+def sb3_vec_env(envs: TaskVectorEnv, new_tasks: bool = False) -> VecMonitor:
+    """`BatchVecEnv` of these sub-environments, with return and length of each finished episode in its info.
+
+    Any algorithm of Stable-Baselines3 trains on it, and `evaluate_policy` takes it.
+    """
+    return VecMonitor(BatchVecEnv(envs, new_tasks))
