@@ -10,8 +10,10 @@ import sys
 def main() -> None:
     """Runs the command line; modules of the current directory can be imported, as with `python -m`."""
     sys.path.append("")
-    from experiments import cli
-
+    try:
+        from experiments import cli
+    except KeyboardInterrupt:  # PyTorch takes seconds to import
+        raise SystemExit(130) from None
     cli.main()
 
 
