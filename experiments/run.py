@@ -3,6 +3,8 @@
 config.json               settings, for people; the checkpoint holds them too
 checkpoint.safetensors    parameters, observation statistics, settings and progress
 metrics.csv, tensorboard  every logged quantity by iteration (docs/metrics.md)
+machines.json             the machines that trained it
+evaluation.json           return by gradient step on held-out tasks
 """
 
 import json

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from tqdm import tqdm
 
+from experiments.provenance import note_machine
 from experiments.run import METRICS, Progress, Run, RunConfig, load_config, load_run, save_run
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, WorkerError
@@ -114,6 +115,7 @@ def _num_envs(config: RunConfig) -> int:
 def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threads: TaskThreads) -> Run:
     """The loop: from `run.progress` to `run.config.iterations`."""
     config, policy = run.config, run.policy.to(device)
+    note_machine(out, run.progress.iteration, device)
     theta = {name: value.to(device) for name, value in run.theta.items()}
     logger = _logger(out, run.progress.iteration)
     bar = tqdm(total=config.iterations, initial=run.progress.iteration, unit="iteration", disable=None, smoothing=0.1)

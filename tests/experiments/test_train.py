@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import experiments.train
 import maml_rl.meta_rl
 from experiments.presets import PRESETS
+from experiments.provenance import MACHINES
 from experiments.run import CHECKPOINT, CONFIG, METRICS, Run, RunConfig, load_config
 from experiments.train import resume, train
 from maml_rl.checkpoint import load_checkpoint
@@ -117,7 +118,7 @@ def uninterrupted(tmp_path_factory) -> tuple[Path, Run]:
 
 def test_a_run_directory_holds_settings_checkpoint_and_logs(uninterrupted):
     out, run = uninterrupted
-    assert {path.name for path in out.iterdir()} == {CONFIG, CHECKPOINT, METRICS, "tensorboard", ".lock"}
+    assert {path.name for path in out.iterdir()} == {CONFIG, CHECKPOINT, METRICS, MACHINES, "tensorboard", ".lock"}
     assert json.loads((out / CONFIG).read_text()) == json.loads(json.dumps(asdict(SHRUNK)))
     config, progress, tensors = load_config(out)
     assert config == run.config == SHRUNK

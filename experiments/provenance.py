@@ -1,0 +1,86 @@
+"""Where a run comes from: the command that trains it anew, and the machines that trained it."""
+
+import json
+import platform
+import shlex
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.presets import PRESETS
+from experiments.run import RunConfig
+from maml_rl.checkpoint import write_atomically
+from maml_rl.processes import available_cores
+
+MACHINES = "machines.json"
+
+
+def training_command(config: RunConfig) -> str:
+    """The shortest `maml-rl train` that makes a run of these settings, from the preset that is nearest to them."""
+    settings = _flat(asdict(config))
+
+    def arguments(name: str) -> list[str]:
+        default = _flat(asdict(PRESETS[name].config))
+        options = [_option(key, value) for key, value in settings.items() if value != default[key]]
+        return [name, *chain.from_iterable(options)]
+
+    return shlex.join(["maml-rl", "train", *min(map(arguments, PRESETS), key=len)])
+
+
+def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _option(key: str, value: Any) -> list[str]:
+    path, _, name = key.replace("_", "-").rpartition(".")
+    if isinstance(value, bool):
+        return [f"--{path}{'.' if path else ''}{'' if value else 'no-'}{name}"]
+    return [f"--{key.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """This machine, as it matters to time and rounding."""
+    description: dict[str, Any] = {"processor": _processor(), "cores": available_cores()}
+    if device.type == "cuda":
+        description["accelerator"] = torch.cuda.get_device_name(device)
+    packages = ("torch", "numpy", "gymnasium", "mujoco")
+    return description | {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def note_machine(directory: Path, iteration: int, device: torch.device) -> None:
+    """Adds this machine to those that trained a run, unless the last one is just like it.
+
+    Args:
+        directory: The run.
+        iteration: Iterations finished before.
+        device: Where policy and update are computed.
+    """
+    machines = trained_on(directory)
+    here = machine(device)
+    if not machines or {**machines[-1], "from_iteration": None} != {**here, "from_iteration": None}:
+        machines.append({"from_iteration": iteration, **here})
+        write_atomically(directory / MACHINES, (json.dumps(machines, indent=1) + "\n").encode())
+
+
+def trained_on(directory: Path) -> list[dict[str, Any]]:
+    """The machines that trained a run, in their order; empty if that was not noted."""
+    path = directory / MACHINES
+    machines: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    return machines
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
