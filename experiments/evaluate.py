@@ -138,7 +138,7 @@ def evaluate(
         evaluations = []
         for theta in thetas:
             returns, episodes = [], []
-            for sampled in adaptation(policy, theta, envs, tasks, meta, config, task_threads):
+            for _, sampled in adaptation(policy, theta, envs, tasks, meta, config, task_threads):
                 returns.append(task_returns(sampled))
                 lengths = sampled.mask[:, 0].sum(-1).long()
                 episodes.append([o[:n].cpu().numpy() for o, n in zip(sampled.observations[:, 0], lengths, strict=True)])
@@ -169,6 +169,7 @@ def table(evaluations: Evaluations) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table as text: the first row is the header."""
     """Rows as a table, the first of them its head, with columns aligned to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

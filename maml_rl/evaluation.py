@@ -63,8 +63,10 @@ def adaptation(
     config: EvaluationConfig,
     threads: TaskThreads,
     phase: Phase = Phase.EVALUATION,
-) -> Iterator[Trajectories]:
-    """Episodes of each task after 0, 1, ..., `gradient_steps` gradient steps, one `Trajectories` at a time.
+) -> Iterator[tuple[Params, Trajectories]]:
+    """Each task's parameters after 0, 1, ..., `gradient_steps` gradient steps, `[M, ...]`, and its episodes.
+
+    One pair at a time, as they are sampled.
 
     Args:
         policy: The policy.
@@ -80,7 +82,7 @@ def adaptation(
     for step in range(config.gradient_steps + 1):
         draw = Draw(config.seed, phase, step=step)
         trajectories = collect(envs, policy, params, tasks, config.episodes, draw)
-        yield trajectories
+        yield params, trajectories
         if step < config.gradient_steps:
             batches, _ = advantage_batches(trajectories, meta, threads)
             params = adapt_each(policy, params, batches, meta, threads, config.inner_lr(meta.inner_lr, step))
@@ -138,7 +140,7 @@ def validate(
         settings = replace(meta, inner_lr=inner_lr)
         try:
             steps = adaptation(policy, theta, envs, tasks, settings, config, threads, Phase.VALIDATION)
-            return float(np.mean([task_returns(trajectories) for trajectories in steps][1:]))
+            return float(np.mean([task_returns(trajectories) for _, trajectories in steps][1:]))
         except NonFiniteError:
             return None
 

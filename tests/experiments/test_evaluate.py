@@ -94,7 +94,10 @@ def test_the_returns_are_those_of_adaptation_on_the_held_out_tasks(navigation, e
         run = load_run(navigation, envs)
         config = run.config.evaluation
         tasks = evaluation_tasks(task_space(envs), 3, 4)
-        sampled = list(adaptation(run.policy, run.theta, envs, tasks, run.config.meta, config, TaskThreads(1)))
+        sampled = [
+            sampled
+            for _, sampled in adaptation(run.policy, run.theta, envs, tasks, run.config.meta, config, TaskThreads(1))
+        ]
     np.testing.assert_array_equal(evaluations.trained.tasks, tasks)
     np.testing.assert_array_equal(evaluations.trained.returns, [task_returns(s) for s in sampled])
     for episodes, trajectories in zip(evaluations.trained.episodes, sampled, strict=True):
@@ -204,7 +207,12 @@ def test_the_step_size_of_a_run_without_inner_updates_is_chosen_and_recorded(pre
         run = load_run(pretrained, envs)
         meta = replace(run.config.meta, inner_lr=best)
         tasks = evaluation_tasks(task_space(envs), 3, 4)
-        sampled = list(adaptation(run.policy, run.theta, envs, tasks, meta, run.config.evaluation, TaskThreads(1)))
+        sampled = [
+            sampled
+            for _, sampled in adaptation(
+                run.policy, run.theta, envs, tasks, meta, run.config.evaluation, TaskThreads(1)
+            )
+        ]
     np.testing.assert_array_equal(evaluations.trained.returns, [task_returns(s) for s in sampled])
 
 

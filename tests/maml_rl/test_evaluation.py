@@ -35,7 +35,10 @@ def run(num_envs: int = 12, threads: int = 1, meta: MetaConfig = META, config: E
     with make(num_envs) as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
         tasks = evaluation_tasks(task_space(envs), config.tasks, config.seed)
-        return list(adaptation(policy, parameters(policy), envs, tasks, meta, config, TaskThreads(threads)))
+        return [
+            sampled
+            for _, sampled in adaptation(policy, parameters(policy), envs, tasks, meta, config, TaskThreads(threads))
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,9 @@ def test_training_before_it_does_not_matter(reference):
         theta = parameters(policy)
         meta_iteration(policy, theta, envs, replace(META, episodes=4), seed=6, iteration=0, threads=TaskThreads(1))
         tasks = evaluation_tasks(task_space(envs), 3, 6)
-        assert same(list(adaptation(policy, theta, envs, tasks, META, CONFIG, TaskThreads(1))), reference)
+        assert same(
+            [sampled for _, sampled in adaptation(policy, theta, envs, tasks, META, CONFIG, TaskThreads(1))], reference
+        )
 
 
 def test_no_training_shares_its_noise(reference):
@@ -236,7 +241,10 @@ def test_validation_is_the_mean_return_after_the_gradient_steps_on_validation_ta
         for inner_lr, mean in zip((0.1, 0.5), validation.mean_returns, strict=True):
             meta = replace(META, inner_lr=inner_lr)
             theta = parameters(policy)
-            steps = list(adaptation(policy, theta, envs, tasks, meta, config, TaskThreads(1), Phase.VALIDATION))
+            steps = [
+                sampled
+                for _, sampled in adaptation(policy, theta, envs, tasks, meta, config, TaskThreads(1), Phase.VALIDATION)
+            ]
             assert mean == pytest.approx((task_returns(steps[1]).mean() + task_returns(steps[2]).mean()) / 2)
 
 

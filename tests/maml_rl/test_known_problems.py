@@ -138,7 +138,9 @@ def adapted_after_training(env_id: str, config: MetaConfig, iterations: int) -> 
     for iteration in range(iterations):
         theta = meta_iteration(policy, theta, envs, config, 0, iteration, threads).theta
     evaluation = EvaluationConfig(tasks=100, gradient_steps=1, episodes=20)
-    sampled = list(adaptation(policy, theta, envs, held_out_tasks(env_id), config, evaluation, threads))
+    sampled = [
+        sampled for _, sampled in adaptation(policy, theta, envs, held_out_tasks(env_id), config, evaluation, threads)
+    ]
     envs.close()
     return sampled
 
