@@ -98,6 +98,22 @@ class EvaluateMetaWorld:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Return by gradient step of several runs on one environment, beside the paper's: runs that differ by their seed
+    only are one method."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Directories of the runs."""
+    gradient_steps: int | None = None
+    """Gradient steps to compare; as many as the runs are evaluated for if None."""
+    json: bool = False
+    """Print one JSON object and nothing else; write no comparison."""
+    out: Path | None = None
+    """Where comparison.json, comparison.csv and comparison.png go; results/TASK if None."""
+    machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
 class Check:
     """Tells what keeps an environment from being meta-trained: exit code 2 after an error, 0 after warnings or none."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from experiments import metaworld_evaluation
-from experiments.arguments import Check, Evaluate, EvaluateMetaWorld, Machine, Resume, Train, parse
+from experiments.arguments import Check, Compare, Evaluate, EvaluateMetaWorld, Machine, Resume, Train, parse
 from experiments.presets import PRESETS, find_preset
 from experiments.run import CHECKPOINT, EVALUATION
 from maml_rl.checks import check_task_env
@@ -35,6 +35,7 @@ commands:
   train --resume RUN       go on with a run that was interrupted
   check ENV_ID             tell what an environment of your own lacks to be trained
   evaluate RUN             return after 0, 1, 2, 3 gradient steps on held-out tasks, as a table and a picture
+  compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
   evaluate-metaworld RUN   success rate on the test tasks of a Meta-World benchmark, by its own protocol
 
 maml-rl COMMAND --help tells the options of each.
@@ -165,6 +166,32 @@ def evaluate_metaworld(arguments: Sequence[str]) -> None:
     print(evaluation.table())
 
 
+def compare(arguments: Sequence[str]) -> None:
+    """Compares runs."""
+    chosen = parse(Compare, arguments, "maml-rl compare")
+    from experiments.compare import COMPARISON, compare, csv_text, table
+
+    if chosen.out and chosen.out.exists() and not chosen.out.is_dir():
+        raise InputError(f"--out {chosen.out} is a file: give a directory")
+    record = compare(chosen.runs, chosen.gradient_steps, *chosen.machine.used()).record()
+    if chosen.json:
+        print(json.dumps(record))
+        return
+    from experiments.plots import draw_comparison
+
+    print(
+        f"{record['env_id']}: mean return on {record['num_tasks']} held-out tasks, {record['episodes']} episodes each"
+    )
+    print("[95 % interval over seeds and tasks]\n")
+    print(table(record))
+    out = chosen.out or Path("results") / record["task"]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / COMPARISON).write_text(json.dumps(record, indent=1) + "\n")
+    (out / "comparison.csv").write_text(csv_text(record))
+    draw_comparison(record, out / "comparison.png")
+    print(f"\nwritten: {out / COMPARISON}, comparison.csv, comparison.png")
+
+
 def check(arguments: Sequence[str]) -> None:
     """Checks an environment."""
     chosen = parse(Check, arguments, "maml-rl check")
@@ -186,6 +213,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "check": check,
     "evaluate": evaluate,
+    "compare": compare,
     "evaluate-metaworld": evaluate_metaworld,
 }
 

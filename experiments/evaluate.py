@@ -169,7 +169,6 @@ def table(evaluations: Evaluations) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A table as text: the first row is the header."""
     """Rows as a table, the first of them its head, with columns aligned to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -1,7 +1,8 @@
-"""The picture of a run: how it learned, what a gradient step brings, and what the policy does before and after it."""
+"""Pictures: how a run learned and what a gradient step brings, and how it compares with other methods."""
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,6 +32,39 @@ def draw_adaptation(evaluations: Evaluations, run_directory: Path, path: Path) -
         _return_by_task(right, evaluations)
     figure.suptitle(f"{evaluations.run.config.env_id}, {evaluations.run.progress.env_steps / 1e6:.1f} M env steps")
     figure.savefig(path, dpi=120)
+
+
+def draw_comparison(record: dict[str, Any], path: Path) -> None:
+    """Draws a comparison, as `experiments.compare` records it, into a PNG file."""
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    return_by_method(figure.subplots(), record)
+    figure.savefig(path, dpi=120)
+
+
+def return_by_method(axes: Axes, record: dict[str, Any]) -> None:
+    """Mean return of each method by gradient step with its 95 % interval, and the paper's in the same colour, dashed.
+
+    A method that takes no gradient steps, such as the oracle, is a level line.
+    """
+    last = record["gradient_steps"]
+    axes.set(title=record["task"], xlabel="gradient steps", ylabel="mean return", xticks=range(last + 1))
+    for i, group in enumerate(record["methods"]):
+        colour = f"C{i}"
+        steps, values, low, high = _levelled(group["mean_return"], ("value", "low", "high"), last)
+        axes.plot(steps, values, "o-", color=colour, label=group["label"])
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        if group["paper"]:
+            steps, values = _levelled(group["paper"], ("mean",), last)
+            axes.plot(steps, values, "s--", color=colour, fillstyle="none", alpha=0.8)
+    axes.plot([], [], "s--", color="black", fillstyle="none", label="paper")
+    axes.legend(frameon=False)
+
+
+def _levelled(values: list[dict[str, float]], names: tuple[str, ...], last: int) -> list[list[float]]:
+    """Gradient steps and named values at them; one value alone holds for all steps."""
+    shown = values if len(values) > 1 else values * (last + 1)
+    return [list(range(len(shown))), *([value[name] for value in shown] for name in names)]
 
 
 def _learning_curve(axes: Axes, metrics: Path, inner_steps: int) -> None:

@@ -21,22 +21,22 @@ MACHINES = "machines.json"
 
 def training_command(config: RunConfig) -> str:
     """The shortest `maml-rl train` that makes a run of these settings, from the preset that is nearest to them."""
-    settings = _flat(asdict(config))
+    settings = flat(asdict(config))
 
     def arguments(name: str) -> list[str]:
-        default = _flat(asdict(PRESETS[name].config))
+        default = flat(asdict(PRESETS[name].config))
         options = [_option(key, value) for key, value in settings.items() if value != default[key]]
         return [name, *chain.from_iterable(options)]
 
     return shlex.join(["maml-rl", "train", *min(map(arguments, PRESETS), key=len)])
 
 
-def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    flat: dict[str, Any] = {}
+def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their whole name: `{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    settings: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        settings |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return settings
 
 
 def _option(key: str, value: Any) -> list[str]:

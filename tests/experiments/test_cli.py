@@ -20,7 +20,7 @@ import experiments.evaluate
 import experiments.train
 from experiments import cli
 from experiments.presets import PRESETS
-from experiments.run import CHECKPOINT, CONFIG, METRICS, load_config
+from experiments.run import CHECKPOINT, CONFIG, EVALUATION, METRICS, load_config
 from maml_rl.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
 from maml_rl.errors import NonFiniteError
 
@@ -125,6 +125,26 @@ def test_a_trained_run_is_evaluated_as_one_json_object_and_nothing_is_written(tr
     assert record["num_tasks"] == 3
     assert content(trained) == before
     assert list(trained.parent.iterdir()) == [trained]
+
+
+def test_runs_are_compared_as_table_files_and_json(maml_rl, run, tmp_path):
+    assert maml_rl("evaluate", run, *SHRUNK_EVALUATION).code == 0
+    for path in (run / EVALUATION, run / "adaptation.png"):
+        path.unlink()
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    checkpoint.record["config"]["evaluation"] |= {"tasks": 3, "episodes": 3, "gradient_steps": 2}
+    save_checkpoint(run / CHECKPOINT, checkpoint)
+    result = maml_rl("compare", run, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["task"] == "navigation"
+    assert not (tmp_path / "results").exists()
+    result = maml_rl("compare", run)
+    assert result.code == 0, result.err
+    assert "paper" in result.out
+    written = {path.name for path in (tmp_path / "results" / "navigation").iterdir()}
+    assert written == {"comparison.json", "comparison.csv", "comparison.png"}
+    assert maml_rl("compare", run, "--out", "there", "--gradient-steps", "1").code == 0
+    assert json.loads((tmp_path / "there" / "comparison.json").read_text())["gradient_steps"] == 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # the parser draws other boxes in each
@@ -418,6 +438,11 @@ def unknown_setting(run: Path) -> None:
         (["train", "--resume"], ["--resume"]),
         (["train", "--resume", "absent"], ["absent"]),
         (["train", "--resume", "run", "--iterations", "0"], ["iterations"]),
+        (["compare"], ["at least one run"]),
+        (["compare", "nothing"], ["nothing"]),
+        (["compare", "run", "run"], ["same seed"]),
+        (["compare", "run", "--gradient-steps", "9"], ["at most 3 gradient steps, 9"]),
+        (["compare", "run", "--out", "run/config.json"], ["is a file"]),
         (["train", "--resume", "run", "--iterations", "1"], ["finished 2 iterations"]),
         (["train", "--resume", "run", "--device", "cuda:99"], ["'cuda:99'"]),
         (["train", "--resume", "run", "navigation"], ["navigation"]),

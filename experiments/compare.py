@@ -1,0 +1,317 @@
+"""The paper's comparison: return by gradient step of MAML, pretrained, oracle and random runs of one environment."""
+
+import csv
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.evaluate import aligned, evaluate
+from experiments.paper import PaperReturn, paper_returns, paper_task
+from experiments.provenance import flat, trained_on, training_command
+from experiments.run import EVALUATION, Progress, RunConfig, load_config, method
+from maml_rl.checkpoint import write_atomically
+from maml_rl.errors import InputError
+from maml_rl.evaluation import EvaluationConfig
+from maml_rl.processes import ALL_CORES, Processes
+from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.statistics import Interval, bootstrap_interval, interquartile_mean, mean
+
+COMPARISON = "comparison.json"
+_ORDER = ["maml", "pretrained", "oracle", "random"]
+
+
+class EvaluatedRun(NamedTuple):
+    """A run with its evaluation."""
+
+    directory: Path
+    config: RunConfig
+    progress: Progress
+    evaluation: dict[str, Any]  # the record of `experiments.evaluate.Evaluations`
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps that it was evaluated for."""
+        return int(self.evaluation["gradient_steps"][-1])
+
+
+class Method(NamedTuple):
+    """Runs that differ by their seed only."""
+
+    label: str
+    runs: list[EvaluatedRun]
+
+    def name(self) -> str:
+        """The paper's name of the method."""
+        return method(self.runs[0].config)
+
+    def returns(self, step: int) -> NDArray[np.float64]:
+        """Return after `step` gradient steps by seed and task, `[N, M]`."""
+        return np.array([run.evaluation["task_returns"][step] for run in self.runs])
+
+    def intervals(self, gradient_steps: int) -> tuple[list[Interval], list[Interval]]:
+        """Mean and interquartile mean by gradient step, as far as the runs were evaluated."""
+        evaluation = self.runs[0].evaluation
+        generator = Draw(evaluation["seed"], Phase.EVALUATION).generator(Purpose.INTERVALS)
+        steps = range(min(gradient_steps, self.runs[0].gradient_steps) + 1)
+        strata = _strata(evaluation["tasks"])
+        means, middle_means = (
+            [bootstrap_interval(self.returns(step), statistic, generator, strata) for step in steps]
+            for statistic in (mean, interquartile_mean)
+        )
+        return means, middle_means
+
+
+class Comparison(NamedTuple):
+    """Methods on the same held-out tasks of one environment."""
+
+    methods: list[Method]
+    gradient_steps: int
+
+    def record(self) -> dict[str, Any]:
+        """The comparison as JSON values: all that tables and figures show."""
+        first = self.methods[0].runs[0]
+        env_id = first.config.env_id
+        shared = {name: first.evaluation[name] for name in ("num_tasks", "episodes", "seed", "tasks")}
+        return {
+            "env_id": env_id,
+            "task": task_name(env_id),
+            "gradient_steps": self.gradient_steps,
+            **shared,
+            "methods": [self._method_record(group) for group in self.methods],
+        }
+
+    def _method_record(self, group: Method) -> dict[str, Any]:
+        paper = paper_returns(group.runs[0].config.env_id, group.name())
+        means, middle_means = group.intervals(self.gradient_steps)
+        return {
+            "label": group.label,
+            "method": group.name(),
+            "mean_return": [interval._asdict() for interval in means],
+            "interquartile_mean": [interval._asdict() for interval in middle_means],
+            "paper": [paper[step]._asdict() for step in range(self.gradient_steps + 1) if step in paper],
+            "runs": [
+                {
+                    "directory": run.directory.as_posix(),
+                    "seed": run.config.seed,
+                    "iterations": run.progress.iteration,
+                    "env_steps": run.progress.env_steps,
+                    "seconds": run.progress.seconds,
+                    "machines": trained_on(run.directory),
+                    "command": training_command(run.config),
+                    "inner_lr": run.evaluation["inner_lr"][: self.gradient_steps],
+                    "task_returns": run.evaluation["task_returns"][: self.gradient_steps + 1],
+                }
+                for run in group.runs
+            ],
+        }
+
+
+def compare(
+    directories: Sequence[Path],
+    gradient_steps: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> Comparison:
+    """Compares runs of one environment; those that differ by their seed only are one method.
+
+    A run's `evaluation.json` is used if it is of the run's last checkpoint and its own settings; otherwise the run is
+    evaluated, and that file written.
+
+    Args:
+        directories: The runs.
+        gradient_steps: Gradient steps to compare; as many as all runs were made to be evaluated for if None. An oracle
+            takes none: it is told the task.
+        device: See `evaluate`.
+        threads: See `evaluate`.
+        processes: See `evaluate`.
+
+    Raises:
+        InputError: If a directory holds no run, or runs cannot be compared: they are of different environments, have
+            other held-out tasks or fewer gradient steps, or are the same run twice.
+        WorkerError: If the environment fails in one of its processes.
+    """
+    if not directories:
+        raise InputError("compare needs at least one run: maml-rl compare RUN [RUN ...]")
+    loaded = [
+        (directory if directory.is_dir() else directory.parent, *load_config(directory)[:2])
+        for directory in directories
+    ]
+    for (a, first, _), (b, second, _) in pairwise(loaded):
+        if first.env_id != second.env_id:
+            raise InputError(f"{a} is a run on {first.env_id}, {b} on {second.env_id}: compare runs of one environment")
+        if _tasks_of(first.evaluation) != _tasks_of(second.evaluation):
+            raise InputError(
+                f"{a} is evaluated on {_tasks_of(first.evaluation)}, {b} on {_tasks_of(second.evaluation)}: compare "
+                "runs with the same held-out tasks"
+            )
+    limits = {
+        directory: config.evaluation.gradient_steps for directory, config, _ in loaded if method(config) != "oracle"
+    }
+    steps = min(limits.values(), default=0) if gradient_steps is None else gradient_steps
+    if steps < 0:
+        raise InputError(f"gradient_steps must be at least 0, got {steps}")
+    for directory, limit in limits.items():
+        if limit < steps:
+            raise InputError(f"{directory} is evaluated after at most {limit} gradient steps, {steps} were asked for")
+    groups = _grouped(loaded)
+    return Comparison(
+        [
+            Method(
+                label, [_evaluated(*run, device, threads, processes) for run in sorted(runs, key=lambda r: r[1].seed)]
+            )
+            for label, runs in groups.items()
+        ],
+        steps,
+    )
+
+
+_Loaded = tuple[Path, RunConfig, Progress]
+
+
+def _tasks_of(evaluation: EvaluationConfig) -> str:
+    return f"{evaluation.tasks} tasks x {evaluation.episodes} episodes of seed {evaluation.seed}"
+
+
+def _grouped(loaded: Sequence[_Loaded]) -> dict[str, list[_Loaded]]:
+    """Runs by label: the method's name, and the settings that differ where several have that name."""
+    groups: dict[RunConfig, list[_Loaded]] = {}
+    for directory, config, progress in loaded:
+        groups.setdefault(_without_seed(config, progress), []).append((directory, config, progress))
+    names = Counter(method(config) for config in groups)
+    labelled = {}
+    for config, runs in sorted(groups.items(), key=lambda item: _ORDER.index(method(item[0]))):
+        for (a, first, _), (b, second, _) in pairwise(sorted(runs, key=lambda run: run[1].seed)):
+            if first.seed == second.seed:
+                raise InputError(
+                    f"{a} and {b} have the same settings and the same seed, {first.seed}: give one of them"
+                )
+        name = method(config)
+        others = [flat(asdict(other)) for other in groups if method(other) == name]
+        own = flat(asdict(config))
+        differing = [f"{key} {own[key]}" for key in own if len({str(other[key]) for other in others}) > 1]
+        labelled[name if names[name] == 1 else f"{name} ({', '.join(differing)})"] = runs
+    return labelled
+
+
+def _without_seed(config: RunConfig, progress: Progress) -> RunConfig:
+    """What runs have in common that differ by their seed, or by what does not change their result."""
+    evaluation = EvaluationConfig(later_lr_factor=config.evaluation.later_lr_factor)
+    iterations = progress.iteration if config.iterations else 0
+    defaults = RunConfig(config.env_id)
+    return replace(
+        config,
+        iterations=iterations,
+        seed=0,
+        num_envs=defaults.num_envs,
+        checkpoint_every=defaults.checkpoint_every,
+        evaluation=evaluation,
+    )
+
+
+def _evaluated(
+    directory: Path,
+    config: RunConfig,
+    progress: Progress,
+    device: str,
+    threads: int | None,
+    processes: Processes,
+) -> EvaluatedRun:
+    """A run with its stored evaluation, or with a new one, which is stored."""
+    path = directory / EVALUATION
+    if path.exists():
+        try:
+            record = json.loads(path.read_text())
+            current = _is_current(record, config, progress)
+        except (json.JSONDecodeError, AttributeError, KeyError) as error:
+            raise InputError(f"{path} is damaged ({error}): remove it, to evaluate the run anew") from error
+        if current:
+            return EvaluatedRun(directory, config, progress, record)
+    print(f"evaluating {directory}", file=sys.stderr)
+    record = evaluate(directory, device=device, threads=threads, processes=processes).record()
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    return EvaluatedRun(directory, config, progress, record)
+
+
+def _is_current(record: dict[str, Any], config: RunConfig, progress: Progress) -> bool:
+    """Whether an evaluation is of the last checkpoint and the run's own settings."""
+    evaluation = config.evaluation
+    steps = range(evaluation.gradient_steps)
+    expected = {
+        "iteration": progress.iteration,
+        "env_steps": progress.env_steps,
+        "num_tasks": evaluation.tasks,
+        "episodes": evaluation.episodes,
+        "seed": evaluation.seed,
+        "gradient_steps": [*steps, evaluation.gradient_steps],
+    }
+    inner_lr = config.meta.inner_lr
+    if config.meta.inner_steps == 0 and evaluation.gradient_steps:
+        validation = record.get("validation") or {}
+        chosen_from = (validation.get("tasks"), tuple(validation.get("inner_lrs", ())))
+        if chosen_from != (evaluation.validation_tasks, evaluation.inner_lrs):
+            return False
+        inner_lr = record["inner_lr"][0]
+    expected["inner_lr"] = [evaluation.inner_lr(inner_lr, step) for step in steps]
+    return all(record.get(name) == value for name, value in expected.items())
+
+
+def _strata(tasks: Sequence[Any]) -> list[str] | None:
+    """Stratum of each task where there are finitely many, of which each was given its share; else None, one for all."""
+    names = [json.dumps(task) for task in tasks]
+    return names if min(Counter(names).values()) > 1 else None
+
+
+def task_name(env_id: str) -> str:
+    """Short name of an environment: the paper's, or the last part of its id."""
+    return paper_task(env_id) or env_id.rpartition("/")[2].rpartition(":")[2]
+
+
+def table(record: dict[str, Any]) -> str:
+    """Mean and interquartile mean by gradient step, with 95 % intervals, and the paper's mean below."""
+    steps = range(record["gradient_steps"] + 1)
+    rows = [["", "seeds", "env steps", *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
+    for group in record["methods"]:
+        env_steps = np.mean([run["env_steps"] for run in group["runs"]]) / 1e6
+        lines = {
+            group["label"]: [show(interval) for interval in group["mean_return"]],
+            "  interquartile": [show(interval) for interval in group["interquartile_mean"]],
+            "  paper": [f"{paper['mean']:.1f}" for paper in group["paper"]],
+        }
+        for name, cells in lines.items():
+            about = [str(len(group["runs"])), f"{env_steps:.1f} M"] if name == group["label"] else ["", ""]
+            rows.append([name, *about, *cells, *["-"] * (len(steps) - len(cells))])
+    width = max(len(row[0]) for row in rows)
+    return aligned([[row[0].ljust(width), *row[1:]] for row in rows])
+
+
+def show(interval: dict[str, float]) -> str:
+    """A value with its interval."""
+    return f"{interval['value']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
+
+
+def csv_text(record: dict[str, Any]) -> str:
+    """A row for each method and gradient step."""
+    file = io.StringIO()
+    statistics = ("mean_return", "interquartile_mean")
+    columns = [f"{statistic}{suffix}" for statistic in statistics for suffix in ("", "_low", "_high")]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        ["env_id", "method", "label", "seeds", "gradient_steps", *columns, *(f"paper_{f}" for f in PaperReturn._fields)]
+    )
+    for group in record["methods"]:
+        for step in range(len(group["mean_return"])):
+            values = [value for statistic in statistics for value in group[statistic][step].values()]
+            paper = group["paper"][step].values() if step < len(group["paper"]) else ["", ""]
+            start = [record["env_id"], group["method"], group["label"], len(group["runs"]), step]
+            writer.writerow([*start, *values, *paper])
+    return file.getvalue()
