@@ -87,6 +87,27 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Adapt:
+    """Adapts a run to one task, and saves the policy for Stable-Baselines3's PPO."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    out: Path
+    """File for the policy, which must not exist yet, for example policy.zip."""
+    task: str | None = None
+    """The task, as JSON, where brackets around numbers may be left out: 1.5 or 0.3,-0.2; drawn at random if None."""
+    gradient_steps: int | None = None
+    """Gradient steps, with fresh episodes for each; those of the run's evaluation if None (paper: 3)."""
+    episodes: int | None = None
+    """Episodes for each gradient step; those of the run's evaluation if None (paper: 20; navigation 40)."""
+    seed: int = 0
+    """Seed of the task, if none is given, and of everything random in the adaptation."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+    machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
 class EvaluateMetaWorld:
     """Success rate on the test tasks of a Meta-World benchmark, by Meta-World's own protocol for meta-learning."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from experiments import metaworld_evaluation
-from experiments.arguments import Check, Compare, Evaluate, EvaluateMetaWorld, Machine, Resume, Train, parse
+from experiments.arguments import Adapt, Check, Compare, Evaluate, EvaluateMetaWorld, Machine, Resume, Train, parse
 from experiments.presets import PRESETS, find_preset
 from experiments.run import CHECKPOINT, EVALUATION
 from maml_rl.checks import check_task_env
@@ -36,6 +36,7 @@ commands:
   check ENV_ID             tell what an environment of your own lacks to be trained
   evaluate RUN             return after 0, 1, 2, 3 gradient steps on held-out tasks, as a table and a picture
   compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
+  adapt RUN --out FILE     adapt to one task, for Stable-Baselines3 to use and train further
   evaluate-metaworld RUN   success rate on the test tasks of a Meta-World benchmark, by its own protocol
 
 maml-rl COMMAND --help tells the options of each.
@@ -169,7 +170,7 @@ def evaluate_metaworld(arguments: Sequence[str]) -> None:
 def compare(arguments: Sequence[str]) -> None:
     """Compares runs."""
     chosen = parse(Compare, arguments, "maml-rl compare")
-    from experiments.compare import COMPARISON, compare, csv_text, table
+    from experiments.compare import compare
 
     if chosen.out and chosen.out.exists() and not chosen.out.is_dir():
         raise InputError(f"--out {chosen.out} is a file: give a directory")
@@ -177,7 +178,7 @@ def compare(arguments: Sequence[str]) -> None:
     if chosen.json:
         print(json.dumps(record))
         return
-    from experiments.plots import draw_comparison
+    from experiments.comparison_files import COMPARISON, table, write_comparison
 
     print(
         f"{record['env_id']}: mean return on {record['num_tasks']} held-out tasks, {record['episodes']} episodes each"
@@ -185,11 +186,30 @@ def compare(arguments: Sequence[str]) -> None:
     print("[95 % interval over seeds and tasks]\n")
     print(table(record))
     out = chosen.out or Path("results") / record["task"]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / COMPARISON).write_text(json.dumps(record, indent=1) + "\n")
-    (out / "comparison.csv").write_text(csv_text(record))
-    draw_comparison(record, out / "comparison.png")
+    write_comparison(record, out)
     print(f"\nwritten: {out / COMPARISON}, comparison.csv, comparison.png")
+
+
+def adapt(arguments: Sequence[str]) -> None:
+    """Adapts a run to one task."""
+    if "--task" in arguments[:-1]:  # a task such as -0.3,0.2 begins like an option
+        place = arguments.index("--task")
+        arguments = [*arguments[:place], f"--task={arguments[place + 1]}", *arguments[place + 2 :]]
+    chosen = parse(Adapt, arguments, "maml-rl adapt")
+    from experiments.adapt import adapt, check_new_file, next_steps, save
+
+    check_new_file(chosen.out)
+    given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
+    adapted = adapt(chosen.run, *given, *chosen.machine.used())
+    save(adapted, chosen.out)
+    record = adapted.record() | {"policy": str(chosen.out)}
+    if chosen.json:
+        print(json.dumps(record))
+        return
+    print(f"{record['env_id']}, task {adapted.task}: return of {record['episodes']} episodes\n")
+    print(adapted.table())
+    print(f"\npolicy: {chosen.out}\nnext, in Python:\n")
+    print(textwrap.indent(next_steps(adapted, chosen.out), "    "))
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -214,6 +234,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "check": check,
     "evaluate": evaluate,
     "compare": compare,
+    "adapt": adapt,
     "evaluate-metaworld": evaluate_metaworld,
 }
 

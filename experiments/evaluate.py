@@ -80,7 +80,9 @@ class Evaluations(NamedTuple):
 
 def plain(task: Task) -> Any:
     """A task as JSON values."""
-    return {name: plain(value) for name, value in task.items()} if isinstance(task, dict) else np.asarray(task).tolist()
+    if isinstance(task, dict):
+        return {name: plain(value) for name, value in task.items()}
+    return [plain(value) for value in task] if isinstance(task, tuple) else np.asarray(task).tolist()
 
 
 class Overrides(NamedTuple):

@@ -48,7 +48,7 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
         InputError: If observations are clipped, which no layer of this network can do, or the spaces of `env` are not
             those of the policy, or PPO does not take them.
     """
-    _check_exportable(policy, env)
+    check_exportable(policy, env)
     layers = [(params[f"weight_{i}"], params[f"bias_{i}"]) for i in range(policy.layers)]
     hidden = [len(bias) for _, bias in layers[:-1]]
     network = {"net_arch": {"pi": hidden, "vf": hidden}, "activation_fn": _ACTIVATIONS[policy.activation]}
@@ -64,7 +64,12 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
     return model
 
 
-def _check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
+def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
+    """Checks that `to_ppo` can make a model of a policy for an environment.
+
+    Raises:
+        InputError: If not; see `to_ppo`.
+    """
     observations, actions = env.observation_space, env.action_space
     if policy.clip is not None:
         raise InputError(

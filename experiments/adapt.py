@@ -1,0 +1,235 @@
+"""Adaptation of a trained run to one task, to a policy that Stable-Baselines3 uses and trains further."""
+
+import io
+import json
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3 import PPO
+from tqdm import tqdm
+
+from experiments.evaluate import aligned, plain
+from experiments.run import Run, RunConfig, load_config, load_run
+from maml_rl.checkpoint import write_atomically
+from maml_rl.errors import InputError, one_line
+from maml_rl.evaluation import adaptation, validate
+from maml_rl.parallel import threads_for, usable_device
+from maml_rl.processes import ALL_CORES, Processes
+from maml_rl.sb3 import check_exportable, fit_critic, to_ppo
+from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.task_observation import TaskObservation
+from maml_rl.tasks import Task, make, sample_tasks, task_space, vectorize
+from maml_rl.types import Params, Trajectories, select
+
+
+class Adapted(NamedTuple):
+    """A policy adapted to one task."""
+
+    run: Run
+    task: Task
+    task_json: Any  # the same as `task_space.to_jsonable([task])`
+    inner_lrs: list[float]  # step size of each gradient step
+    seed: int
+    params: Params  # after the last gradient step
+    returns: NDArray[np.float64]  # [gradient steps + 1, K]   of each episode, after each number of gradient steps
+    model: PPO  # the same policy, with a critic fitted to the last episodes
+
+    @property
+    def mean_return(self) -> list[float]:
+        """Mean return over episodes, by gradient step."""
+        means: list[float] = self.returns.mean(1).tolist()
+        return means
+
+    @property
+    def standard_deviation(self) -> list[float | None]:
+        """Standard deviation (n - 1) of the return over episodes, by gradient step; None of a single episode."""
+        if self.returns.shape[1] == 1:
+            return [None] * len(self.returns)
+        deviations: list[float | None] = self.returns.std(1, ddof=1).tolist()
+        return deviations
+
+    def record(self) -> dict[str, Any]:
+        """The adaptation as JSON values."""
+        return {
+            "env_id": self.run.config.env_id,
+            "task": plain(self.task),
+            "gradient_steps": list(range(len(self.returns))),
+            "mean_return": self.mean_return,
+            "standard_deviation": self.standard_deviation,
+            "episodes": self.returns.shape[1],
+            "inner_lr": self.inner_lrs,
+            "seed": self.seed,
+            "training_seed": self.run.config.seed,
+            "iteration": self.run.progress.iteration,
+        }
+
+    def table(self) -> str:
+        """Mean return by gradient step, with its spread over episodes."""
+        rows = [["gradient steps", "mean return", "standard deviation"]]
+        for step, (mean, deviation) in enumerate(zip(self.mean_return, self.standard_deviation, strict=True)):
+            rows.append([str(step), f"{mean:.1f}", "-" if deviation is None else f"{deviation:.1f}"])
+        return aligned(rows)
+
+
+def adapt(
+    directory: Path,
+    task: Task | str | None = None,
+    gradient_steps: int | None = None,
+    episodes: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> Adapted:
+    """Adapts a run to one task, as its evaluation does, and makes the result a model of Stable-Baselines3.
+
+    Args:
+        directory: The run.
+        task: An element of the environment's `task_space`, or its text as `read_task` takes it; drawn from the space
+            if None.
+        gradient_steps: Gradient steps, with fresh episodes for each; those of the run's evaluation if None.
+        episodes: Episodes for each gradient step; those of the run's evaluation if None.
+        seed: Seed of the task, if none is given, of everything random in the adaptation, and of the model.
+        device: Where the policy and its updates are computed.
+        threads: Threads that the updates may use. They do not change the result.
+        processes: Processes of an environment that is not batched. They do not change the result.
+
+    Raises:
+        InputError: If the run, the task or a setting cannot be used, or Stable-Baselines3 cannot represent the policy.
+        NonFiniteError: If the adaptation diverges.
+        WorkerError: If the environment fails in one of its processes.
+    """
+    torch_device = usable_device(device)
+    task_threads = threads_for(torch_device, threads)
+    run_config, _, _ = load_config(directory)
+    given: dict[str, Any] = {"gradient_steps": gradient_steps, "episodes": episodes, "seed": seed}
+    config = replace(run_config.evaluation, **{name: value for name, value in given.items() if value is not None})
+    validated = run_config.meta.inner_steps == 0 and config.gradient_steps > 0
+    num_envs = config.episodes * (config.validation_tasks if validated else 1)
+    with (
+        closing(make_task_env(run_config)) as env,
+        closing(vectorize(run_config.env_id, num_envs, processes, run_config.observe_task)) as envs,
+    ):
+        run = load_run(directory, envs)
+        check_exportable(run.policy, env)
+        space = task_space(envs)
+        task = _chosen(space, task, seed)
+        policy = run.policy.to(torch_device)
+        theta = {name: value.to(torch_device) for name, value in run.theta.items()}
+        meta = run_config.meta
+        if validated:
+            meta = replace(meta, inner_lr=validate(policy, theta, envs, meta, config, task_threads).best)
+        path = adaptation(policy, theta, envs, [task], meta, config, task_threads)
+        total = config.gradient_steps + 1
+        stages = list(tqdm(path, "adapting", total, unit="step", disable=None, leave=False))
+        returns = torch.stack([sampled.returns[0] for _, sampled in stages]).double().cpu().numpy()
+        params, sampled = stages[-1]
+        adapted = {name: value.cpu() for name, value in select(params, 0).items()}
+        model = to_ppo(policy.cpu(), adapted, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
+        model.env = None  # closed from here on
+        fit_critic(model, Trajectories(*(field[0].cpu() for field in sampled)), seed=seed)
+    inner_lrs = [config.inner_lr(meta.inner_lr, step) for step in range(config.gradient_steps)]
+    return Adapted(run, task, space.to_jsonable([task]), inner_lrs, seed, adapted, returns, model)
+
+
+def make_task_env(config: RunConfig) -> gymnasium.Env[Any, Any]:
+    """One environment of a run, with the observations that its policy has."""
+    env = make(config.env_id)
+    return TaskObservation(env) if config.observe_task else env
+
+
+def _chosen(space: spaces.Space[Any], task: Task | str | None, seed: int) -> Task:
+    if task is None:
+        return sample_tasks(space, 1, Draw(seed, Phase.EVALUATION).integers(Purpose.TASKS, 1)[0])[0]
+    if isinstance(task, str):
+        return read_task(space, task)
+    if not space.contains(task):
+        raise InputError(f"task {one_line(task)} is not in the task space, {one_line(space)}")
+    return task
+
+
+def read_task(space: spaces.Space[Any], text: str) -> Task:
+    """A task that a user typed: `1.5`, `0.3,-0.2`, `1`, or any JSON value, such as `{"mass": 2.0}` for a Dict.
+
+    Args:
+        space: p(T).
+        text: Its JSON form; the brackets around numbers may be left out.
+
+    Raises:
+        InputError: If it cannot be read, or is not in the space.
+    """
+    example = json.dumps(plain(sample_tasks(space, 1, 0)[0]))
+    value = None
+    for form in (f"[{text}]", text):
+        with suppress(json.JSONDecodeError):
+            value = json.loads(form)
+    if value is None:
+        raise InputError(f"task {text!r} cannot be read: give it as JSON, for example {example}")
+    try:
+        (task,) = space.from_jsonable(_batch_of_one(space, value))
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        task = None
+    if task is None or not space.contains(task):
+        raise InputError(f"task {text} is not in the task space, {one_line(space)}: give one such as {example}")
+    return task
+
+
+def _batch_of_one(space: spaces.Space[Any], value: Any) -> Any:
+    """A task's JSON value in the form in which `Space.from_jsonable` takes a batch of them."""
+    if isinstance(space, spaces.Dict):
+        return {name: _batch_of_one(part, value[name]) for name, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return [_batch_of_one(part, item) for part, item in zip(space, value, strict=True)]
+    if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        numbers = np.asarray(value)
+        if numbers.dtype.kind not in ("iu" if np.issubdtype(space.dtype, np.integer) else "iuf"):
+            raise ValueError(f"expected numbers of type {space.dtype}, got {value}")  # no fraction is cut off
+        return [numbers.reshape(space.shape)]
+    return [value]
+
+
+def save(adapted: Adapted, path: Path) -> None:
+    """Writes the model for `PPO.load`; the file is whole or not there.
+
+    Raises:
+        InputError: If the path cannot be used; see `check_new_file`.
+    """
+    check_new_file(path)
+    content = io.BytesIO()
+    adapted.model.save(content)
+    write_atomically(path, content.getvalue())
+
+
+def check_new_file(path: Path) -> None:
+    """Checks that a model can be written to a file.
+
+    Raises:
+        InputError: If it exists already, its directory does not, or it is not named as Stable-Baselines3 expects.
+    """
+    if path.suffix != ".zip":
+        raise InputError(f"{path} must end in .zip, as the models of Stable-Baselines3 do")
+    if path.exists():
+        raise InputError(f"{path} exists: move it away, or give another name")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no directory {path.parent}: make it, or give another name")
+
+
+def next_steps(adapted: Adapted, path: Path) -> str:
+    """Code that trains the saved model further on its task."""
+    config = adapted.run.config
+    imports, made = "", f"gymnasium.make({config.env_id!r})"
+    if config.observe_task:
+        imports, made = "from maml_rl.task_observation import TaskObservation\n", f"TaskObservation({made})"
+    return f"""\
+import gymnasium
+{imports}from stable_baselines3 import PPO
+env = {made}
+env.unwrapped.task = env.unwrapped.task_space.from_jsonable({adapted.task_json!r})[0]
+PPO.load({str(path)!r}, env).learn(100_000)"""
