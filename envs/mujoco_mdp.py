@@ -44,8 +44,8 @@ class MujocoMDP(TaskMDP):
         qpos: Positions `[nq]` in which episodes begin, but for noise; velocities are 0.
         noise: Noise of a reset.
         frame_skip: Physics steps in a control step.
-        action_scale: Factor on an action before it is clipped to [-1, 1], which makes it the control; the actions of the
-            space are those that are not clipped.
+        action_scale: Factor on an action before it is clipped to [-1, 1], which makes it the control. The action space
+            has the actions that are not clipped.
         threads: Number of threads that step a batch; all cores if None.
     """
 

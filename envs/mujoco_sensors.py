@@ -70,7 +70,10 @@ class BodySensors:
         self._model.opt.disableflags |= NOT_NEEDED | mujoco.mjtDisableBit.mjDSBL_EULERDAMP.value
         self._stepper = BatchStepper(self._model, 1, threads)
         parents = self._model.body_parentid[1:] - 1
-        self._children = [np.flatnonzero(parents == body) for body in range(len(parents))]
+        # Row k has each body's k-th child, or -1.
+        self._children = np.full((np.bincount(parents[1:]).max(), len(parents)), -1)
+        for body, parent in enumerate(parents[1:], start=1):
+            self._children[np.flatnonzero(self._children[:, parent] < 0)[0], parent] = body
 
     def halves(self) -> "list[BodySensors]":
         """Two readers with half of the threads each, for two batches side by side; itself if it has one thread."""
@@ -87,31 +90,39 @@ class BodySensors:
         of_root = readings[:, :15].reshape(n, 5, 3)
         of_bodies = readings[:, 15:-bodies].reshape(n, bodies, len(_OF_BODY), 3)
         forces = np.zeros((n, 1 + bodies, 6))
-        for body in np.flatnonzero(readings[:, -bodies:].any(axis=0)).tolist():
-            rows = np.flatnonzero(readings[:, -bodies + body])
-            forces[rows, 1 + body] = self._contact(of_bodies[rows], of_root[rows, 0], body)
+        rows, touched = np.nonzero(readings[:, -bodies:])
+        if len(rows):
+            forces[rows, 1 + touched] = self._contact(of_bodies, of_root[:, 0], rows, touched)
         return BodyReadings(of_root[:, 0], of_root[:, 1], of_root[:, 2:].transpose(0, 2, 1), forces)
 
-    def _contact(self, of_bodies: NDArray[np.float64], centre: NDArray[np.float64], body: int) -> NDArray[np.float64]:
-        """Torque about the centre of mass and force `[n, 6]` on one body.
+    def _contact(
+        self,
+        of_bodies: NDArray[np.float64],
+        centres: NDArray[np.float64],
+        rows: NDArray[np.int64],
+        bodies: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Torque about the centre of mass and force `[k, 6]` on one body of each of k rows.
 
         Newton and Euler: what the motion needs, less what its parent carries, plus what it carries of its children.
         """
 
-        def about_centre(of_body: NDArray[np.float64], torque: Any, force: Any) -> NDArray[np.float64]:
+        def about_centre(of_body: NDArray[np.float64], torque: Any, force: Any, centre: Any) -> NDArray[np.float64]:
             place, axes = of_body[:, 5], of_body[:, 6:]
             torque, force = _combined(torque, axes), _combined(force, axes)
             return np.concatenate([torque + _cross(place - centre, force), force], axis=1)
 
-        own = of_bodies[:, body]
+        own, centre = of_bodies[rows, bodies], centres[rows]
         force, torque, acceleration, spin, spin_rate = own[:, :5].transpose(1, 0, 2)
-        inertia = self._model.body_inertia[1 + body]
-        spin_rate = np.stack([(spin_rate * own[:, 6 + axis]).sum(axis=1) for axis in range(3)], axis=1)
+        inertia, mass = self._model.body_inertia[1 + bodies], self._model.body_mass[1 + bodies, None]
+        spin_rate = (spin_rate[:, None] * own[:, 6:]).sum(axis=2)  # its components along the axes
         needed_torque = inertia * spin_rate + _cross(spin, inertia * spin)
-        contact = about_centre(own, needed_torque - torque, self._model.body_mass[1 + body] * acceleration - force)
-        for child in self._children[body]:
-            carried = of_bodies[:, child]
-            contact += about_centre(carried, carried[:, 1], carried[:, 0])
+        contact = about_centre(own, needed_torque - torque, mass * acceleration - force, centre)
+        for children in self._children:
+            parents = np.flatnonzero(children[bodies] >= 0)
+            if len(parents):
+                carried = of_bodies[rows[parents], children[bodies[parents]]]
+                contact[parents] += about_centre(carried, carried[:, 1], carried[:, 0], centre[parents])
         return contact
 
 

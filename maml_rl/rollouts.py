@@ -57,11 +57,7 @@ def collect(
     )
     _run_waves(envs, policy, params, tasks, seeds, noise, buffers, draw.step)
     device = next(iter(params.values())).device
-    trajectories = Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
-    for name in ("observations", "rewards"):
-        if not getattr(trajectories, name).isfinite().all():
-            raise NonFiniteError(f"{name} sampled after {draw.step} gradient steps are not finite")
-    return trajectories
+    return Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
 
 
 class _Buffers(NamedTuple):
@@ -136,26 +132,39 @@ def _run_wave(
     observations = _reset(envs, [tasks[row // episodes] for row in rows], [seeds[row] for row in rows])
     running = np.ones(count, np.bool_)
     for t in range(horizon):
-        seen = observations[:count].reshape(count, -1)
-        grid[place] = seen if running.all() else np.where(running[:, None], seen, 0.0)
+        seen = grid[place]  # 0 where an episode has ended
+        if running.all():
+            seen[:] = observations[:count].reshape(count, -1)
+        else:
+            alive = np.flatnonzero(running)
+            seen[alive] = observations[alive].reshape(len(alive), -1)
+        _check_finite(seen, "observations", step)
         with torch.no_grad():
             distribution = policy(params, torch.from_numpy(grid).to(device).reshape(-1, episodes, grid.shape[-1]))
             sampled = distribution.sample(wave_noise[:, :, t])
             log_probs = distribution.log_prob(sampled)
         chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[place]
-        if not np.isfinite(chosen).all():
-            raise NonFiniteError(f"actions sampled after {step} gradient steps are not finite")
+        _check_finite(chosen, "actions", step)
         actions[:count] = _within(envs.single_action_space, chosen.reshape(count, *actions.shape[1:]))
-        flat.observations[span, t] = grid[place]
+        flat.observations[span, t] = seen
         flat.actions[span, t] = (chosen.T * running).T
         flat.log_probs[span, t] = log_probs.cpu().numpy().reshape(-1)[place] * running
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         flat.rewards[span, t] = rewards[:count] * running
+        _check_finite(flat.rewards[span, t], "rewards", step)
         flat.mask[span, t] = running
         flat.terminated[span] |= terminated[:count] & running
-        running = running & ~(terminated[:count] | truncated[:count])
-        if not running.any():
-            break
+        ended = running & (terminated[:count] | truncated[:count])
+        if ended.any():
+            running = running & ~ended
+            seen[ended] = 0.0
+            if not running.any():
+                break
+
+
+def _check_finite(values: NDArray[Any], name: str, step: int) -> None:
+    if not np.isfinite(values).all():
+        raise NonFiniteError(f"{name} sampled after {step} gradient steps are not finite")
 
 
 def _within(space: Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
