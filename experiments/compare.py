@@ -1,7 +1,5 @@
 """The paper's comparison: return by gradient step of MAML, pretrained, oracle and random runs of one environment."""
 
-import csv
-import io
 import json
 import sys
 from collections import Counter
@@ -14,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.evaluate import aligned, evaluate
-from experiments.paper import PaperReturn, paper_returns, paper_task
+from experiments.evaluate import evaluate
+from experiments.paper import paper_returns, paper_task
 from experiments.provenance import flat, trained_on, training_command
 from experiments.run import EVALUATION, Progress, RunConfig, load_config, method
 from maml_rl.checkpoint import write_atomically
@@ -25,7 +23,6 @@ from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.statistics import Interval, bootstrap_interval, interquartile_mean, mean
 
-COMPARISON = "comparison.json"
 _ORDER = ["maml", "pretrained", "oracle", "random"]
 
 
@@ -274,44 +271,3 @@ def _strata(tasks: Sequence[Any]) -> list[str] | None:
 def task_name(env_id: str) -> str:
     """Short name of an environment: the paper's, or the last part of its id."""
     return paper_task(env_id) or env_id.rpartition("/")[2].rpartition(":")[2]
-
-
-def table(record: dict[str, Any]) -> str:
-    """Mean and interquartile mean by gradient step, with 95 % intervals, and the paper's mean below."""
-    steps = range(record["gradient_steps"] + 1)
-    rows = [["", "seeds", "env steps", *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
-    for group in record["methods"]:
-        env_steps = np.mean([run["env_steps"] for run in group["runs"]]) / 1e6
-        lines = {
-            group["label"]: [show(interval) for interval in group["mean_return"]],
-            "  interquartile": [show(interval) for interval in group["interquartile_mean"]],
-            "  paper": [f"{paper['mean']:.1f}" for paper in group["paper"]],
-        }
-        for name, cells in lines.items():
-            about = [str(len(group["runs"])), f"{env_steps:.1f} M"] if name == group["label"] else ["", ""]
-            rows.append([name, *about, *cells, *["-"] * (len(steps) - len(cells))])
-    width = max(len(row[0]) for row in rows)
-    return aligned([[row[0].ljust(width), *row[1:]] for row in rows])
-
-
-def show(interval: dict[str, float]) -> str:
-    """A value with its interval."""
-    return f"{interval['value']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
-
-
-def csv_text(record: dict[str, Any]) -> str:
-    """A row for each method and gradient step."""
-    file = io.StringIO()
-    statistics = ("mean_return", "interquartile_mean")
-    columns = [f"{statistic}{suffix}" for statistic in statistics for suffix in ("", "_low", "_high")]
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["env_id", "method", "label", "seeds", "gradient_steps", *columns, *(f"paper_{f}" for f in PaperReturn._fields)]
-    )
-    for group in record["methods"]:
-        for step in range(len(group["mean_return"])):
-            values = [value for statistic in statistics for value in group[statistic][step].values()]
-            paper = group["paper"][step].values() if step < len(group["paper"]) else ["", ""]
-            start = [record["env_id"], group["method"], group["label"], len(group["runs"]), step]
-            writer.writerow([*start, *values, *paper])
-    return file.getvalue()

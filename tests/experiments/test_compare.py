@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from experiments import compare as module
-from experiments.compare import compare, csv_text, table, task_name
+from experiments.compare import compare, task_name
+from experiments.comparison_files import csv_text, table
 from experiments.paper import paper_returns
 from experiments.plots import draw_comparison
 from experiments.presets import PRESETS

@@ -1,0 +1,69 @@
+"""A comparison as text, and as the files that a directory of `results/` keeps of it."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.evaluate import aligned
+from experiments.paper import PaperReturn
+from experiments.plots import draw_comparison
+
+COMPARISON = "comparison.json"
+
+
+def write_comparison(record: dict[str, Any], out: Path) -> None:
+    """Writes a comparison as JSON, csv and picture.
+
+    Args:
+        record: What `experiments.compare.Comparison` records.
+        out: Directory, which is made if need be.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / COMPARISON).write_text(json.dumps(record, indent=1) + "\n")
+    (out / "comparison.csv").write_text(csv_text(record))
+    draw_comparison(record, out / "comparison.png")
+
+
+def table(record: dict[str, Any]) -> str:
+    """Mean and interquartile mean by gradient step, with 95 % intervals, and the paper's mean below."""
+    steps = range(record["gradient_steps"] + 1)
+    rows = [["", "seeds", "env steps", *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
+    for group in record["methods"]:
+        env_steps = np.mean([run["env_steps"] for run in group["runs"]]) / 1e6
+        lines = {
+            group["label"]: [show(interval) for interval in group["mean_return"]],
+            "  interquartile": [show(interval) for interval in group["interquartile_mean"]],
+            "  paper": [f"{paper['mean']:.1f}" for paper in group["paper"]],
+        }
+        for name, cells in lines.items():
+            about = [str(len(group["runs"])), f"{env_steps:.1f} M"] if name == group["label"] else ["", ""]
+            rows.append([name, *about, *cells, *["-"] * (len(steps) - len(cells))])
+    width = max(len(row[0]) for row in rows)
+    return aligned([[row[0].ljust(width), *row[1:]] for row in rows])
+
+
+def show(interval: dict[str, float]) -> str:
+    """A value with its interval."""
+    return f"{interval['value']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
+
+
+def csv_text(record: dict[str, Any]) -> str:
+    """A row for each method and gradient step."""
+    file = io.StringIO()
+    statistics = ("mean_return", "interquartile_mean")
+    columns = [f"{statistic}{suffix}" for statistic in statistics for suffix in ("", "_low", "_high")]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        ["env_id", "method", "label", "seeds", "gradient_steps", *columns, *(f"paper_{f}" for f in PaperReturn._fields)]
+    )
+    for group in record["methods"]:
+        for step in range(len(group["mean_return"])):
+            values = [value for statistic in statistics for value in group[statistic][step].values()]
+            paper = group["paper"][step].values() if step < len(group["paper"]) else ["", ""]
+            start = [record["env_id"], group["method"], group["label"], len(group["runs"]), step]
+            writer.writerow([*start, *values, *paper])
+    return file.getvalue()

@@ -1,0 +1,1 @@
+"""The figures of Finn, Abbeel, Levine 2017 and the page of results: scripts that read what other scripts wrote."""

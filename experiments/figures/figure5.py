@@ -1,0 +1,45 @@
+"""Figure 5 of Finn, Abbeel, Levine 2017: return by gradient step in locomotion, of as many tasks as there are results.
+
+What it needs is trained and compared by
+
+    python -m experiments.figures.train_runs half-cheetah-vel half-cheetah-dir
+
+and, for the ant, by `maml-rl train` of ant-vel, ant-vel-pretrained, ant-vel-oracle, ant-vel-random and
+`maml-rl compare` of the four runs; the same for ant-dir. From what these leave in `results` the figure is drawn anew by
+
+    python -m experiments.figures.figure5
+"""
+
+import json
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.comparison_files import COMPARISON
+from experiments.plots import return_by_method
+
+RESULTS = Path("results")
+FIGURE = "figure5.png"
+TASKS = ("half-cheetah-vel", "half-cheetah-dir", "ant-vel", "ant-dir")  # in the paper's order
+
+
+def draw(results: Path = RESULTS) -> Path:
+    """Draws the figure from files, and returns where it is.
+
+    Raises:
+        FileNotFoundError: If there is no comparison of any of the tasks.
+    """
+    found = [results / task / COMPARISON for task in TASKS if (results / task / COMPARISON).exists()]
+    if not found:
+        raise FileNotFoundError(f"{results} has no {COMPARISON} of {', '.join(TASKS)}: see the top of this script")
+    figure = Figure(figsize=(5 * len(found), 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, path in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        return_by_method(axes, json.loads(path.read_text()))
+    figure.savefig(results / FIGURE, dpi=120)
+    return results / FIGURE
+
+
+if __name__ == "__main__":
+    print(draw())

@@ -1,0 +1,92 @@
+"""The page of results, docs/results.md: every number on it is read from `results/*/comparison.json`.
+
+python -m experiments.figures.results_page
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.comparison_files import COMPARISON, show
+from experiments.figures import figure4, figure5
+
+RESULTS, PAGE = Path("results"), Path("docs/results.md")
+_HEAD = """\
+# Results
+
+Written by `python -m experiments.figures.results_page` from `results/*/comparison.json`, which `maml-rl compare`
+writes.
+
+Mean return over held-out tasks after 0, 1, 2, ... gradient steps, and below it the interquartile mean, each with its
+95 % interval by a bootstrap over seeds and tasks; of one seed, the interval tells nothing of what another would give.
+The paper's rows (Finn, Abbeel, Levine 2017) are of one run, with the standard error over its tasks. All methods have
+the same policy, sampler, optimiser and number of env steps, so that only the idea differs:
+
+- **maml**: the method.
+- **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.
+- **oracle**: the same with the task in the observation; it needs no gradient steps.
+- **random**: not trained, and fine-tuned as maml is.
+
+The step size of the gradient steps is that of the training for maml. For pretrained and random it is the best of
+several on validation tasks, which are neither those of the training nor those of the table; the tables of runs tell it.
+"""
+
+
+def page(results: Path = RESULTS) -> str:
+    """The page as Markdown."""
+    records = [json.loads(path.read_text()) for path in sorted(results.glob(f"*/{COMPARISON}"))]
+    order = ["navigation", *figure5.TASKS]
+    records.sort(key=lambda record: order.index(record["task"]) if record["task"] in order else len(order))
+    parts = [_HEAD, *map(_section, records)]
+    figures = [name for name in (figure4.FIGURE, figure5.FIGURE) if (results / name).exists()]
+    parts += [f"![{Path(name).stem}](../results/{name})\n" for name in figures]
+    return "\n".join(parts)
+
+
+def _section(record: dict[str, Any]) -> str:
+    steps = range(record["gradient_steps"] + 1)
+    rows = [["method", "seeds", *map(str, steps)]]
+    for group in record["methods"]:
+        paper = [f"{value['mean']:.1f} ± {value['standard_error']:.1f}" for value in group["paper"]]
+        means, middle = ([show(value) for value in group[name]] for name in ("mean_return", "interquartile_mean"))
+        rows.append([f"**{group['label']}**", str(len(group["runs"])), *means])
+        rows.append(["interquartile mean", "", *middle])
+        rows.append(["paper", "1" if paper else "-", *paper])
+    runs = [["command", "env steps", "wall-clock", "step size", "hardware"]]
+    runs += [_run(run) for group in record["methods"] for run in group["runs"]]
+    return f"""\
+## {record["task"]}
+
+`{record["env_id"]}`: {record["num_tasks"]} held-out tasks, {record["episodes"]} episodes of each by gradient step.
+
+{_markdown(rows)}
+
+{_markdown(runs)}
+"""
+
+
+def _run(run: dict[str, Any]) -> list[str]:
+    machines = dict.fromkeys(f"{m['cores']} cores, {m.get('accelerator', m['processor'])}" for m in run["machines"])
+    return [
+        f"`{run['command']}`",
+        f"{run['env_steps'] / 1e6:.1f} M",
+        f"{run['seconds'] / 60:.0f} min",
+        ", ".join(f"{lr:g}" for lr in run["inner_lr"]) or "-",
+        "; ".join(machines) or "not noted",
+    ]
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    width = len(rows[0])
+    lines = ["| " + " | ".join([*row, *["-"] * (width - len(row))]) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * width, *lines[1:]])
+
+
+def main() -> None:
+    """Runs the script."""
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

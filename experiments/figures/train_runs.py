@@ -1,0 +1,98 @@
+"""Trains, evaluates and compares the runs behind Figures 4 and 5.
+
+    python -m experiments.figures.train_runs                # navigation, half-cheetah-dir, half-cheetah-vel
+    python -m experiments.figures.train_runs navigation     # some of them
+    python -m experiments.figures.train_runs --list         # the commands of all runs, and which are finished
+
+A run lies in `runs/figures/PRESET-seedN`, unless one of the same settings and seed comes with the repository in
+`trained/`. Ctrl-C saves; the same command then goes on where it stopped. Each task ends with a comparison in
+`results/TASK`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from experiments.compare import compare
+from experiments.comparison_files import table, write_comparison
+from experiments.figures import figure4
+from experiments.presets import PRESETS
+from experiments.provenance import training_command
+from experiments.run import CHECKPOINT, RunConfig, load_config
+from experiments.train import resume, train
+
+SEEDS = {
+    "navigation": {"": 5, "-pretrained": 5, "-oracle": 5, "-random": 5},
+    "half-cheetah-dir": {"": 3, "-pretrained": 1, "-oracle": 1, "-random": 1},
+    "half-cheetah-vel": {"": 1, "-pretrained": 1, "-oracle": 1, "-random": 1},
+}
+RUNS, TRAINED, RESULTS = Path("runs/figures"), Path("trained"), Path("results")
+
+
+def configurations(task: str) -> dict[str, RunConfig]:
+    """Settings of a task's runs by name."""
+    presets = {f"{task}{suffix}": seeds for suffix, seeds in SEEDS[task].items()}
+    return {
+        f"{preset}-seed{seed}": replace(PRESETS[preset].config, seed=seed)
+        for preset, seeds in presets.items()
+        for seed in range(seeds)
+    }
+
+
+def directory(name: str, config: RunConfig) -> Path:
+    """Where a run is, or will be."""
+    for checkpoint in sorted(TRAINED.glob(f"*/{CHECKPOINT}")):
+        if load_config(checkpoint.parent)[0] == config:
+            return checkpoint.parent
+    return RUNS / name
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has done all its iterations."""
+    if not (run / CHECKPOINT).exists():
+        return False
+    config, progress, _ = load_config(run)
+    return progress.iteration >= config.iterations
+
+
+def make_results(task: str) -> None:
+    """Trains what is missing of a task's runs, and compares them."""
+    runs = {name: directory(name, config) for name, config in configurations(task).items()}
+    for name, config in configurations(task).items():
+        if is_finished(runs[name]):
+            continue
+        print(f"\n{runs[name]}: {training_command(config)}", flush=True)
+        if (runs[name] / CHECKPOINT).exists():
+            resume(runs[name])
+        else:
+            train(config, runs[name])
+    record = compare(list(runs.values())).record()
+    write_comparison(record, RESULTS / task)
+    print(f"\n{task}\n{table(record)}")
+    if task == "navigation":
+        figure4.write_paths(runs["navigation-seed0"], runs["navigation-pretrained-seed0"], RESULTS)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", default=list(SEEDS), metavar="task", help="tasks; all if none is named")
+    parser.add_argument("--list", action="store_true", help="print commands, and train nothing")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.tasks) - SEEDS.keys():
+        parser.error(f"there is no task {', '.join(sorted(unknown))}: choose from {', '.join(SEEDS)}")
+    torch.set_num_threads(1)
+    for task in chosen.tasks:
+        if chosen.list:
+            for name, config in configurations(task).items():
+                run = directory(name, config)
+                print(f"{training_command(config)} --out {run}{'  # finished' if is_finished(run) else ''}")
+        else:
+            make_results(task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Figures and the page of results, from files that a comparison of made-up numbers leaves."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.comparison_files import COMPARISON, write_comparison
+from experiments.figures import figure4, figure5, results_page, train_runs
+from experiments.figures.train_runs import RUNS, SEEDS, configurations, directory, is_finished
+from experiments.paper import paper_returns
+from experiments.presets import PRESETS
+from experiments.run import CHECKPOINT, load_config, method
+from experiments.train import train
+from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.evaluation import EvaluationConfig
+
+ROOT = Path(__file__).parents[2]
+LABELS = ("maml", "pretrained", "oracle", "random")
+
+
+def comparison(task: str) -> dict[str, Any]:
+    """Two runs of each method, whose returns rise by gradient step."""
+    env_id = PRESETS[task].config.env_id
+    methods = []
+    for i, label in enumerate(LABELS):
+        steps = 1 if label == "oracle" else 4
+        values = [
+            {"value": step - 10.0 * i, "low": step - 10.0 * i - 1, "high": step - 10.0 * i + 2} for step in range(steps)
+        ]
+        paper = paper_returns(env_id, label)
+        run = {
+            "directory": "runs/it",
+            "seed": 0,
+            "iterations": 3,
+            "env_steps": 1234567,
+            "seconds": 120.0,
+            "machines": [{"from_iteration": 0, "processor": "Abacus", "cores": 2}],
+            "command": f"maml-rl train {task}",
+            "inner_lr": [0.5, 0.25],
+            "task_returns": [[0.0, 1.0]] * steps,
+        }
+        methods.append(
+            {
+                "label": label,
+                "method": label,
+                "mean_return": values,
+                "interquartile_mean": values,
+                "paper": [paper[step]._asdict() for step in range(4) if step in paper],
+                "runs": [run, run | {"seed": 1, "machines": []}],
+            }
+        )
+    shared = {"num_tasks": 2, "episodes": 3, "seed": 0, "tasks": [[0.1, 0.2], [0.3, -0.2]]}
+    return {"env_id": env_id, "task": task, "gradient_steps": 3, **shared, "methods": methods}
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    for task in ("navigation", "half-cheetah-dir", "ant-vel"):
+        write_comparison(comparison(task), tmp_path / task)
+    walk = np.cumsum(np.random.default_rng(0).normal(0, 0.02, (4, 20, 2)), axis=1).tolist()
+    paths = {name: {"run": name, "paths": [walk] * 4} for name in ("maml", "pretrained")}
+    goals = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 2)).tolist()
+    (tmp_path / figure4.PATHS).write_text(json.dumps({"tasks": goals, **paths}))
+    return tmp_path
+
+
+def width(path: Path) -> int:
+    """Width of a picture that has something coloured on it."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert (np.ptp(pixels, axis=-1) > 60).any()
+    return pixels.shape[1]
+
+
+def test_a_comparison_is_kept_as_three_files(results):
+    assert {path.name for path in (results / "ant-vel").iterdir()} == {COMPARISON, "comparison.csv", "comparison.png"}
+    assert json.loads((results / "ant-vel" / COMPARISON).read_text()) == comparison("ant-vel")
+    width(results / "ant-vel" / "comparison.png")
+
+
+def test_figure_4_is_drawn_from_files(results):
+    path = figure4.draw(results)
+    assert path.parent == results / "navigation"
+    assert width(path) > 1000
+
+
+def test_figure_5_has_a_panel_for_each_task_that_there_are_results_of(results):
+    two = width(figure5.draw(results))
+    write_comparison(comparison("ant-dir"), results / "ant-dir")
+    assert width(figure5.draw(results)) == pytest.approx(two * 1.5, rel=0.01)
+
+
+def test_figure_5_without_results_says_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="half-cheetah-vel"):
+        figure5.draw(tmp_path)
+
+
+def test_paths_are_those_of_the_evaluation(tmp_path):
+    run = ROOT / "trained" / "navigation"
+    figure4.write_paths(run, run, tmp_path)
+    record = json.loads((tmp_path / figure4.PATHS).read_text())
+    held_out = json.loads((run / "evaluation.json").read_text())["tasks"]
+    np.testing.assert_allclose(record["tasks"], held_out[:4])  # the first tasks of the comparison
+    assert record["maml"]["paths"] == record["pretrained"]["paths"]
+    steps = record["maml"]["paths"]
+    assert (len(steps), len(steps[0])) == (4, 4)
+    ends = [np.linalg.norm(np.subtract(step[0][-1], record["tasks"][0])) for step in steps]
+    assert ends[-1] < ends[0]
+
+
+def test_the_page_tells_ours_and_the_papers_of_every_task(results):
+    text = results_page.page(results)
+    assert re.findall("^## (.*)$", text, re.M) == ["navigation", "half-cheetah-dir", "ant-vel"]
+    assert "| **maml** | 2 | 0.0 [-1.0, 2.0] | 1.0 [0.0, 3.0] | 2.0 [1.0, 4.0] | 3.0 [2.0, 5.0] |" in text
+    assert "| paper | 1 | -40.4 ± 2.1 | -11.7 ± 1.1 | -3.3 ± 0.3 | -3.2 ± 0.3 |" in text
+    assert "| **oracle** | 2 | -20.0 [-21.0, -18.0] | - | - | - |" in text
+    assert "| `maml-rl train ant-vel` | 1.2 M | 2 min | 0.5, 0.25 | 2 cores, Abacus |" in text
+    assert "not noted" in text
+
+
+def test_tables_have_as_many_cells_in_every_row(results):
+    for table in re.findall(r"(?:^\|.*\n)+", results_page.page(results), re.M):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_page_of_the_repository_is_written_from_its_results():
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results_page.page(ROOT / "results")
+
+
+# The runs behind the figures
+
+
+def test_there_are_the_seeds_that_the_tables_need():
+    assert [len(configurations(task)) for task in SEEDS] == [20, 6, 4]
+    for task in SEEDS:
+        methods = {method(config) for config in configurations(task).values()}
+        assert methods == set(LABELS)
+
+
+def test_runs_that_come_with_the_repository_are_not_trained_again(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = {name: directory(name, config) for name, config in configurations("half-cheetah-dir").items()}
+    assert runs["half-cheetah-dir-seed1"] == Path("trained/half-cheetah-dir")
+    assert is_finished(runs["half-cheetah-dir-seed1"])
+    assert runs["half-cheetah-dir-oracle-seed0"] == Path("runs/figures/half-cheetah-dir-oracle-seed0")
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path) -> Path:
+    """An empty directory, and navigation with one short run of each method."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SEEDS, "navigation", dict.fromkeys(SEEDS["navigation"], 1))
+    for suffix in SEEDS["navigation"]:
+        preset = PRESETS[f"navigation{suffix}"]
+        config = preset.config
+        steps = min(1, config.evaluation.gradient_steps)
+        shrunk = replace(
+            config,
+            iterations=min(1, config.iterations),
+            meta=replace(config.meta, meta_batch_size=2, episodes=2),
+            evaluation=EvaluationConfig(
+                tasks=2, gradient_steps=steps, episodes=2, validation_tasks=1, inner_lrs=(0.1,)
+            ),
+        )
+        monkeypatch.setitem(PRESETS, f"navigation{suffix}", preset._replace(config=shrunk))
+    return tmp_path
+
+
+def test_all_runs_are_trained_and_compared_and_then_nothing_is_left_to_do(small, capsys):
+    train_runs.main(["navigation"])
+    assert "maml-rl train navigation" in capsys.readouterr().out
+    record = json.loads((small / "results" / "navigation" / COMPARISON).read_text())
+    assert [(group["label"], len(group["runs"])) for group in record["methods"]] == [(label, 1) for label in LABELS]
+    assert (small / "results" / figure4.PATHS).exists()
+    assert all(is_finished(run) for run in (small / "runs" / "figures").iterdir())
+    train_runs.main(["navigation"])
+    assert "maml-rl train navigation" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_that_was_interrupted_goes_on():
+    config = configurations("navigation")["navigation-seed0"]
+    train(replace(config, iterations=2), RUNS / "navigation-seed0", threads=1)
+    checkpoint = load_checkpoint(RUNS / "navigation-seed0" / CHECKPOINT)
+    checkpoint.record["config"]["iterations"] = 3
+    save_checkpoint(RUNS / "navigation-seed0" / CHECKPOINT, checkpoint)
+    assert not is_finished(RUNS / "navigation-seed0")
+    train_runs.main(["navigation"])
+    assert load_config(RUNS / "navigation-seed0")[1].iteration == 3
+
+
+def test_the_list_tells_commands_and_trains_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    train_runs.main(["--list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 30
+    assert "maml-rl train navigation-oracle --seed 2 --out runs/figures/navigation-oracle-seed2" in lines
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_task_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train_runs.main(["navigatoin"])
+    assert stop.value.code == 2
+    assert "navigatoin" in capsys.readouterr().err
