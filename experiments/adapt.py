@@ -39,6 +39,7 @@ class Adapted(NamedTuple):
     seed: int
     params: Params  # after the last gradient step
     returns: NDArray[np.float64]  # [gradient steps + 1, K]   of each episode, after each number of gradient steps
+    env_steps: list[int]  # sampled for 0, 1, ... gradient steps
     model: PPO  # the same policy, with a critic fitted to the last episodes
 
     @property
@@ -61,6 +62,7 @@ class Adapted(NamedTuple):
             "env_id": self.run.config.env_id,
             "task": plain(self.task),
             "gradient_steps": list(range(len(self.returns))),
+            "env_steps": self.env_steps,
             "mean_return": self.mean_return,
             "standard_deviation": self.standard_deviation,
             "episodes": self.returns.shape[1],
@@ -72,9 +74,11 @@ class Adapted(NamedTuple):
 
     def table(self) -> str:
         """Mean return by gradient step, with its spread over episodes."""
-        rows = [["gradient steps", "mean return", "standard deviation"]]
-        for step, (mean, deviation) in enumerate(zip(self.mean_return, self.standard_deviation, strict=True)):
-            rows.append([str(step), f"{mean:.1f}", "-" if deviation is None else f"{deviation:.1f}"])
+        rows = [["gradient steps", "env steps", "mean return", "standard deviation"]]
+        columns = zip(self.env_steps, self.mean_return, self.standard_deviation, strict=True)
+        for step, (env_steps, mean, deviation) in enumerate(columns):
+            spread = "-" if deviation is None else f"{deviation:.1f}"
+            rows.append([str(step), str(env_steps), f"{mean:.1f}", spread])
         return aligned(rows)
 
 
@@ -130,13 +134,15 @@ def adapt(
         total = config.gradient_steps + 1
         stages = list(tqdm(path, "adapting", total, unit="step", disable=None, leave=False))
         returns = torch.stack([sampled.returns[0] for _, sampled in stages]).double().cpu().numpy()
+        sizes = [int(sampled.mask.sum()) for _, sampled in stages]
+        env_steps = [sum(sizes[:step]) for step in range(total)]
         params, sampled = stages[-1]
         adapted = {name: value.cpu() for name, value in select(params, 0).items()}
         model = to_ppo(policy.cpu(), adapted, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
         model.env = None  # closed from here on
         fit_critic(model, Trajectories(*(field[0].cpu() for field in sampled)), seed=seed)
     inner_lrs = [config.inner_lr(meta.inner_lr, step) for step in range(config.gradient_steps)]
-    return Adapted(run, task, space.to_jsonable([task]), inner_lrs, seed, adapted, returns, model)
+    return Adapted(run, task, space.to_jsonable([task]), inner_lrs, seed, adapted, returns, env_steps, model)
 
 
 def make_task_env(config: RunConfig) -> gymnasium.Env[Any, Any]:
