@@ -254,9 +254,10 @@ PRESETS = {
 
 
 def _baselines(name: str, maml: Preset) -> dict[str, Preset]:
-    """What the paper compares a MAML preset with, all else equal: policy, sampler, optimiser and env steps.
+    """What the paper compares a MAML preset with, all else equal: policy, sampler, optimiser and number of episodes.
 
-    An iteration without inner updates samples once instead of before and after each, so there are as many more.
+    An iteration without inner updates samples once instead of before and after each, so there are as many more. The env
+    steps are then the same too, but for episodes that end early.
     """
     config = maml.config
     trpo = replace(
