@@ -54,7 +54,8 @@ def presets(arguments: Sequence[str]) -> None:
         config = preset.config
         meta = config.meta
         settings = f"{config.iterations} iterations of {meta.meta_batch_size} tasks x {meta.episodes} episodes, "
-        settings += f"inner lr {meta.inner_lr}, lambda {meta.gae_lambda}, max KL {meta.trust_region.max_kl}, "
+        settings += f"inner lr {meta.inner_lr}, " if meta.inner_steps else "no inner updates, "
+        settings += f"lambda {meta.gae_lambda}, max KL {meta.trust_region.max_kl}, "
         settings += f"observations {'standardised' if config.policy.standardise else 'raw'}"
         print(f"{name}\n    task      {preset.task}\n    source    {preset.source}")
         print(f"    settings  {settings}\n    expected  {preset.expected}\n")
@@ -144,8 +145,11 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     from experiments.plots import draw_adaptation
 
-    print(f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each\n")
-    print(table(evaluations))
+    print(f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each")
+    if evaluations.validation:
+        sizes = ", ".join(f"{inner_lr:g}" for inner_lr in evaluations.validation.inner_lrs)
+        print(f"step size {evaluations.inner_lr:g}: of {sizes} the best on validation tasks")
+    print(f"\n{table(evaluations)}")
     own_settings = all(value is None for value in overrides)
     if not own_settings and chosen.out is None and (out / EVALUATION).exists():
         print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")

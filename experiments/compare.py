@@ -202,7 +202,10 @@ def _grouped(loaded: Sequence[_Loaded]) -> dict[str, list[_Loaded]]:
 
 def _without_seed(config: RunConfig, progress: Progress) -> RunConfig:
     """What runs have in common that differ by their seed, or by what does not change their result."""
-    evaluation = EvaluationConfig(later_lr_factor=config.evaluation.later_lr_factor)
+    whole = config.evaluation
+    evaluation = EvaluationConfig(
+        later_lr_factor=whole.later_lr_factor, validation_tasks=whole.validation_tasks, inner_lrs=whole.inner_lrs
+    )
     iterations = progress.iteration if config.iterations else 0
     defaults = RunConfig(config.env_id)
     return replace(

@@ -127,6 +127,16 @@ def test_a_trained_run_is_evaluated_as_one_json_object_and_nothing_is_written(tr
     assert list(trained.parent.iterdir()) == [trained]
 
 
+def test_a_baseline_is_trained_and_its_step_size_chosen(maml_rl):
+    trained = maml_rl("train", "navigation-pretrained", "--iterations=1", *SHRUNK)
+    assert trained.code == 0, trained.err
+    sizes = ("--tasks=2", "--episodes=2", "--gradient-steps=1", "--threads=1")
+    result = maml_rl("evaluate", "runs/navigation-pretrained", *sizes)
+    assert result.code == 0, result.err
+    assert "the best on validation tasks" in result.out
+    assert "no inner updates" in maml_rl("presets").out
+
+
 def test_runs_are_compared_as_table_files_and_json(maml_rl, run, tmp_path):
     assert maml_rl("evaluate", run, *SHRUNK_EVALUATION).code == 0
     for path in (run / EVALUATION, run / "adaptation.png"):
