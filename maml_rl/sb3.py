@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from torch import Tensor, nn
 
 from maml_rl.advantages import discounted_sum, explained_variance
-from maml_rl.errors import InputError
+from maml_rl.errors import InputError, one_line
 from maml_rl.initial import MLPPolicy, parameters
 from maml_rl.policies import Activation, CategoricalMLP, GaussianMLP
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, resets_itself, task_space
@@ -87,12 +87,14 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
         expected = f"a bounded Box of {outputs} numbers"
     if not fits or found != outputs:
         raise InputError(
-            f"Stable-Baselines3 needs actions in {expected} for this policy, those of env are in {actions}"
+            f"Stable-Baselines3 needs actions in {expected} for this policy, those of env are in {one_line(actions)}"
         )
     if not isinstance(observations, spaces.Box) or is_image_space(observations):
-        raise InputError(f"observations must be in a Box, and no pictures, those of env are in {observations}")
+        raise InputError(
+            f"observations must be in a Box, and no pictures, those of env are in {one_line(observations)}"
+        )
     if int(np.prod(observations.shape)) != size:
-        raise InputError(f"this policy observes {size} numbers, env has observations in {observations}")
+        raise InputError(f"this policy observes {size} numbers, env has observations in {one_line(observations)}")
 
 
 def _linear_layers(*modules: nn.Module) -> list[nn.Linear]:
@@ -101,8 +103,9 @@ def _linear_layers(*modules: nn.Module) -> list[nn.Linear]:
 
 def _standardise_inputs(layer: nn.Linear, mean: Tensor, std: Tensor) -> None:
     """Makes a layer compute of x what it computed of (x - mean) / std."""
-    weight = layer.weight.double() / std.double()
-    layer.bias.copy_(layer.bias.double() - weight @ mean.double())
+    mean, std = (value.to(layer.weight.device).double() for value in (mean, std))
+    weight = layer.weight.double() / std
+    layer.bias.copy_(layer.bias.double() - weight @ mean)
     layer.weight.copy_(weight)
 
 
@@ -115,7 +118,7 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
 
     Args:
         model: A model from `to_ppo`, whose `gamma` discounts.
-        episodes: Episodes of one task, fields without the leading M.
+        episodes: Episodes of one task, fields without the leading M, on the device of the model.
         steps: Gradient steps; the targets are computed anew every 20.
         seed: Seed of the order in which time steps are drawn.
 
@@ -125,7 +128,7 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
     critic = nn.Sequential(model.policy.mlp_extractor.value_net, model.policy.value_net)
     mask = episodes.mask.bool()
     seen = episodes.observations[mask]
-    mean, std = seen.mean(0), seen.std(0)
+    mean, std = seen.mean(0), seen.std(0, correction=0)
     std = torch.where(std < 1e-6, torch.ones_like(std), std)
     inputs = (episodes.observations - mean) / std
     seen = inputs[mask]
@@ -134,7 +137,7 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
     continued = ends & ~episodes.terminated[:, None]
     rewards = episodes.rewards * episodes.mask
     returns = discounted_sum(rewards, model.gamma)
-    shift, scale = returns[mask].mean(), returns[mask].std() + 1e-8  # the network's outputs are of the order of 1
+    shift, scale = returns[mask].mean(), returns[mask].std(correction=0) + 1e-8  # outputs are of the order of 1
 
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)

@@ -235,6 +235,13 @@ def test_the_critic_learns_values_of_any_size_from_observations_of_any_scale(hid
     torch.testing.assert_close(values(model, sampled), sampled.rewards[:, 0], rtol=0, atol=200)
 
 
+def test_one_step_is_enough_to_fit_a_critic():
+    model = to_ppo(gaussian(), random_params(gaussian()), CONTINUOUS)
+    sampled = episodes(torch.tensor([[3.0]]), [1], [True])
+    fit_critic(model, sampled)
+    assert values(model, sampled).item() == pytest.approx(3, abs=0.01)
+
+
 def test_fitting_the_critic_leaves_the_policy_alone_and_follows_its_seed():
     policy = gaussian(**statistics())
     sampled = episodes(torch.rand(5, 8), [8, 3, 8, 1, 8], [False, True, False, True, False])
