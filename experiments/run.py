@@ -17,7 +17,7 @@ from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, wri
 from maml_rl.config import MetaConfig, PolicyConfig, require
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
-from maml_rl.initial import MLPPolicy, build_policy, check_shapes, parameters
+from maml_rl.initial import MLPPolicy, build_policy, check_shapes, initial_policy, parameters
 from maml_rl.tasks import TaskVectorEnv
 from maml_rl.types import Params
 
@@ -40,6 +40,9 @@ class RunConfig:
     num_envs: int | None = None
     """Sub-environments stepped at once; as many as an iteration has episodes if None. It does not change what is
     sampled."""
+    start_from: str | None = None
+    """Directory of a run whose policy this one begins with: the same kind of network, and any other settings. Random
+    weights if None."""
     observe_task: bool = False
     """Whether an observation ends with the task, as the paper's oracle has it."""
     checkpoint_every: int = 10
@@ -131,6 +134,20 @@ def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
     return config, progress, checkpoint.tensors
 
 
+def new_run(config: RunConfig, envs: TaskVectorEnv) -> Run:
+    """A run before its first iteration, on the CPU: a random policy, or that of the run it starts from.
+
+    Raises:
+        InputError: If the run to start from has no usable checkpoint, or does not fit environment and network.
+    """
+    if config.start_from is None:
+        policy = initial_policy(envs, config.policy, config.meta, config.seed)
+        theta = parameters(policy)
+    else:
+        policy, theta = _restored(config, envs, load_config(Path(config.start_from))[2], config.start_from)
+    return Run(config, policy, theta, Progress(0, 0, 0.0))
+
+
 def load_run(directory: Path, envs: TaskVectorEnv) -> Run:
     """A trained run, with a policy for `envs`, on the CPU.
 
@@ -138,8 +155,13 @@ def load_run(directory: Path, envs: TaskVectorEnv) -> Run:
         InputError: If there is no usable checkpoint, or it does not fit the environment.
     """
     config, progress, tensors = load_config(directory)
-    mean, std = tensors.get("observation_mean"), tensors.get("observation_std")
-    policy = build_policy(envs, config.policy, config.seed, mean, std)
-    check_shapes(policy, tensors, str(directory))
-    theta = {name: tensors[name] for name in parameters(policy)}
+    policy, theta = _restored(config, envs, tensors, str(directory))
     return Run(config, policy, theta, progress)
+
+
+def _restored(config: RunConfig, envs: TaskVectorEnv, tensors: Params, source: str) -> tuple[MLPPolicy, Params]:
+    policy = build_policy(
+        envs, config.policy, config.seed, tensors.get("observation_mean"), tensors.get("observation_std")
+    )
+    check_shapes(policy, tensors, source)
+    return policy, {name: tensors[name] for name in parameters(policy)}

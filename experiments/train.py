@@ -15,10 +15,9 @@ from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputF
 from tqdm import tqdm
 
 from experiments.provenance import note_machine
-from experiments.run import METRICS, Progress, Run, RunConfig, load_config, load_run, save_run
+from experiments.run import METRICS, Progress, Run, RunConfig, load_config, load_run, new_run, save_run
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, WorkerError
-from maml_rl.initial import initial_policy, parameters
 from maml_rl.meta_rl import meta_iteration
 from maml_rl.parallel import TaskThreads, threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
@@ -34,7 +33,7 @@ def train(
     threads: int | None = None,
     processes: Processes = ALL_CORES,
 ) -> Run:
-    """Meta-trains from the start and leaves a run directory.
+    """Meta-trains from the start, or from another run's policy, and leaves a run directory.
 
     Args:
         config: Settings.
@@ -54,8 +53,7 @@ def train(
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs:
-        policy = initial_policy(envs, config.policy, config.meta, config.seed)
-        run = Run(config, policy, parameters(policy), Progress(0, 0, 0.0))
+        run = new_run(config, envs)
         with _alone_in(out):
             save_run(out, run)
             return _train(run, envs, out, torch_device, task_threads)

@@ -18,6 +18,7 @@ from experiments.run import (
     from_record,
     load_config,
     load_run,
+    new_run,
     save_run,
 )
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
@@ -201,3 +202,28 @@ def test_a_setting_of_the_checkpoint_outside_its_range_is_refused(tmp_path, run)
 def test_a_directory_without_a_checkpoint_is_refused(tmp_path):
     assert str(tmp_path) in refused(lambda: load_config(tmp_path))
     assert "absent" in refused(lambda: load_config(tmp_path / "absent"))
+
+
+def test_a_run_begins_with_random_weights_of_its_seed(envs):
+    first, again, other = (new_run(replace(EVERYTHING, seed=seed), envs) for seed in (3, 3, 4))
+    assert first.progress == Progress(0, 0, 0.0)
+    assert all(torch.equal(value, again.theta[name]) for name, value in first.theta.items())
+    name = max(first.theta, key=lambda name: first.theta[name].numel())  # a matrix of weights; biases begin with 0
+    assert not torch.equal(first.theta[name], other.theta[name])
+
+
+def test_a_run_begins_with_the_policy_of_another(tmp_path, envs, run):
+    save_run(tmp_path, run)
+    settings = MetaConfig(meta_batch_size=2, inner_lr=0.1)
+    started = new_run(replace(EVERYTHING, seed=8, meta=settings, start_from=str(tmp_path)), envs)
+    assert started.progress == Progress(0, 0, 0.0)
+    assert started.config.meta == settings
+    assert all(torch.equal(value, run.theta[name]) for name, value in started.theta.items())
+    assert torch.equal(started.policy.observation_std, run.policy.observation_std)
+
+
+def test_a_run_of_another_network_is_nothing_to_start_from(tmp_path, envs, run):
+    save_run(tmp_path, run)
+    config = replace(EVERYTHING, policy=PolicyConfig((9, 9)), start_from=str(tmp_path))
+    assert str(tmp_path) in refused(lambda: new_run(config, envs))
+    assert "absent" in refused(lambda: new_run(replace(config, start_from=str(tmp_path / "absent")), envs))

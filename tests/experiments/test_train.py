@@ -371,6 +371,17 @@ def refused(call) -> str:
     return message
 
 
+def test_training_goes_on_from_another_runs_policy(two_iterations, tmp_path):
+    out, first = two_iterations
+    run = shrunk_train(tmp_path / "a", iterations=1, seed=5, start_from=str(out))
+    assert run.progress.iteration == 1
+    assert load_config(tmp_path / "a")[0].start_from == str(out)
+    moved = sum(float((run.theta[name] - first.theta[name]).square().sum()) for name in run.theta) ** 0.5
+    with (tmp_path / "a" / METRICS).open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert moved == pytest.approx(float(row["meta/step_norm"]), rel=1e-4)
+
+
 def test_a_directory_that_holds_something_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for out in (tmp_path, tmp_path / "notes.txt"):
