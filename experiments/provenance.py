@@ -51,8 +51,9 @@ def machine(device: torch.device) -> dict[str, Any]:
     description: dict[str, Any] = {"processor": _processor(), "cores": available_cores()}
     if device.type == "cuda":
         description["accelerator"] = torch.cuda.get_device_name(device)
-    packages = ("torch", "numpy", "gymnasium", "mujoco")
-    return description | {"python": platform.python_version()} | {name: version(name) for name in packages}
+    versions = {name: version(name) for name in ("numpy", "gymnasium", "mujoco")}
+    # PyTorch's own says which build it is, which the metadata of a package need not.
+    return description | {"python": platform.python_version(), "torch": str(torch.__version__)} | versions
 
 
 def note_machine(directory: Path, iteration: int, device: torch.device) -> None:

@@ -251,7 +251,7 @@ def interrupted(*_: object, **__: object) -> None:
 
 
 def test_ctrl_c_before_anything_is_saved_promises_nothing(maml_rl, monkeypatch, tmp_path):
-    monkeypatch.setattr(experiments.train, "initial_policy", interrupted)
+    monkeypatch.setattr(experiments.train, "new_run", interrupted)
     result = maml_rl("train", "navigation", *SHRUNK, "--out=run")
     assert result.code == 130
     assert "Traceback" not in result.err
