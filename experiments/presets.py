@@ -131,10 +131,10 @@ PRESETS = {
         "-137, -80, -60, -59 (one seed); paper: -130, -79, -67, -61",
     ),
     "ant-vel": Preset(
-        replace(_ANT_VELOCITY, iterations=750, meta=_ANT_META),
+        replace(_ANT_VELOCITY, iterations=240, meta=_ANT_META),
         "ant, goal velocity in [0, 3] m/s",
-        f"{_FINN}, Figure 5; {_ANT_CHANGES}",
-        "paper: 31, 97, 100, 101",
+        f"{_FINN}, Figure 5; {_ANT_CHANGES}, 240 iterations",
+        "34, 91, 99, 101 (one seed); paper: 31, 97, 100, 101",
     ),
     "ant-dir": Preset(
         replace(_ANT_DIRECTION, iterations=1150, meta=replace(_ANT_META, episodes=40)),
@@ -143,7 +143,7 @@ PRESETS = {
         "not measured to the end; paper: 9, 499, 501, 499",
     ),
     "ant-goal": Preset(
-        replace(_ANT_VELOCITY, env_id="envs:finn2017/AntGoal-v0", iterations=750, meta=_ANT_META),
+        replace(_ANT_VELOCITY, env_id="envs:finn2017/AntGoal-v0", iterations=240, meta=_ANT_META),
         "ant, goal position in [-3, 3]^2 m",
         f"environment of the code of {_FINN}, no published result; settings of ant-vel",
         "not measured",
