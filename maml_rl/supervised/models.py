@@ -57,9 +57,11 @@ class StridedConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[B, outputs]` of images `[B, channels, height, width]`."""
         x = x.permute(0, 2, 3, 1)
-        for weight, norm in zip(self.weights, self.norms, strict=True):
+        for i, (weight, norm) in enumerate(zip(self.weights, self.norms, strict=True)):
             columns = patches(x)
-            rows = norm.rectified(columns.flatten(0, 2) @ weight)  # type: ignore[operator]
+            rows = columns.flatten(0, 2)
+            # The first layer has the most rows, and they have the fewest columns.
+            rows = norm.rectified_product(rows, weight) if i == 0 else norm.rectified(rows @ weight)  # type: ignore[operator]
             x = rows.view(*columns.shape[:3], -1)
         return self.head(x.mean((1, 2)))  # type: ignore[no-any-return]
 
