@@ -106,7 +106,8 @@ class Run(NamedTuple):
 
 def new_run(config: SupervisedConfig, source: TaskSource) -> Run:
     """A run before its first iteration, on the CPU, with a network for the tasks of `source`."""
-    network = build_network(config.model, source.batch(config.seed, Phase.VALIDATION, [0]), config.tasks.ways, config.seed)
+    ways = config.tasks.ways if config.tasks.is_classification else None
+    network = build_network(config.model, source.batch(config.seed, Phase.VALIDATION, [0]), ways, config.seed)
     return Run(config, network, initial_state(network, config.method), Progress(0, 0.0, {}))
 
 

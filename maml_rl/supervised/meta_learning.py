@@ -60,19 +60,20 @@ def theta(meta: Params) -> Params:
 
 def adapted_names(network: Network, config: MethodConfig) -> list[str]:
     """Names of the parameters that the inner update changes."""
-    return list(network.last_layer()) if config.adapted == "last-layer" else list(network.parameters())
+    if config.adapted == "last-layer":
+        return list(network.last_layer())
+    norms = network.norm_parameters()
+    return [name for name in network.parameters() if name not in norms]
 
 
-def inner_rates(network: Network, config: MethodConfig, meta: Params, step: int) -> Params | float:
+def inner_rates(network: Network, config: MethodConfig, meta: Params, step: int) -> Params:
     """Step sizes of a gradient step (from 0); after the last one that was trained, they stay its."""
     names = adapted_names(network, config)
     if config.learned_lr == "layer-and-step":
         return {name: meta[RATE + name][min(step, max(config.inner_steps, 1) - 1)] for name in names}
     if config.learned_lr == "parameter":
         return {name: meta[RATE + name] for name in names}
-    if config.adapted == "last-layer":
-        return {name: torch.full((), config.inner_lr).to(meta[name]) for name in names}
-    return config.inner_lr
+    return {name: meta[name].new_tensor(config.inner_lr) for name in names}
 
 
 def loss_and_accuracy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
