@@ -77,4 +77,4 @@ def uniforms(draw: Draw, indices: Sequence[int], count: int, stream: int = 0) ->
     for start, end in pairwise(starts if len(rows) else []):
         generator = np.random.Philox(counter=int(rows[start]) * blocks, key=key)
         words[start:end] = generator.random_raw((end - start) * blocks * _PHILOX_WORDS).reshape(end - start, -1)
-    return (words[:, :count] >> np.uint64(11)) * 2.0**-53
+    return np.asarray((words[:, :count] >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
