@@ -79,7 +79,7 @@ def convolution() -> Network:
 
 
 def strided() -> Network:
-    """The paper's network for Omniglot, whose derivatives are written by hand."""
+    """The paper's network for Omniglot, whose layers have derivatives written by hand."""
     return build_network(ModelConfig("strided-conv", filters=4), image_tasks(), 3, 0)
 
 
@@ -132,9 +132,8 @@ def test_the_meta_gradient_of_a_perceptron_is_that_of_central_differences(config
     torch.testing.assert_close(flatten(gradient), expected, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("build", [convolution, lambda: Network(strided().module.double())], ids=["own", "paper's"])
-def test_the_meta_gradient_of_a_convolution_with_batch_normalisation_is_that_of_central_differences(build):
-    network, tasks = build(), image_tasks()
+def test_the_meta_gradient_of_a_convolution_with_batch_normalisation_is_that_of_central_differences():
+    network, tasks = convolution(), image_tasks()
     state = initial_state(network, SECOND_ORDER)
     gradient, _ = meta_gradient(network, SECOND_ORDER)(state, tasks, THREADS)
     torch.testing.assert_close(
@@ -233,7 +232,7 @@ def test_a_permutation_of_the_labels_permutes_the_predictions():
     torch.testing.assert_close(others[:, permutation], outputs)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 5, 7])
+@pytest.mark.parametrize("chunk_size", [2, 7])
 @pytest.mark.parametrize("algorithm", ["maml", "reptile"])
 def test_chunks_of_tasks_do_not_change_the_meta_gradient(chunk_size, algorithm):
     network, tasks = mlp(), regression_tasks(5)
@@ -255,7 +254,7 @@ def test_the_number_of_threads_does_not_change_a_bit():
 @pytest.mark.parametrize("build", [mlp, convolution, strided])
 @pytest.mark.parametrize("algorithm", ["maml", "reptile"])
 def test_recording_does_not_change_a_bit_of_the_meta_gradient(build, algorithm):
-    network = Network(network.module.float())
+    network = Network(build().module.float())
     tasks = regression_tasks() if "4.weight" in network.last_layer() else image_tasks()
     tasks = TaskBatch(*(x.float() if x.is_floating_point() else x for x in tasks))
     config = MethodConfig(algorithm, inner_steps=2, inner_lr=0.3)
