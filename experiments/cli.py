@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from experiments.arguments import (
     TrainSupervised,
     parse,
 )
-from experiments.presets import PRESETS, find_preset
+from experiments.presets import PRESETS, Preset, find_preset
 from experiments.run import CHECKPOINT, EVALUATION, is_supervised
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
@@ -55,7 +55,7 @@ maml-rl COMMAND --help tells the options of each.
 """
 
 
-EVERY_PRESET = {**PRESETS, **SUPERVISED_PRESETS}
+EVERY_PRESET: dict[str, Preset | SupervisedPreset] = {**PRESETS, **SUPERVISED_PRESETS}
 
 
 def presets(arguments: Sequence[str]) -> None:
@@ -106,7 +106,7 @@ def _resume(chosen: Resume) -> None:
     _go(out, lambda: _train_modules()[0].resume(out, chosen.iterations, *machine.used()))
 
 
-def _refuse(run: Path, kind: str, options: dict[str, object]) -> None:
+def _refuse(run: Path, kind: str, options: Mapping[str, object]) -> None:
     """Raises InputError for options given that a kind of run has no use for."""
     for name, value in options.items():
         if value is not None:
@@ -192,7 +192,9 @@ def _evaluate_policy(chosen: Evaluate, directory: Path) -> _Evaluated:
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
     evaluations = evaluate(chosen.run, overrides, *chosen.machine.used())
     if not chosen.json:
-        print(f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each")
+        print(
+            f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each"
+        )
         if evaluations.validation:
             sizes = ", ".join(f"{inner_lr:g}" for inner_lr in evaluations.validation.inner_lrs)
             print(f"step size {evaluations.inner_lr:g}: of {sizes} the best on validation tasks")

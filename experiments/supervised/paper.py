@@ -29,7 +29,7 @@ def method(config: SupervisedConfig) -> str:
 def paper_values(config: SupervisedConfig, shots: int) -> dict[int, PaperValue]:
     """The paper's value by gradient step, of a run's tasks and method with K = `shots`; empty for what it lacks."""
     tasks = config.tasks
-    family = tasks.family
+    family: str = tasks.family
     if family == "omniglot" and config.model.architecture == "fully-connected":
         family += "-fully-connected"
     ways = tasks.ways if tasks.is_classification else None

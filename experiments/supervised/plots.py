@@ -41,7 +41,9 @@ def draw(evaluations: Evaluations, directory: Path, path: Path) -> None:
         for axes, (index, shots) in zip(rows[0].subplots(1, len(_FITS), sharey=True), _FITS, strict=True):
             _fit(axes, evaluations, index, shots)
     method = config.method
-    figure.suptitle(f"{config.tasks.family}, {evaluations.run.progress.iteration} iterations of {method.meta_batch_size} tasks")
+    figure.suptitle(
+        f"{config.tasks.family}, {evaluations.run.progress.iteration} iterations of {method.meta_batch_size} tasks"
+    )
     figure.savefig(path, dpi=100)
 
 

@@ -60,7 +60,7 @@ class SupervisedConfig:
 
     tasks: TasksConfig
     data: str | None = None
-    """Directory of the images; for families that have some."""
+    """Directory of the images, for families that have some; data/FAMILY if None."""
     iterations: int = 60_000
     """Meta-iterations (paper: 60,000; sinusoid 70,000)."""
     seed: int = 0

@@ -65,9 +65,9 @@ def resume(
     with alone_in(out):
         run = load_run(out, source)
         check_extension(out, run, iterations)
-        given = {"iterations": iterations, "data": data}
-        changes = {name: value for name, value in given.items() if value is not None}
-        return _train(run._replace(config=replace(run.config, **changes)), source, out, torch_device, task_threads)
+        total = config.iterations if iterations is None else iterations
+        run = run._replace(config=replace(config, iterations=total, data=data or config.data))
+        return _train(run, source, out, torch_device, task_threads)
 
 
 def _train(run: Run, source: TaskSource, out: Path, device: torch.device, threads: TaskThreads) -> Run:

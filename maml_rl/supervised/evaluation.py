@@ -13,7 +13,7 @@ from maml_rl.supervised.config import BatchNorm, MethodConfig
 from maml_rl.supervised.meta_learning import adapt_task, query_loss, theta
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.recording import recorded
-from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.supervised.tasks import TaskBatch, chunks
 from maml_rl.types import Params
 
 _CHUNK = 50  # tasks adapted at once where the settings name no number
@@ -52,16 +52,18 @@ def adaptation(
         def of_task(*examples: Tensor) -> Tensor:
             task = TaskBatch(*examples)
             path = adapt_task(network, settings, meta, task, gradient_steps, first_order=True)
-            judged = [query_loss(network, settings, params, task) for params in (theta(meta), *(s.params for s in path))]
+            judged = [
+                query_loss(network, settings, params, task) for params in (theta(meta), *(s.params for s in path))
+            ]
             return torch.stack([torch.stack(pair) for pair in judged])
 
         values: Tensor = torch.func.vmap(of_task)(*chunk)
         return values
 
     function = recorded(of_chunk)
-    chunks = [TaskBatch(*parts) for parts in zip(*(x.split(config.chunk_size or _CHUNK) for x in tasks), strict=True)]
+    parts = chunks(tasks, config.chunk_size or _CHUNK)
     with torch.no_grad():
-        values = torch.cat(threads.map(lambda chunk: function(meta, chunk), chunks))  # [M, steps + 1, 2]
+        values = torch.cat(threads.map(lambda chunk: function(meta, chunk), parts))  # [M, steps + 1, 2]
     losses, accuracies = values.double().permute(2, 1, 0).cpu().numpy()
     return Adaptation(losses, accuracies)
 

@@ -21,7 +21,7 @@ from maml_rl.supervised.config import MethodConfig
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.optimizers import Moments, adam, cosine, no_moments
 from maml_rl.supervised.recording import recorded
-from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.supervised.tasks import TaskBatch, chunks
 from maml_rl.types import Params, detached, flatten, unflatten
 
 RATE = "inner_lr."
@@ -167,7 +167,7 @@ def chunk_gradient(network: Network, config: MethodConfig, first_order: bool) ->
         losses, metrics = torch.func.vmap(of_task)(*tasks)
         return losses.sum(), metrics.sum(0)
 
-    def displaced(meta: Params, weights: Tensor, tasks: TaskBatch) -> tuple[Params, Tensor]:
+    def displaced(meta: Params, _weights: Tensor, tasks: TaskBatch) -> tuple[Params, Tensor]:
         def of_task(*examples: Tensor) -> tuple[Params, Tensor]:
             return displacement(network, config, meta, TaskBatch(*examples))
 
@@ -206,12 +206,14 @@ def meta_gradient(network: Network, config: MethodConfig) -> MetaGradient:
         example = next(iter(state.meta.values()))
         weights = multi_step_weights(config, state.iteration).to(example)
         count = len(tasks.support_x)
-        chunks = [
-            TaskBatch(*parts) for parts in zip(*(x.split(config.chunk_size or count) for x in tasks), strict=True)
-        ]
-        work = lambda chunk: function(state.meta, weights, chunk)  # noqa: E731
+        parts = chunks(tasks, config.chunk_size or count)
+
+        def work(part: TaskBatch) -> tuple[Params, Tensor]:
+            result: tuple[Params, Tensor] = function(state.meta, weights, part)
+            return result
+
         with torch.no_grad():
-            results = map(work, chunks) if len(chunks) == 1 else threads.imap(work, chunks)
+            results = map(work, parts) if len(parts) == 1 else threads.imap(work, parts)
             total, metrics = next(results)
             for further, further_metrics in results:
                 total = {name: value + further[name] for name, value in total.items()}

@@ -44,14 +44,18 @@ class Number(nn.Module):
 def number_tasks(*targets: tuple[float, float]) -> TaskBatch:
     """One example each of support and query; targets are (support, query) by task."""
     x = torch.zeros(len(targets), 1, 1, dtype=torch.float64)
-    support, query = (torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1) for values in zip(*targets))
+    support, query = (
+        torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1) for values in zip(*targets, strict=True)
+    )
     return TaskBatch(x, support, x, query)
 
 
 def number_gradient(config: MethodConfig, tasks: TaskBatch, meta: Params | None = None, iteration: int = 0) -> Params:
     network = Network(Number())
     state = initial_state(network, config)
-    return meta_gradient(network, config)(state._replace(meta=meta or state.meta, iteration=iteration), tasks, THREADS)[0]
+    return meta_gradient(network, config)(state._replace(meta=meta or state.meta, iteration=iteration), tasks, THREADS)[
+        0
+    ]
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -84,7 +88,9 @@ def strided() -> Network:
 
 
 def regression_tasks(count: int = 3) -> TaskBatch:
-    return TaskBatch(*(random(count, n, size, seed=seed) for seed, (n, size) in enumerate([(6, 2), (6, 1), (4, 2), (4, 1)])))
+    return TaskBatch(
+        *(random(count, n, size, seed=seed) for seed, (n, size) in enumerate([(6, 2), (6, 1), (4, 2), (4, 1)]))
+    )
 
 
 def image_tasks(count: int = 2) -> TaskBatch:
@@ -201,7 +207,9 @@ def test_reptile_goes_towards_the_adapted_parameters_by_hand():
     # 1 -> 2 -> 2 and, of the second task, 1 -> 0 (support -1) -> 2 (query 4). Mean theta' = 2; a step of half the way.
     config = MethodConfig("reptile", inner_steps=2, inner_lr=0.25, optimizer="sgd", outer_lr=0.5)
     network, tasks = Network(Number()), number_tasks((3.0, 2.0), (-1.0, 4.0))
-    state, metrics = meta_iteration(meta_gradient(network, config), initial_state(network, config), tasks, config, THREADS)
+    state, metrics = meta_iteration(
+        meta_gradient(network, config), initial_state(network, config), tasks, config, THREADS
+    )
     assert state.meta["theta"].item() == pytest.approx(1.5)
     assert metrics["loss/before"] == pytest.approx((4 + 4) / 2)  # (1 - 3)^2 and (1 + 1)^2
     assert metrics["loss/after"] == pytest.approx((0 + 4) / 2)
