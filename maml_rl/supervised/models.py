@@ -51,7 +51,7 @@ class StridedConvNet(nn.Module):
         self.weights = nn.ParameterList(
             _uniform((9 * a, b), (6 / (9 * a + 9 * b)) ** 0.5, generator) for a, b in pairwise(sizes)
         )
-        self.norms = nn.ModuleList(TaskBatchNorm(None, torch.zeros(filters)) for _ in range(depth))
+        self.norms = nn.ModuleList(TaskBatchNorm(None, _zeros(filters)) for _ in range(depth))
         self.head = _glorot_linear(filters, outputs, generator)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class PooledConvNet(nn.Module):
         self.weights = nn.ParameterList(
             _uniform((b, a, 3, 3), (6 / (9 * a + 9 * b)) ** 0.5, generator) for a, b in pairwise(sizes)
         )
-        self.norms = nn.ModuleList(TaskBatchNorm(None, torch.zeros(filters)) for _ in range(depth))
+        self.norms = nn.ModuleList(TaskBatchNorm(None, _zeros(filters)) for _ in range(depth))
         self.head = _glorot_linear(filters * (height >> depth) * (width >> depth), outputs, generator)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,10 +104,10 @@ class FullyConnectedNet(nn.Module):
         super().__init__()
         sizes = [inputs, *hidden_sizes]
         self.weights = nn.ParameterList(_truncated_normal((a, b), 0.01, generator) for a, b in pairwise(sizes))
-        self.norms = nn.ModuleList(TaskBatchNorm(None, torch.zeros(size)) for size in hidden_sizes)
-        self.head = nn.Linear(sizes[-1], outputs)
+        self.norms = nn.ModuleList(TaskBatchNorm(None, _zeros(size)) for size in hidden_sizes)
+        self.head = nn.Linear(sizes[-1], outputs, device="meta")
         self.head.weight = _truncated_normal((outputs, sizes[-1]), 0.01, generator)
-        self.head.bias = nn.Parameter(torch.zeros(outputs))
+        self.head.bias = _zeros(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[B, outputs]` of inputs `[B, ...]`, flattened."""
@@ -115,6 +115,10 @@ class FullyConnectedNet(nn.Module):
         for weight, norm in zip(self.weights, self.norms, strict=True):
             x = norm.rectified(x @ weight)  # type: ignore[operator]
         return self.head(x)  # type: ignore[no-any-return]
+
+
+def _zeros(size: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(size))
 
 
 def _uniform(shape: Sequence[int], bound: float, generator: Generator) -> nn.Parameter:

@@ -90,15 +90,9 @@ class Network:
         """
         copies: dict[int | None, nn.Module] = vars(self._threads).setdefault("copies", {})
         if support_size not in copies:
-            copies[support_size] = with_task_statistics(_same_tensors(self.module), support_size)
+            copies[support_size] = with_task_statistics(self.module, support_size)
         outputs: Tensor = torch.func.functional_call(copies[support_size], params, (x,))
         return outputs
-
-
-def _same_tensors(module: nn.Module) -> nn.Module:
-    """A copy of a module that shares its tensors: none is copied, so it may be made inside a `torch.func` transform."""
-    tensors = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(module, {id(value): value for value in [*tensors, *module.parameters(), *module.buffers()]})
 
 
 @dataclass(frozen=True)

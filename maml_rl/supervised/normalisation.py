@@ -7,6 +7,7 @@ Written in plain arithmetic, since PyTorch's own `batch_norm` has a wrong second
 meta-gradient of a four-layer network came out 1 to 2 % wrong, also after `replace_all_batch_norm_modules_`.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -24,11 +25,11 @@ class TaskBatchNorm(nn.Module):
     """
 
     def __init__(
-        self, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-3, support_size: int | None = None
+        self, weight: nn.Parameter | None, bias: nn.Parameter | None, eps: float = 1e-3, support_size: int | None = None
     ) -> None:
         super().__init__()
-        self.weight = None if weight is None else nn.Parameter(weight)
-        self.bias = None if bias is None else nn.Parameter(bias)
+        self.weight = weight
+        self.bias = bias
         self.eps = eps
         self.support_size = support_size
 
@@ -58,12 +59,17 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 
 def with_task_statistics(module: nn.Module, support_size: int | None = None) -> nn.Module:
-    """Replaces, in place, every batch normalisation in a module by `TaskBatchNorm` of the same parameters."""
-    if is_batch_norm(module):
-        return TaskBatchNorm(module.weight, module.bias, module.eps, support_size)  # type: ignore[arg-type]
-    for name, child in module.named_children():
-        setattr(module, name, with_task_statistics(child, support_size))
-    return module
+    """A copy of a module with `TaskBatchNorm` wherever it has, or refers to, batch normalisation.
+
+    It shares the module's tensors: none is copied, so it may be made inside a `torch.func` transform.
+    """
+    tensors = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    # What deepcopy finds here it takes for copied already.
+    copies: dict[int, Any] = {id(value): value for value in [*tensors, *module.parameters(), *module.buffers()]}
+    for part in module.modules():
+        if is_batch_norm(part):
+            copies[id(part)] = TaskBatchNorm(part.weight, part.bias, part.eps, support_size)  # type: ignore[arg-type]
+    return copy.deepcopy(module, copies)
 
 
 # The fused form. With z = (y - mean) / sqrt(variance + eps) and r = 1 / sqrt(variance + eps), the derivative of z is
