@@ -29,6 +29,12 @@ class TaskBatch(NamedTuple):
     query_y: Tensor  # [M, Q, outputs], or [M, Q] for labels
 
 
+def chunks(tasks: TaskBatch, size: int) -> list[TaskBatch]:
+    """The tasks, `size` at a time and in their order; the last may be fewer."""
+    parts = [torch.split(examples, size) for examples in tasks]
+    return [TaskBatch(*examples) for examples in zip(*parts, strict=True)]
+
+
 class TaskSource(Protocol):
     """A distribution of supervised tasks. Anything with this method is one."""
 
