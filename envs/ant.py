@@ -1,14 +1,14 @@
 """The ant with a goal velocity, a direction or a goal position as its task (Finn, Abbeel, Levine 2017, section 5.3)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import mujoco
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from envs.batched import Array
-from envs.mujoco_mdp import MujocoMDP, Noise, gymnasium_xml, normal_noise, uniform_and_normal_noise
+from envs.mujoco_mdp import MujocoMDP, Noise, direction_name, gymnasium_xml, normal_noise, uniform_and_normal_noise
 from envs.mujoco_sensors import BodySensors
 
 _FINN_POSE = (0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1)
@@ -154,6 +154,14 @@ class Ant(MujocoMDP):
         if self.definition.whole_body:
             return np.concatenate([qpos, qvel, forces, rotation_and_centre], axis=1)
         return np.concatenate([qpos[:, 2:], qvel, forces], axis=1)
+
+    def task_name(self, task: Any) -> str:
+        """The goal velocity, the direction or the goal."""
+        if self.goal == "direction":
+            return direction_name(task)
+        return (
+            f"goal velocity {task[0]:.2f} m/s" if self.goal == "velocity" else f"goal ({task[0]:.2f}, {task[1]:.2f}) m"
+        )
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
         """The task's term, the reward for being alive, and the costs of control and contact."""
