@@ -159,9 +159,9 @@ class Ant(MujocoMDP):
         """The goal velocity, the direction or the goal."""
         if self.goal == "direction":
             return direction_name(task)
-        return (
-            f"goal velocity {task[0]:.2f} m/s" if self.goal == "velocity" else f"goal ({task[0]:.2f}, {task[1]:.2f}) m"
-        )
+        if self.goal == "velocity":
+            return f"goal velocity {task[0]:.2f} m/s"
+        return f"goal ({task[0]:.2f}, {task[1]:.2f}) m"
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
         """The task's term, the reward for being alive, and the costs of control and contact."""

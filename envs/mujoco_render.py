@@ -19,7 +19,7 @@ _REACH = 12  # m; how far from the robot stripes are drawn
 class Camera(NamedTuple):
     """Where pictures are taken from, seen from the robot."""
 
-    distance: float = 3.0  # m
+    distance: float = 2.8  # m
     azimuth: float = 90.0  # degrees; at 90 x goes to the right
     elevation: float = -10.0  # degrees
 
@@ -30,7 +30,8 @@ SIDE_VIEW = Camera()
 class TrackingRenderer:
     """Draws positions of one model.
 
-    Without shadows, reflections and multisampling a software renderer draws ten times as many pictures a second.
+    Without shadows, reflections and multisampling a software renderer draws ten times as many pictures a second. Edges
+    are smooth because a picture is drawn at twice its size, which takes half of the time that multisampling would.
 
     Args:
         model: The model; it is not changed.
@@ -46,8 +47,9 @@ class TrackingRenderer:
         self, model: mujoco.MjModel, body: str, width: int = 480, height: int = 320, camera: Camera = SIDE_VIEW
     ) -> None:
         self._model = model = _plain(model)
+        model.vis.global_.offwidth, model.vis.global_.offheight = 2 * width, 2 * height
         try:
-            self._renderer = mujoco.Renderer(model, height, width)
+            self._renderer = mujoco.Renderer(model, 2 * height, 2 * width)
         except Exception as error:  # each OpenGL backend raises another type, from import errors to attribute errors
             raise RuntimeError(
                 "rendering needs OpenGL, which this machine lacks; on Debian or Ubuntu without a screen: "
@@ -77,8 +79,7 @@ class TrackingRenderer:
         self._camera.lookat[2] = self._height
         self._renderer.update_scene(self._data, self._camera)
         self._add_stripes()
-        pixels: NDArray[np.uint8] = self._renderer.render()
-        return pixels
+        return _halved(self._renderer.render())
 
     def _add_stripes(self) -> None:
         scene, x = self._renderer.scene, round(self._camera.lookat[0])
@@ -87,13 +88,21 @@ class TrackingRenderer:
                 return
             mujoco.mjv_initGeom(
                 scene.geoms[scene.ngeom],
-                mujoco.mjtGeom.mjGEOM_BOX,
-                np.array([_STRIPE_WIDTH / 2, _REACH, 0.002]),
-                np.array([metre, self._camera.lookat[1], 0.0]),
+                mujoco.mjtGeom.mjGEOM_PLANE,
+                np.array([_STRIPE_WIDTH / 2, _REACH, 0.1]),
+                np.array([metre, self._camera.lookat[1], 0.002]),
                 np.eye(3).reshape(-1),
                 np.array(_STRIPE, np.float32),
             )
             scene.ngeom += 1
+
+
+def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture of half the size: the means of two by two pixels."""
+    pixels = pixels.astype(np.uint16)
+    sums = pixels[::2, ::2] + pixels[1::2, ::2] + pixels[::2, 1::2] + pixels[1::2, 1::2]
+    halved: NDArray[np.uint8] = ((sums + 2) // 4).astype(np.uint8)
+    return halved
 
 
 def _plain(model: mujoco.MjModel) -> mujoco.MjModel:

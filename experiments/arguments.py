@@ -78,8 +78,11 @@ class Evaluate:
     """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
     seed: int | None = None
     """Seed of the held-out tasks and of everything random in the evaluation (0)."""
+    record: bool = False
+    """Record an episode of a few of the tasks after each number of gradient steps, in recording.npz beside
+    evaluation.json, for maml-rl visualize."""
     json: bool = False
-    """Print one JSON object and nothing else; write no files."""
+    """Print one JSON object and nothing else; write no files but the recording, if there is one."""
     out: Path | None = None
     """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with settings
     given here does not replace another."""
@@ -102,6 +105,8 @@ class Adapt:
     """Episodes for each gradient step; those of the run's evaluation if None (paper: 20; navigation 40)."""
     seed: int = 0
     """Seed of the task, if none is given, and of everything random in the adaptation."""
+    record: bool = False
+    """Record an episode after each number of gradient steps as the run's recording.npz, for maml-rl visualize RUN."""
     json: bool = False
     """Print one JSON object and nothing else."""
     machine: _Machine = Machine()

@@ -17,7 +17,8 @@ import torch
 from experiments import metaworld_evaluation
 from experiments.arguments import Adapt, Check, Compare, Evaluate, EvaluateMetaWorld, Machine, Resume, Train, parse
 from experiments.presets import PRESETS, find_preset
-from experiments.run import CHECKPOINT, EVALUATION
+from experiments.recording import RECORDED_TASKS, save_recording
+from experiments.run import CHECKPOINT, EVALUATION, RECORDING
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteError, WorkerError
 from maml_rl.tasks import make
@@ -139,7 +140,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a directory")
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
-    evaluations = evaluate(chosen.run, overrides, *chosen.machine.used())
+    evaluations = evaluate(chosen.run, overrides, *chosen.machine.used(), RECORDED_TASKS if chosen.record else 0)
+    if evaluations.recording:
+        out.mkdir(parents=True, exist_ok=True)
+        save_recording(out / RECORDING, evaluations.recording)
     if chosen.json:
         print(json.dumps(evaluations.record()))
         return
@@ -150,6 +154,8 @@ def evaluate(arguments: Sequence[str]) -> None:
         sizes = ", ".join(f"{inner_lr:g}" for inner_lr in evaluations.validation.inner_lrs)
         print(f"step size {evaluations.inner_lr:g}: of {sizes} the best on validation tasks")
     print(f"\n{table(evaluations)}")
+    if evaluations.recording:
+        print(f"\nrecording: {out / RECORDING}")
     own_settings = all(value is None for value in overrides)
     if not own_settings and chosen.out is None and (out / EVALUATION).exists():
         print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")
@@ -204,14 +210,19 @@ def adapt(arguments: Sequence[str]) -> None:
 
     check_new_file(chosen.out)
     given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
-    adapted = adapt(chosen.run, *given, *chosen.machine.used())
+    adapted = adapt(chosen.run, *given, *chosen.machine.used(), chosen.record)
     save(adapted, chosen.out)
+    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    if adapted.recording:
+        save_recording(directory / RECORDING, adapted.recording)
     record = adapted.record() | {"policy": str(chosen.out)}
     if chosen.json:
         print(json.dumps(record))
         return
     print(f"{record['env_id']}, task {adapted.task}: return of {record['episodes']} episodes\n")
     print(adapted.table())
+    if adapted.recording:
+        print(f"\nrecording: {directory / RECORDING}; maml-rl visualize {directory} shows it")
     print(f"\npolicy: {chosen.out}\nnext, in Python:\n")
     print(textwrap.indent(next_steps(adapted, chosen.out), "    "))
 

@@ -10,7 +10,7 @@ motion        poses or observations [S, M, T + 1, P] float32, before the first s
 rewards       [S, M, T] float32
 lengths       steps of each episode [S, M]
 mean_returns  [S, M], of the episodes that the gradient steps were taken on
-pictures      animated WebP files, one after the other, and their sizes [S, M] in `picture_sizes`; empty unless pictures
+pictures      contact sheets (`experiments.sheets`), one after the other, with their sizes in bytes in `picture_sizes`
 """
 
 import io
@@ -22,14 +22,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.sheets import from_sheet
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
 
 FORMAT = "maml-rl recording"
 VERSION = 1
+RECORDED_TASKS = 4  # unless told otherwise
 Kind = Literal["poses", "pictures", "observations"]
 
-_MOST_PICTURES = 100  # of one episode
+_MOST_PICTURES = 100  # of one episode, besides the first
 
 
 class Recording(NamedTuple):
@@ -51,7 +53,7 @@ class Recording(NamedTuple):
     rewards: NDArray[np.float32]  # [S, M, T]   0 after an episode's end
     lengths: NDArray[np.int64]  # [S, M]   steps
     mean_returns: NDArray[np.float64]  # [S, M]   of the episodes that the gradient steps were taken on
-    pictures: list[list[bytes]] = []  # noqa: RUF012 (never changed)   [S][M]   animated WebP files
+    pictures: list[list[bytes]] = []  # noqa: RUF012 (never changed)   [S][M]   contact sheets
 
     @property
     def gradient_steps(self) -> int:
@@ -64,15 +66,26 @@ class Recording(NamedTuple):
         sums: NDArray[np.float64] = self.rewards.sum(-1, dtype=np.float64)
         return sums
 
+    def pictures_of(self, task: int, step: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Recorded pictures `[n, height, width, 3]` of one episode, and the steps `[n]` after which they were taken.
+
+        Raises:
+            InputError: If they are damaged.
+        """
+        times = picture_times(int(self.lengths[step, task]), self.rewards.shape[-1])
+        try:
+            return from_sheet(self.pictures[step][task], len(times)), times
+        except ValueError as error:
+            raise InputError(f"the recorded {error}: record anew with maml-rl visualize RUN --record") from error
+
     def episode(self, task: int, step: int) -> NDArray[np.float32]:
         """Poses or observations `[length + 1, P]` of one episode."""
         return self.motion[step, task, : self.lengths[step, task] + 1]
 
 
-def picture_times(length: int) -> NDArray[np.int64]:
-    """Steps after which the recorded pictures of an episode of `length` steps were taken."""
-    times: NDArray[np.int64] = np.linspace(0, length, min(length + 1, _MOST_PICTURES)).round().astype(np.int64)
-    return times
+def picture_times(length: int, horizon: int) -> NDArray[np.int64]:
+    """Steps after which pictures of an episode of `length` steps are recorded, where the time limit is `horizon`."""
+    return np.arange(0, length + 1, -(-horizon // _MOST_PICTURES))
 
 
 def save_recording(path: Path, recording: Recording) -> None:

@@ -11,12 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageSequence
+from PIL import Image, ImageDraw, ImageFont
 
 from envs.batched import TaskEnv, TaskMDP
 from envs.mujoco_mdp import MujocoMDP
 from envs.mujoco_render import TrackingRenderer
-from experiments.recording import Recording, picture_times
+from experiments.recording import Recording
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
 from maml_rl.tasks import make
@@ -84,13 +84,12 @@ class Drawing:
         if self._robot is not None:
             return np.stack([self._robot.render(recording.motion[step, task, t]) for t in times])
         if self._mdp is None:
-            shown = _decoded(recording.pictures[step][task])
-            taken = picture_times(int(recording.lengths[step, task]))
-            pictures = [shown[i] for i in np.searchsorted(taken, times, side="right") - 1]
+            shown, taken = recording.pictures_of(task, step)
+            pictures = list(shown[np.searchsorted(taken, times, side="right") - 1])
         else:
             goal = np.asarray(recording.tasks[task])
-            pictures = [Image.fromarray(self._mdp.render(recording.motion[step, task, t], goal)) for t in times]
-        return np.stack([_fitted(picture, self.size) for picture in pictures])
+            pictures = [self._mdp.render(recording.motion[step, task, t], goal) for t in times]
+        return np.stack([_fitted(Image.fromarray(picture), self.size) for picture in pictures])
 
 
 def frame_times(recording: Recording) -> tuple[NDArray[np.int64], float]:
@@ -192,11 +191,6 @@ def _label(lines: Sequence[str], width: int) -> Image.Image:
     for i, line in enumerate(lines):
         draw.text((8, 5 + 19 * i), line, _INK, ImageFont.load_default(14))
     return image
-
-
-def _decoded(animation: bytes) -> list[Image.Image]:
-    with Image.open(io.BytesIO(animation)) as file:
-        return [frame.convert("RGB") for frame in ImageSequence.Iterator(file)]
 
 
 def _fitted(picture: Image.Image, size: tuple[int, int]) -> Frames:

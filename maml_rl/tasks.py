@@ -189,6 +189,13 @@ def evaluation_tasks(
     return sample_tasks(space, count, Draw(seed, phase).integers(Purpose.TASKS, 1)[0])
 
 
+def plain(task: Task) -> Any:
+    """A task as JSON values."""
+    if isinstance(task, dict):
+        return {name: plain(value) for name, value in task.items()}
+    return [plain(value) for value in task] if isinstance(task, tuple) else np.asarray(task).tolist()
+
+
 def resets_itself(envs: TaskVectorEnv) -> bool:
     """Whether a finished sub-environment begins a new episode of its own accord."""
     return envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED
