@@ -72,11 +72,11 @@ def record(
         path = adaptation(run.policy, run.theta, envs, tasks, meta, config, threads)
         bar = tqdm(path, "recording", total, unit="step", disable=None, leave=False)
         stages = (Stage(params, task_returns(sampled)) for params, sampled in bar)
-        return recorded(run, tasks, stages, config.step_sizes(meta.inner_lr), config.seed)
+        return recorded(run, tasks, stages, config, meta.inner_lr)
 
 
 def recorded(
-    run: Run, tasks: Sequence[Task], stages: Iterable[Stage], inner_lrs: Sequence[float], seed: int
+    run: Run, tasks: Sequence[Task], stages: Iterable[Stage], config: EvaluationConfig, inner_lr: float
 ) -> Recording:
     """Records an episode of each task with each of the policies of `stages`, after 0, 1, ... gradient steps.
 
@@ -84,17 +84,18 @@ def recorded(
         run: The run.
         tasks: M tasks.
         stages: Policies after 0, 1, ... gradient steps, which may be computed while they are recorded.
-        inner_lrs: Step size of each gradient step.
-        seed: Seed of the episodes.
+        config: Gradient steps, episodes and seed.
+        inner_lr: Step size of the first gradient step.
     """
-    config, draw = run.config, Draw(seed, Phase.RECORDING)
+    env_id, draw = run.config.env_id, Draw(config.seed, Phase.RECORDING)
     settings: dict[str, Any] = {}
-    with closing(make(config.env_id)) as env:
+    with closing(make(env_id)) as env:
         names = [_task_name(env.unwrapped, task, index) for index, task in enumerate(tasks)]
+        quantity = env.unwrapped.mdp.task_quantity if isinstance(env.unwrapped, TaskEnv) else "task"
         if not isinstance(env.unwrapped, TaskEnv) and "rgb_array" in env.metadata.get("render_modes", []):
             settings = {"render_mode": "rgb_array"}
     motion, pictures, rewards, lengths, mean_returns = [], [], [], [], []
-    with closing(_Watched(vectorize(config.env_id, len(tasks), None, config.observe_task, **settings))) as envs:
+    with closing(_Watched(vectorize(env_id, len(tasks), None, run.config.observe_task, **settings))) as envs:
         for stage in stages:
             sampled = collect(envs, run.policy, stage.params, tasks, 1, draw)
             lengths.append(sampled.mask[:, 0].sum(-1).cpu().numpy().astype(np.int64))
@@ -104,11 +105,13 @@ def recorded(
             pictures.append(envs.sheets(lengths[-1]))
     return Recording(
         kind=envs.kind,
-        env_id=config.env_id,
+        env_id=env_id,
         tasks=[plain(task) for task in tasks],
         task_names=names,
-        inner_lrs=list(inner_lrs),
-        seed=seed,
+        task_quantity=quantity,
+        inner_lrs=config.step_sizes(inner_lr),
+        episodes=config.episodes,
+        seed=config.seed,
         iteration=run.progress.iteration,
         seconds_per_step=envs.seconds_per_step,
         motion=np.stack(motion),

@@ -5,7 +5,7 @@ recording needs no OpenGL. Of any other environment its own pictures are recorde
 
 A file is an npz archive of plain arrays, which executes no code when it is read:
 
-record        JSON: format, version, kind, env_id, tasks, task_names, inner_lrs, seed, iteration, seconds_per_step
+record        JSON: format, version, and the fields of `Recording` that are no arrays
 motion        poses or observations [S, M, T + 1, P] float32, before the first step and after each
 rewards       [S, M, T] float32
 lengths       steps of each episode [S, M]
@@ -45,7 +45,9 @@ class Recording(NamedTuple):
     env_id: str
     tasks: list[Any]  # [M]   as JSON values
     task_names: list[str]  # [M]   for people
+    task_quantity: str  # what the numbers of a task are
     inner_lrs: list[float]  # [S - 1]   step size of each gradient step
+    episodes: int  # of each task, that each gradient step was taken on
     seed: int
     iteration: int  # meta-iterations that had trained the policy
     seconds_per_step: float  # of simulated time; 1 / 30 where the environment does not tell
@@ -90,7 +92,18 @@ def picture_times(length: int, horizon: int) -> NDArray[np.int64]:
 
 def save_recording(path: Path, recording: Recording) -> None:
     """Writes a recording; the file at `path` is the old one or the new one, never a part."""
-    names = ("kind", "env_id", "tasks", "task_names", "inner_lrs", "seed", "iteration", "seconds_per_step")
+    names = (
+        "kind",
+        "env_id",
+        "tasks",
+        "task_names",
+        "task_quantity",
+        "inner_lrs",
+        "episodes",
+        "seed",
+        "iteration",
+        "seconds_per_step",
+    )
     record = {"format": FORMAT, "version": VERSION} | {name: getattr(recording, name) for name in names}
     pictures = [file for stage in recording.pictures for file in stage]
     content = io.BytesIO()
