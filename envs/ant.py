@@ -18,6 +18,7 @@ from envs.mujoco_mdp import (
     normal_noise,
     uniform_and_normal_noise,
 )
+from envs.mujoco_render import Camera
 from envs.mujoco_sensors import BodySensors
 
 _FINN_POSE = (0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1)
@@ -120,6 +121,8 @@ class Ant(MujocoMDP):
 
     - v0: as published.
     """
+
+    camera = Camera(distance=3.6, elevation=-20.0)
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ RECORDED_TASKS = 4  # unless told otherwise
 Kind = Literal["poses", "pictures", "observations"]
 
 _MOST_PICTURES = 100  # of one episode, besides the first
+_ARRAYS = ("motion", "rewards", "lengths", "mean_returns", "pictures")
 
 
 class Recording(NamedTuple):
@@ -90,30 +91,21 @@ def picture_times(length: int, horizon: int) -> NDArray[np.int64]:
     return np.arange(0, length + 1, -(-horizon // _MOST_PICTURES))
 
 
+def in_the_plane(recording: Recording) -> bool:
+    """Whether the motion is a path in the plane and the tasks are places in it."""
+    return recording.motion.shape[-1] == 2 and np.shape(recording.tasks)[1:] == (2,)
+
+
 def save_recording(path: Path, recording: Recording) -> None:
     """Writes a recording; the file at `path` is the old one or the new one, never a part."""
-    names = (
-        "kind",
-        "env_id",
-        "tasks",
-        "task_names",
-        "task_quantity",
-        "inner_lrs",
-        "episodes",
-        "seed",
-        "iteration",
-        "seconds_per_step",
-    )
-    record = {"format": FORMAT, "version": VERSION} | {name: getattr(recording, name) for name in names}
+    record: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    record |= {name: value for name, value in recording._asdict().items() if name not in _ARRAYS}
     pictures = [file for stage in recording.pictures for file in stage]
     content = io.BytesIO()
     np.savez_compressed(
         content,
         record=np.array(json.dumps(record)),
-        motion=recording.motion,
-        rewards=recording.rewards,
-        lengths=recording.lengths,
-        mean_returns=recording.mean_returns,
+        **{name: getattr(recording, name) for name in _ARRAYS if name != "pictures"},
         pictures=np.frombuffer(b"".join(pictures), np.uint8),
         picture_sizes=np.array([len(file) for file in pictures], np.int64),
     )

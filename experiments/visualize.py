@@ -15,11 +15,11 @@ from experiments.compare import evaluated, task_name
 from experiments.comparison_files import COMPARISON
 from experiments.plots import FIGURES, draw_figure
 from experiments.recorder import record, spread
-from experiments.recording import RECORDED_TASKS, Recording, load_recording, save_recording
+from experiments.recording import RECORDED_TASKS, Recording, in_the_plane, load_recording, save_recording
 from experiments.rendering import Drawing, check_video, frame_times, side_by_side, write_video
 from experiments.report.page import page
 from experiments.report.rollouts import rollouts
-from experiments.report.sections import Reported, facts, lead, returns, settings, training
+from experiments.report.sections import Reported, facts, lead, paths, returns, settings, training
 from experiments.run import RECORDING, load_config, load_run
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
@@ -134,7 +134,7 @@ def report(run: Reported, recording: Recording, path: Path) -> str | None:
     total = recording.lengths.size
     with tqdm(total=total, desc="drawing", unit="episode", disable=None, leave=False) as bar:
         player, reason = rollouts(recording, lambda done: bar.update(done - bar.n))
-    sections = [player, returns(run), training(run), settings(run)]
+    sections = [player, *paths(recording), returns(run), training(run), settings(run)]
     footer = f"Made by <code>maml-rl visualize</code> from a recording after {recording.iteration} meta-iterations."
     title = task_name(run.config.env_id)
     write_atomically(path, page(title, lead(run), facts(run), sections, footer).encode())
@@ -159,7 +159,7 @@ def video(recording: Recording, path: Path) -> None:
 
 def recorded_paths(recording: Recording) -> list[tuple[Any, NDArray[np.float32], NDArray[np.float32]]]:
     """Each task with its path in the plane before and after the first gradient step; none if there are none."""
-    if recording.kind == "pictures" or recording.motion.shape[-1] != 2 or np.shape(recording.tasks)[1:] != (2,):
+    if not in_the_plane(recording):
         return []
     after = min(1, recording.gradient_steps)
     return [(task, recording.episode(m, 0), recording.episode(m, after)) for m, task in enumerate(recording.tasks)]

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.report.page import text
 
-_WIDTH, _HEIGHT = 460, 300
+_WIDTH = 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 44
 
 
@@ -23,7 +23,7 @@ class Series(NamedTuple):
     high: Sequence[float] | None = None
     line: bool = True
     dashed: bool = False
-    marks: str = ""  # "point" or "hollow"; none if empty
+    marks: str = ""  # "point", "hollow" or the larger "goal"; none if empty
     titles: Sequence[str] | None = None  # shown where the pointer rests on a mark
 
 
@@ -45,7 +45,8 @@ def chart(title: str, subtitle: str, x_axis: Axes, y_axis: Axes, series: Sequenc
         series: What is drawn, the first at the bottom.
         square: Whether a unit is as long in x as in y.
     """
-    x_scale, y_scale = _scales(series, x_axis, y_axis, square)
+    height = 400 if square else 300
+    x_scale, y_scale = _scales(series, x_axis, y_axis, height, square)
     drawn = "".join(_drawn(one, x_scale, y_scale) for one in series)
     legend = "".join(
         f'<li class="{_legend_class(one)}" style="--colour: var(--{one.colour})">{text(one.label)}</li>'
@@ -56,7 +57,7 @@ def chart(title: str, subtitle: str, x_axis: Axes, y_axis: Axes, series: Sequenc
     described = text(f"{title}: {', '.join(one.label for one in series if one.label)}")
     return f"""<figure>
 <figcaption>{text(title)}{small}</figcaption>
-<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{described}">
+<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{described}">
 {_axes(x_scale, y_scale, x_axis, y_axis)}{drawn}
 </svg>
 <ul class="legend">{legend}</ul>
@@ -77,18 +78,19 @@ class _Scale(NamedTuple):
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def _scales(series: Sequence[Series], x_axis: Axes, y_axis: Axes, square: bool) -> tuple[_Scale, _Scale]:
+def _scales(series: Sequence[Series], x_axis: Axes, y_axis: Axes, height: int, square: bool) -> tuple[_Scale, _Scale]:
     x = [value for one in series for value in one.x]
     y = [value for one in series for values in (one.y, one.low or (), one.high or ()) for value in values]
     (x_low, x_high), (y_low, y_high) = _span(x), _span(y)
-    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    bottom = height - _BOTTOM
     if square:
-        unit = max((x_high - x_low) / width, (y_high - y_low) / height)
-        x_low, x_high = (x_low + x_high - unit * width) / 2, (x_low + x_high + unit * width) / 2
-        y_low, y_high = (y_low + y_high - unit * height) / 2, (y_low + y_high + unit * height) / 2
+        wide, tall = _WIDTH - _LEFT - _RIGHT, bottom - _TOP
+        unit = max((x_high - x_low) / wide, (y_high - y_low) / tall)
+        x_low, x_high = (x_low + x_high - unit * wide) / 2, (x_low + x_high + unit * wide) / 2
+        y_low, y_high = (y_low + y_high - unit * tall) / 2, (y_low + y_high + unit * tall) / 2
     return (
         _Scale(x_low, x_high, _LEFT, _WIDTH - _RIGHT, x_axis.ticks or _ticks(x_low, x_high)),
-        _Scale(y_low, y_high, _HEIGHT - _BOTTOM, _TOP, y_axis.ticks or _ticks(y_low, y_high)),
+        _Scale(y_low, y_high, bottom, _TOP, y_axis.ticks or _ticks(y_low, y_high)),
     )
 
 
@@ -104,17 +106,17 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _axes(x_scale: _Scale, y_scale: _Scale, x_axis: Axes, y_axis: Axes) -> str:
-    parts = []
+    parts, bottom = [], y_scale.start
     for tick, name in zip(x_scale.ticks, x_axis.names or map(_short, x_scale.ticks), strict=True):
         x = f"{x_scale(tick):.1f}"
-        parts.append(f'<text x="{x}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{text(name)}</text>')
+        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{text(name)}</text>')
     for tick, name in zip(y_scale.ticks, y_axis.names or map(_short, y_scale.ticks), strict=True):
         y = f"{y_scale(tick):.1f}"
         parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y}" dy="4" text-anchor="end">{text(name)}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{text(x_axis.label)}</text>')
-    place = f"14,{(_TOP + _HEIGHT - _BOTTOM) / 2}"
+    parts.append(f'<text x="{middle}" y="{bottom + _BOTTOM - 8}" text-anchor="middle">{text(x_axis.label)}</text>')
+    place = f"14,{(_TOP + bottom) / 2}"
     parts.append(f'<text transform="translate({place}) rotate(-90)" text-anchor="middle">{text(y_axis.label)}</text>')
     return "".join(parts)
 
@@ -134,7 +136,8 @@ def _drawn(one: Series, x_scale: _Scale, y_scale: _Scale) -> str:
     if one.marks:
         titles = one.titles or [f"{one.label}: {y:.4g}" for y in one.y]
         for (x, y), title in zip(points, titles, strict=True):
-            mark = f'<circle class="{one.marks}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
+            radius = 7 if one.marks == "goal" else 4
+            mark = f'<circle class="{one.marks}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
             parts.append(f"{mark}<title>{text(title)}</title></circle>")
     return f'<g style="--colour: var(--{one.colour})">{"".join(parts)}</g>'
 
@@ -146,7 +149,7 @@ def _joined(points: Sequence[tuple[float, float]]) -> str:
 def _legend_class(one: Series) -> str:
     if one.line:
         return "dashed" if one.dashed else "solid"
-    return "points" if one.marks == "point" else "hollow"
+    return "points" if one.marks != "hollow" else "hollow"
 
 
 def thinned(values: Sequence[float], most: int = 400) -> list[float]:

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.mujoco_mdp import MujocoMDP
-from envs.navigation import Navigation2D
-from experiments.recording import Recording
+from experiments.recording import Recording, in_the_plane
 from experiments.rendering import Drawing, frame_times, mdp_of
 from experiments.report.page import Section, asset, text
 from experiments.sheets import COLUMNS, to_sheet
@@ -49,7 +48,7 @@ def rollouts(recording: Recording, progress: Callable[[int], object] = lambda _:
     if isinstance(mdp, MujocoMDP):
         seconds, unit = recording.seconds_per_step, "s"
     data, reason = _shared(recording) | {"seconds": seconds, "unit": unit}, None
-    if isinstance(mdp, Navigation2D):
+    if in_the_plane(recording):
         data |= _paths(recording)
     else:
         try:

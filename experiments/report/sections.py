@@ -9,6 +9,7 @@ import numpy as np
 from experiments.paper import paper_returns
 from experiments.plots import levelled, numbers, read_learning_curve, read_metric, steps_label
 from experiments.provenance import flat, trained_on, training_command
+from experiments.recording import Recording, in_the_plane
 from experiments.report.charts import Axes, Series, chart, thinned
 from experiments.report.page import Fact, Section, table, text
 from experiments.run import METRICS, Progress, RunConfig, method
@@ -64,8 +65,9 @@ def returns(run: Reported) -> Section:
     for one in by_step[-1]:
         cells = []
         for i, value in enumerate(one.y):
-            known = one.low is not None and one.high is not None
-            interval = f" [{_number(one.low[i])}, {_number(one.high[i])}]" if known else ""
+            interval = ""
+            if one.low is not None and one.high is not None:
+                interval = f" [{_number(one.low[i])}, {_number(one.high[i])}]"
             cells.append(f'{_number(value)}<span class="muted">{interval}</span>')
         rows.append([text(one.label), *cells, *["–"] * (count - len(cells))])  # noqa: RUF001
     return Section("What a gradient step brings", f'<div class="grid">{"".join(charts)}</div>{table(rows)}')
@@ -102,7 +104,7 @@ def _by_task(run: Reported) -> list[str]:
     shown = [(0, "before", "hollow"), (min(1, last), "after", "point"), (last, "later", "point")]
     shown = [one for i, one in enumerate(shown) if one[0] not in [step for step, *_ in shown[:i]]]
     if len(tasks[0]) == 2 and len({len(task) for task in tasks}) == 1:
-        return [_map(run, tasks, step) for step in sorted({0, min(1, last)})]
+        return [_map(run, tasks, step) for step in sorted({0, min(1, last), last})]
     names = [", ".join(f"{number:.3g}" for number in task[:4]) for task in tasks]
     axis = Axes(run.task_quantity)
     if len(tasks[0]) == 1:
@@ -128,9 +130,7 @@ def _by_task(run: Reported) -> list[str]:
 def _map(run: Reported, tasks: list[list[float]], step: int) -> str:
     """Tasks in the plane, whose colour tells the return, on one scale for all gradient steps."""
     evaluation = run.evaluation
-    every = np.array(evaluation["task_returns"][: min(1, evaluation["gradient_steps"][-1]) + 1])
-    low, high = every.min(), every.max()
-    bins = np.linspace(low, high, 6)
+    bins = np.linspace(np.min(evaluation["task_returns"]), np.max(evaluation["task_returns"]), 6)
     series = []
     values = np.array(evaluation["task_returns"][step])
     level = np.clip(np.digitize(values, bins) - 1, 0, 4)
@@ -142,6 +142,23 @@ def _map(run: Reported, tasks: list[list[float]], step: int) -> str:
         series.append(Series(label, f"level-{i + 1}", x.tolist(), y.tolist(), line=False, marks="point", titles=titles))
     title = f"Return by task, {steps_label(step)}"
     return chart(title, "each point is a task, its colour the mean return", Axes("x"), Axes("y"), series, square=True)
+
+
+def paths(recording: Recording) -> list[Section]:
+    """Paths in the plane of all recorded tasks, by gradient step; nothing where tasks are no goals in the plane."""
+    if not in_the_plane(recording):
+        return []
+    charts = []
+    for step in range(recording.gradient_steps + 1):
+        series = []
+        for m, name in enumerate(recording.task_names):
+            x, y = recording.episode(m, step).T.tolist()
+            goal, colour = recording.tasks[m], f"task-{m % 4 + 1}"
+            series.append(Series("", colour, x, y))
+            series.append(Series(name, colour, goal[:1], goal[1:], line=False, marks="goal", titles=[name]))
+        charts.append(chart(_capital(steps_label(step)), "", Axes("x"), Axes("y"), series, square=True))
+    explanation = "<p>The path of one episode of each recorded task, with its goal, by gradient step.</p>"
+    return [Section("Paths to the goals", f'{explanation}<div class="grid">{"".join(charts)}</div>')]
 
 
 def training(run: Reported) -> Section:
@@ -183,6 +200,10 @@ def settings(run: Reported) -> Section:
 
 def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _capital(label: str) -> str:
+    return label[:1].upper() + label[1:]
 
 
 def _number(value: float) -> str:
