@@ -124,7 +124,7 @@ def load_recording(path: Path) -> Recording:
     if not path.is_file():
         raise InputError(f"there is no recording at {path}: make one with maml-rl evaluate RUN --record")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         record = json.loads(str(arrays.pop("record")))
         found, version = record.pop("format"), record.pop("version")

@@ -125,8 +125,14 @@ def return_label(recording: Recording, task: int, step: int) -> str:
     return f"return {recording.returns[step, task]:.1f}{ended}"
 
 
-def write_video(path: Path, frames: Frames, frames_per_second: float) -> None:
+def write_video(path: Path, frames: Frames, frames_per_second: float, quality: int = 70) -> None:
     """Writes frames as gif, webp or mp4, as the file's ending says; the file is whole or not there.
+
+    Args:
+        path: The file.
+        frames: Pictures.
+        frames_per_second: How fast they are shown.
+        quality: Of a webp, from 0 to 100.
 
     Raises:
         InputError: If the ending is another one, or mp4 is asked for without the extra `video`.
@@ -135,18 +141,31 @@ def write_video(path: Path, frames: Frames, frames_per_second: float) -> None:
     if path.suffix == ".mp4":
         _write_mp4(path, frames, frames_per_second)
         return
-    images = [Image.fromarray(frame) for frame in frames]
-    milliseconds = max(20, round(1000 / frames_per_second))
-    content = io.BytesIO()
     if path.suffix == ".gif":
-        palette = images[len(images) // 2].quantize(64)
-        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-        milliseconds = 10 * round(milliseconds / 10)  # a gif counts hundredths of a second
-    options: dict[str, Any] = {"quality": 70, "method": 4} if path.suffix == ".webp" else {}
-    images[0].save(
-        content, path.suffix[1:], save_all=True, append_images=images[1:], duration=milliseconds, loop=0, **options
-    )
-    write_atomically(path, content.getvalue())
+        content = to_gif(frames, frames_per_second)
+    else:
+        content = _to_webp(frames, frames_per_second, quality)
+    write_atomically(path, content)
+
+
+def to_gif(frames: Frames, frames_per_second: float) -> bytes:
+    """Frames as an animated GIF, which repeats."""
+    images = [Image.fromarray(frame) for frame in frames]
+    palette = images[len(images) // 2].quantize(64)
+    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    milliseconds = 10 * max(2, round(100 / frames_per_second))  # a gif counts hundredths of a second
+    return _animated(images, "GIF", milliseconds)
+
+
+def _to_webp(frames: Frames, frames_per_second: float, quality: int) -> bytes:
+    images = [Image.fromarray(frame) for frame in frames]
+    return _animated(images, "WEBP", max(20, round(1000 / frames_per_second)), quality=quality, method=4)
+
+
+def _animated(images: Sequence[Image.Image], kind: str, milliseconds: int, **options: Any) -> bytes:
+    content = io.BytesIO()
+    images[0].save(content, kind, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, **options)
+    return content.getvalue()
 
 
 def check_video(path: Path) -> None:

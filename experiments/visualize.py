@@ -66,6 +66,31 @@ def recording_of(
         if fits:
             return stored
         print(f"{path} is of another checkpoint or other settings: recording anew", file=sys.stderr)
+    recording = new_recording(directory, tasks, gradient_steps, device, threads, processes)
+    save_recording(path, recording)
+    return recording
+
+
+def new_recording(
+    directory: Path,
+    tasks: int | None = None,
+    gradient_steps: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> Recording:
+    """A run's episodes on a few of its held-out tasks, recorded now and stored nowhere.
+
+    Args:
+        directory: The run.
+        tasks: How many of the held-out tasks; four if None.
+        gradient_steps: Gradient steps; those of the run's evaluation if None.
+        device: See `recording_of`; so are all that follow.
+
+    Raises:
+        InputError: If the run or a setting cannot be used.
+    """
+    config, _, _ = load_config(directory)
     evaluation = config.evaluation
     if gradient_steps is not None:
         evaluation = replace(evaluation, gradient_steps=gradient_steps)
@@ -76,9 +101,7 @@ def recording_of(
     theta = {name: value.to(torch_device) for name, value in run.theta.items()}
     run = run._replace(policy=run.policy.to(torch_device), theta=theta)
     chosen = [held_out[m] for m in spread(held_out, tasks or RECORDED_TASKS)]
-    recording = record(run, chosen, evaluation, threads_for(torch_device, threads), processes)
-    save_recording(path, recording)
-    return recording
+    return record(run, chosen, evaluation, threads_for(torch_device, threads), processes)
 
 
 class Outputs(NamedTuple):

@@ -46,10 +46,10 @@ def lead(run: Reported) -> str:
 def facts(run: Reported) -> list[Fact]:
     """Figures of the run."""
     progress, config = run.progress, run.config
-    hours = progress.seconds / 3600
+    hours, steps = progress.seconds / 3600, progress.env_steps
     return [
         Fact(_METHODS[method(config)], "method"),
-        Fact(f"{progress.env_steps / 1e6:.1f} M", "env steps"),
+        Fact(f"{steps / 1e6:.1f} M" if steps >= 1e5 else f"{steps:,}", "env steps"),
         Fact(str(progress.iteration), "meta-iterations"),
         Fact(f"{hours:.1f} h" if hours >= 1 else f"{progress.seconds / 60:.0f} min", "training time"),
         Fact(str(config.seed), "seed"),
