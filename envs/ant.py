@@ -1,14 +1,24 @@
 """The ant with a goal velocity, a direction or a goal position as its task (Finn, Abbeel, Levine 2017, section 5.3)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import mujoco
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from envs.batched import Array
-from envs.mujoco_mdp import MujocoMDP, Noise, gymnasium_xml, normal_noise, uniform_and_normal_noise
+from envs.mujoco_mdp import (
+    DIRECTION,
+    GOAL_VELOCITY,
+    MujocoMDP,
+    Noise,
+    direction_name,
+    gymnasium_xml,
+    normal_noise,
+    uniform_and_normal_noise,
+)
+from envs.mujoco_render import Camera
 from envs.mujoco_sensors import BodySensors
 
 _FINN_POSE = (0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1)
@@ -112,6 +122,8 @@ class Ant(MujocoMDP):
     - v0: as published.
     """
 
+    camera = Camera(distance=3.6, elevation=-20.0)
+
     def __init__(
         self,
         goal: Literal["velocity", "direction", "position"],
@@ -138,6 +150,7 @@ class Ant(MujocoMDP):
             "direction": Discrete(2),
             "position": Box(-3.0, 3.0, (2,), np.float32),
         }[goal]
+        self.task_quantity = {"velocity": GOAL_VELOCITY, "direction": DIRECTION, "position": "goal (m)"}[goal]
 
     def derived(self, physics: Array, controls: Array) -> Array:
         """The torso's rotation matrix (9), centre of mass (3), its velocity in x (1), clipped contact forces (84)."""
@@ -154,6 +167,14 @@ class Ant(MujocoMDP):
         if self.definition.whole_body:
             return np.concatenate([qpos, qvel, forces, rotation_and_centre], axis=1)
         return np.concatenate([qpos[:, 2:], qvel, forces], axis=1)
+
+    def task_name(self, task: Any) -> str:
+        """The goal velocity, the direction or the goal."""
+        if self.goal == "direction":
+            return direction_name(task)
+        if self.goal == "velocity":
+            return f"goal velocity {task[0]:.2f} m/s"
+        return f"goal ({task[0]:.2f}, {task[1]:.2f}) m"
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
         """The task's term, the reward for being alive, and the costs of control and contact."""

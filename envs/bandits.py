@@ -111,7 +111,11 @@ class Bandit(TaskMDP):
             return {"reward_pull": (draws < means).astype(np.float64)}
         return {"reward_pull": means + self.reward_std * draws}
 
-    def render(self, state: Array, task: Any) -> Array:
+    def task_name(self, task: Any) -> str:
+        """The best arm and what it pays in the mean."""
+        return f"best arm {np.argmax(task) + 1} ({np.max(task):.2f})"
+
+    def render(self, pose: Array, task: Any) -> Array:
         """A bar for each arm, as high as its mean reward; the picture's height is 1."""
         height, width = 120, 24
         bars = np.arange(height)[::-1, None] < height * np.asarray(task)

@@ -38,12 +38,14 @@ class TaskMDP(ABC):
         action_space: Space of one action.
         task_space: p(T), a Space whose elements are arrays or integers.
         render_fps: Control steps per second of simulated time; only rendering uses it.
+        task_quantity: What the numbers of a task are, with their unit, for people.
     """
 
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     task_space: gymnasium.Space[Any]
     render_fps: int = 30
+    task_quantity: str = "task"
 
     @abstractmethod
     def initial(self, generators: Sequence[np.random.Generator]) -> Array:
@@ -76,8 +78,16 @@ class TaskMDP(ABC):
     def close(self) -> None:  # noqa: B027, nothing to free unless overridden
         """Frees what drawing needs."""
 
-    def render(self, state: Array, task: Any) -> Array:
-        """Picture `[height, width, 3]` uint8 of one state."""
+    def poses(self, states: Array) -> Array:
+        """What a picture shows of states, `[n, P]`: all that `render` needs. The states, unless overridden."""
+        return states
+
+    def task_name(self, task: Any) -> str | None:
+        """A task in a few words, with its unit, for people. None, unless overridden: its numbers then stand for it."""
+        return None
+
+    def render(self, pose: Array, task: Any) -> Array:
+        """Picture `[height, width, 3]` uint8 of one pose `[P]`."""
         raise NotImplementedError(f"{type(self).__name__} does not draw: override TaskMDP.render")
 
 
@@ -278,7 +288,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), infos
 
     def state(self, index: int) -> Array:
-        """State vector `[S]` of one sub-environment: what `mdp.render` draws.
+        """State vector `[S]` of one sub-environment.
 
         Raises:
             RuntimeError: Before the first `reset`.
@@ -288,11 +298,23 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         state: Array = self._states[index].copy()
         return state
 
+    def poses(self) -> Array:
+        """What a picture shows of each sub-environment, `[num_envs, P]`: what `mdp.render` draws.
+
+        Raises:
+            RuntimeError: Before the first `reset`.
+        """
+        if self._states is None:
+            raise RuntimeError("call reset before poses")
+        return self.mdp.poses(self._states).copy()
+
     def render(self) -> tuple[Array, ...] | None:
         """One picture for each sub-environment in mode `rgb_array`, else None."""
         if self.render_mode is None:
             return None
-        return tuple(self.mdp.render(self.state(i), self._element(self._tasks[i])) for i in range(self.num_envs))
+        return tuple(
+            self.mdp.render(pose, self._element(task)) for pose, task in zip(self.poses(), self._tasks, strict=True)
+        )
 
     def close_extras(self, **kwargs: Any) -> None:
         """Frees what drawing needs."""

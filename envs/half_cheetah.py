@@ -1,7 +1,7 @@
 """The half-cheetah with a goal velocity or a direction as its task (Finn, Abbeel, Levine 2017, section 5.3)."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mujoco
 import numpy as np
@@ -9,7 +9,16 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from envs.batched import Array
-from envs.mujoco_mdp import MujocoMDP, Noise, gymnasium_xml, normal_noise, uniform_and_normal_noise
+from envs.mujoco_mdp import (
+    DIRECTION,
+    GOAL_VELOCITY,
+    MujocoMDP,
+    Noise,
+    direction_name,
+    gymnasium_xml,
+    normal_noise,
+    uniform_and_normal_noise,
+)
 
 _MASS = 14.0  # kg
 _CONTROL_COST = 0.05
@@ -136,6 +145,7 @@ class HalfCheetah(MujocoMDP):
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
         velocities = Box(0.0, self.definition.max_goal_velocity, (1,), np.float32)
         self.task_space = Discrete(2) if goal == "direction" else velocities
+        self.task_quantity = DIRECTION if goal == "direction" else GOAL_VELOCITY
         self._centre_of_mass = PlanarCentreOfMass(model)
 
     def derived(self, physics: Array, controls: Array) -> Array:
@@ -152,6 +162,10 @@ class HalfCheetah(MujocoMDP):
         elif self.definition.position == "torso":
             parts.append(self.model.body_pos[1] + np.stack([qpos[:, 0], np.zeros(len(qpos)), qpos[:, 1]], axis=1))
         return np.concatenate(parts, axis=1)
+
+    def task_name(self, task: Any) -> str:
+        """The goal velocity or the direction."""
+        return direction_name(task) if self.goal == "direction" else f"goal velocity {task[0]:.2f} m/s"
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
         """The task's term and the cost of control."""

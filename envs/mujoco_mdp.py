@@ -11,8 +11,9 @@ from gymnasium.spaces import Box
 
 from envs.batched import Array, TaskMDP
 from envs.mujoco_batch import NOT_NEEDED, BatchStepper
-from envs.mujoco_render import TrackingRenderer
+from envs.mujoco_render import SIDE_VIEW, TrackingRenderer
 
+GOAL_VELOCITY, DIRECTION = "goal velocity (m/s)", "direction (0 backward, 1 forward)"  # quantities of tasks
 Noise = Callable[[np.random.Generator, int, int], Array]
 
 
@@ -36,6 +37,11 @@ def gymnasium_xml(name: str) -> str:
     return (files("gymnasium") / "envs/mujoco/assets" / name).read_text()
 
 
+def direction_name(task: Any) -> str:
+    """What a task of `Discrete(2)` asks for where it is a direction."""
+    return "forward" if task else "backward"
+
+
 class MujocoMDP(TaskMDP):
     """A robot in MuJoCo. A state is MuJoCo's (time, qpos, qvel), followed by what `derived` makes of it.
 
@@ -50,6 +56,7 @@ class MujocoMDP(TaskMDP):
     """
 
     action_space: Box
+    camera = SIDE_VIEW  # from where it is drawn
 
     def __init__(
         self,
@@ -130,9 +137,21 @@ class MujocoMDP(TaskMDP):
             self._renderer.close()
             self._renderer = None
 
-    def render(self, state: Array, task: Any) -> Array:
+    def poses(self, states: Array) -> Array:
+        """Positions `[n, nq]`."""
+        return self.qpos(states)
+
+    def renderer(self, width: int, height: int) -> TrackingRenderer:
+        """Draws poses in pictures of this size.
+
+        Raises:
+            RuntimeError: If this machine has no OpenGL, with the packages to install.
+        """
+        return TrackingRenderer(self.model, "torso", width, height, self.camera)
+
+    def render(self, pose: Array, task: Any) -> Array:
         """The robot, seen by a camera that follows it."""
         if self._renderer is None:
-            self._renderer = TrackingRenderer(self.model, body="torso")
-        picture: Array = self._renderer.render(self.qpos(state[None])[0])
+            self._renderer = self.renderer(480, 320)
+        picture: Array = self._renderer.render(pose)
         return picture

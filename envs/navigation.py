@@ -53,6 +53,7 @@ class Navigation2D(TaskMDP):
 
     step_size = 0.1
     goal_tolerance = 0.01
+    task_quantity = "goal"
 
     def __init__(self) -> None:
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
@@ -80,13 +81,17 @@ class Navigation2D(TaskMDP):
         reached: Array = (np.abs(states - tasks) < self.goal_tolerance).all(axis=1)
         return reached
 
-    def render(self, state: Array, task: Any) -> Array:
+    def task_name(self, task: Any) -> str:
+        """The goal."""
+        return f"goal ({task[0]:.2f}, {task[1]:.2f})"
+
+    def render(self, pose: Array, task: Any) -> Array:
         """The square of goals with the start (grey), the goal (green) and the point (blue); x to the right, y up."""
         size, extent = 240, 0.75
         coordinates = np.linspace(-extent, extent, size)
         x, y = coordinates[None, :], -coordinates[:, None]
         picture: NDArray[np.uint8] = np.full((size, size, 3), 255, np.uint8)
         picture[(np.abs(x) <= 0.5) & (np.abs(y) <= 0.5)] = (240, 240, 240)
-        for centre, radius, colour in (((0, 0), 0.015, "808080"), (task, 0.03, "2ca02c"), (state, 0.02, "1f77b4")):
+        for centre, radius, colour in (((0, 0), 0.015, "808080"), (task, 0.03, "2ca02c"), (pose, 0.02, "1f77b4")):
             picture[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2] = tuple(bytes.fromhex(colour))
         return picture

@@ -146,11 +146,11 @@ class TabularMDP(TaskMDP):
         """Row, state and step of each state vector, for indexing."""
         return np.arange(len(states)), states[:, 0].astype(np.int64), states[:, 1].astype(np.int64)
 
-    def render(self, state: Array, task: Any) -> Array:
+    def render(self, pose: Array, task: Any) -> Array:
         """Mean rewards of the actions (columns) in the states (rows), lighter for more; blue in the current state."""
         cell = 24
         means = np.asarray(task)[..., -1]
         shades = 255 * np.clip((means + 2) / 6, 0, 1)  # black at 3 standard deviations below the mean, white above
         picture = np.repeat(shades.astype(np.uint8)[..., None], 3, axis=-1)
-        picture[int(state[0]), :, 2] = 255
+        picture[int(pose[0]), :, 2] = 255
         return np.kron(picture, np.ones((cell, cell, 1), np.uint8))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from copy import copy
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mujoco
 import numpy as np
@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from envs.batched import Array
-from envs.mujoco_mdp import MujocoMDP, gymnasium_xml, small_uniform_noise
+from envs.mujoco_mdp import DIRECTION, MujocoMDP, direction_name, gymnasium_xml, small_uniform_noise
 
 _CONTROL_COST = 0.001
 _SPEED_LIMIT = 10.0  # of observed velocities
@@ -115,6 +115,7 @@ class Walker(MujocoMDP):
         self._parameters = RandomParameters(model)
         exponents = Box(-3.0, 3.0, (self._parameters.size,), np.float32)
         self.task_space = Discrete(2) if goal == "direction" else exponents
+        self.task_quantity = DIRECTION if goal == "direction" else "dynamics"
 
     def models(self, tasks: Array) -> mujoco.MjModel | list[mujoco.MjModel]:
         """The model with each task's dynamics."""
@@ -125,6 +126,10 @@ class Walker(MujocoMDP):
         return np.concatenate(
             [self.qpos(states)[:, 1:], np.clip(self.qvel(states), -_SPEED_LIMIT, _SPEED_LIMIT)], axis=1
         )
+
+    def task_name(self, task: Any) -> str | None:
+        """The direction; nothing of dynamics, which are many numbers."""
+        return direction_name(task) if self.goal == "direction" else None
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
         """Speed in the right direction, the reward for being alive, and the cost of control."""

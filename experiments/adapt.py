@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from tqdm import tqdm
 
-from experiments.evaluate import aligned, plain
+from experiments.evaluate import aligned
+from experiments.recorder import Stage, recorded
+from experiments.recording import Recording
 from experiments.run import Run, RunConfig, load_config, load_run
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, one_line
-from maml_rl.evaluation import adaptation, validate
+from maml_rl.evaluation import adaptation, task_returns, with_step_size
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.sb3 import check_exportable, fit_critic, to_ppo
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.task_observation import TaskObservation
-from maml_rl.tasks import Task, make, sample_tasks, task_space, vectorize
+from maml_rl.tasks import Task, make, plain, sample_tasks, task_space, vectorize
 from maml_rl.types import Params, Trajectories, select
 
 
@@ -41,6 +43,7 @@ class Adapted(NamedTuple):
     returns: NDArray[np.float64]  # [gradient steps + 1, K]   of each episode, after each number of gradient steps
     env_steps: list[int]  # sampled for 0, 1, ... gradient steps
     model: PPO  # the same policy, with a critic fitted to the last episodes
+    recording: Recording | None = None  # an episode after each number of gradient steps
 
     @property
     def mean_return(self) -> list[float]:
@@ -91,6 +94,7 @@ def adapt(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
+    record: bool = False,
 ) -> Adapted:
     """Adapts a run to one task, as its evaluation does, and makes the result a model of Stable-Baselines3.
 
@@ -104,6 +108,7 @@ def adapt(
         device: Where the policy and its updates are computed.
         threads: Threads that the updates may use. They do not change the result.
         processes: Processes of an environment that is not batched. They do not change the result.
+        record: Whether an episode is recorded after each number of gradient steps.
 
     Raises:
         InputError: If the run, the task or a setting cannot be used, or Stable-Baselines3 cannot represent the policy.
@@ -127,12 +132,13 @@ def adapt(
         task = _chosen(space, task, seed)
         policy = run.policy.to(torch_device)
         theta = {name: value.to(torch_device) for name, value in run.theta.items()}
-        meta = run_config.meta
-        if validated:
-            meta = replace(meta, inner_lr=validate(policy, theta, envs, meta, config, task_threads).best)
+        meta, _ = with_step_size(policy, theta, envs, run_config.meta, config, task_threads)
         path = adaptation(policy, theta, envs, [task], meta, config, task_threads)
         total = config.gradient_steps + 1
         stages = list(tqdm(path, "adapting", total, unit="step", disable=None, leave=False))
+        inner_lrs = config.step_sizes(meta.inner_lr)
+        recorded_stages = [Stage(params, task_returns(sampled)) for params, sampled in stages] if record else []
+        recording = recorded(run, [task], recorded_stages, config, meta.inner_lr, processes) if record else None
         returns = torch.stack([sampled.returns[0] for _, sampled in stages]).double().cpu().numpy()
         sizes = [int(sampled.mask.sum()) for _, sampled in stages]
         env_steps = [sum(sizes[:step]) for step in range(total)]
@@ -141,8 +147,8 @@ def adapt(
         model = to_ppo(policy.cpu(), adapted, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
         model.env = None  # closed from here on
         fit_critic(model, Trajectories(*(field[0].cpu() for field in sampled)), seed=seed)
-    inner_lrs = [config.inner_lr(meta.inner_lr, step) for step in range(config.gradient_steps)]
-    return Adapted(run, task, space.to_jsonable([task]), inner_lrs, seed, adapted, returns, env_steps, model)
+    task_json = space.to_jsonable([task])
+    return Adapted(run, task, task_json, inner_lrs, seed, adapted, returns, env_steps, model, recording)
 
 
 def make_task_env(config: RunConfig) -> gymnasium.Env[Any, Any]:

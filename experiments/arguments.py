@@ -108,8 +108,11 @@ class Evaluate:
     """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
     seed: int | None = None
     """Seed of the held-out tasks and of everything random in the evaluation (0)."""
+    record: bool = False
+    """Record an episode of a few of the tasks after each number of gradient steps, in recording.npz beside
+    evaluation.json, for maml-rl visualize."""
     json: bool = False
-    """Print one JSON object and nothing else; write no files."""
+    """Print one JSON object and nothing else; write no files but the recording, if there is one."""
     out: Path | None = None
     """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with settings
     given here does not replace another."""
@@ -132,8 +135,31 @@ class Adapt:
     """Episodes for each gradient step; those of the run's evaluation if None (paper: 20; navigation 40)."""
     seed: int = 0
     """Seed of the task, if none is given, and of everything random in the adaptation."""
+    record: bool = False
+    """Record an episode after each number of gradient steps as the run's recording.npz, for maml-rl visualize RUN."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
+class Visualize:
+    """Makes a report of a run: one page with its recorded episodes before and after adaptation, and its results."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    out: Path | None = None
+    """File for the report; report.html in the run's directory if None."""
+    video: Path | None = None
+    """File for a video of the recorded episodes side by side as well: .mp4 (extra video), .gif or .webp."""
+    figure: Path | None = None
+    """File for a figure of the results as well, for a paper: .pdf, .svg or .png."""
+    tasks: int | None = None
+    """Held-out tasks to show; those that are recorded, or 4, if None."""
+    gradient_steps: int | None = None
+    """Gradient steps to show; as many as are recorded, or as the run is evaluated for, if None."""
+    record: bool = False
+    """Record the episodes anew, whatever is recorded already."""
     machine: _Machine = Machine()
 
 

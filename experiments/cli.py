@@ -24,10 +24,12 @@ from experiments.arguments import (
     Resume,
     Train,
     TrainSupervised,
+    Visualize,
     parse,
 )
 from experiments.presets import PRESETS, Preset, find_preset
-from experiments.run import CHECKPOINT, EVALUATION, is_supervised
+from experiments.recording import RECORDED_TASKS, save_recording
+from experiments.run import CHECKPOINT, EVALUATION, RECORDING, is_supervised
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
 from maml_rl.checks import check_task_env
@@ -48,6 +50,7 @@ commands:
   check ENV_ID             tell what an environment of your own lacks to be trained
   evaluate RUN             return, error or accuracy by gradient step on held-out tasks, as a table and a picture
   compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
+  visualize RUN            a page to see how it adapts; --video and --figure make files for a talk or a paper
   adapt RUN --out FILE     adapt to one task, for Stable-Baselines3 to use and train further
   evaluate-metaworld RUN   success rate on the test tasks of a Meta-World benchmark, by its own protocol
 
@@ -167,7 +170,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     if is_supervised(chosen.run):
         record, draw, own_settings = _evaluate_supervised(chosen, directory)
     else:
-        record, draw, own_settings = _evaluate_policy(chosen, directory)
+        record, draw, own_settings = _evaluate_policy(chosen, directory, out)
     if chosen.json:
         print(json.dumps(record))
         return
@@ -184,13 +187,16 @@ _Evaluated = tuple[dict[str, Any], Callable[[Path], None], bool]
 """The record of an evaluation, what draws it, and whether it has the run's own settings."""
 
 
-def _evaluate_policy(chosen: Evaluate, directory: Path) -> _Evaluated:
+def _evaluate_policy(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated:
     _refuse(directory, "a run of reinforcement learning", {"shots": chosen.shots, "data": chosen.data})
     from experiments.evaluate import Overrides, evaluate, table
     from experiments.plots import draw_adaptation
 
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
-    evaluations = evaluate(chosen.run, overrides, *chosen.machine.used())
+    evaluations = evaluate(chosen.run, overrides, *chosen.machine.used(), RECORDED_TASKS if chosen.record else 0)
+    if evaluations.recording:
+        out.mkdir(parents=True, exist_ok=True)
+        save_recording(out / RECORDING, evaluations.recording)
     if not chosen.json:
         print(
             f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each"
@@ -199,12 +205,14 @@ def _evaluate_policy(chosen: Evaluate, directory: Path) -> _Evaluated:
             sizes = ", ".join(f"{inner_lr:g}" for inner_lr in evaluations.validation.inner_lrs)
             print(f"step size {evaluations.inner_lr:g}: of {sizes} the best on validation tasks")
         print(f"\n{table(evaluations)}")
+        if evaluations.recording:
+            print(f"\nrecording: {out / RECORDING}")
     own_settings = all(value is None for value in overrides)
     return evaluations.record(), lambda path: draw_adaptation(evaluations, directory, path), own_settings
 
 
 def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
-    given = {"episodes": chosen.episodes, "later-lr-factor": chosen.later_lr_factor}
+    given = {"episodes": chosen.episodes, "later-lr-factor": chosen.later_lr_factor, "record": chosen.record or None}
     _refuse(directory, "a run on supervised tasks", given | {"processes": chosen.machine.processes})
     from experiments.supervised.evaluate import Overrides, evaluate, table
     from experiments.supervised.plots import draw
@@ -263,16 +271,37 @@ def adapt(arguments: Sequence[str]) -> None:
 
     check_new_file(chosen.out)
     given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
-    adapted = adapt(chosen.run, *given, *chosen.machine.used())
+    adapted = adapt(chosen.run, *given, *chosen.machine.used(), chosen.record)
     save(adapted, chosen.out)
+    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    if adapted.recording:
+        save_recording(directory / RECORDING, adapted.recording)
     record = adapted.record() | {"policy": str(chosen.out)}
     if chosen.json:
         print(json.dumps(record))
         return
     print(f"{record['env_id']}, task {adapted.task}: return of {record['episodes']} episodes\n")
     print(adapted.table())
+    if adapted.recording:
+        print(f"\nrecording: {directory / RECORDING}; maml-rl visualize {directory} shows it")
     print(f"\npolicy: {chosen.out}\nnext, in Python:\n")
     print(textwrap.indent(next_steps(adapted, chosen.out), "    "))
+
+
+def visualize(arguments: Sequence[str]) -> None:
+    """Makes a report, and a video and a figure."""
+    chosen = parse(Visualize, arguments, "maml-rl visualize")
+    from experiments.visualize import REPORT, Outputs, visualize
+
+    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    outputs = Outputs(chosen.out or directory / REPORT, chosen.video, chosen.figure)
+    given = (chosen.tasks, chosen.gradient_steps, chosen.record)
+    reason = visualize(chosen.run, outputs, *given, *chosen.machine.used())
+    if reason:
+        print(f"the report has plots in the place of moving pictures: {reason}", file=sys.stderr)
+    for name, path in outputs._asdict().items():
+        if path is not None:
+            print(f"{name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -298,6 +327,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "adapt": adapt,
+    "visualize": visualize,
     "evaluate-metaworld": evaluate_metaworld,
 }
 

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from experiments.paper import paper_returns
+from experiments.recorder import Stage, recorded, spread
+from experiments.recording import Recording
 from experiments.run import Run, load_config, load_run, method
-from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, validate
+from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, with_step_size
 from maml_rl.initial import build_policy, parameters
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.statistics import Mean, mean_with_interval
-from maml_rl.tasks import Task, evaluation_tasks, task_space, vectorize
+from maml_rl.tasks import Task, evaluation_tasks, plain, task_space, vectorize
 
 _NUM_ENVS = 800  # sub-environments stepped at once; it does not change what is sampled
 
@@ -46,6 +48,7 @@ class Evaluations(NamedTuple):
     trained: Evaluation
     random: Evaluation
     validation: Validation | None = None  # how the step size was chosen, where training had none
+    recording: Recording | None = None  # of the trained policy on a few of the tasks
 
     @property
     def inner_lr(self) -> float:
@@ -67,7 +70,7 @@ class Evaluations(NamedTuple):
             "random_interval_95": [[mean.low, mean.high] for mean in random],
             "num_tasks": self.config.tasks,
             "episodes": self.config.episodes,
-            "inner_lr": [self.config.inner_lr(self.inner_lr, step) for step in steps[:-1]],
+            "inner_lr": self.config.step_sizes(self.inner_lr),
             "validation": self.validation and {"tasks": self.config.validation_tasks, **self.validation._asdict()},
             "seed": self.config.seed,
             "training_seed": self.run.config.seed,
@@ -76,13 +79,6 @@ class Evaluations(NamedTuple):
             "tasks": [plain(task) for task in self.trained.tasks],
             "task_returns": self.trained.returns.tolist(),
         }
-
-
-def plain(task: Task) -> Any:
-    """A task as JSON values."""
-    if isinstance(task, dict):
-        return {name: plain(value) for name, value in task.items()}
-    return [plain(value) for value in task] if isinstance(task, tuple) else np.asarray(task).tolist()
 
 
 class Overrides(NamedTuple):
@@ -104,6 +100,7 @@ def evaluate(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
+    recorded_tasks: int = 0,
 ) -> Evaluations:
     """Evaluates a run, and its random initialisation, on the same held-out tasks.
 
@@ -116,6 +113,7 @@ def evaluate(
         device: Where policy and updates are computed.
         threads: Threads that share the tasks; all cores if None. They do not change the result.
         processes: Processes of an environment that is not batched. They do not change the result.
+        recorded_tasks: On how many of the tasks an episode is recorded after each number of gradient steps.
 
     Raises:
         InputError: If the run, the environment, the device or a setting cannot be used.
@@ -132,23 +130,27 @@ def evaluate(
         policy = run.policy.to(torch_device)
         initial = parameters(build_policy(envs, run_config.policy, run_config.seed))
         thetas = [{name: value.to(torch_device) for name, value in theta.items()} for theta in (run.theta, initial)]
-        meta, validation = run_config.meta, None
-        if meta.inner_steps == 0 and config.gradient_steps:
-            validation = validate(policy, thetas[0], envs, meta, config, task_threads)
-            meta = replace(meta, inner_lr=validation.best)
+        meta, validation = with_step_size(policy, thetas[0], envs, run_config.meta, config, task_threads)
         bar = tqdm(total=2 * (config.gradient_steps + 1), unit="step", desc="evaluating", disable=None, leave=False)
+        chosen = spread(tasks, recorded_tasks)
+        stages: list[Stage] = []
         evaluations = []
         for theta in thetas:
             returns, episodes = [], []
-            for _, sampled in adaptation(policy, theta, envs, tasks, meta, config, task_threads):
+            for params, sampled in adaptation(policy, theta, envs, tasks, meta, config, task_threads):
                 returns.append(task_returns(sampled))
+                if chosen and theta is thetas[0]:
+                    stages.append(Stage({name: value[chosen] for name, value in params.items()}, returns[-1][chosen]))
                 lengths = sampled.mask[:, 0].sum(-1).long()
                 episodes.append([o[:n].cpu().numpy() for o, n in zip(sampled.observations[:, 0], lengths, strict=True)])
                 bar.update()
             evaluations.append(Evaluation(tasks, np.stack(returns), episodes))
         bar.close()
     trained, random = evaluations
-    return Evaluations(run, config, trained, random, validation)
+    recording = None
+    if chosen:
+        recording = recorded(run, [tasks[m] for m in chosen], stages, config, meta.inner_lr, processes)
+    return Evaluations(run, config, trained, random, validation, recording)
 
 
 def table(evaluations: Evaluations) -> str:

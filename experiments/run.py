@@ -5,6 +5,7 @@ checkpoint.safetensors    parameters, observation statistics, settings and progr
 metrics.csv, tensorboard  every logged quantity by iteration (docs/metrics.md)
 machines.json             the machines that trained it
 evaluation.json           return by gradient step on held-out tasks
+recording.npz             episodes of a few tasks by gradient step (experiments/recording.py)
 """
 
 import json
@@ -25,6 +26,7 @@ CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
 METRICS = "metrics.csv"
 EVALUATION = "evaluation.json"
+RECORDING = "recording.npz"
 KIND, SUPERVISED = "kind", "supervised"  # a checkpoint that names no kind is of reinforcement learning
 
 

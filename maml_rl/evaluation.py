@@ -53,6 +53,10 @@ class EvaluationConfig:
         """Step size after `step` gradient steps, of a policy trained with step size `trained`."""
         return trained * (1.0 if step == 0 else self.later_lr_factor)
 
+    def step_sizes(self, trained: float) -> list[float]:
+        """Step size of each gradient step, of a policy trained with step size `trained`."""
+        return [self.inner_lr(trained, step) for step in range(self.gradient_steps)]
+
 
 def adaptation(
     policy: Policy,
@@ -145,3 +149,25 @@ def validate(
             return None
 
     return Validation(config.inner_lrs, [mean_return(inner_lr) for inner_lr in config.inner_lrs])
+
+
+def with_step_size(
+    policy: Policy,
+    theta: Params,
+    envs: TaskVectorEnv,
+    meta: MetaConfig,
+    config: EvaluationConfig,
+    threads: TaskThreads,
+) -> tuple[MetaConfig, Validation | None]:
+    """Settings with the step size to adapt with, and how it was chosen; see `validate` for the arguments.
+
+    It is that of training. A policy that was trained without inner updates has none, and gets the best on validation
+    tasks.
+
+    Raises:
+        NonFiniteError: If none of the step sizes to choose from has a finite return.
+    """
+    if meta.inner_steps or not config.gradient_steps:
+        return meta, None
+    validation = validate(policy, theta, envs, meta, config, threads)
+    return replace(meta, inner_lr=validation.best), validation

@@ -23,6 +23,7 @@ class Phase(IntEnum):
     STANDARDISATION = 2
     INITIALISATION = 3
     VALIDATION = 4
+    RECORDING = 5
 
 
 class Purpose(IntEnum):

@@ -380,11 +380,11 @@ RENDER = """
     import gymnasium, numpy as np, sys
     batch = gymnasium.make_vec("envs:finn2017/HalfCheetahVel-v0", 1, render_mode="rgb_array")
     batch.reset(seed=0)
-    state = np.zeros((19))
+    pose = np.zeros(9)
     for x in (0.0, 9.0):
-        state[1] = x
+        pose[0] = x
         try:
-            picture = batch.mdp.render(state, batch.task[0])
+            picture = batch.mdp.render(pose, batch.task[0])
         except RuntimeError as error:
             sys.exit(f"no picture: {error}")
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
