@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from experiments.comparison_files import COMPARISON, write_comparison
-from experiments.figures import figure4, figure5, results_page, train_runs
+from experiments.figures import figure4, figure5, readme_pictures, results_page, train_runs
 from experiments.figures.train_runs import RUNS, SEEDS, configurations, directory, is_finished
 from experiments.paper import paper_returns
 from experiments.presets import PRESETS
 from experiments.run import CHECKPOINT, load_config, method
 from experiments.train import train
+from experiments.visualize import new_recording
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 
 ROOT = Path(__file__).parents[2]
@@ -222,3 +224,23 @@ def test_an_unknown_task_is_refused(capsys):
         train_runs.main(["navigatoin"])
     assert stop.value.code == 2
     assert "navigatoin" in capsys.readouterr().err
+
+
+def test_the_pictures_of_the_readme_are_there_small_and_of_this_code(tmp_path):
+    """The stored clip shows a robot in all frames; and what draws it draws as many frames of as many pixels."""
+    for name in (readme_pictures.CLIP, readme_pictures.FIGURE):
+        assert f"(docs/pictures/{name})" in (ROOT / "README.md").read_text()
+        assert (ROOT / "docs" / "pictures" / name).stat().st_size < 500_000
+    with Image.open(ROOT / "docs" / "pictures" / readme_pictures.CLIP) as clip:
+        frames = [np.asarray(frame.convert("RGB"))[44:].astype(int) for frame in ImageSequence.Iterator(clip)]
+    assert len(frames) == 102
+    for frame in frames:
+        for panel in (frame[:, :300], frame[:, 300:]):
+            assert ((panel[..., 0] - panel[..., 2]) > 25).mean() > 0.01
+    recording = new_recording(ROOT / "trained" / "half-cheetah-dir", tasks=1, gradient_steps=1, threads=1)
+    try:
+        readme_pictures.draw_clip(recording, tmp_path / "clip.webp")
+    except InputError as error:
+        pytest.skip(str(error))
+    with Image.open(tmp_path / "clip.webp") as drawn:
+        assert (drawn.n_frames, drawn.size) == (51, (600, 244))
