@@ -133,18 +133,28 @@ def write_video(path: Path, frames: Frames, frames_per_second: float) -> None:
     if path.suffix == ".mp4":
         _write_mp4(path, frames, frames_per_second)
         return
+    content = to_gif(frames, frames_per_second) if path.suffix == ".gif" else _to_webp(frames, frames_per_second)
+    write_atomically(path, content)
+
+
+def to_gif(frames: Frames, frames_per_second: float) -> bytes:
+    """Frames as an animated GIF, which repeats."""
     images = [Image.fromarray(frame) for frame in frames]
-    milliseconds = max(20, round(1000 / frames_per_second))
+    palette = images[len(images) // 2].quantize(64)
+    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    milliseconds = 10 * max(2, round(100 / frames_per_second))  # a gif counts hundredths of a second
+    return _animated(images, "GIF", milliseconds)
+
+
+def _to_webp(frames: Frames, frames_per_second: float) -> bytes:
+    images = [Image.fromarray(frame) for frame in frames]
+    return _animated(images, "WEBP", max(20, round(1000 / frames_per_second)), quality=70, method=4)
+
+
+def _animated(images: Sequence[Image.Image], kind: str, milliseconds: int, **options: Any) -> bytes:
     content = io.BytesIO()
-    if path.suffix == ".gif":
-        palette = images[len(images) // 2].quantize(64)
-        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-        milliseconds = 10 * round(milliseconds / 10)  # a gif counts hundredths of a second
-    options: dict[str, Any] = {"quality": 70, "method": 4} if path.suffix == ".webp" else {}
-    images[0].save(
-        content, path.suffix[1:], save_all=True, append_images=images[1:], duration=milliseconds, loop=0, **options
-    )
-    write_atomically(path, content.getvalue())
+    images[0].save(content, kind, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, **options)
+    return content.getvalue()
 
 
 def check_video(path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import KVWriter, Logger
 from tqdm import tqdm
 
+from experiments.clips import Clips, TensorBoard
 from experiments.provenance import note_machine
 from experiments.run import METRICS, Progress, Run, RunConfig, load_config, load_run, new_run, save_run
 from maml_rl.checkpoint import write_atomically
@@ -32,6 +33,7 @@ def train(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
+    render_every: int = 0,
 ) -> Run:
     """Meta-trains from the start, or from another run's policy, and leaves a run directory.
 
@@ -41,6 +43,8 @@ def train(
         device: Where policy and update are computed, for example "cpu" or "cuda".
         threads: Threads that share the tasks of the update; all cores if None. They do not change the result.
         processes: Processes of an environment that is not batched. They do not change the result.
+        render_every: Meta-iterations from one clip in TensorBoard to the next; none if 0. They do not change the
+            result.
 
     Raises:
         InputError: If `out` holds something, or environment or device cannot be used.
@@ -53,10 +57,11 @@ def train(
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs:
+        clips = Clips(envs, render_every, task_threads, processes)
         run = new_run(config, envs)
         with _alone_in(out):
             save_run(out, run)
-            return _train(run, envs, out, torch_device, task_threads)
+            return _train(run, envs, out, torch_device, task_threads, clips)
 
 
 def resume(
@@ -65,6 +70,7 @@ def resume(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
+    render_every: int = 0,
 ) -> Run:
     """Goes on with a run from its last checkpoint, to the same result as if it had never stopped.
 
@@ -74,6 +80,7 @@ def resume(
         device: See `train`.
         threads: See `train`.
         processes: See `train`.
+        render_every: See `train`.
 
     Raises:
         InputError: If there is no usable checkpoint, or another process trains in the directory. Otherwise as `train`.
@@ -83,12 +90,13 @@ def resume(
     out = out.parent if out.is_file() else out
     config, _, _ = load_config(out)
     with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs, _alone_in(out):
+        clips = Clips(envs, render_every, task_threads, processes)
         run = load_run(out, envs)
         if iterations is not None and iterations < run.progress.iteration:
             raise InputError(f"{out} has finished {run.progress.iteration} iterations already, more than {iterations}")
         if iterations is not None:
             run = run._replace(config=replace(run.config, iterations=iterations))
-        return _train(run, envs, out, torch_device, task_threads)
+        return _train(run, envs, out, torch_device, task_threads, clips)
 
 
 @contextmanager
@@ -110,7 +118,7 @@ def _num_envs(config: RunConfig) -> int:
     return config.num_envs or config.meta.meta_batch_size * config.meta.episodes
 
 
-def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threads: TaskThreads) -> Run:
+def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threads: TaskThreads, clips: Clips) -> Run:
     """The loop: from `run.progress` to `run.config.iterations`."""
     config, policy = run.config, run.policy.to(device)
     note_machine(out, run.progress.iteration, device)
@@ -122,13 +130,16 @@ def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threa
     try:
         for iteration in range(first, config.iterations):
             started = time.monotonic()
-            theta, metrics = meta_iteration(policy, theta, envs, config.meta, config.seed, iteration, threads)
+            theta, metrics, by_task = meta_iteration(policy, theta, envs, config.meta, config.seed, iteration, threads)
             seconds = time.monotonic() - started
             before = run.progress
             env_steps = int(metrics["sampling/env_steps"])
             progress = Progress(iteration + 1, before.env_steps + env_steps, before.seconds + seconds)
-            _log(logger, progress, metrics, seconds)
+            _log(logger, progress, metrics, by_task, seconds)
             run = run._replace(theta=theta, progress=progress)
+            if clip := clips.after(run):
+                logger.record("adaptation", clip, exclude="csv")
+                logger.dump(progress.iteration)
             summary = _summary(config, metrics, env_steps / seconds)
             bar.set_postfix_str(summary, refresh=False)
             bar.update()
@@ -160,18 +171,24 @@ def _summary(config: RunConfig, metrics: dict[str, float], env_steps_per_second:
     return f"{returns}, {env_steps_per_second:,.0f} env steps/s"
 
 
-def _log(logger: Logger, progress: Progress, metrics: dict[str, float], seconds: float) -> None:
+def _log(
+    logger: Logger, progress: Progress, metrics: dict[str, float], by_task: dict[str, torch.Tensor], seconds: float
+) -> None:
     totals = {"iteration": progress.iteration, "sampling/env_steps": progress.env_steps}
     times = {"time/env_steps_per_second": metrics["sampling/env_steps"] / seconds, "time/seconds": progress.seconds}
     for name, value in {**metrics, **totals, **times}.items():
         logger.record(name, value)
+    for name, values in by_task.items():
+        finite = values[values.isfinite()].cpu()  # a histogram has no place for others; the scalar tells of them
+        if len(finite):
+            logger.record(f"tasks/{name}", finite, exclude="csv")
     logger.dump(progress.iteration)
 
 
 def _logger(out: Path, finished: int) -> Logger:
     """Logger that goes on after `finished` iterations."""
     table = MetricsTable(out / METRICS, finished)
-    return Logger(str(out), [table, TensorBoardOutputFormat(str(out / "tensorboard"))])
+    return Logger(str(out), [table, TensorBoard(str(out / "tensorboard"))])
 
 
 class MetricsTable(KVWriter):
@@ -198,7 +215,10 @@ class MetricsTable(KVWriter):
             self._writer = csv.DictWriter(self._file, next(csv.reader(lines)), lineterminator="\n")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Adds a row."""
+        """Adds a row of what is not excluded from csv files, if that is anything."""
+        key_values = {name: value for name, value in key_values.items() if "csv" not in (key_excluded[name] or ())}
+        if not key_values:
+            return
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, sorted(key_values), lineterminator="\n")
             self._writer.writeheader()
