@@ -15,7 +15,18 @@ from typing import Any
 import torch
 
 from experiments import metaworld_evaluation
-from experiments.arguments import Adapt, Check, Compare, Evaluate, EvaluateMetaWorld, Machine, Resume, Train, parse
+from experiments.arguments import (
+    Adapt,
+    Check,
+    Compare,
+    Evaluate,
+    EvaluateMetaWorld,
+    Machine,
+    Resume,
+    Train,
+    View,
+    parse,
+)
 from experiments.presets import PRESETS, find_preset
 from experiments.recording import RECORDED_TASKS, save_recording
 from experiments.run import CHECKPOINT, EVALUATION, RECORDING
@@ -38,6 +49,7 @@ commands:
   evaluate RUN             return after 0, 1, 2, 3 gradient steps on held-out tasks, as a table and a picture
   compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
   adapt RUN --out FILE     adapt to one task, for Stable-Baselines3 to use and train further
+  view RUN                 watch robots adapt, live in a browser, to tasks that you choose
   evaluate-metaworld RUN   success rate on the test tasks of a Meta-World benchmark, by its own protocol
 
 maml-rl COMMAND --help tells the options of each.
@@ -78,14 +90,18 @@ def train(arguments: Sequence[str]) -> None:
         _go(
             resume.resume,
             resume.machine,
-            lambda *machine: _train_module().resume(resume.resume, resume.iterations, *machine),
+            lambda *machine: _train_module().resume(resume.resume, resume.iterations, *machine, resume.render_every),
         )
         return
     name, options = _preset_first(arguments)
     preset = find_preset(name)
     default = Train(run=preset.config, out=Path("runs") / name)
     chosen = parse(Train, options, f"maml-rl train {name}", default)
-    _go(chosen.out, chosen.machine, lambda *machine: _train_module().train(chosen.run, chosen.out, *machine))
+    _go(
+        chosen.out,
+        chosen.machine,
+        lambda *machine: _train_module().train(chosen.run, chosen.out, *machine, chosen.render_every),
+    )
 
 
 def _preset_first(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -202,10 +218,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 def adapt(arguments: Sequence[str]) -> None:
     """Adapts a run to one task."""
-    if "--task" in arguments[:-1]:  # a task such as -0.3,0.2 begins like an option
-        place = arguments.index("--task")
-        arguments = [*arguments[:place], f"--task={arguments[place + 1]}", *arguments[place + 2 :]]
-    chosen = parse(Adapt, arguments, "maml-rl adapt")
+    chosen = parse(Adapt, _with_task(arguments), "maml-rl adapt")
     from experiments.adapt import adapt, check_new_file, next_steps, save
 
     check_new_file(chosen.out)
@@ -225,6 +238,23 @@ def adapt(arguments: Sequence[str]) -> None:
         print(f"\nrecording: {directory / RECORDING}; maml-rl visualize {directory} shows it")
     print(f"\npolicy: {chosen.out}\nnext, in Python:\n")
     print(textwrap.indent(next_steps(adapted, chosen.out), "    "))
+
+
+def _with_task(arguments: Sequence[str]) -> Sequence[str]:
+    """Arguments with `--task` and its value in one, since a task such as -0.3,0.2 begins like an option."""
+    if "--task" not in arguments[:-1]:
+        return arguments
+    place = arguments.index("--task")
+    return [*arguments[:place], f"--task={arguments[place + 1]}", *arguments[place + 2 :]]
+
+
+def view(arguments: Sequence[str]) -> None:
+    """Shows a run live."""
+    chosen = parse(View, _with_task(arguments), "maml-rl view")
+    from experiments.view import view
+
+    given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
+    view(chosen.run, chosen.host, chosen.port, *given, *chosen.machine.used())
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -250,6 +280,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "adapt": adapt,
+    "view": view,
     "evaluate-metaworld": evaluate_metaworld,
 }
 
