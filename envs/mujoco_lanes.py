@@ -5,6 +5,7 @@ runs 50 m does not leave the picture, and how fast it runs is seen by the stripe
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -14,7 +15,7 @@ from envs.mujoco_batch import NOT_NEEDED
 
 Colour = tuple[float, float, float]  # red, green, blue, from 0 to 1
 
-_GROUND, _STRIPE = (0.84, 0.86, 0.89, 1.0), (0.66, 0.70, 0.76, 1.0)
+GROUND, _STRIPE = (0.84, 0.86, 0.89, 1.0), (0.66, 0.70, 0.76, 1.0)
 _SKY, _HORIZON = (0.72, 0.80, 0.90), (0.93, 0.95, 0.97)
 _HALF_LENGTH = 12  # m, of a lane
 _GAP = 0.9  # m, between the widest parts of two robots
@@ -34,32 +35,23 @@ class Lanes:
         spacing: Distance in y between neighbours, in m.
     """
 
+    measure_name = "x"
+    elevation = -30.0  # degrees, from where they are best seen
+
     def __init__(self, robot: mujoco.MjModel, colours: Sequence[Colour]) -> None:
         self._robot, self._horizontal = robot, _horizontal_positions(robot)
         data = mujoco.MjData(robot)
         mujoco.mj_forward(robot, data)
         self.spacing = float(2 * _half_width(robot, data) + _GAP)
-        places = (np.arange(len(colours))[::-1] - (len(colours) - 1) / 2) * self.spacing
-        self._origins = np.stack([np.zeros_like(places), places, np.zeros_like(places)], axis=1)  # [n, 3]
-        spec = mujoco.MjSpec()
-        spec.option.disableflags |= NOT_NEEDED
-        spec.visual.headlight.ambient, spec.visual.headlight.diffuse = [0.45] * 3, [0.35] * 3
-        spec.worldbody.add_light(pos=[-4, -6, 10], dir=[4, 6, -10], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
-        spec.add_texture(
-            type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-            builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-            rgb1=_SKY,
-            rgb2=_HORIZON,
-            width=64,
-            height=64,
-        )
+        self._origins = side_by_side(len(colours), self.spacing)
+        spec = daylight()
         _add_meshes(spec, robot)
         for i, (origin, colour) in enumerate(zip(self._origins, colours, strict=True)):
             _add_ground(spec, f"ground_{i}", origin, self.spacing, moves_sideways=1 in self._horizontal.values())
             _add_robot(spec, robot, f"robot_{i}", origin, colour)
         self.model = spec.compile()
 
-    def show(self, data: mujoco.MjData, poses: NDArray[np.floating]) -> None:
+    def show(self, data: mujoco.MjData, poses: NDArray[np.floating], task: Any) -> None:
         """Puts the copies into poses `[n, nq]` of the robot, and the ground beneath them."""
         shown, ground = np.array(poses, np.float64), self._origins.copy()
         for address, axis in self._horizontal.items():
@@ -70,13 +62,36 @@ class Lanes:
             shown[:, address : address + 2] += self._origins[:, :2]
         data.qpos[:], data.mocap_pos[:] = shown.reshape(-1), ground
 
-    def travelled(self, poses: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far the robot is from its origin in x, in m, `[...]` of poses `[..., nq]`; 0 if it stands still."""
-        distance = np.zeros(poses.shape[:-1])
+    def measure(self, poses: NDArray[np.floating], task: Any) -> NDArray[np.float64]:
+        """How far in x each robot has come, in m, `[n]`; 0 of one that stays in its place."""
+        distances = np.zeros(len(poses))
         for address, axis in self._horizontal.items():
             if axis == 0:
-                distance += poses[..., address]
-        return distance
+                distances += poses[:, address]
+        return distances
+
+
+def side_by_side(count: int, spacing: float) -> NDArray[np.float64]:
+    """Origins `[count, 3]` in a line along y about 0, the first at the back."""
+    places = (np.arange(count)[::-1] - (count - 1) / 2) * spacing
+    return np.stack([np.zeros(count), places, np.zeros(count)], axis=1)
+
+
+def daylight() -> mujoco.MjSpec:
+    """An empty scene with light and sky."""
+    spec = mujoco.MjSpec()
+    spec.option.disableflags |= NOT_NEEDED
+    spec.visual.headlight.ambient, spec.visual.headlight.diffuse = [0.45] * 3, [0.35] * 3
+    spec.worldbody.add_light(pos=[-4, -6, 10], dir=[4, 6, -10], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+    spec.add_texture(
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=_SKY,
+        rgb2=_HORIZON,
+        width=64,
+        height=64,
+    )
+    return spec
 
 
 def _free_joints(model: mujoco.MjModel) -> NDArray[np.int64]:
@@ -127,7 +142,7 @@ def _add_ground(
     box = mujoco.mjtGeom.mjGEOM_BOX
     body = spec.worldbody.add_body(name=name, pos=origin, mocap=True)
     half_width = (width - 0.04) / 2 if not moves_sideways else width / 2
-    body.add_geom(type=box, size=[_HALF_LENGTH, half_width, _THICKNESS], pos=[0, 0, -_THICKNESS], rgba=_GROUND)
+    body.add_geom(type=box, size=[_HALF_LENGTH, half_width, _THICKNESS], pos=[0, 0, -_THICKNESS], rgba=GROUND)
     for x in range(-_HALF_LENGTH + 1, _HALF_LENGTH):
         size = [_STRIPE_WIDTH / 2, half_width, _THICKNESS]
         body.add_geom(type=box, size=size, pos=[x, 0, 0.002 - _THICKNESS], rgba=_STRIPE)

@@ -18,7 +18,7 @@ from maml_rl.processes import Processes
 from maml_rl.tasks import TaskVectorEnv, evaluation_tasks, task_space
 
 _TASKS = 2  # held-out tasks that a clip shows, one above the other
-_SIZE = (240, 180)  # pixels of each picture
+_SIZE = (320, 200)  # pixels of each picture
 _SECONDS = 6.0  # of simulated time, at most
 
 

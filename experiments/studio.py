@@ -10,23 +10,24 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
 from gymnasium import spaces
-from mujoco.studio import launch_thread, messages, plugin, viewer_protocol, web_viewer
+from mujoco.studio import launch_thread, messages, plugin, ux, viewer_protocol, web_viewer
 from mujoco.studio.dear_imgui import dear_imgui as imgui
 from mujoco.studio.implot import implot
+from numpy.typing import NDArray
 
-from envs.mujoco_lanes import Colour, Lanes
+from envs.mujoco_lanes import Colour
 from experiments.adapt import read_task
 from experiments.view import Adapting, Shown
 from maml_rl.errors import InputError
 from maml_rl.tasks import Task, plain, sample_tasks
 
-# Of gradient steps 0, 1, ...: those that the plots give their curves in turn, and cannot be told otherwise.
-COLOURS: list[Colour] = [
+# Those that the plots give their curves in turn, and cannot be told otherwise.
+_COLOURS: list[Colour] = [
     (red / 255, green / 255, blue / 255)
     for red, green, blue in [
         (76, 114, 176), (221, 132, 82), (85, 168, 104), (196, 78, 82), (129, 114, 179),
@@ -40,6 +41,26 @@ _SPEEDS = (0.25, 0.5, 1.0)
 _MOST_SLIDERS, _MOST_BUTTONS = 12, 8
 
 
+class Scene(Protocol):
+    """Robots, or what acts, beside each other in one model, one for each number of gradient steps."""
+
+    model: mujoco.MjModel
+    spacing: float  # m, in y
+    elevation: float  # degrees, from where it is best seen
+    measure_name: str
+
+    def show(self, data: mujoco.MjData, poses: NDArray[np.floating], task: Task) -> None:
+        """Puts them into poses `[n, P]`."""
+
+    def measure(self, poses: NDArray[np.floating], task: Task) -> NDArray[np.float64]:
+        """How far each has come, in m, `[n]`."""
+
+
+def colours(count: int) -> list[Colour]:
+    """Colours of gradient steps 0, 1, ..."""
+    return [_COLOURS[step % len(_COLOURS)] for step in range(count)]
+
+
 class Panel(plugin.ViewerPlugin):
     """What the page shows of an adaptation: the robots in motion, and a panel to choose task and time with.
 
@@ -47,7 +68,7 @@ class Panel(plugin.ViewerPlugin):
         title: What is shown.
         space: p(T).
         name: What people call a task, if it has a name.
-        lanes: The robots, one for each number of gradient steps.
+        scene: The robots, one for each number of gradient steps.
         adapting: Adapts to the tasks that are chosen.
     """
 
@@ -56,27 +77,32 @@ class Panel(plugin.ViewerPlugin):
         title: str,
         space: spaces.Space[Any],
         name: Callable[[Task], str | None],
-        lanes: Lanes,
+        scene: Scene,
         adapting: Adapting,
     ) -> None:
-        self._title, self._space, self._name, self.lanes, self._adapting = title, space, name, lanes, adapting
+        self._title, self._space, self._name, self.scene, self._adapting = title, space, name, scene, adapting
         self._shown: Shown | None = None
         self._time = 0.0  # s, of the episodes
         self._clock = time.monotonic()
         self._playing, self._speed = True, 1.0
-        self._typed, self._complaint = "", ""
+        self._typed, self._complaint, self._themed = "", "", False
         self._draws = 0
         self._edited = adapting.task
         self._curves: list[tuple[list[float], list[float]]] = []
 
     @messages.handler
     def _on_viewer_init(self, event: viewer_protocol.ViewerInitEvent) -> None:
-        """Looks at all lanes from the side, with the robots to the right of the panel."""
-        camera, depth = event.viewer.camera, self.lanes.spacing * self._adapting.total
+        """Looks at all robots from the side, with the panel to their left."""
+        camera, depth = event.viewer.camera, self.scene.spacing * self._adapting.total
         camera.lookat[:] = [-0.7 - 0.1 * depth, 0.0, 0.2]
-        camera.distance, camera.azimuth, camera.elevation = 2.6 + 0.9 * depth, 90.0, -30.0
+        camera.distance, camera.azimuth, camera.elevation = 2.6 + 0.9 * depth, 90.0, self.scene.elevation
         for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE):
             event.viewer.render_flags.flags[flag.value] = 0
+
+    @messages.handler
+    def _on_theme(self, _: viewer_protocol.ThemeEvent) -> None:
+        """Leaves the page the theme that its user chose."""
+        self._themed = True
 
     @messages.handler
     def _on_update(self, _: messages.UpdateEvent) -> None:
@@ -93,7 +119,8 @@ class Panel(plugin.ViewerPlugin):
         if self._playing:
             self._time = self._time + self._speed * passed if self._time < end else 0.0
         self._time = min(self._time, end)
-        self.lanes.show(self.viewer.data, poses_at(recording.motion[:, 0], recording.lengths[:, 0], self._step))
+        poses = poses_at(recording.motion[:, 0], recording.lengths[:, 0], self._step)
+        self.scene.show(self.viewer.data, poses, shown.task)
         mujoco.mj_forward(self.viewer.model, self.viewer.data)
 
     @property
@@ -103,8 +130,7 @@ class Panel(plugin.ViewerPlugin):
         return self._time / self._shown.recording.seconds_per_step
 
     def _show(self, shown: Shown) -> None:
-        self._shown, self._time = shown, 0.0
-        recording = shown.recording
+        self._shown, recording = shown, shown.recording
         self._curves = []
         for rewards, length in zip(recording.rewards[:, 0], recording.lengths[:, 0], strict=True):
             times = (np.arange(length) + 1) * recording.seconds_per_step
@@ -113,6 +139,9 @@ class Panel(plugin.ViewerPlugin):
     @messages.handler
     def _on_gui(self, _: messages.BuildGuiEvent) -> None:
         """Builds the panel anew, as Dear ImGui wants it in every frame."""
+        if not self._themed:
+            self._themed = True
+            ux.setup_theme(ux.GuiTheme.DARK)  # as the page is until its user chooses another
         highest = imgui.GetIO().DisplaySize.y - 2 * _MARGIN
         imgui.SetNextWindowPos(imgui.Vec2(_MARGIN, _MARGIN), int(imgui.Cond.Once))
         imgui.SetNextWindowSizeConstraints(imgui.Vec2(_WIDTH, 0), imgui.Vec2(_WIDTH, highest))
@@ -188,8 +217,10 @@ class Panel(plugin.ViewerPlugin):
         elif adapting.problem:
             imgui.TextWrapped(adapting.problem)
         elif adapting.shown is not None:
-            name = adapting.shown.recording.task_names[0]
-            imgui.ProgressBar(1.0, fill, f"{name}: adapted in {adapting.shown.seconds:.1f} s")
+            imgui.AlignTextToFramePadding()
+            imgui.TextUnformatted(
+                f"{adapting.shown.recording.task_names[0]}: adapted in {adapting.shown.seconds:.1f} s"
+            )
 
     def _time_controls(self, shown: Shown) -> None:
         imgui.SeparatorText("Episode")
@@ -211,18 +242,19 @@ class Panel(plugin.ViewerPlugin):
     def _table(self, shown: Shown) -> None:
         recording = shown.recording
         if imgui.BeginTable("steps", 4):
-            for title in ("gradient steps", "reward so far", "mean return", "x"):
+            for title in ("gradient steps", "reward so far", "mean return", self.scene.measure_name):
                 imgui.TableSetupColumn(title)
             imgui.TableHeadersRow()
             t = int(self._step)
-            x = self.lanes.travelled(poses_at(recording.motion[:, 0], recording.lengths[:, 0], self._step))
-            for step, colour in zip(range(len(recording.rewards)), COLOURS, strict=False):
+            poses = poses_at(recording.motion[:, 0], recording.lengths[:, 0], self._step)
+            measured = self.scene.measure(poses, shown.task)
+            for step, colour in enumerate(colours(len(recording.rewards))):
                 cells = (f"{recording.rewards[step, 0, :t].sum():.1f}", f"{recording.mean_returns[step, 0]:.1f}")
                 imgui.TableNextColumn()
                 imgui.ColorButton(f"##{step}", imgui.Vec4(*colour, 1), 0, imgui.Vec2(14, 14))
                 imgui.SameLine()
                 imgui.TextUnformatted(str(step))
-                for cell in (*cells, f"{x[step]:.1f} m"):
+                for cell in (*cells, f"{measured[step]:.2f} m"):
                     imgui.TableNextColumn()
                     imgui.TextUnformatted(cell)
             imgui.EndTable()
@@ -240,16 +272,20 @@ class Panel(plugin.ViewerPlugin):
     def _return_plot(self, shown: Shown) -> None:
         returns = shown.recording.mean_returns[:, 0].tolist()
         if implot.BeginPlot("mean return", imgui.Vec2(-1, 150), _PLOT):
-            implot.SetupAxes("gradient steps", "", 0, int(implot.AxisFlags.AutoFit))
+            implot.SetupAxes("gradient steps", "", 0, 0)
+            margin = 0.15 * (max(returns) - min(returns)) or 1.0
+            limits = (min(returns) - margin, max(returns) + margin)
+            implot.SetupAxisLimits(int(implot.Axis.Y1), *limits, int(implot.Cond.Always))
             steps = [float(step) for step in range(len(returns))]
             implot.SetupAxisLimits(int(implot.Axis.X1), -0.3, len(returns) - 0.7, int(implot.Cond.Always))
             implot.SetupAxisTicks(int(implot.Axis.X1), steps, [f"{step:.0f}" for step in steps])
             for step, value in zip(steps, returns, strict=True):
                 implot.PlotScatter(f"##{step}", [step], [value])
+            implot.PlotLine("##all", steps, returns)
             implot.EndPlot()
 
 
-def poses_at(motion: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any], step: float) -> np.ndarray[Any, Any]:
+def poses_at(motion: NDArray[Any], lengths: NDArray[Any], step: float) -> NDArray[Any]:
     """Poses `[S, P]` between two control steps, of episodes `[S, T + 1, P]`; the last one stays.
 
     Quaternions are interpolated like all else: MuJoCo normalises them, and between two steps they turn little.
@@ -258,7 +294,7 @@ def poses_at(motion: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any], step: 
     before = np.minimum(int(step), lengths)
     after = np.minimum(before + 1, lengths)
     part = step - int(step)
-    blended: np.ndarray[Any, Any] = (1 - part) * motion[rows, before] + part * motion[rows, after]
+    blended: NDArray[Any] = (1 - part) * motion[rows, before] + part * motion[rows, after]
     return blended
 
 
@@ -300,7 +336,7 @@ def serve(panel: Panel, host: str, port: int | None) -> None:
     kind = type("Viewer", (_Viewer,), {"interface": host})
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # Studio's own banner, which tells of every interface
-            viewer = kind(config, endpoint, model=panel.lanes.model, plugins=[panel])
+            viewer = kind(config, endpoint, model=panel.scene.model, plugins=[panel])
     except RuntimeError as error:
         raise InputError(str(error)) from error
     print(f"maml-rl view: {_address(host, viewer._http_port)}  (Ctrl-C ends it)", flush=True)

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from gymnasium import spaces
 
-from envs.batched import TaskMDP
-from envs.mujoco_lanes import Lanes
+from envs.mujoco_arenas import Arenas
+from envs.mujoco_lanes import Colour, Lanes
 from envs.mujoco_mdp import MujocoMDP
+from envs.navigation import Navigation2D
 from experiments.adapt import chosen_task
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
@@ -42,7 +43,7 @@ class Session:
         threads: Threads that the updates may use.
 
     Raises:
-        InputError: If the run cannot be used, or its environment is not a robot in MuJoCo.
+        InputError: If the run cannot be used, or its environment is neither a robot in MuJoCo nor navigation.
     """
 
     def __init__(
@@ -63,10 +64,10 @@ class Session:
         self._envs = vectorize(config.env_id, self.config.episodes, processes, config.observe_task)
         try:
             self.run = load_run(directory, self._envs)
-            mdp: TaskMDP | None = getattr(self._envs.unwrapped, "mdp", None)
-            if not isinstance(mdp, MujocoMDP):
-                hint = f"maml-rl visualize {directory} shows every environment"
-                raise InputError(f"{config.env_id} is not a robot of this package, as maml-rl view needs one: {hint}")
+            mdp = getattr(self._envs.unwrapped, "mdp", None)
+            if not isinstance(mdp, (MujocoMDP, Navigation2D)):
+                hint = f"maml-rl visualize {directory} shows any environment"
+                raise InputError(f"maml-rl view shows robots in MuJoCo and navigation, not {config.env_id}: {hint}")
         except InputError:
             self._envs.close()
             raise
@@ -222,10 +223,15 @@ def view(
         first = chosen_task(session.task_space, task, seed)
         with closing(Adapting(session, lambda line: print(line, flush=True))) as adapting:
             adapting.ask(first)
-            lanes = Lanes(session.mdp.model, studio.COLOURS[: adapting.total])
+            scene = scene_of(session.mdp, studio.colours(adapting.total))
             title = f"{session.run.config.env_id}, {session.run.progress.iteration} meta-iterations"
-            panel = studio.Panel(title, session.task_space, session.mdp.task_name, lanes, adapting)
+            panel = studio.Panel(title, session.task_space, session.mdp.task_name, scene, adapting)
             studio.serve(panel, host, port)
+
+
+def scene_of(mdp: MujocoMDP | Navigation2D, colours: list[Colour]) -> Lanes | Arenas:
+    """What the page shows of an environment, once in each colour."""
+    return Lanes(mdp.model, colours) if isinstance(mdp, MujocoMDP) else Arenas(colours)
 
 
 def check_address(host: str, port: int | None) -> None:
