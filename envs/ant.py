@@ -8,7 +8,17 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from envs.batched import Array
-from envs.mujoco_mdp import MujocoMDP, Noise, direction_name, gymnasium_xml, normal_noise, uniform_and_normal_noise
+from envs.mujoco_mdp import (
+    DIRECTION,
+    GOAL_VELOCITY,
+    MujocoMDP,
+    Noise,
+    direction_name,
+    gymnasium_xml,
+    normal_noise,
+    uniform_and_normal_noise,
+)
+from envs.mujoco_render import Camera
 from envs.mujoco_sensors import BodySensors
 
 _FINN_POSE = (0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1)
@@ -112,6 +122,8 @@ class Ant(MujocoMDP):
     - v0: as published.
     """
 
+    camera = Camera(distance=3.6, elevation=-20.0)
+
     def __init__(
         self,
         goal: Literal["velocity", "direction", "position"],
@@ -138,6 +150,7 @@ class Ant(MujocoMDP):
             "direction": Discrete(2),
             "position": Box(-3.0, 3.0, (2,), np.float32),
         }[goal]
+        self.task_quantity = {"velocity": GOAL_VELOCITY, "direction": DIRECTION, "position": "goal (m)"}[goal]
 
     def derived(self, physics: Array, controls: Array) -> Array:
         """The torso's rotation matrix (9), centre of mass (3), its velocity in x (1), clipped contact forces (84)."""

@@ -38,12 +38,14 @@ class TaskMDP(ABC):
         action_space: Space of one action.
         task_space: p(T), a Space whose elements are arrays or integers.
         render_fps: Control steps per second of simulated time; only rendering uses it.
+        task_quantity: What the numbers of a task are, with their unit, for people.
     """
 
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     task_space: gymnasium.Space[Any]
     render_fps: int = 30
+    task_quantity: str = "task"
 
     @abstractmethod
     def initial(self, generators: Sequence[np.random.Generator]) -> Array:

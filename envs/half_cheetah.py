@@ -9,7 +9,16 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from envs.batched import Array
-from envs.mujoco_mdp import MujocoMDP, Noise, direction_name, gymnasium_xml, normal_noise, uniform_and_normal_noise
+from envs.mujoco_mdp import (
+    DIRECTION,
+    GOAL_VELOCITY,
+    MujocoMDP,
+    Noise,
+    direction_name,
+    gymnasium_xml,
+    normal_noise,
+    uniform_and_normal_noise,
+)
 
 _MASS = 14.0  # kg
 _CONTROL_COST = 0.05
@@ -136,6 +145,7 @@ class HalfCheetah(MujocoMDP):
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
         velocities = Box(0.0, self.definition.max_goal_velocity, (1,), np.float32)
         self.task_space = Discrete(2) if goal == "direction" else velocities
+        self.task_quantity = DIRECTION if goal == "direction" else GOAL_VELOCITY
         self._centre_of_mass = PlanarCentreOfMass(model)
 
     def derived(self, physics: Array, controls: Array) -> Array:

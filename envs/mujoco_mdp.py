@@ -13,6 +13,7 @@ from envs.batched import Array, TaskMDP
 from envs.mujoco_batch import NOT_NEEDED, BatchStepper
 from envs.mujoco_render import SIDE_VIEW, TrackingRenderer
 
+GOAL_VELOCITY, DIRECTION = "goal velocity (m/s)", "direction (0 backward, 1 forward)"  # quantities of tasks
 Noise = Callable[[np.random.Generator, int, int], Array]
 
 

@@ -53,6 +53,7 @@ class Navigation2D(TaskMDP):
 
     step_size = 0.1
     goal_tolerance = 0.01
+    task_quantity = "goal"
 
     def __init__(self) -> None:
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)

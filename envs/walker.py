@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from envs.batched import Array
-from envs.mujoco_mdp import MujocoMDP, direction_name, gymnasium_xml, small_uniform_noise
+from envs.mujoco_mdp import DIRECTION, MujocoMDP, direction_name, gymnasium_xml, small_uniform_noise
 
 _CONTROL_COST = 0.001
 _SPEED_LIMIT = 10.0  # of observed velocities
@@ -115,6 +115,7 @@ class Walker(MujocoMDP):
         self._parameters = RandomParameters(model)
         exponents = Box(-3.0, 3.0, (self._parameters.size,), np.float32)
         self.task_space = Discrete(2) if goal == "direction" else exponents
+        self.task_quantity = DIRECTION if goal == "direction" else "dynamics"
 
     def models(self, tasks: Array) -> mujoco.MjModel | list[mujoco.MjModel]:
         """The model with each task's dynamics."""

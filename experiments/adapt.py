@@ -138,7 +138,7 @@ def adapt(
         stages = list(tqdm(path, "adapting", total, unit="step", disable=None, leave=False))
         inner_lrs = config.step_sizes(meta.inner_lr)
         recorded_stages = [Stage(params, task_returns(sampled)) for params, sampled in stages] if record else []
-        recording = recorded(run, [task], recorded_stages, inner_lrs, seed) if record else None
+        recording = recorded(run, [task], recorded_stages, config, meta.inner_lr, processes) if record else None
         returns = torch.stack([sampled.returns[0] for _, sampled in stages]).double().cpu().numpy()
         sizes = [int(sampled.mask.sum()) for _, sampled in stages]
         env_steps = [sum(sizes[:step]) for step in range(total)]

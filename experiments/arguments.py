@@ -140,6 +140,27 @@ class View:
 
 
 @dataclass(frozen=True)
+class Visualize:
+    """Makes a report of a run: one page with its recorded episodes before and after adaptation, and its results."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    out: Path | None = None
+    """File for the report; report.html in the run's directory if None."""
+    video: Path | None = None
+    """File for a video of the recorded episodes side by side as well: .mp4 (extra video), .gif or .webp."""
+    figure: Path | None = None
+    """File for a figure of the results as well, for a paper: .pdf, .svg or .png."""
+    tasks: int | None = None
+    """Held-out tasks to show; those that are recorded, or 4, if None."""
+    gradient_steps: int | None = None
+    """Gradient steps to show; as many as are recorded, or as the run is evaluated for, if None."""
+    record: bool = False
+    """Record the episodes anew, whatever is recorded already."""
+    machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
 class EvaluateMetaWorld:
     """Success rate on the test tasks of a Meta-World benchmark, by Meta-World's own protocol for meta-learning."""
 

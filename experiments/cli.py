@@ -25,6 +25,7 @@ from experiments.arguments import (
     Resume,
     Train,
     View,
+    Visualize,
     parse,
 )
 from experiments.presets import PRESETS, find_preset
@@ -48,6 +49,7 @@ commands:
   check ENV_ID             tell what an environment of your own lacks to be trained
   evaluate RUN             return after 0, 1, 2, 3 gradient steps on held-out tasks, as a table and a picture
   compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
+  visualize RUN            a page to see how it adapts; --video and --figure make files for a talk or a paper
   adapt RUN --out FILE     adapt to one task, for Stable-Baselines3 to use and train further
   view RUN                 watch robots adapt, live in a browser, to tasks that you choose
   evaluate-metaworld RUN   success rate on the test tasks of a Meta-World benchmark, by its own protocol
@@ -257,6 +259,22 @@ def view(arguments: Sequence[str]) -> None:
     view(chosen.run, chosen.host, chosen.port, *given, *chosen.machine.used())
 
 
+def visualize(arguments: Sequence[str]) -> None:
+    """Makes a report, and a video and a figure."""
+    chosen = parse(Visualize, arguments, "maml-rl visualize")
+    from experiments.visualize import REPORT, Outputs, visualize
+
+    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    outputs = Outputs(chosen.out or directory / REPORT, chosen.video, chosen.figure)
+    given = (chosen.tasks, chosen.gradient_steps, chosen.record)
+    reason = visualize(chosen.run, outputs, *given, *chosen.machine.used())
+    if reason:
+        print(f"the report has plots in the place of moving pictures: {reason}", file=sys.stderr)
+    for name, path in outputs._asdict().items():
+        if path is not None:
+            print(f"{name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
 def check(arguments: Sequence[str]) -> None:
     """Checks an environment."""
     chosen = parse(Check, arguments, "maml-rl check")
@@ -281,6 +299,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": compare,
     "adapt": adapt,
     "view": view,
+    "visualize": visualize,
     "evaluate-metaworld": evaluate_metaworld,
 }
 

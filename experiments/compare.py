@@ -164,7 +164,7 @@ def compare(
     return Comparison(
         [
             Method(
-                label, [_evaluated(*run, device, threads, processes) for run in sorted(runs, key=lambda r: r[1].seed)]
+                label, [evaluated(*run, device, threads, processes) for run in sorted(runs, key=lambda r: r[1].seed)]
             )
             for label, runs in groups.items()
         ],
@@ -218,7 +218,7 @@ def _without_seed(config: RunConfig, progress: Progress) -> RunConfig:
     )
 
 
-def _evaluated(
+def evaluated(
     directory: Path,
     config: RunConfig,
     progress: Progress,
@@ -226,7 +226,21 @@ def _evaluated(
     threads: int | None,
     processes: Processes,
 ) -> EvaluatedRun:
-    """A run with its stored evaluation, or with a new one, which is stored."""
+    """A run with its stored evaluation, or with a new one, which is stored.
+
+    The stored one is used if it is of the run's last checkpoint and its own settings.
+
+    Args:
+        directory: The run.
+        config: Its settings.
+        progress: What it has reached.
+        device: See `evaluate`.
+        threads: See `evaluate`.
+        processes: See `evaluate`.
+
+    Raises:
+        InputError: If the stored evaluation is damaged. Otherwise as `evaluate`.
+    """
     path = directory / EVALUATION
     if path.exists():
         try:

@@ -149,7 +149,7 @@ def evaluate(
     trained, random = evaluations
     recording = None
     if chosen:
-        recording = recorded(run, [tasks[m] for m in chosen], stages, config.step_sizes(meta.inner_lr), config.seed)
+        recording = recorded(run, [tasks[m] for m in chosen], stages, config, meta.inner_lr, processes)
     return Evaluations(run, config, trained, random, validation, recording)
 
 

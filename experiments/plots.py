@@ -1,10 +1,13 @@
 """Pictures: how a run learned and what a gradient step brings, and how it compares with other methods."""
 
 import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,26 +15,56 @@ from numpy.typing import NDArray
 
 from experiments.evaluate import Evaluations
 from experiments.paper import paper_returns
-from experiments.run import METRICS, method
+from experiments.run import METRICS, RunConfig, method
+from maml_rl.checkpoint import write_atomically
 from maml_rl.tasks import Task
 
 _BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
 _TRAJECTORIES = 4  # tasks whose episodes are drawn
+FIGURES = (".png", ".pdf", ".svg")
+"""Endings of the files that a figure may go to."""
+
+TaskPaths = tuple[Any, NDArray[np.floating], NDArray[np.floating]]
+"""A task of two numbers, and the paths in the plane `[n, 2]` of an episode before and one after adaptation."""
 
 
 def draw_adaptation(evaluations: Evaluations, run_directory: Path, path: Path) -> None:
-    """Draws learning curve, return by gradient step, and behaviour before and after adaptation into a PNG file."""
+    """Draws learning curve, return by gradient step, and behaviour before and after adaptation; see `draw_figure`."""
+    trained, paths = evaluations.trained, []
+    if trained.episodes[0][0].shape[1] == 2 and numbers(trained.tasks[0]).size == 2:
+        after = min(1, evaluations.config.gradient_steps)
+        paths = list(zip(trained.tasks, trained.episodes[0], trained.episodes[after], strict=True))
+    draw_figure(evaluations.record(), evaluations.run.config, run_directory, paths, path)
+
+
+def draw_figure(
+    evaluation: dict[str, Any], config: RunConfig, run_directory: Path, paths: Sequence[TaskPaths], path: Path
+) -> None:
+    """Draws learning curve, return by gradient step, and behaviour before and after adaptation.
+
+    Args:
+        evaluation: The record of `experiments.evaluate.Evaluations`.
+        config: The run.
+        run_directory: Its directory.
+        paths: Paths in the plane, of which a few are drawn; the return of each task instead if there are none.
+        path: The file, whose ending is one of `FIGURES`.
+    """
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
-    _learning_curve(left, run_directory / METRICS, evaluations.run.config.meta.inner_steps)
-    _return_by_step(middle, evaluations)
-    if evaluations.trained.episodes[0][0].shape[1] == 2 and _numbers(evaluations.trained.tasks[0]).size == 2:
-        _paths(right, evaluations)
+    _learning_curve(left, run_directory / METRICS, config.meta.inner_steps)
+    _return_by_step(middle, evaluation, config)
+    if paths:
+        _paths(right, paths, min(1, evaluation["gradient_steps"][-1]))
     else:
-        _return_by_task(right, evaluations)
-    figure.suptitle(f"{evaluations.run.config.env_id}, {evaluations.run.progress.env_steps / 1e6:.1f} M env steps")
-    figure.savefig(path, dpi=120)
+        _return_by_task(right, evaluation)
+    figure.suptitle(f"{config.env_id}, {evaluation['env_steps'] / 1e6:.1f} M env steps")
+    content = io.BytesIO()
+    # Neither the date nor a random salt, so that the same figure is the same file.
+    metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)
+    with rc_context({"svg.hashsalt": "maml-rl", "svg.fonttype": "none"}):
+        figure.savefig(content, format=path.suffix[1:], dpi=120, metadata=metadata)
+    write_atomically(path, content.getvalue())
 
 
 def draw_comparison(record: dict[str, Any], path: Path) -> None:
@@ -51,17 +84,17 @@ def return_by_method(axes: Axes, record: dict[str, Any]) -> None:
     axes.set(title=record["task"], xlabel="gradient steps", ylabel="mean return", xticks=range(last + 1))
     for i, group in enumerate(record["methods"]):
         colour = f"C{i}"
-        steps, values, low, high = _levelled(group["mean_return"], ("value", "low", "high"), last)
+        steps, values, low, high = levelled(group["mean_return"], ("value", "low", "high"), last)
         axes.plot(steps, values, "o-", color=colour, label=group["label"])
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         if group["paper"]:
-            steps, values = _levelled(group["paper"], ("mean",), last)
+            steps, values = levelled(group["paper"], ("mean",), last)
             axes.plot(steps, values, "s--", color=colour, fillstyle="none", alpha=0.8)
     axes.plot([], [], "s--", color="black", fillstyle="none", label="paper")
     axes.legend(frameon=False)
 
 
-def _levelled(values: list[dict[str, float]], names: tuple[str, ...], last: int) -> list[list[float]]:
+def levelled(values: list[dict[str, float]], names: tuple[str, ...], last: int) -> list[list[float]]:
     """Gradient steps and named values at them; one value alone holds for all steps."""
     shown = values if len(values) > 1 else values * (last + 1)
     return [list(range(len(shown))), *([value[name] for value in shown] for name in names)]
@@ -69,81 +102,87 @@ def _levelled(values: list[dict[str, float]], names: tuple[str, ...], last: int)
 
 def _learning_curve(axes: Axes, metrics: Path, inner_steps: int) -> None:
     axes.set(title="Training", xlabel="million env steps", ylabel="mean return")
-    rows: list[dict[str, str]] = []
-    if metrics.exists():
-        with metrics.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    if not rows:
+    env_steps, returns = read_learning_curve(metrics, inner_steps)
+    if not env_steps:
         axes.text(0.5, 0.5, f"{metrics.name} has no rows", ha="center", transform=axes.transAxes)
         return
-    env_steps = [float(row["sampling/env_steps"]) / 1e6 for row in rows]
-    for step, colour in {0: _BEFORE, inner_steps: _AFTER}.items():
-        label = f"after {_steps(step)}" if step else "before adaptation"
-        axes.plot(env_steps, [float(row[f"return/after_{step}_steps"]) for row in rows], color=colour, label=label)
+    for (step, values), colour in zip(returns.items(), (_BEFORE, _AFTER), strict=False):
+        axes.plot(env_steps, values, color=colour, label=steps_label(step))
     axes.legend(frameon=False)
+
+
+def read_learning_curve(metrics: Path, inner_steps: int) -> tuple[list[float], dict[int, list[float]]]:
+    """Million env steps by iteration, and mean return in training before and after adaptation by gradient steps.
+
+    Empty lists if there is no such file.
+    """
+    env_steps = [value / 1e6 for value in read_metric(metrics, "sampling/env_steps")]
+    return env_steps, {step: read_metric(metrics, f"return/after_{step}_steps") for step in (0, inner_steps)}
+
+
+def read_metric(metrics: Path, name: str) -> list[float]:
+    """One quantity by iteration; an empty list if there is no such file or quantity."""
+    if not metrics.exists():
+        return []
+    with metrics.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be cut off
+    return [float(row[name]) for row in rows if name in row]
+
+
+def steps_label(count: int) -> str:
+    """A number of gradient steps as people read it."""
+    return f"after {_steps(count)}" if count else "before adaptation"
 
 
 def _steps(count: int) -> str:
     return f"{count} gradient step{'' if count == 1 else 's'}"
 
 
-def _return_by_step(axes: Axes, evaluations: Evaluations) -> None:
+def _return_by_step(axes: Axes, evaluation: dict[str, Any], config: RunConfig) -> None:
     axes.set(title="Held-out tasks", xlabel="gradient steps", ylabel="mean return")
-    seed = evaluations.config.seed
-    for label, evaluation, colour in (
-        ("this run", evaluations.trained, _AFTER),
-        ("random policy", evaluations.random, _RANDOM),
-    ):
-        means = evaluation.means(seed)
-        steps = np.arange(len(means))
-        axes.plot(steps, [m.value for m in means], "o-", color=colour, label=label)
-        axes.fill_between(steps, [m.low for m in means], [m.high for m in means], color=colour, alpha=0.2, linewidth=0)
-    config = evaluations.run.config
+    steps = evaluation["gradient_steps"]
+    for label, prefix, colour in (("this run", "", _AFTER), ("random policy", "random_", _RANDOM)):
+        low, high = np.transpose(evaluation[f"{prefix}interval_95"])
+        axes.plot(steps, evaluation[f"{prefix}mean_return"], "o-", color=colour, label=label)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
     paper = paper_returns(config.env_id, method(config))
-    shown = [step for step in paper if step <= evaluations.config.gradient_steps]
+    shown = [step for step in paper if step <= steps[-1]]
     if shown:
         axes.plot(shown, [paper[step].mean for step in shown], "s--", color=_PAPER, label="paper")
-    axes.set_xticks(range(evaluations.config.gradient_steps + 1))
+    axes.set_xticks(steps)
     axes.legend(frameon=False)
 
 
-def _paths(axes: Axes, evaluations: Evaluations) -> None:
+def _paths(axes: Axes, paths: Sequence[TaskPaths], steps: int) -> None:
     """Paths in the plane of the first episodes of a few tasks."""
-    last = min(1, evaluations.config.gradient_steps)
-    axes.set(title=f"Paths before and after {_steps(last)}", xlabel="x", ylabel="y", aspect="equal")
-    colours = [f"C{i}" for i in range(_TRAJECTORIES)]
-    for task, colour, i in zip(evaluations.trained.tasks, colours, range(_TRAJECTORIES), strict=False):
-        before, after = evaluations.trained.episodes[0][i], evaluations.trained.episodes[last][i]
+    axes.set(title=f"Paths before and after {_steps(steps)}", xlabel="x", ylabel="y", aspect="equal")
+    for i, (task, before, after) in enumerate(paths[:_TRAJECTORIES]):
+        colour = f"C{i}"
         axes.plot(*before.T, color=colour, alpha=0.35, linewidth=0.8)
         axes.plot(*after.T, color=colour, linewidth=1.6)
-        axes.plot(*_numbers(task), marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
+        axes.plot(*numbers(task), marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
     axes.plot(0, 0, "ko", markersize=4)
     axes.text(0.02, 0.02, "thin: before, thick: after, star: goal", transform=axes.transAxes, fontsize=8)
 
 
-def _numbers(task: Task) -> NDArray[np.float64]:
-    """What a task consists of, in order."""
-    values = task.values() if isinstance(task, dict) else [task]
-    return np.concatenate([np.asarray(value, dtype=np.float64).reshape(-1) for value in values])
+def numbers(task: Task) -> NDArray[np.float64]:
+    """What a task, or its JSON value, consists of, in order."""
+    if isinstance(task, (dict, list, tuple)):
+        parts = [numbers(value) for value in (task.values() if isinstance(task, dict) else task)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+    return np.asarray(task, dtype=np.float64).reshape(-1)
 
 
-def _return_by_task(axes: Axes, evaluations: Evaluations) -> None:
+def _return_by_task(axes: Axes, evaluation: dict[str, Any]) -> None:
     """Return of each task against its value: which tasks are hard."""
     axes.set(title="Return by task", xlabel="task", ylabel="mean return")
-    values = np.array([_numbers(task)[0] for task in evaluations.trained.tasks])
+    values, last = np.array([numbers(task)[0] for task in evaluation["tasks"]]), evaluation["gradient_steps"][-1]
     jitter: float | NDArray[np.float64] = 0.0
     if np.array_equal(values, values.round()):  # a finite set of tasks: points beside each other, not on top
         jitter = np.linspace(-0.08, 0.08, len(values))
         axes.set_xticks(np.unique(values))
-    axes.plot(values + jitter, evaluations.trained.returns[0], "o", color=_BEFORE, label="before adaptation")
-    for step in sorted({min(1, evaluations.config.gradient_steps), evaluations.config.gradient_steps} - {0}):
-        label = f"after {_steps(step)}"
-        axes.plot(
-            values + jitter,
-            evaluations.trained.returns[step],
-            "o",
-            fillstyle="full" if step == 1 else "none",
-            color=_AFTER,
-            label=label,
-        )
+    axes.plot(values + jitter, evaluation["task_returns"][0], "o", color=_BEFORE, label="before adaptation")
+    for step in sorted({min(1, last), last} - {0}):
+        returns, fill = evaluation["task_returns"][step], "full" if step == 1 else "none"
+        axes.plot(values + jitter, returns, "o", fillstyle=fill, color=_AFTER, label=steps_label(step))
     axes.legend(frameon=False)

@@ -72,11 +72,16 @@ def record(
         path = adaptation(run.policy, run.theta, envs, tasks, meta, config, threads)
         bar = tqdm(path, "recording", total, unit="step", disable=None, leave=False)
         stages = (Stage(params, task_returns(sampled)) for params, sampled in bar)
-        return recorded(run, tasks, stages, config.step_sizes(meta.inner_lr), config.seed)
+        return recorded(run, tasks, stages, config, meta.inner_lr, processes)
 
 
 def recorded(
-    run: Run, tasks: Sequence[Task], stages: Iterable[Stage], inner_lrs: Sequence[float], seed: int
+    run: Run,
+    tasks: Sequence[Task],
+    stages: Iterable[Stage],
+    config: EvaluationConfig,
+    inner_lr: float,
+    processes: Processes = ALL_CORES,
 ) -> Recording:
     """Records an episode of each task with each of the policies of `stages`, after 0, 1, ... gradient steps.
 
@@ -84,17 +89,23 @@ def recorded(
         run: The run.
         tasks: M tasks.
         stages: Policies after 0, 1, ... gradient steps, which may be computed while they are recorded.
-        inner_lrs: Step size of each gradient step.
-        seed: Seed of the episodes.
+        config: Gradient steps, episodes and seed.
+        inner_lr: Step size of the first gradient step.
+        processes: How processes start of an environment that is not batched; there is one for each task.
+
+    Raises:
+        WorkerError: If the environment fails in one of its processes.
     """
-    config, draw = run.config, Draw(seed, Phase.RECORDING)
-    settings: dict[str, Any] = {}
-    with closing(make(config.env_id)) as env:
+    env_id, draw = run.config.env_id, Draw(config.seed, Phase.RECORDING)
+    with closing(make(env_id)) as env:
         names = [_task_name(env.unwrapped, task, index) for index, task in enumerate(tasks)]
-        if not isinstance(env.unwrapped, TaskEnv) and "rgb_array" in env.metadata.get("render_modes", []):
-            settings = {"render_mode": "rgb_array"}
+        quantity = env.unwrapped.mdp.task_quantity if isinstance(env.unwrapped, TaskEnv) else "task"
+        drawn = not isinstance(env.unwrapped, TaskEnv) and "rgb_array" in env.metadata.get("render_modes", [])
+    settings = {"render_mode": "rgb_array"} if drawn and _draws(env_id) else {}
     motion, pictures, rewards, lengths, mean_returns = [], [], [], [], []
-    with closing(_Watched(vectorize(config.env_id, len(tasks), None, config.observe_task, **settings))) as envs:
+    one_each = Processes(len(tasks), processes.start_method)
+    watched = vectorize(env_id, len(tasks), one_each, run.config.observe_task, **settings)
+    with closing(_Watched(watched, "pictures" if settings else "observations")) as envs:
         for stage in stages:
             sampled = collect(envs, run.policy, stage.params, tasks, 1, draw)
             lengths.append(sampled.mask[:, 0].sum(-1).cpu().numpy().astype(np.int64))
@@ -104,11 +115,13 @@ def recorded(
             pictures.append(envs.sheets(lengths[-1]))
     return Recording(
         kind=envs.kind,
-        env_id=config.env_id,
+        env_id=env_id,
         tasks=[plain(task) for task in tasks],
         task_names=names,
-        inner_lrs=list(inner_lrs),
-        seed=seed,
+        task_quantity=quantity,
+        inner_lrs=config.step_sizes(inner_lr),
+        episodes=config.episodes,
+        seed=config.seed,
         iteration=run.progress.iteration,
         seconds_per_step=envs.seconds_per_step,
         motion=np.stack(motion),
@@ -129,10 +142,23 @@ def _task_name(env: gymnasium.Env[Any, Any], task: Task, index: int) -> str:
     return "task " + ", ".join(f"{number:.3g}" for number in np.ravel(task))
 
 
+def _draws(env_id: str) -> bool:
+    """Whether an environment can draw here: what it draws with may lack anything, from a package to a screen."""
+    try:
+        with closing(make(env_id, render_mode="rgb_array")) as env:
+            env.reset()
+            env.render()
+            return True
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        print(f"recording observations, since the environment cannot draw: {reason}", file=sys.stderr)
+        return False
+
+
 class _Watched(VectorWrapper[Any, Any, Any, Any, Any]):
     """Environments of which is kept what their pictures show, or their pictures, from the last reset on."""
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+    def __init__(self, envs: VectorEnv[Any, Any, Any], kind: Kind) -> None:
         super().__init__(envs)
         self.seconds_per_step = 1.0 / float(envs.metadata.get("render_fps") or 30)
         self.groups: list[TaskVectorEnv] = [self]  # no others beside it, for sampling to keep the order of rows
@@ -141,21 +167,7 @@ class _Watched(VectorWrapper[Any, Any, Any, Any, Any]):
         self._poses: list[Any] = []  # [time] [M, P]
         self._pictures: list[list[NDArray[np.uint8]]] = []  # [picture][M]
         self._time = 0
-        self.kind: Kind = "observations"
-        if isinstance(envs.unwrapped, BatchedTaskEnv):
-            self.kind = "poses"
-        elif envs.render_mode == "rgb_array" and self._draws():
-            self.kind = "pictures"
-
-    def _draws(self) -> bool:
-        """Whether the environment can draw here: what it draws with may lack anything, from a package to a screen."""
-        try:
-            self.env.reset()
-            return self.env.unwrapped.render() is not None
-        except Exception as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            print(f"recording observations, since the environment cannot draw: {reason}", file=sys.stderr)
-            return False
+        self.kind: Kind = "poses" if isinstance(envs.unwrapped, BatchedTaskEnv) else kind
 
     def reset(self, **kwargs: Any) -> Any:
         """Begins episodes."""

@@ -5,7 +5,7 @@ recording needs no OpenGL. Of any other environment its own pictures are recorde
 
 A file is an npz archive of plain arrays, which executes no code when it is read:
 
-record        JSON: format, version, kind, env_id, tasks, task_names, inner_lrs, seed, iteration, seconds_per_step
+record        JSON: format, version, and the fields of `Recording` that are no arrays
 motion        poses or observations [S, M, T + 1, P] float32, before the first step and after each
 rewards       [S, M, T] float32
 lengths       steps of each episode [S, M]
@@ -32,6 +32,7 @@ RECORDED_TASKS = 4  # unless told otherwise
 Kind = Literal["poses", "pictures", "observations"]
 
 _MOST_PICTURES = 100  # of one episode, besides the first
+_ARRAYS = ("motion", "rewards", "lengths", "mean_returns", "pictures")
 
 
 class Recording(NamedTuple):
@@ -45,7 +46,9 @@ class Recording(NamedTuple):
     env_id: str
     tasks: list[Any]  # [M]   as JSON values
     task_names: list[str]  # [M]   for people
+    task_quantity: str  # what the numbers of a task are
     inner_lrs: list[float]  # [S - 1]   step size of each gradient step
+    episodes: int  # of each task, that each gradient step was taken on
     seed: int
     iteration: int  # meta-iterations that had trained the policy
     seconds_per_step: float  # of simulated time; 1 / 30 where the environment does not tell
@@ -88,19 +91,21 @@ def picture_times(length: int, horizon: int) -> NDArray[np.int64]:
     return np.arange(0, length + 1, -(-horizon // _MOST_PICTURES))
 
 
+def in_the_plane(recording: Recording) -> bool:
+    """Whether the motion is a path in the plane and the tasks are places in it."""
+    return recording.motion.shape[-1] == 2 and np.shape(recording.tasks)[1:] == (2,)
+
+
 def save_recording(path: Path, recording: Recording) -> None:
     """Writes a recording; the file at `path` is the old one or the new one, never a part."""
-    names = ("kind", "env_id", "tasks", "task_names", "inner_lrs", "seed", "iteration", "seconds_per_step")
-    record = {"format": FORMAT, "version": VERSION} | {name: getattr(recording, name) for name in names}
+    record: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    record |= {name: value for name, value in recording._asdict().items() if name not in _ARRAYS}
     pictures = [file for stage in recording.pictures for file in stage]
     content = io.BytesIO()
     np.savez_compressed(
         content,
         record=np.array(json.dumps(record)),
-        motion=recording.motion,
-        rewards=recording.rewards,
-        lengths=recording.lengths,
-        mean_returns=recording.mean_returns,
+        **{name: getattr(recording, name) for name in _ARRAYS if name != "pictures"},
         pictures=np.frombuffer(b"".join(pictures), np.uint8),
         picture_sizes=np.array([len(file) for file in pictures], np.int64),
     )
@@ -119,7 +124,7 @@ def load_recording(path: Path) -> Recording:
     if not path.is_file():
         raise InputError(f"there is no recording at {path}: make one with maml-rl evaluate RUN --record")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         record = json.loads(str(arrays.pop("record")))
         found, version = record.pop("format"), record.pop("version")

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from envs.batched import TaskEnv, TaskMDP
 from envs.mujoco_mdp import MujocoMDP
 from envs.mujoco_render import TrackingRenderer
+from experiments.plots import steps_label
 from experiments.recording import Recording
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
@@ -43,15 +44,11 @@ class Drawing:
     """
 
     def __init__(self, recording: Recording, width: int = 320, height: int = 240) -> None:
-        if recording.kind == "observations":
-            raise InputError(f"{recording.env_id} draws no picture: its observations were recorded")
         self.recording, self.size = recording, (width, height)
-        self._mdp: TaskMDP | None = None
+        self._mdp = mdp_of(recording)
         self._robot: TrackingRenderer | None = None
-        if recording.kind == "poses":
-            env = make(recording.env_id).unwrapped
-            assert isinstance(env, TaskEnv)
-            self._mdp = env.mdp
+        if recording.kind == "observations" or (self._mdp is not None and type(self._mdp).render is TaskMDP.render):
+            raise InputError(f"{recording.env_id} draws no pictures")
         if isinstance(self._mdp, MujocoMDP):
             try:
                 self._robot = self._mdp.renderer(width, height)
@@ -92,6 +89,16 @@ class Drawing:
         return np.stack([_fitted(Image.fromarray(picture), self.size) for picture in pictures])
 
 
+def mdp_of(recording: Recording) -> TaskMDP | None:
+    """The MDP whose poses were recorded; None where pictures or observations were."""
+    if recording.kind != "poses":
+        return None
+    env = make(recording.env_id).unwrapped
+    if not isinstance(env, TaskEnv):
+        raise InputError(f"poses were recorded, but {recording.env_id} has none: remove the recording, to record anew")
+    return env.mdp
+
+
 def frame_times(recording: Recording) -> tuple[NDArray[np.int64], float]:
     """Time steps `[n]` to draw of each episode, and how many of them a second of simulated time has."""
     stride = max(1, round(1.0 / (FRAMES_PER_SECOND * recording.seconds_per_step)))
@@ -111,11 +118,6 @@ def side_by_side(drawing: Drawing, task: int, steps: Sequence[int]) -> Frames:
     return np.concatenate(panels, axis=2)
 
 
-def steps_label(step: int) -> str:
-    """A number of gradient steps as people read it."""
-    return "before adaptation" if step == 0 else f"after {step} gradient step{'s' if step > 1 else ''}"
-
-
 def return_label(recording: Recording, task: int, step: int) -> str:
     """Return of a recorded episode, and its length if it ended early."""
     length, horizon = recording.lengths[step, task], recording.rewards.shape[-1]
@@ -123,8 +125,14 @@ def return_label(recording: Recording, task: int, step: int) -> str:
     return f"return {recording.returns[step, task]:.1f}{ended}"
 
 
-def write_video(path: Path, frames: Frames, frames_per_second: float) -> None:
+def write_video(path: Path, frames: Frames, frames_per_second: float, quality: int = 70) -> None:
     """Writes frames as gif, webp or mp4, as the file's ending says; the file is whole or not there.
+
+    Args:
+        path: The file.
+        frames: Pictures.
+        frames_per_second: How fast they are shown.
+        quality: Of a webp, from 0 to 100.
 
     Raises:
         InputError: If the ending is another one, or mp4 is asked for without the extra `video`.
@@ -133,7 +141,10 @@ def write_video(path: Path, frames: Frames, frames_per_second: float) -> None:
     if path.suffix == ".mp4":
         _write_mp4(path, frames, frames_per_second)
         return
-    content = to_gif(frames, frames_per_second) if path.suffix == ".gif" else _to_webp(frames, frames_per_second)
+    if path.suffix == ".gif":
+        content = to_gif(frames, frames_per_second)
+    else:
+        content = _to_webp(frames, frames_per_second, quality)
     write_atomically(path, content)
 
 
@@ -146,9 +157,9 @@ def to_gif(frames: Frames, frames_per_second: float) -> bytes:
     return _animated(images, "GIF", milliseconds)
 
 
-def _to_webp(frames: Frames, frames_per_second: float) -> bytes:
+def _to_webp(frames: Frames, frames_per_second: float, quality: int) -> bytes:
     images = [Image.fromarray(frame) for frame in frames]
-    return _animated(images, "WEBP", max(20, round(1000 / frames_per_second)), quality=70, method=4)
+    return _animated(images, "WEBP", max(20, round(1000 / frames_per_second)), quality=quality, method=4)
 
 
 def _animated(images: Sequence[Image.Image], kind: str, milliseconds: int, **options: Any) -> bytes:

@@ -51,15 +51,15 @@ def _making(env_id: str) -> Iterator[None]:
         raise InputError(f"environment {env_id!r} cannot be made ({_first_line(error)})") from error
 
 
-def make(env_id: str) -> gymnasium.Env[Any, Any]:
-    """One environment by its id, without Gymnasium's own checker.
+def make(env_id: str, **settings: Any) -> gymnasium.Env[Any, Any]:
+    """One environment by its id, with these keyword arguments, without Gymnasium's own checker.
 
     Raises:
         InputError: If there is no such environment.
     """
     spec = registration(env_id)
     with _making(env_id):
-        return gymnasium.make(spec, disable_env_checker=True)
+        return gymnasium.make(spec, disable_env_checker=True, **settings)
 
 
 def vectorize(

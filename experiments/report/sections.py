@@ -1,0 +1,210 @@
+"""What a report says of a run besides its recorded episodes: returns, tasks, training and settings."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.paper import paper_returns
+from experiments.plots import levelled, numbers, read_learning_curve, read_metric, steps_label
+from experiments.provenance import flat, trained_on, training_command
+from experiments.recording import Recording, in_the_plane
+from experiments.report.charts import Axes, Series, chart, thinned
+from experiments.report.page import Fact, Section, table, text
+from experiments.run import METRICS, Progress, RunConfig, method
+
+_METHOD_COLOURS = ("method-1", "method-2", "method-3")
+
+_METHODS = {"maml": "MAML", "pretrained": "pretrained", "oracle": "oracle", "random": "random"}
+
+
+class Reported(NamedTuple):
+    """A run and what is known of it."""
+
+    directory: Path
+    config: RunConfig
+    progress: Progress
+    evaluation: dict[str, Any]  # the record of `experiments.evaluate.Evaluations`
+    comparison: dict[str, Any] | None = None  # the record of `experiments.compare.Comparison`
+    task_quantity: str = "task"  # what the numbers of a task are
+
+
+def lead(run: Reported) -> str:
+    """What adaptation brings, in a sentence."""
+    evaluation = run.evaluation
+    means = [_number(value) for value in evaluation["mean_return"]]
+    tasks, episodes = evaluation["num_tasks"], evaluation["episodes"]
+    said = f"Mean return on {tasks} held-out tasks: <b>{means[0]}</b> before adaptation"
+    if len(means) > 1:
+        said += f", <b>{means[1]}</b> after one gradient step on {episodes} episodes"
+    if len(means) > 2:
+        said += f", {means[-1]} after {len(means) - 1}"
+    return said + "."
+
+
+def facts(run: Reported) -> list[Fact]:
+    """Figures of the run."""
+    progress, config = run.progress, run.config
+    hours, steps = progress.seconds / 3600, progress.env_steps
+    return [
+        Fact(_METHODS[method(config)], "method"),
+        Fact(f"{steps / 1e6:.1f} M" if steps >= 1e5 else f"{steps:,}", "env steps"),
+        Fact(str(progress.iteration), "meta-iterations"),
+        Fact(f"{hours:.1f} h" if hours >= 1 else f"{progress.seconds / 60:.0f} min", "training time"),
+        Fact(str(config.seed), "seed"),
+    ]
+
+
+def returns(run: Reported) -> Section:
+    """Return by gradient step and return by task."""
+    by_step = _by_step(run)
+    charts = [chart(*by_step), *_by_task(run)]
+    rows = [["mean return", *(f"{step} step{'' if step == 1 else 's'}" for step in run.evaluation["gradient_steps"])]]
+    count = len(run.evaluation["gradient_steps"])
+    for one in by_step[-1]:
+        cells = []
+        for i, value in enumerate(one.y):
+            interval = ""
+            if one.low is not None and one.high is not None:
+                interval = f" [{_number(one.low[i])}, {_number(one.high[i])}]"
+            cells.append(f'{_number(value)}<span class="muted">{interval}</span>')
+        rows.append([text(one.label), *cells, *["–"] * (count - len(cells))])  # noqa: RUF001
+    return Section("What a gradient step brings", f'<div class="grid">{"".join(charts)}</div>{table(rows)}')
+
+
+def _by_step(run: Reported) -> tuple[str, str, Axes, Axes, list[Series]]:
+    """The chart of return by gradient step."""
+    evaluation, steps = run.evaluation, run.evaluation["gradient_steps"]
+    low, high = zip(*evaluation["interval_95"], strict=True)
+    random_low, random_high = zip(*evaluation["random_interval_95"], strict=True)
+    series = [
+        Series("this run", "after", steps, evaluation["mean_return"], low, high, marks="point"),
+    ]
+    paper = [step for step in paper_returns(run.config.env_id, method(run.config)) if step <= steps[-1]]
+    if paper:
+        means = [paper_returns(run.config.env_id, method(run.config))[step].mean for step in paper]
+        series.append(Series("paper", "paper-result", paper, means, dashed=True, marks="hollow"))
+    others = [m for m in (run.comparison or {}).get("methods", ()) if m["method"] not in (method(run.config), "random")]
+    for other, colour in zip(others, _METHOD_COLOURS, strict=False):
+        x, value, lower, upper = levelled(other["mean_return"], ("value", "low", "high"), steps[-1])
+        series.append(Series(other["label"], colour, x, value, lower, upper, marks="point"))
+    random = evaluation["random_mean_return"]
+    series.append(Series("random policy", "random", steps, random, random_low, random_high, marks="point"))
+    axis = Axes("gradient steps", steps, [str(step) for step in steps])
+    title = f"with 95 % intervals over {evaluation['num_tasks']} tasks"
+    return "Return by gradient step", title, axis, Axes("mean return"), series
+
+
+def _by_task(run: Reported) -> list[str]:
+    """Charts of each task's return: which tasks are hard?"""
+    evaluation = run.evaluation
+    tasks = [numbers(task).tolist() for task in evaluation["tasks"]]
+    last = evaluation["gradient_steps"][-1]
+    shown = [(0, "before", "hollow"), (min(1, last), "after", "point"), (last, "later", "point")]
+    shown = [one for i, one in enumerate(shown) if one[0] not in [step for step, *_ in shown[:i]]]
+    if len(tasks[0]) == 2 and len({len(task) for task in tasks}) == 1:
+        return [_map(run, tasks, step) for step in sorted({0, min(1, last), last})]
+    names = [", ".join(f"{number:.3g}" for number in task[:4]) for task in tasks]
+    axis = Axes(run.task_quantity)
+    if len(tasks[0]) == 1:
+        x = np.array([task[0] for task in tasks])
+        if np.array_equal(x, x.round()):  # a finite set of tasks: points beside each other, not on top
+            ticks = np.unique(x).tolist()
+            axis = Axes(run.task_quantity, ticks, [f"{tick:g}" for tick in ticks])
+            x = x + np.linspace(-0.12, 0.12, len(x))
+    else:  # tasks of many numbers: from the hardest to the easiest
+        order = np.argsort(evaluation["task_returns"][min(1, last)])
+        x = np.empty(len(tasks))
+        x[order] = np.arange(1, len(tasks) + 1)
+        axis = Axes("rank of the task")
+    series = []
+    for step, colour, mark in shown:
+        values = evaluation["task_returns"][step]
+        titles = [f"task {name}, {steps_label(step)}: {_number(v)}" for name, v in zip(names, values, strict=True)]
+        series.append(Series(steps_label(step), colour, x.tolist(), values, line=False, marks=mark, titles=titles))
+    subtitle = f"each point is the mean of {evaluation['episodes']} episodes"
+    return [chart("Return by task", subtitle, axis, Axes("mean return"), series)]
+
+
+def _map(run: Reported, tasks: list[list[float]], step: int) -> str:
+    """Tasks in the plane, whose colour tells the return, on one scale for all gradient steps."""
+    evaluation = run.evaluation
+    bins = np.linspace(np.min(evaluation["task_returns"]), np.max(evaluation["task_returns"]), 6)
+    series = []
+    values = np.array(evaluation["task_returns"][step])
+    level = np.clip(np.digitize(values, bins) - 1, 0, 4)
+    for i in range(5):
+        members = np.flatnonzero(level == i)
+        x, y = np.reshape(tasks, (-1, 2))[members].T
+        titles = [f"task {a:.2f}, {b:.2f}: {_number(v)}" for a, b, v in zip(x, y, values[members], strict=True)]
+        label = f"{_number(bins[i])} to {_number(bins[i + 1])}"
+        series.append(Series(label, f"level-{i + 1}", x.tolist(), y.tolist(), line=False, marks="point", titles=titles))
+    title = f"Return by task, {steps_label(step)}"
+    return chart(title, "each point is a task, its colour the mean return", Axes("x"), Axes("y"), series, square=True)
+
+
+def paths(recording: Recording) -> list[Section]:
+    """Paths in the plane of all recorded tasks, by gradient step; nothing where tasks are no goals in the plane."""
+    if not in_the_plane(recording):
+        return []
+    charts = []
+    for step in range(recording.gradient_steps + 1):
+        series = []
+        for m, name in enumerate(recording.task_names):
+            x, y = recording.episode(m, step).T.tolist()
+            goal, colour = recording.tasks[m], f"task-{m % 4 + 1}"
+            series.append(Series("", colour, x, y))
+            series.append(Series(name, colour, goal[:1], goal[1:], line=False, marks="goal", titles=[name]))
+        charts.append(chart(_capital(steps_label(step)), "", Axes("x"), Axes("y"), series, square=True))
+    explanation = "<p>The path of one episode of each recorded task, with its goal, by gradient step.</p>"
+    return [Section("Paths to the goals", f'{explanation}<div class="grid">{"".join(charts)}</div>')]
+
+
+def training(run: Reported) -> Section:
+    """Learning curve, and how far the inner update moves the policy."""
+    path = run.directory / METRICS
+    env_steps, curves = read_learning_curve(path, run.config.meta.inner_steps)
+    if not env_steps:
+        return Section("Training", f'<p class="muted">{METRICS} has no rows.</p>')
+    series = [
+        Series(steps_label(step), colour, thinned(env_steps), thinned(values))
+        for (step, values), colour in zip(curves.items(), ("before", "after"), strict=False)
+    ]
+    subtitle = "mean return of the training tasks in each meta-iteration"
+    x_axis = Axes("million env steps")
+    body = chart("Learning curve", subtitle, x_axis, Axes("mean return"), series)
+    moved = read_metric(path, "inner/kl")
+    if moved:
+        subtitle = "mean KL divergence of the policy before from that after the gradient steps of training"
+        series = [Series("", "after", thinned(env_steps), thinned(moved))]
+        body += chart("How far adaptation moves the policy", subtitle, x_axis, Axes("nats"), series)
+    return Section("Training", f'<div class="grid">{body}</div>')
+
+
+def settings(run: Reported) -> Section:
+    """Every setting, and how to train the run again."""
+    values = flat(asdict(run.config))
+    rows = "".join(f"<tr><td>{text(name)}</td><td>{text(_plain(value))}</td></tr>" for name, value in values.items())
+    machines = "".join(
+        f"<li>from iteration {machine['from_iteration']} on: {text(machine['processor'])}, {machine['cores']} cores, "
+        f"PyTorch {text(machine['torch'])}, MuJoCo {text(machine['mujoco'])}</li>"
+        for machine in trained_on(run.directory)
+    )
+    body = f"<p>Train it again: <code>{text(training_command(run.config))}</code></p>"
+    if machines:
+        body += f'<p>Trained on:</p><ul class="muted">{machines}</ul>'
+    body += '<details><summary>All settings</summary><div class="columns"><table class="settings"><tbody>'
+    return Section("Configuration", f"{body}{rows}</tbody></table></div></details>")
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _capital(label: str) -> str:
+    return label[:1].upper() + label[1:]
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".replace("-", "−")  # noqa: RUF001, a minus as wide as a plus

@@ -1,0 +1,200 @@
+"""Seeing a run adapt: its report, videos of its episodes, and a figure for a paper."""
+
+import json
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from experiments.compare import evaluated, task_name
+from experiments.comparison_files import COMPARISON
+from experiments.plots import FIGURES, draw_figure
+from experiments.recorder import record, spread
+from experiments.recording import RECORDED_TASKS, Recording, in_the_plane, load_recording, save_recording
+from experiments.rendering import Drawing, check_video, frame_times, side_by_side, write_video
+from experiments.report.page import page
+from experiments.report.rollouts import rollouts
+from experiments.report.sections import Reported, facts, lead, paths, returns, settings, training
+from experiments.run import RECORDING, load_config, load_run
+from maml_rl.checkpoint import write_atomically
+from maml_rl.errors import InputError
+from maml_rl.parallel import threads_for, usable_device
+from maml_rl.processes import ALL_CORES, Processes
+from maml_rl.tasks import evaluation_tasks, task_space, vectorize
+
+REPORT = "report.html"
+
+
+def recording_of(
+    directory: Path,
+    tasks: int | None = None,
+    gradient_steps: int | None = None,
+    anew: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> Recording:
+    """A run's recording: the one in its directory, or a new one, which is stored there.
+
+    A new one is made if there is none, if it is of another checkpoint, or not of so many tasks and gradient steps.
+
+    Args:
+        directory: The run.
+        tasks: How many of the held-out tasks; those of the recording, or four, if None.
+        gradient_steps: Gradient steps; those of the recording, or of the run's evaluation, if None.
+        anew: Whether to record whatever is there.
+        device: Where policy and updates are computed.
+        threads: Threads that share the tasks; all cores if None. They do not change the result.
+        processes: Processes of an environment that is not batched. They do not change the result.
+
+    Raises:
+        InputError: If the run or a setting cannot be used, or the stored recording is damaged.
+    """
+    config, progress, _ = load_config(directory)
+    path = (directory if directory.is_dir() else directory.parent) / RECORDING
+    if tasks is not None and tasks < 1:
+        raise InputError(f"tasks must be at least 1, got {tasks}")
+    if path.exists() and not anew:
+        stored = load_recording(path)
+        fits = stored.env_id == config.env_id and stored.iteration == progress.iteration
+        fits = fits and tasks in (None, len(stored.tasks)) and gradient_steps in (None, stored.gradient_steps)
+        if fits:
+            return stored
+        print(f"{path} is of another checkpoint or other settings: recording anew", file=sys.stderr)
+    recording = new_recording(directory, tasks, gradient_steps, device, threads, processes)
+    save_recording(path, recording)
+    return recording
+
+
+def new_recording(
+    directory: Path,
+    tasks: int | None = None,
+    gradient_steps: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> Recording:
+    """A run's episodes on a few of its held-out tasks, recorded now and stored nowhere.
+
+    Args:
+        directory: The run.
+        tasks: How many of the held-out tasks; four if None.
+        gradient_steps: Gradient steps; those of the run's evaluation if None.
+        device: See `recording_of`; so are all that follow.
+
+    Raises:
+        InputError: If the run or a setting cannot be used.
+    """
+    config, _, _ = load_config(directory)
+    evaluation = config.evaluation
+    if gradient_steps is not None:
+        evaluation = replace(evaluation, gradient_steps=gradient_steps)
+    torch_device = usable_device(device)
+    with closing(vectorize(config.env_id, 1, processes, config.observe_task)) as envs:
+        run = load_run(directory, envs)
+        held_out = evaluation_tasks(task_space(envs), max(evaluation.tasks, tasks or 0), evaluation.seed)
+    theta = {name: value.to(torch_device) for name, value in run.theta.items()}
+    run = run._replace(policy=run.policy.to(torch_device), theta=theta)
+    chosen = [held_out[m] for m in spread(held_out, tasks or RECORDED_TASKS)]
+    return record(run, chosen, evaluation, threads_for(torch_device, threads), processes)
+
+
+class Outputs(NamedTuple):
+    """Files to make."""
+
+    report: Path
+    video: Path | None = None
+    figure: Path | None = None
+
+
+def visualize(
+    directory: Path,
+    outputs: Outputs,
+    tasks: int | None = None,
+    gradient_steps: int | None = None,
+    anew: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> str | None:
+    """Makes a run's report, and a video and a figure if asked to; returns why the report has no moving pictures, if so.
+
+    Args:
+        directory: The run. Its recording and its evaluation are made if it has none.
+        outputs: Files to make.
+        tasks: See `recording_of`; so are all that follow.
+
+    Raises:
+        InputError: If the run, its recording, a setting or a file's ending cannot be used, or a video is asked for and
+            this machine cannot draw it.
+    """
+    for path in outputs:
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"there is no directory {path.parent}: make it, or give another name")
+    if outputs.video is not None:
+        check_video(outputs.video)
+    if outputs.figure is not None and outputs.figure.suffix not in FIGURES:
+        raise InputError(f"--figure {outputs.figure} must end in one of {', '.join(FIGURES)}")
+    config, progress, _ = load_config(directory)
+    directory = directory if directory.is_dir() else directory.parent
+    recording = recording_of(directory, tasks, gradient_steps, anew, device, threads, processes)
+    if outputs.video is not None:
+        video(recording, outputs.video)
+    evaluation = evaluated(directory, config, progress, device, threads, processes).evaluation
+    if outputs.figure is not None:
+        draw_figure(evaluation, config, directory, recorded_paths(recording), outputs.figure)
+    reported = Reported(directory, config, progress, evaluation, comparison(config.env_id), recording.task_quantity)
+    return report(reported, recording, outputs.report)
+
+
+def report(run: Reported, recording: Recording, path: Path) -> str | None:
+    """Writes the report of a run; returns why it has no moving pictures, if it has none."""
+    total = recording.lengths.size
+    with tqdm(total=total, desc="drawing", unit="episode", disable=None, leave=False) as bar:
+        player, reason = rollouts(recording, lambda done: bar.update(done - bar.n))
+    sections = [player, *paths(recording), returns(run), training(run), settings(run)]
+    footer = f"Made by <code>maml-rl visualize</code> from a recording after {recording.iteration} meta-iterations."
+    title = task_name(run.config.env_id)
+    write_atomically(path, page(title, lead(run), facts(run), sections, footer).encode())
+    return reason
+
+
+def video(recording: Recording, path: Path) -> None:
+    """Writes each task's episodes before and after adaptation side by side, one task after the other.
+
+    Raises:
+        InputError: See `Drawing` and `check_video`.
+    """
+    check_video(path)
+    last = recording.gradient_steps
+    steps = sorted({0, min(1, last), last})
+    with Drawing(recording) as drawing:
+        tasks = range(len(recording.tasks))
+        bar = tqdm(tasks, "drawing the video", unit="task", disable=None, leave=False)
+        frames = np.concatenate([side_by_side(drawing, task, steps) for task in bar])
+    write_video(path, frames, frame_times(recording)[1])
+
+
+def recorded_paths(recording: Recording) -> list[tuple[Any, NDArray[np.float32], NDArray[np.float32]]]:
+    """Each task with its path in the plane before and after the first gradient step; none if there are none."""
+    if not in_the_plane(recording):
+        return []
+    after = min(1, recording.gradient_steps)
+    return [(task, recording.episode(m, 0), recording.episode(m, after)) for m, task in enumerate(recording.tasks)]
+
+
+def comparison(env_id: str) -> dict[str, Any] | None:
+    """What `maml-rl compare` left of the other methods on an environment, if it did."""
+    path = Path("results") / task_name(env_id) / COMPARISON
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}): remove it, or make it anew with maml-rl compare") from error
+    return record if record.get("env_id") == env_id else None
