@@ -3,13 +3,12 @@
 What is computed is here; how it is shown, in a browser through MuJoCo's Studio, is in `experiments/studio.py`.
 """
 
-import errno
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from experiments.adapt import chosen_task
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
 from experiments.run import load_config, load_run
+from maml_rl.config import MetaConfig
 from maml_rl.errors import InputError
 from maml_rl.evaluation import adaptation, task_returns, with_step_size
 from maml_rl.parallel import threads_for, usable_device
@@ -80,6 +80,12 @@ class Session:
         """p(T)."""
         return task_space(self._envs)
 
+    @cached_property
+    def _meta(self) -> MetaConfig:
+        """Settings of the inner update; for a run that was trained without any, its step size is chosen once."""
+        run = self.run
+        return with_step_size(run.policy, run.theta, self._envs, run.config.meta, self.config, self._threads)[0]
+
     def adapt(self, task: Task, report: Callable[[int], None]) -> Recording:
         """Adapts to a task, and records an episode after 0, 1, ... gradient steps.
 
@@ -92,7 +98,7 @@ class Session:
             NonFiniteError: If the adaptation diverges.
         """
         run, config = self.run, self.config
-        meta, _ = with_step_size(run.policy, run.theta, self._envs, run.config.meta, config, self._threads)
+        meta = self._meta
 
         def stages() -> Iterator[Stage]:
             steps = adaptation(run.policy, run.theta, self._envs, [task], meta, config, self._threads)
@@ -100,7 +106,7 @@ class Session:
                 yield Stage(params, task_returns(sampled))
                 report(done)
 
-        return recorded(run, [task], stages(), config.step_sizes(meta.inner_lr), config.seed)
+        return recorded(run, [task], stages(), config, meta.inner_lr)
 
     def close(self) -> None:
         """Closes the environments."""
@@ -211,45 +217,24 @@ def view(
         InputError: If the run, the task, host or port cannot be used, or MuJoCo is too old for Studio.
     """
     try:
-        from experiments import studio
+        from experiments import panel, studio
     except ImportError as error:
         raise InputError(
             f"maml-rl view needs MuJoCo's Studio, which comes with MuJoCo 4 (this is {version('mujoco')}): "
             "pip install --upgrade mujoco"
         ) from error
-    check_address(host, port)
+    studio.check_address(host, port)
     settings = (gradient_steps, episodes, seed, device, threads, processes)
     with closing(Session(directory, *settings)) as session:
         first = chosen_task(session.task_space, task, seed)
         with closing(Adapting(session, lambda line: print(line, flush=True))) as adapting:
             adapting.ask(first)
-            scene = scene_of(session.mdp, studio.colours(adapting.total))
+            scene = scene_of(session.mdp, panel.colours(adapting.total))
             title = f"{session.run.config.env_id}, {session.run.progress.iteration} meta-iterations"
-            panel = studio.Panel(title, session.task_space, session.mdp.task_name, scene, adapting)
-            studio.serve(panel, host, port)
+            shown = panel.Panel(title, session.task_space, session.mdp, scene, adapting)
+            studio.serve(shown, host, port)
 
 
 def scene_of(mdp: MujocoMDP | Navigation2D, colours: list[Colour]) -> Lanes | Arenas:
     """What the page shows of an environment, once in each colour."""
     return Lanes(mdp.model, colours) if isinstance(mdp, MujocoMDP) else Arenas(colours)
-
-
-def check_address(host: str, port: int | None) -> None:
-    """Checks that a page can be served on an interface and port.
-
-    Raises:
-        InputError: If the port is in use or not allowed, or this machine has no such interface.
-    """
-    if port is not None and not 0 < port < 65536:
-        raise InputError(f"--port must be between 1 and 65535, got {port}")
-    try:
-        family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(f"port {port} of {host} is in use: give another --port, or none for a free one") from None
-        if error.errno == errno.EACCES:
-            raise InputError(f"port {port} needs the rights of an administrator: give one from 1024 on") from None
-        raise InputError(f"this machine cannot serve on --host {host} ({error.strerror or error})") from None

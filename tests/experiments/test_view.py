@@ -19,15 +19,16 @@ from PIL import Image
 
 from experiments.adapt import adapt
 from experiments.run import RunConfig, new_run, save_run
-from experiments.view import Adapting, Session, check_address, view
+from experiments.view import Adapting, Session, view
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.tasks import Task, vectorize
 
 pytest.importorskip("mujoco.studio", reason="the live view needs MuJoCo 4")
-from mujoco.studio import launch_thread, viewer_protocol
 from mujoco.studio.web import web_server
 
-from experiments import studio
+from envs.mujoco_arenas import Arenas
+from envs.mujoco_lanes import Colour
+from experiments import panel, studio
 
 TRAINED = Path(__file__).parents[2] / "trained"
 RUN = TRAINED / "half-cheetah-vel"
@@ -165,7 +166,7 @@ class Page:
         return pictures[-1]
 
 
-def coloured(picture: np.ndarray, colour: studio.Colour) -> int:
+def coloured(picture: np.ndarray, colour: Colour) -> int:
     """Number of pixels of about a colour, in the light or in the shade."""
     alike = picture @ np.array(colour) / (np.linalg.norm(picture, axis=-1) + 1e-9) / np.linalg.norm(colour)
     return int((alike > 0.99).sum())
@@ -192,7 +193,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Serve
 def test_the_page_shows_a_robot_for_each_number_of_gradient_steps_in_motion(page: tuple[Page, Served]) -> None:
     opened, _ = page
     picture = opened.robots()
-    assert [coloured(picture, colour) > 30 for colour in studio.colours(2)] == [True, True]
+    assert [coloured(picture, colour) > 30 for colour in panel.colours(2)] == [True, True]
     wait_for(lambda: moved(picture, opened.robots()) > 30)
     assert [line["message"] for line in opened.log() if line["level"] == "SEVERE"] == []
 
@@ -217,7 +218,7 @@ def test_the_task_slider_makes_the_policy_adapt_and_move_otherwise(page: tuple[P
     assert served.tasks()[-1] == pytest.approx(1.9, abs=0.1)
     after = opened.standstill()
     assert moved(before, after) > 30
-    assert coloured(after, studio.colours(2)[1]) > 30
+    assert coloured(after, panel.colours(2)[1]) > 30
 
 
 # Who can reach it, and how it ends
@@ -251,21 +252,23 @@ def test_another_interface_is_served_if_asked_for_with_a_warning(tmp_path: Path)
     assert stop(served) == 0
 
 
-def test_a_studio_that_listens_elsewhere_than_asked_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    bound: list[socket.socket] = []
+def test_a_studio_that_listens_elsewhere_than_asked_is_not_started(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports: list[int] = []
 
     def everywhere(*_: object) -> socket.socket:
-        bound.append(socket.socket())
-        bound[0].bind(("0.0.0.0", 0))
-        return bound[0]
+        bound = socket.socket()
+        bound.bind(("0.0.0.0", 0))
+        ports.append(bound.getsockname()[1])
+        return bound
 
     monkeypatch.setattr(web_server, "bind_public_socket", everywhere)
-    monkeypatch.setattr(studio._Viewer, "interface", "127.0.0.1", raising=False)
-    endpoint, _ = launch_thread.make_thread_endpoints()
+    scene = Arenas(panel.colours(2))
+    shown = panel.Panel("title", session.task_space, session.mdp, scene, Adapting(session, print))
     with pytest.raises(InputError, match=r"would serve on 0\.0\.0\.0, so it does not"):
-        studio._Viewer(viewer_protocol.ViewerConfig(gfx="web"), endpoint)
-    assert not answers("127.0.0.1", bound[0].getsockname()[1])
-    bound[0].close()
+        studio.serve(shown, "127.0.0.1", None)
+    assert not answers("127.0.0.1", ports[0])
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ def test_a_studio_that_listens_elsewhere_than_asked_is_not_started(monkeypatch: 
 )
 def test_an_address_that_cannot_be_used_is_named(host: str, port: int | None, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        check_address(host, port)
+        studio.check_address(host, port)
 
 
 def test_a_port_in_use_ends_the_command_with_one_line() -> None:
@@ -292,9 +295,10 @@ def test_a_port_in_use_ends_the_command_with_one_line() -> None:
 
 
 def test_without_studio_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "experiments.studio")
+    for name in ("panel", "studio"):
+        monkeypatch.delitem(sys.modules, f"experiments.{name}")
+        monkeypatch.delattr(f"experiments.{name}")
     monkeypatch.setitem(sys.modules, "mujoco.studio", None)
-    monkeypatch.delattr("experiments.studio", raising=False)
     with pytest.raises(InputError, match=r"needs MuJoCo's Studio, which comes with MuJoCo 4.*pip install"):
         view(RUN)
 
@@ -364,7 +368,7 @@ def test_an_environment_that_cannot_be_shown_points_to_the_report(tmp_path: Path
 def test_poses_between_two_steps_are_interpolated_and_the_last_one_stays() -> None:
     motion = np.array([[[0.0], [1.0], [3.0]], [[0.0], [10.0], [99.0]]])  # the second ends after one step
     lengths = np.array([2, 1])
-    np.testing.assert_allclose(studio.poses_at(motion, lengths, 0.0), [[0.0], [0.0]])
-    np.testing.assert_allclose(studio.poses_at(motion, lengths, 0.5), [[0.5], [5.0]])
-    np.testing.assert_allclose(studio.poses_at(motion, lengths, 1.25), [[1.5], [10.0]])
-    np.testing.assert_allclose(studio.poses_at(motion, lengths, 2.0), [[3.0], [10.0]])
+    np.testing.assert_allclose(panel.poses_at(motion, lengths, 0.0), [[0.0], [0.0]])
+    np.testing.assert_allclose(panel.poses_at(motion, lengths, 0.5), [[0.5], [5.0]])
+    np.testing.assert_allclose(panel.poses_at(motion, lengths, 1.25), [[1.5], [10.0]])
+    np.testing.assert_allclose(panel.poses_at(motion, lengths, 2.0), [[3.0], [10.0]])
