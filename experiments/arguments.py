@@ -61,6 +61,9 @@ class Train:
     run: _Run
     out: Path
     """Directory of the run, which must not exist yet."""
+    render_every: int = 0
+    """Meta-iterations from one animated clip in TensorBoard, before and after adaptation, to the next; none if 0. Clips
+    of robots need OpenGL."""
     machine: _Machine = Machine()
 
 
@@ -84,6 +87,8 @@ class Resume:
     """New number of meta-iterations; the run's own if None."""
     data: str | None = None
     """Directory of the images of a supervised run; the run's own if None."""
+    render_every: int = 0
+    """Meta-iterations from one animated clip in TensorBoard to the next, of reinforcement learning; none if 0."""
     machine: _Machine = Machine()
 
 
@@ -139,6 +144,28 @@ class Adapt:
     """Record an episode after each number of gradient steps as the run's recording.npz, for maml-rl visualize RUN."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    machine: _Machine = Machine()
+
+
+@dataclass(frozen=True)
+class View:
+    """Shows a run live in a browser: its robots side by side, one for each number of gradient steps, and a slider for
+    the task, to which the policy adapts on the spot. Ctrl-C ends it."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    host: str = "127.0.0.1"
+    """Interface that the page is served on. Any other than this machine's own lets others in, without a password."""
+    port: int | None = None
+    """Port of the page; the first free one from 8080 on if None."""
+    task: str | None = None
+    """First task, as `maml-rl adapt` takes it; drawn at random if None."""
+    gradient_steps: int | None = None
+    """Gradient steps; those of the run's evaluation if None (paper: 3)."""
+    episodes: int | None = None
+    """Episodes for each gradient step; those of the run's evaluation if None (paper: 20)."""
+    seed: int = 0
+    """Seed of the first task, if none is given, and of everything random in each adaptation."""
     machine: _Machine = Machine()
 
 

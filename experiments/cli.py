@@ -24,6 +24,7 @@ from experiments.arguments import (
     Resume,
     Train,
     TrainSupervised,
+    View,
     Visualize,
     parse,
 )
@@ -52,6 +53,7 @@ commands:
   compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
   visualize RUN            a page to see how it adapts; --video and --figure make files for a talk or a paper
   adapt RUN --out FILE     adapt to one task, for Stable-Baselines3 to use and train further
+  view RUN                 watch robots adapt, live in a browser, to tasks that you choose
   evaluate-metaworld RUN   success rate on the test tasks of a Meta-World benchmark, by its own protocol
 
 maml-rl COMMAND --help tells the options of each.
@@ -95,18 +97,22 @@ def train(arguments: Sequence[str]) -> None:
         _go(new.out, lambda: _train_modules()[1].train(new.run, new.out, *used))
         return
     chosen = parse(Train, options, f"maml-rl train {name}", Train(run=preset.config, out=out))
-    _go(chosen.out, lambda: _train_modules()[0].train(chosen.run, chosen.out, *chosen.machine.used()))
+    _go(
+        chosen.out,
+        lambda: _train_modules()[0].train(chosen.run, chosen.out, *chosen.machine.used(), chosen.render_every),
+    )
 
 
 def _resume(chosen: Resume) -> None:
     out, machine = chosen.resume, chosen.machine
     if is_supervised(out):
-        _refuse(out, "a run on supervised tasks", {"processes": machine.processes})
+        unused = {"processes": machine.processes, "render-every": chosen.render_every or None}
+        _refuse(out, "a run on supervised tasks", unused)
         used = (chosen.iterations, chosen.data, machine.device, machine.threads)
         _go(out, lambda: _train_modules()[1].resume(out, *used))
         return
     _refuse(out, "a run of reinforcement learning", {"data": chosen.data})
-    _go(out, lambda: _train_modules()[0].resume(out, chosen.iterations, *machine.used()))
+    _go(out, lambda: _train_modules()[0].resume(out, chosen.iterations, *machine.used(), chosen.render_every))
 
 
 def _refuse(run: Path, kind: str, options: Mapping[str, object]) -> None:
@@ -263,10 +269,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 def adapt(arguments: Sequence[str]) -> None:
     """Adapts a run to one task."""
-    if "--task" in arguments[:-1]:  # a task such as -0.3,0.2 begins like an option
-        place = arguments.index("--task")
-        arguments = [*arguments[:place], f"--task={arguments[place + 1]}", *arguments[place + 2 :]]
-    chosen = parse(Adapt, arguments, "maml-rl adapt")
+    chosen = parse(Adapt, _with_task(arguments), "maml-rl adapt")
     from experiments.adapt import adapt, check_new_file, next_steps, save
 
     check_new_file(chosen.out)
@@ -286,6 +289,23 @@ def adapt(arguments: Sequence[str]) -> None:
         print(f"\nrecording: {directory / RECORDING}; maml-rl visualize {directory} shows it")
     print(f"\npolicy: {chosen.out}\nnext, in Python:\n")
     print(textwrap.indent(next_steps(adapted, chosen.out), "    "))
+
+
+def _with_task(arguments: Sequence[str]) -> Sequence[str]:
+    """Arguments with `--task` and its value in one, since a task such as -0.3,0.2 begins like an option."""
+    if "--task" not in arguments[:-1]:
+        return arguments
+    place = arguments.index("--task")
+    return [*arguments[:place], f"--task={arguments[place + 1]}", *arguments[place + 2 :]]
+
+
+def view(arguments: Sequence[str]) -> None:
+    """Shows a run live."""
+    chosen = parse(View, _with_task(arguments), "maml-rl view")
+    from experiments.view import view
+
+    given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
+    view(chosen.run, chosen.host, chosen.port, *given, *chosen.machine.used())
 
 
 def visualize(arguments: Sequence[str]) -> None:
@@ -327,6 +347,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "adapt": adapt,
+    "view": view,
     "visualize": visualize,
     "evaluate-metaworld": evaluate_metaworld,
 }

@@ -1,21 +1,19 @@
 """The loop over meta-iterations of any kind of run, with progress, logs and checkpoints."""
 
-import csv
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from tqdm import tqdm
 
 from experiments.provenance import note_machine
-from experiments.run import METRICS
-from maml_rl.checkpoint import write_atomically
+from experiments.run_log import log, run_logger
 from maml_rl.errors import InputError, WorkerError
 
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
@@ -67,6 +65,7 @@ class Step(NamedTuple, Generic[R]):
     run: R
     row: dict[str, float]  # quantities to log; empty for none
     summary: str  # what the progress bar shows; empty to leave it
+    shown: Mapping[str, Any] = MappingProxyType({})  # further values of the row, for TensorBoard only
 
 
 def check_new(out: Path) -> None:
@@ -118,7 +117,7 @@ def training_loop(
     """
     config, first = run.config, run.progress.iteration
     note_machine(out, first, device)
-    logger = _logger(out, first)
+    logger = run_logger(out, first)
     bar = tqdm(total=config.iterations, initial=first, unit="iteration", disable=None, smoothing=0.1)
     said = begun = time.monotonic()
     summary = ""
@@ -126,7 +125,7 @@ def training_loop(
         for iteration in range(first, config.iterations):
             step = iterate(run)
             if step.row:
-                _log(logger, step.run.progress.iteration, step.row)
+                log(logger, step.run.progress.iteration, step.row, step.shown)
             run = step.run
             if step.summary:
                 summary = step.summary
@@ -151,57 +150,3 @@ def training_loop(
         logger.close()
     save(run)
     return run
-
-
-def _log(logger: Logger, iteration: int, row: dict[str, float]) -> None:
-    for name, value in row.items():
-        logger.record(name, value)
-    logger.dump(iteration)
-
-
-def _logger(out: Path, finished: int) -> Logger:
-    """Logger that goes on after `finished` iterations."""
-    table = MetricsTable(out / METRICS, finished)
-    return Logger(str(out), [table, TensorBoardOutputFormat(str(out / "tensorboard"))])
-
-
-class MetricsTable(KVWriter):
-    """A csv file with a row for each iteration, columns in the order of their names.
-
-    Stable-Baselines3's own starts the file anew, and orders its columns by chance.
-
-    Args:
-        path: The file.
-        finished: Iterations that stay, where the file exists; rows of later ones, lost in an interruption, are dropped.
-    """
-
-    def __init__(self, path: Path, finished: int) -> None:
-        self._writer: csv.DictWriter[str] | None = None
-        lines: list[str] = []
-        if path.exists():
-            lines = [f"{line}\n" for line in path.read_text().splitlines() if line]
-            rows = list(csv.DictReader(lines))
-            kept = [line for line, row in zip(lines[1:], rows, strict=True) if _iteration(row) <= finished]
-            lines = [*lines[:1], *kept] if kept else []
-        write_atomically(path, "".join(lines).encode())
-        self._file = path.open("a", newline="")
-        if lines:
-            self._writer = csv.DictWriter(self._file, next(csv.reader(lines)), lineterminator="\n")
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Adds a row."""
-        if self._writer is None:
-            self._writer = csv.DictWriter(self._file, sorted(key_values), lineterminator="\n")
-            self._writer.writeheader()
-        self._writer.writerow(key_values)
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-
-def _iteration(row: dict[str, str | None]) -> float:
-    """A row's iteration; infinite for a row that was cut off in the writing."""
-    text = row.get("iteration") or ""
-    return int(text) if text.isdigit() and None not in row.values() else float("inf")

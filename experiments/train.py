@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from experiments.clips import Clips
 from experiments.loop import Step, alone_in, check_extension, check_new, training_loop
 from experiments.run import Progress, Run, RunConfig, load_config, load_run, new_run, save_run
+from experiments.run_log import Clip
 from maml_rl.meta_rl import meta_iteration
 from maml_rl.parallel import TaskThreads, threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
@@ -21,6 +24,7 @@ def train(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
+    render_every: int = 0,
 ) -> Run:
     """Meta-trains from the start, or from another run's policy, and leaves a run directory.
 
@@ -30,6 +34,8 @@ def train(
         device: Where policy and update are computed, for example "cpu" or "cuda".
         threads: Threads that share the tasks of the update; all cores if None. They do not change the result.
         processes: Processes of an environment that is not batched. They do not change the result.
+        render_every: Meta-iterations from one clip in TensorBoard to the next; none if 0. They do not change the
+            result.
 
     Raises:
         InputError: If `out` holds something, or environment or device cannot be used.
@@ -41,10 +47,11 @@ def train(
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs:
+        clips = Clips(envs, render_every, task_threads, processes)
         run = new_run(config, envs)
         with alone_in(out):
             save_run(out, run)
-            return _train(run, envs, out, torch_device, task_threads)
+            return _train(run, envs, out, torch_device, task_threads, clips)
 
 
 def resume(
@@ -53,6 +60,7 @@ def resume(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
+    render_every: int = 0,
 ) -> Run:
     """Goes on with a run from its last checkpoint, to the same result as if it had never stopped.
 
@@ -62,6 +70,7 @@ def resume(
         device: See `train`.
         threads: See `train`.
         processes: See `train`.
+        render_every: See `train`.
 
     Raises:
         InputError: If there is no usable checkpoint, or another process trains in the directory. Otherwise as `train`.
@@ -71,29 +80,33 @@ def resume(
     out = out.parent if out.is_file() else out
     config, _, _ = load_config(out)
     with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs, alone_in(out):
+        clips = Clips(envs, render_every, task_threads, processes)
         run = load_run(out, envs)
         check_extension(out, run, iterations)
         if iterations is not None:
             run = run._replace(config=replace(run.config, iterations=iterations))
-        return _train(run, envs, out, torch_device, task_threads)
+        return _train(run, envs, out, torch_device, task_threads, clips)
 
 
 def _num_envs(config: RunConfig) -> int:
     return config.num_envs or config.meta.meta_batch_size * config.meta.episodes
 
 
-def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threads: TaskThreads) -> Run:
+def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threads: TaskThreads, clips: Clips) -> Run:
     policy = run.policy.to(device)
 
     def iterate(run: Run) -> Step[Run]:
         started = time.monotonic()
         config, before = run.config, run.progress
-        theta, metrics = meta_iteration(policy, run.theta, envs, config.meta, config.seed, before.iteration, threads)
+        theta, metrics, by_task = meta_iteration(
+            policy, run.theta, envs, config.meta, config.seed, before.iteration, threads
+        )
         seconds = time.monotonic() - started
         env_steps = int(metrics["sampling/env_steps"])
         progress = Progress(before.iteration + 1, before.env_steps + env_steps, before.seconds + seconds)
         summary = _summary(config, metrics, env_steps / seconds)
-        return Step(run._replace(theta=theta, progress=progress), _row(progress, metrics, seconds), summary)
+        run = run._replace(theta=theta, progress=progress)
+        return Step(run, _row(progress, metrics, seconds), summary, _shown(by_task, clips.after(run)))
 
     run = run._replace(theta={name: value.to(device) for name, value in run.theta.items()})
     return training_loop(run, iterate, lambda run: save_run(out, run), out, device)
@@ -110,3 +123,11 @@ def _row(progress: Progress, metrics: dict[str, float], seconds: float) -> dict[
     totals = {"iteration": progress.iteration, "sampling/env_steps": progress.env_steps}
     times = {"time/env_steps_per_second": metrics["sampling/env_steps"] / seconds, "time/seconds": progress.seconds}
     return {**metrics, **totals, **times}
+
+
+def _shown(by_task: dict[str, Tensor], clip: Clip | None) -> dict[str, Tensor | Clip]:
+    """Histograms over tasks, and a clip if there is one."""
+    # A histogram has no place for what is not finite; the scalar tells of it.
+    finite = {f"tasks/{name}": values[values.isfinite()].cpu() for name, values in by_task.items()}
+    histograms = {name: values for name, values in finite.items() if len(values)}
+    return histograms | ({"adaptation": clip} if clip else {})
