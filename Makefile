@@ -37,6 +37,7 @@ benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/meta_iteration.py
 	$(BIN)/python benchmarks/processes.py
+	$(BIN)/python benchmarks/supervised.py
 
 build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an environment of its own
 	rm -rf dist
