@@ -37,6 +37,7 @@ benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/meta_iteration.py
 	$(BIN)/python benchmarks/processes.py
+	$(BIN)/python benchmarks/supervised.py
 
 pictures: $(VENV)/installed  ## draw the pictures of the README from trained/
 	$(BIN)/python -m experiments.figures.readme_pictures

@@ -13,22 +13,29 @@ import torch
 
 from experiments.presets import PRESETS
 from experiments.run import RunConfig
+from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
+from experiments.supervised.run import SupervisedConfig
 from maml_rl.checkpoint import write_atomically
 from maml_rl.processes import available_cores
 
 MACHINES = "machines.json"
 
 
-def training_command(config: RunConfig) -> str:
+def training_command(config: RunConfig | SupervisedConfig) -> str:
     """The shortest `maml-rl train` that makes a run of these settings, from the preset that is nearest to them."""
     settings = flat(asdict(config))
+    configs: dict[str, RunConfig | SupervisedConfig] = (
+        {name: preset.config for name, preset in PRESETS.items()}
+        if isinstance(config, RunConfig)
+        else {name: preset.config for name, preset in SUPERVISED_PRESETS.items()}
+    )
 
     def arguments(name: str) -> list[str]:
-        default = flat(asdict(PRESETS[name].config))
+        default = flat(asdict(configs[name]))
         options = [_option(key, value) for key, value in settings.items() if value != default[key]]
         return [name, *chain.from_iterable(options)]
 
-    return shlex.join(["maml-rl", "train", *min(map(arguments, PRESETS), key=len)])
+    return shlex.join(["maml-rl", "train", *min(map(arguments, configs), key=len)])
 
 
 def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The page of results, docs/results.md: every number on it is read from a file in `results`.
+"""The page of results, docs/results.md: every number on it is read from a file in `results`, and of supervised tasks
+from `trained/*/evaluation.json`.
 
 python -m experiments.figures.results_page
 """
@@ -9,8 +10,9 @@ from typing import Any
 
 from experiments.comparison_files import COMPARISON, show
 from experiments.figures import figure4, figure5
+from experiments.figures.supervised_results import markdown, sections
 
-RESULTS, PAGE = Path("results"), Path("docs/results.md")
+RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
 _HEAD = """\
 # Results
 
@@ -32,7 +34,7 @@ several on validation tasks, which are neither those of the training nor those o
 """
 
 
-def page(results: Path = RESULTS) -> str:
+def page(results: Path = RESULTS, trained: Path = TRAINED) -> str:
     """The page as Markdown."""
     records = [json.loads(path.read_text()) for path in sorted(results.glob(f"*/{COMPARISON}"))]
     order = ["navigation", *figure5.TASKS]
@@ -43,7 +45,7 @@ def page(results: Path = RESULTS) -> str:
         parts.append(_ordinary_learners(learners))
     figures = [name for name in (figure4.FIGURE, figure5.FIGURE) if (results / name).exists()]
     parts += [f"![{Path(name).stem}](../results/{name})\n" for name in figures]
-    return "\n".join(parts)
+    return "\n".join([*parts, *sections(trained)])
 
 
 def _section(record: dict[str, Any]) -> str:
@@ -62,9 +64,9 @@ def _section(record: dict[str, Any]) -> str:
 
 `{record["env_id"]}`: {record["num_tasks"]} held-out tasks, {record["episodes"]} episodes of each by gradient step.
 
-{_markdown(rows)}
+{markdown(rows)}
 
-{_markdown(runs)}
+{markdown(runs)}
 """
 
 
@@ -105,12 +107,6 @@ def _run(run: dict[str, Any]) -> list[str]:
         ", ".join(f"{lr:g}" for lr in run["inner_lr"]) or "-",
         "; ".join(machines) or "not noted",
     ]
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    width = len(rows[0])
-    lines = ["| " + " | ".join([*row, *["-"] * (width - len(row))]) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * width, *lines[1:]])
 
 
 def main() -> None:

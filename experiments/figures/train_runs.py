@@ -21,7 +21,7 @@ from experiments.comparison_files import table, write_comparison
 from experiments.figures import figure4
 from experiments.presets import PRESETS
 from experiments.provenance import training_command
-from experiments.run import CHECKPOINT, RunConfig, load_config
+from experiments.run import CHECKPOINT, RunConfig, is_supervised, load_config
 from experiments.train import resume, train
 
 SEEDS = {
@@ -46,7 +46,7 @@ def configurations(task: str) -> dict[str, RunConfig]:
 def directory(name: str, config: RunConfig) -> Path:
     """Where a run is, or will be."""
     for checkpoint in sorted(TRAINED.glob(f"*/{CHECKPOINT}")):
-        if load_config(checkpoint.parent)[0] == config:
+        if not is_supervised(checkpoint) and load_config(checkpoint)[0] == config:
             return checkpoint.parent
     return RUNS / name
 

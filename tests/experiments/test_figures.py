@@ -145,7 +145,9 @@ def test_tables_have_as_many_cells_in_every_row(results):
 
 
 def test_the_page_of_the_repository_is_written_from_its_results():
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results_page.page(ROOT / "results")
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results_page.page(
+        ROOT / "results", ROOT / "trained"
+    )
 
 
 # The runs behind the figures

@@ -18,7 +18,7 @@ from experiments.provenance import MACHINES
 from experiments.run import CHECKPOINT, CONFIG, METRICS, from_record
 from experiments.run import load_config as load_policy_config
 from experiments.supervised.presets import PRESETS
-from experiments.supervised.run import EvaluationConfig, Run, SupervisedConfig, load_config, load_run, save_run
+from experiments.supervised.run import EvaluationConfig, SupervisedConfig, load_config, load_run, save_run
 from experiments.supervised.sources import TasksConfig, task_source, training_batches
 from experiments.supervised.train import resume, train
 from maml_rl.checkpoint import load_checkpoint
@@ -230,12 +230,12 @@ def test_the_command_trains_resumes_and_evaluates_a_sinusoid(monkeypatch, capsys
 
 
 def images(directory: Path) -> Path:
-    """Nine classes of six images, each class of its own shade."""
-    for c in range(9):
+    """Twelve classes of six images, each class of its own shade."""
+    for c in range(12):
         for i in range(6):
             path = directory / f"class{c}" / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (16, 16), 20 * c + i).save(path)
+            Image.new("L", (16, 16), 15 * c + i).save(path)
     return directory
 
 
