@@ -169,6 +169,10 @@
     byId(`return-${panel}`).textContent =
       `return ${number(data.returns[s][state.task])}${ended} · mean of ${data.episodes} episodes ` +
       number(data.mean_returns[s][state.task]);
+    if (data.travelled) {
+      const metres = data.travelled[s][state.task][Math.min(Math.floor(state.time), length(s))];
+      byId(`travelled-${panel}`).textContent = `${metres.toFixed(2).replace("-", "−")} m`;
+    }
     panels[panel].setAttribute("aria-label", `${data.tasks[state.task]}, ${name}`);
   }
 
