@@ -46,7 +46,7 @@ def main() -> None:
     theta, threads = parameters(policy), threads_for(device, None)
     sampling, update, peaks = [], [], []
     for iteration in range(arguments.iterations + 1):
-        theta, metrics = meta_iteration(policy, theta, envs, meta, 0, iteration, threads)
+        theta, metrics, _ = meta_iteration(policy, theta, envs, meta, 0, iteration, threads)
         sampling.append(metrics["time/sampling_seconds"])
         update.append(metrics["time/update_seconds"])
         peaks.append(peak_megabytes())

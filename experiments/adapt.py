@@ -129,7 +129,7 @@ def adapt(
         run = load_run(directory, envs)
         check_exportable(run.policy, env)
         space = task_space(envs)
-        task = _chosen(space, task, seed)
+        task = chosen_task(space, task, seed)
         policy = run.policy.to(torch_device)
         theta = {name: value.to(torch_device) for name, value in run.theta.items()}
         meta, _ = with_step_size(policy, theta, envs, run_config.meta, config, task_threads)
@@ -157,7 +157,12 @@ def make_task_env(config: RunConfig) -> gymnasium.Env[Any, Any]:
     return TaskObservation(env) if config.observe_task else env
 
 
-def _chosen(space: spaces.Space[Any], task: Task | str | None, seed: int) -> Task:
+def chosen_task(space: spaces.Space[Any], task: Task | str | None, seed: int) -> Task:
+    """A task as a user gives it: an element of the space, its text as `read_task` takes it, or None to draw one.
+
+    Raises:
+        InputError: If it cannot be read, or is not in the space.
+    """
     if task is None:
         return sample_tasks(space, 1, Draw(seed, Phase.EVALUATION).integers(Purpose.TASKS, 1)[0])[0]
     if isinstance(task, str):

@@ -38,6 +38,7 @@ class Iteration(NamedTuple):
 
     theta: Params
     metrics: dict[str, float]  # docs/metrics.md explains each
+    by_task: dict[str, Tensor]  # [M]   of the metrics that are means over tasks, what each task contributes
 
 
 def sample(
@@ -125,35 +126,40 @@ def meta_iteration(
     except NonFiniteError as error:
         raise NonFiniteError(f"iteration {iteration + 1}: {error}") from error
     sampled.append(query)
-    metrics = _sampling_metrics(sampled) | update.metrics
-    if config.inner_steps:
-        metrics["inner/kl"] = _adaptation_kl(policy, data, threads)
-    metrics["policy/entropy"] = _mean_entropy(policy, data)
+    by_task = _by_task(policy, sampled, data, threads)
+    metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()} | update.metrics
+    metrics["sampling/env_steps"] = sum(float(s.trajectories.mask.sum()) for s in sampled)
     metrics["time/sampling_seconds"] = sum(s.seconds for s in sampled)
     metrics["time/update_seconds"] = time.perf_counter() - started - metrics["time/sampling_seconds"]
-    return Iteration(update.theta, metrics)
+    return Iteration(update.theta, metrics, by_task)
 
 
-def _sampling_metrics(sampled: Sequence[Sampled]) -> dict[str, float]:
-    metrics = {"sampling/env_steps": sum(float(s.trajectories.mask.sum()) for s in sampled)}
+def _by_task(
+    policy: Policy, sampled: Sequence[Sampled], data: Sequence[TaskData], threads: TaskThreads
+) -> dict[str, Tensor]:
+    """Each task's return, explained variance, adaptation KL and entropy, `[M]`."""
+    values: dict[str, Tensor] = {}
     for step, s in enumerate(sampled):
-        metrics[f"return/after_{step}_steps"] = float(mean_over_tasks(list(s.trajectories.returns.mean(1))))
-        metrics[f"baseline/explained_variance_{step}"] = float(mean_over_tasks(list(s.explained_variance)))
-    return metrics
+        values[f"return/after_{step}_steps"] = s.trajectories.returns.mean(1)
+        values[f"baseline/explained_variance_{step}"] = s.explained_variance
+    if len(sampled) > 1:
+        values["inner/kl"] = _adaptation_kl(policy, data, threads)
+    values["policy/entropy"] = _entropy(policy, data)
+    return values
 
 
-def _adaptation_kl(policy: Policy, data: Sequence[TaskData], threads: TaskThreads) -> float:
-    """Mean KL(theta || theta_i') over the support steps: how far the inner updates move the policy, in nats."""
+def _adaptation_kl(policy: Policy, data: Sequence[TaskData], threads: TaskThreads) -> Tensor:
+    """Mean KL(theta || theta_i') over the support steps, `[M]`: how far the inner updates move the policy, in nats."""
 
     def of_task(task: TaskData) -> Tensor:
         with torch.no_grad():
             observations = task.support[0].observations
             return policy(task.path[0], observations).kl(policy(task.path[-1], observations)).mean()
 
-    return float(mean_over_tasks(threads.map(of_task, data)))
+    return torch.stack(threads.map(of_task, data))
 
 
-def _mean_entropy(policy: Policy, data: Sequence[TaskData]) -> float:
-    """Mean entropy of the adapted policies over the query steps, in nats."""
+def _entropy(policy: Policy, data: Sequence[TaskData]) -> Tensor:
+    """Mean entropy of each adapted policy over its query steps, `[M]`, in nats."""
     with torch.no_grad():
-        return float(mean_over_tasks([policy(t.path[-1], t.query.observations).entropy().mean() for t in data]))
+        return torch.stack([policy(t.path[-1], t.query.observations).entropy().mean() for t in data])

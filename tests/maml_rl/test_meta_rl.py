@@ -16,12 +16,12 @@ from maml_rl.advantages import advantage_batch
 from maml_rl.config import MetaConfig
 from maml_rl.errors import NonFiniteError
 from maml_rl.maml import inner_update
-from maml_rl.meta_rl import Iteration, adapt_each, meta_iteration, sample
+from maml_rl.meta_rl import Iteration, Sampled, adapt_each, meta_iteration, sample
 from maml_rl.objectives import reinforce_loss
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP, GaussianMLP
 from maml_rl.seeding import Draw, Phase
-from maml_rl.tasks import TaskVectorEnv, vectorize
+from maml_rl.tasks import TaskVectorEnv, task_space, training_tasks, vectorize
 from maml_rl.types import Params, Trajectories, flatten, repeat, select
 
 NAVIGATION = "envs:finn2017/Navigation2D-v0"
@@ -113,7 +113,7 @@ def run(
     """The last of some meta-iterations, from the same initial parameters whatever the seed."""
     envs, pool = vectorize(env_id, num_envs), TaskThreads(threads)
     policy = make_policy(envs)
-    result = Iteration(start(policy) if theta is None else theta, {})
+    result = Iteration(start(policy) if theta is None else theta, {}, {})
     for iteration in iterations:
         result = meta_iteration(policy, result.theta, envs, config, seed, iteration, pool)
     envs.close()
@@ -190,6 +190,33 @@ def test_any_number_of_inner_steps_gives_the_documented_metrics(env_id: str, inn
     assert {name: value for name, value in metrics.items() if not np.isfinite(value)} == {}
     assert all(type(value) is float for value in metrics.values())
     assert metrics["meta/kl"] <= TINY.trust_region.max_kl
+
+
+@pytest.mark.parametrize("inner_steps", [0, 2])
+def test_what_each_task_contributes_averages_to_the_metric(inner_steps: int) -> None:
+    config = replace(TINY, inner_steps=inner_steps)
+    result = run(NAVIGATION, config)
+    by_hand = sample_first(NAVIGATION, config)
+    assert torch.equal(result.by_task["return/after_0_steps"], by_hand.trajectories.returns.mean(1))
+    assert torch.equal(result.by_task["baseline/explained_variance_0"], by_hand.explained_variance)
+    of_update = {name for name in documented_metrics(inner_steps) if name.startswith(("meta/", "sampling/", "time/"))}
+    assert set(result.by_task) == documented_metrics(inner_steps) - of_update - {"inner/curvature"}
+    for name, values in result.by_task.items():
+        assert values.shape == (TINY.meta_batch_size,)
+        if name != "policy/entropy" or inner_steps:  # it depends on the parameters alone
+            assert len(set(values.tolist())) == TINY.meta_batch_size  # no task's value is another's
+        assert float(values.mean()) == pytest.approx(result.metrics[name], rel=1e-6)
+
+
+def sample_first(env_id: str, config: MetaConfig) -> Sampled:
+    """The first episodes of the first meta-iteration, sampled apart from it."""
+    envs = vectorize(env_id, 12)
+    policy = make_policy(envs)
+    draw = Draw(0, Phase.TRAINING, 0)
+    tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)
+    sampled = sample(envs, policy, repeat(start(policy), len(tasks)), tasks, config, draw, TaskThreads(1))
+    envs.close()
+    return sampled
 
 
 def test_every_metric_is_in_the_glossary() -> None:
@@ -316,7 +343,7 @@ def test_meta_training_learns_to_adapt_in_one_step() -> None:
     theta, curve = start(policy), []
     config = MetaConfig(meta_batch_size=6, episodes=10, inner_lr=0.1)
     for iteration in range(25):
-        theta, metrics = meta_iteration(policy, theta, envs, config, 0, iteration, threads)
+        theta, metrics, _ = meta_iteration(policy, theta, envs, config, 0, iteration, threads)
         curve.append([metrics["return/after_0_steps"], metrics["return/after_1_steps"]])
     envs.close()
     before, after = np.array(curve).T

@@ -1,0 +1,240 @@
+"""A run, live: it adapts to any task of its space on the spot, while its robots are watched.
+
+What is computed is here; how it is shown, in a browser through MuJoCo's Studio, is in `experiments/studio.py`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gymnasium import spaces
+
+from envs.mujoco_arenas import Arenas
+from envs.mujoco_lanes import Colour, Lanes
+from envs.mujoco_mdp import MujocoMDP
+from envs.navigation import Navigation2D
+from experiments.adapt import chosen_task
+from experiments.recorder import Stage, recorded
+from experiments.recording import Recording
+from experiments.run import load_config, load_run
+from maml_rl.config import MetaConfig
+from maml_rl.errors import InputError
+from maml_rl.evaluation import adaptation, task_returns, with_step_size
+from maml_rl.parallel import threads_for, usable_device
+from maml_rl.processes import ALL_CORES, Processes
+from maml_rl.tasks import Task, plain, task_space, vectorize
+
+
+class Session:
+    """A run that stays loaded, to be adapted to one task after the other.
+
+    Args:
+        directory: The run.
+        gradient_steps: Gradient steps; those of the run's evaluation if None.
+        episodes: Episodes for each gradient step; those of the run's evaluation if None.
+        seed: Seed of everything random. Every adaptation draws the same, so that tasks can be compared.
+        device: Where the policy and its updates are computed.
+        threads: Threads that the updates may use.
+
+    Raises:
+        InputError: If the run cannot be used, or its environment is neither a robot in MuJoCo nor navigation.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        gradient_steps: int | None = None,
+        episodes: int | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        threads: int | None = None,
+        processes: Processes = ALL_CORES,
+    ) -> None:
+        torch_device = usable_device(device)
+        self._threads = threads_for(torch_device, threads)
+        config, _, _ = load_config(directory)
+        given: dict[str, Any] = {"gradient_steps": gradient_steps, "episodes": episodes, "seed": seed}
+        self.config = replace(config.evaluation, **{name: value for name, value in given.items() if value is not None})
+        self._envs = vectorize(config.env_id, self.config.episodes, processes, config.observe_task)
+        try:
+            self.run = load_run(directory, self._envs)
+            mdp = getattr(self._envs.unwrapped, "mdp", None)
+            if not isinstance(mdp, (MujocoMDP, Navigation2D)):
+                hint = f"maml-rl visualize {directory} shows any environment"
+                raise InputError(f"maml-rl view shows robots in MuJoCo and navigation, not {config.env_id}: {hint}")
+        except InputError:
+            self._envs.close()
+            raise
+        self.mdp = mdp
+        theta = {name: value.to(torch_device) for name, value in self.run.theta.items()}
+        self.run = self.run._replace(policy=self.run.policy.to(torch_device), theta=theta)
+
+    @property
+    def task_space(self) -> spaces.Space[Any]:
+        """p(T)."""
+        return task_space(self._envs)
+
+    @cached_property
+    def _meta(self) -> MetaConfig:
+        """Settings of the inner update; for a run that was trained without any, its step size is chosen once."""
+        run = self.run
+        return with_step_size(run.policy, run.theta, self._envs, run.config.meta, self.config, self._threads)[0]
+
+    def adapt(self, task: Task, report: Callable[[int], None]) -> Recording:
+        """Adapts to a task, and records an episode after 0, 1, ... gradient steps.
+
+        Args:
+            task: The task.
+            report: Called with the number of stages that are done, `gradient_steps + 1` at the end; what it raises
+                ends the adaptation.
+
+        Raises:
+            NonFiniteError: If the adaptation diverges.
+        """
+        run, config = self.run, self.config
+        meta = self._meta
+
+        def stages() -> Iterator[Stage]:
+            steps = adaptation(run.policy, run.theta, self._envs, [task], meta, config, self._threads)
+            for done, (params, sampled) in enumerate(steps, start=1):
+                yield Stage(params, task_returns(sampled))
+                report(done)
+
+        return recorded(run, [task], stages(), config, meta.inner_lr)
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._envs.close()
+
+
+class Shown(NamedTuple):
+    """What is watched: an adaptation that has finished."""
+
+    task: Task
+    recording: Recording
+    seconds: float  # that it took
+
+
+class _SupersededError(Exception):
+    """Another task was asked for in the meantime."""
+
+
+class Adapting:
+    """Adapts a session in a thread of its own, to the task that was asked for last.
+
+    Args:
+        session: The session.
+        say: Takes a line about each adaptation that has finished.
+
+    Attributes:
+        task: The task that was asked for last.
+        shown: The last adaptation that has finished; None before the first.
+        problem: Why the last one failed, or an empty text.
+        done, total: How far the current one has come; they are equal while there is none.
+    """
+
+    def __init__(self, session: Session, say: Callable[[str], None]) -> None:
+        self._session, self._say = session, say
+        self._pool = ThreadPoolExecutor(1)
+        self._asked = 0
+        self.task: Task = None
+        self.shown: Shown | None = None
+        self.problem = ""
+        self.done = self.total = session.config.gradient_steps + 1
+
+    def ask(self, task: Task) -> None:
+        """Adapts to a task, in place of one that is not finished."""
+        self._asked += 1
+        self.task, self.done, self.problem = task, 0, ""
+        self._pool.submit(self._adapt, task, self._asked)
+
+    def close(self) -> None:
+        """Ends the adaptation, after at most a gradient step."""
+        self._asked += 1
+        self._pool.shutdown()
+
+    def _adapt(self, task: Task, number: int) -> None:
+        started = time.perf_counter()
+
+        def report(done: int) -> None:
+            if number != self._asked:
+                raise _SupersededError
+            self.done = min(done, self.total - 1)  # the last stage is done when its recording is shown
+
+        try:
+            report(0)
+            recording = self._session.adapt(task, report)
+            self.shown = Shown(task, recording, time.perf_counter() - started)
+            self._say(_line(self.shown))
+        except _SupersededError:
+            return
+        except Exception as error:  # a thread has nobody else to tell; a task that diverges leaves the others
+            self.problem = next(iter(str(error).splitlines()), type(error).__name__)
+            self._say(f"task {plain(task)}: {self.problem}")
+        if number == self._asked:
+            self.done = self.total
+
+
+def _line(shown: Shown) -> str:
+    returns = ", ".join(f"{value:.1f}" for value in shown.recording.mean_returns[:, 0])
+    steps = f"0 to {shown.recording.gradient_steps}" if shown.recording.gradient_steps else "0"
+    return f"task {plain(shown.task)}: mean return {returns} after {steps} gradient steps ({shown.seconds:.1f} s)"
+
+
+def view(
+    directory: Path,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    task: Task | str | None = None,
+    gradient_steps: int | None = None,
+    episodes: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    processes: Processes = ALL_CORES,
+) -> None:
+    """Shows a run live in a browser, until Ctrl-C.
+
+    Args:
+        directory: The run.
+        host: Interface that the page is served on.
+        port: Port; the first free one from 8080 on if None.
+        task: First task, as `experiments.adapt.read_task` takes it; drawn from the space if None.
+        gradient_steps: See `Session`.
+        episodes: See `Session`.
+        seed: See `Session`.
+        device: See `Session`.
+        threads: See `Session`.
+        processes: See `Session`.
+
+    Raises:
+        InputError: If the run, the task, host or port cannot be used, or MuJoCo is too old for Studio.
+    """
+    try:
+        from experiments import panel, studio
+    except ImportError as error:
+        raise InputError(
+            f"maml-rl view needs MuJoCo's Studio, which comes with MuJoCo 4 (this is {version('mujoco')}): "
+            "pip install --upgrade mujoco"
+        ) from error
+    studio.check_address(host, port)
+    settings = (gradient_steps, episodes, seed, device, threads, processes)
+    with closing(Session(directory, *settings)) as session:
+        first = chosen_task(session.task_space, task, seed)
+        with closing(Adapting(session, lambda line: print(line, flush=True))) as adapting:
+            adapting.ask(first)
+            scene = scene_of(session.mdp, panel.colours(adapting.total))
+            title = f"{session.run.config.env_id}, {session.run.progress.iteration} meta-iterations"
+            shown = panel.Panel(title, session.task_space, session.mdp, scene, adapting)
+            studio.serve(shown, host, port)
+
+
+def scene_of(mdp: MujocoMDP | Navigation2D, colours: list[Colour]) -> Lanes | Arenas:
+    """What the page shows of an environment, once in each colour."""
+    return Lanes(mdp.model, colours) if isinstance(mdp, MujocoMDP) else Arenas(colours)

@@ -1,0 +1,374 @@
+"""The live view, as a person meets it: in a browser, on one interface, and ended by Ctrl-C."""
+
+import io
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.adapt import adapt
+from experiments.run import RunConfig, new_run, save_run
+from experiments.view import Adapting, Session, view
+from maml_rl.errors import InputError, NonFiniteError
+from maml_rl.tasks import Task, vectorize
+
+pytest.importorskip("mujoco.studio", reason="the live view needs MuJoCo 4")
+from mujoco.studio.web import web_server
+
+from envs.mujoco_arenas import Arenas
+from envs.mujoco_lanes import Colour
+from experiments import panel, studio
+
+TRAINED = Path(__file__).parents[2] / "trained"
+RUN = TRAINED / "half-cheetah-vel"
+FAST = ("--gradient-steps", "1", "--episodes", "4")
+ADDRESS = re.compile(r"http://([\w.]+):(\d+)/")
+PATIENCE = 90.0  # s; a browser without a graphics card draws a frame a second while other tests run
+
+
+class Served(NamedTuple):
+    """A running `maml-rl view`."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    output: Path  # what it has printed so far
+
+    def tasks(self) -> list[float]:
+        """Tasks that it has adapted to."""
+        return [float(text) for text in re.findall(r"^task \[([\d.]+)\]: mean return", self.output.read_text(), re.M)]
+
+
+def serve(directory: Path, *options: str, run: Path = RUN) -> Served:
+    """Starts `maml-rl view` and waits until it tells its address."""
+    output = directory / "output"
+    with output.open("w") as file:
+        command = [sys.executable, "-m", "experiments", "view", str(run), *FAST, *options]
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: ADDRESS.search(output.read_text()) or process.poll() is not None)
+    found = ADDRESS.search(output.read_text())
+    assert found, output.read_text()
+    return Served(process, int(found[2]), output)
+
+
+def stop(served: Served) -> int:
+    served.process.send_signal(signal.SIGINT)
+    return served.process.wait(PATIENCE)
+
+
+def wait_for(happened: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.1)
+
+
+def answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+class Page:
+    """The page in headless Chromium, which draws without a graphics card: half the usual pixels on a side, for speed.
+
+    Positions are pixels of the page; its panel has the same place whatever the window.
+    """
+
+    TASK, PAUSE, TIME = 72, 174, 200  # y of the controls
+    LEFT, RIGHT = 26, 316  # x of the ends of a slider
+
+    def __init__(self, address: str, profile: Path) -> None:
+        webdriver = pytest.importorskip("selenium.webdriver", reason="the page is tested through selenium")
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        driver = shutil.which("chromedriver")
+        if chromium is None or driver is None:
+            pytest.skip("there is no Chromium with its driver here: apt install chromium chromium-driver")
+        options = webdriver.ChromeOptions()
+        options.binary_location = chromium
+        for argument in (
+            "headless=new",
+            "no-sandbox",
+            "use-gl=angle",
+            "use-angle=swiftshader",
+            "enable-unsafe-swiftshader",
+            "force-device-scale-factor=0.5",
+            "window-size=900,840",
+            "disable-quic",
+            "no-first-run",
+            "disable-background-networking",
+            "disable-component-update",
+            "disable-sync",
+            f"user-data-dir={profile}",
+        ):
+            options.add_argument(f"--{argument}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        self.browser.get(address)
+        self._log: list[dict[str, str]] = []
+        wait_for(lambda: any("First remote draw frame applied" in line["message"] for line in self.log()))
+
+    def log(self) -> list[dict[str, str]]:
+        """What the page has written to the browser's console."""
+        self._log += self.browser.get_log("browser")
+        return self._log
+
+    def drag(self, start: tuple[int, int], end: tuple[int, int]) -> None:
+        """Presses, moves and releases the mouse, slowly enough for a page that draws a frame a second."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        chain = ActionChains(self.browser)
+        mouse = chain.w3c_actions.pointer_action
+        mouse.move_to_location(*start)
+        for act in (mouse.pointer_down, lambda: mouse.move_to_location(*end), mouse.pointer_up):
+            mouse.pause(1)
+            act()
+        chain.perform()
+
+    def slide(self, y: int, share: float) -> None:
+        """Moves a slider to a share of its length."""
+        x = round(self.LEFT + share * (self.RIGHT - self.LEFT))
+        self.drag(((self.LEFT + self.RIGHT) // 2, y), (x, y))
+
+    def robots(self) -> np.ndarray:
+        """What is to the right of the panel, above the bar of Studio's page, `[height, width, 3]`."""
+        from selenium.common.exceptions import TimeoutException
+
+        for _ in range(6):
+            try:
+                png = self.browser.get_screenshot_as_png()
+            except TimeoutException:
+                continue
+            return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.int64)[:-20, 200:]
+        raise AssertionError("the browser draws no frame")
+
+    def standstill(self) -> np.ndarray:
+        """The robots, as soon as they do not move any more."""
+        pictures = [self.robots()]
+
+        def same() -> bool:
+            pictures.append(self.robots())
+            return moved(pictures[-1], pictures[-2]) == 0
+
+        wait_for(same)
+        return pictures[-1]
+
+
+def coloured(picture: np.ndarray, colour: Colour) -> int:
+    """Number of pixels of about a colour, in the light or in the shade."""
+    alike = picture @ np.array(colour) / (np.linalg.norm(picture, axis=-1) + 1e-9) / np.linalg.norm(colour)
+    return int((alike > 0.99).sum())
+
+
+def moved(before: np.ndarray, after: np.ndarray) -> int:
+    """Number of pixels that differ by more than the noise that Studio adds to each frame."""
+    return int((np.abs(before - after).max(-1) > 60).sum())
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Served]]:
+    directory = tmp_path_factory.mktemp("page")
+    served = serve(directory, "--task", "0.2")
+    try:
+        opened = Page(f"http://127.0.0.1:{served.port}/", directory / "profile")
+        wait_for(lambda: served.tasks() == [pytest.approx(0.2)])
+        yield opened, served
+        opened.browser.quit()
+    finally:
+        stop(served)
+
+
+def test_the_page_shows_a_robot_for_each_number_of_gradient_steps_in_motion(page: tuple[Page, Served]) -> None:
+    opened, _ = page
+    picture = opened.robots()
+    assert [coloured(picture, colour) > 30 for colour in panel.colours(2)] == [True, True]
+    wait_for(lambda: moved(picture, opened.robots()) > 30)
+    assert [line["message"] for line in opened.log() if line["level"] == "SEVERE"] == []
+
+
+def test_the_time_slider_stops_the_motion_and_the_button_goes_on(page: tuple[Page, Served]) -> None:
+    opened, _ = page
+    opened.slide(opened.TIME, 0.25)
+    early = opened.standstill()
+    opened.slide(opened.TIME, 0.75)
+    assert moved(early, opened.standstill()) > 30
+    middle = opened.standstill()
+    opened.drag((50, opened.PAUSE), (50, opened.PAUSE))
+    wait_for(lambda: moved(middle, opened.robots()) > 30)
+
+
+def test_the_task_slider_makes_the_policy_adapt_and_move_otherwise(page: tuple[Page, Served]) -> None:
+    opened, served = page
+    opened.slide(opened.TIME, 0.9)
+    before, asked = opened.standstill(), len(served.tasks())
+    opened.slide(opened.TASK, 0.95)
+    wait_for(lambda: len(served.tasks()) > asked)
+    assert served.tasks()[-1] == pytest.approx(1.9, abs=0.1)
+    after = opened.standstill()
+    assert moved(before, after) > 30
+    assert coloured(after, panel.colours(2)[1]) > 30
+
+
+# Who can reach it, and how it ends
+
+
+def test_it_answers_on_its_own_interface_only_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    served = serve(tmp_path)
+    assert "http://127.0.0.1:" in served.output.read_text()
+    assert answers("127.0.0.1", served.port)
+    others = {"127.0.0.2", *socket.gethostbyname_ex(socket.gethostname())[2], *outward()} - {"127.0.0.1"}
+    assert [host for host in others if answers(host, served.port)] == []
+    assert stop(served) == 0
+    assert "Traceback" not in served.output.read_text()
+    assert not answers("127.0.0.1", served.port)
+
+
+def outward() -> set[str]:
+    """This machine's address towards other machines, if it has one; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return set()
+        return {probe.getsockname()[0]}
+
+
+def test_another_interface_is_served_if_asked_for_with_a_warning(tmp_path: Path) -> None:
+    served = serve(tmp_path, "--host", "0.0.0.0")
+    wait_for(lambda: "no password" in served.output.read_text())
+    assert answers("127.0.0.2", served.port)  # so the test above would see it
+    assert stop(served) == 0
+
+
+def test_a_studio_that_listens_elsewhere_than_asked_is_not_started(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports: list[int] = []
+
+    def everywhere(*_: object) -> socket.socket:
+        bound = socket.socket()
+        bound.bind(("0.0.0.0", 0))
+        ports.append(bound.getsockname()[1])
+        return bound
+
+    monkeypatch.setattr(web_server, "bind_public_socket", everywhere)
+    scene = Arenas(panel.colours(2))
+    shown = panel.Panel("title", session.task_space, session.mdp, scene, Adapting(session, print))
+    with pytest.raises(InputError, match=r"would serve on 0\.0\.0\.0, so it does not"):
+        studio.serve(shown, "127.0.0.1", None)
+    assert not answers("127.0.0.1", ports[0])
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [
+        ("127.0.0.1", 0, "--port must be between 1 and 65535, got 0"),
+        ("127.0.0.1", 65536, "--port must be between 1 and 65535, got 65536"),
+        ("192.0.2.1", None, "this machine cannot serve on --host 192.0.2.1"),
+        ("no such host", None, "this machine cannot serve on --host no such host"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_named(host: str, port: int | None, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        studio.check_address(host, port)
+
+
+def test_a_port_in_use_ends_the_command_with_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "experiments", "view", str(RUN), "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"maml-rl: port {port} of 127.0.0.1 is in use: give another --port, or none for a free one\n"
+
+
+def test_without_studio_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("panel", "studio"):
+        monkeypatch.delitem(sys.modules, f"experiments.{name}")
+        monkeypatch.delattr(f"experiments.{name}")
+    monkeypatch.setitem(sys.modules, "mujoco.studio", None)
+    with pytest.raises(InputError, match=r"needs MuJoCo's Studio, which comes with MuJoCo 4.*pip install"):
+        view(RUN)
+
+
+# Adaptation
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with closing(Session(RUN, gradient_steps=2, episodes=3, threads=1)) as opened:
+        yield opened
+
+
+def task(value: float) -> Task:
+    return np.array([value], np.float32)
+
+
+def test_it_adapts_as_maml_rl_adapt_does(session: Session) -> None:
+    stages: list[int] = []
+    recording = session.adapt(task(1.0), stages.append)
+    expected = adapt(RUN, task(1.0), gradient_steps=2, episodes=3, threads=1)
+    assert stages == [1, 2, 3]
+    np.testing.assert_allclose(recording.mean_returns[:, 0], expected.mean_return, rtol=1e-6)
+    assert recording.motion.shape == (3, 1, 201, session.mdp.model.nq)
+
+
+def test_the_task_asked_for_last_is_the_one_that_is_shown(session: Session) -> None:
+    said: list[str] = []
+    with closing(Adapting(session, said.append)) as adapting:
+        assert adapting.shown is None
+        for value in (0.5, 1.0, 1.5):
+            adapting.ask(task(value))
+        assert adapting.done < adapting.total
+        wait_for(lambda: adapting.done == adapting.total)
+        assert adapting.shown is not None
+        assert adapting.shown.task == task(1.5)
+    assert [line.split(":")[0] for line in said] == ["task [1.5]"]
+
+
+def test_an_adaptation_that_fails_says_so_and_leaves_what_is_shown(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(*_: object) -> None:
+        raise NonFiniteError("actions sampled after 1 gradient steps are not finite")
+
+    said: list[str] = []
+    with closing(Adapting(session, said.append)) as adapting:
+        adapting.ask(task(0.5))
+        wait_for(lambda: adapting.done == adapting.total)
+        shown = adapting.shown
+        monkeypatch.setattr(session, "adapt", diverges)
+        adapting.ask(task(1.0))
+        wait_for(lambda: adapting.done == adapting.total)
+        assert adapting.shown is shown
+        assert adapting.problem == "actions sampled after 1 gradient steps are not finite"
+    assert said[1] == "task [1.0]: actions sampled after 1 gradient steps are not finite"
+
+
+def test_an_environment_that_cannot_be_shown_points_to_the_report(tmp_path: Path) -> None:
+    config = RunConfig("envs:duan2016/BernoulliBandit-v0", iterations=0)
+    with closing(vectorize(config.env_id, 1)) as envs:
+        save_run(tmp_path / "run", new_run(config, envs))
+    with pytest.raises(InputError, match=f"maml-rl visualize {tmp_path / 'run'} shows any environment"):
+        Session(tmp_path / "run")
+
+
+def test_poses_between_two_steps_are_interpolated_and_the_last_one_stays() -> None:
+    motion = np.array([[[0.0], [1.0], [3.0]], [[0.0], [10.0], [99.0]]])  # the second ends after one step
+    lengths = np.array([2, 1])
+    np.testing.assert_allclose(panel.poses_at(motion, lengths, 0.0), [[0.0], [0.0]])
+    np.testing.assert_allclose(panel.poses_at(motion, lengths, 0.5), [[0.5], [5.0]])
+    np.testing.assert_allclose(panel.poses_at(motion, lengths, 1.25), [[1.5], [10.0]])
+    np.testing.assert_allclose(panel.poses_at(motion, lengths, 2.0), [[3.0], [10.0]])
