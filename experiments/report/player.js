@@ -110,8 +110,8 @@
     context.stroke();
   }
 
-  function ticks(low, high) {  // round numbers, three or four of them
-    const rough = (high - low) / 3, power = 10 ** Math.floor(Math.log10(rough));
+  function ticks(low, high) {  // round numbers, two to five of them
+    const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
     const gap = [1, 2, 5, 10].find((n) => n * power >= rough) * power;
     const found = [];
     for (let n = Math.ceil(low / gap); n * gap <= high; n++) found.push(Number((n * gap).toPrecision(6)));

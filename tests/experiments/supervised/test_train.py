@@ -18,7 +18,7 @@ from experiments.provenance import MACHINES
 from experiments.run import CHECKPOINT, CONFIG, METRICS, from_record
 from experiments.run import load_config as load_policy_config
 from experiments.supervised.presets import PRESETS
-from experiments.supervised.run import EvaluationConfig, Run, SupervisedConfig, load_config, load_run, save_run
+from experiments.supervised.run import EvaluationConfig, SupervisedConfig, load_config, load_run, save_run
 from experiments.supervised.sources import TasksConfig, task_source, training_batches
 from experiments.supervised.train import resume, train
 from maml_rl.checkpoint import load_checkpoint
