@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format benchmark build clean
+.PHONY: help demo test check format benchmark pictures build clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,9 @@ benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/meta_iteration.py
 	$(BIN)/python benchmarks/processes.py
+
+pictures: $(VENV)/installed  ## draw the pictures of the README from trained/
+	$(BIN)/python -m experiments.figures.readme_pictures
 
 build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an environment of its own
 	rm -rf dist

@@ -12,6 +12,7 @@ import tyro
 
 from experiments.metaworld_evaluation import Protocol
 from experiments.run import RunConfig
+from experiments.supervised.run import SupervisedConfig
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes, StartMethod
 
@@ -37,8 +38,20 @@ class Machine:
         return self.device, self.threads, Processes(self.processes, self.start_method)
 
 
+@dataclass(frozen=True)
+class SupervisedMachine:
+    """What a command on supervised tasks may use of the machine. None of it changes the result."""
+
+    device: str = "cpu"
+    """Where everything is computed: cpu, cuda, cuda:1, ..."""
+    threads: int | None = None
+    """Threads that share the tasks; all cores if None."""
+
+
 _Run = Annotated[RunConfig, tyro.conf.arg(name="")]
 _Machine = Annotated[Machine, tyro.conf.arg(name="")]
+_SupervisedRun = Annotated[SupervisedConfig, tyro.conf.arg(name="")]
+_SupervisedMachine = Annotated[SupervisedMachine, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,16 @@ class Train:
 
 
 @dataclass(frozen=True)
+class TrainSupervised:
+    """Settings of a new run on supervised tasks, with the preset's values as defaults."""
+
+    run: _SupervisedRun
+    out: Path
+    """Directory of the run, which must not exist yet."""
+    machine: _SupervisedMachine = SupervisedMachine()
+
+
+@dataclass(frozen=True)
 class Resume:
     """Goes on with a run from its last checkpoint, to the same result as if it had never stopped."""
 
@@ -62,21 +85,28 @@ class Resume:
     """Directory of the run."""
     iterations: int | None = None
     """New number of meta-iterations; the run's own if None."""
+    data: str | None = None
+    """Directory of the images of a supervised run; the run's own if None."""
     render_every: int = 0
-    """Meta-iterations from one animated clip in TensorBoard to the next; none if 0."""
+    """Meta-iterations from one animated clip in TensorBoard to the next, of reinforcement learning; none if 0."""
     machine: _Machine = Machine()
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Return after 0, 1, 2, ... gradient steps on held-out tasks, with the run's own settings unless given."""
+    """Return, error or accuracy after 0, 1, 2, ... gradient steps on held-out tasks, with the run's own settings unless
+    given."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
     tasks: int | None = None
-    """Held-out tasks (paper: 40)."""
+    """Held-out tasks (paper: 40; supervised 600)."""
     gradient_steps: int | None = None
-    """Gradient steps, with fresh episodes for each (paper: 3)."""
+    """Gradient steps, with fresh episodes for each in reinforcement learning (paper: 3; supervised 3 to 10)."""
+    shots: tuple[int, ...] | None = None
+    """Of a supervised run: support examples of a task, or of each class, one evaluation for each number."""
+    data: str | None = None
+    """Of a supervised run: directory of the images (the run's own)."""
     episodes: int | None = None
     """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
     later_lr_factor: float | None = None

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,18 @@ from experiments.arguments import (
     Compare,
     Evaluate,
     EvaluateMetaWorld,
-    Machine,
     Resume,
     Train,
+    TrainSupervised,
     View,
     Visualize,
     parse,
 )
-from experiments.presets import PRESETS, find_preset
+from experiments.presets import PRESETS, Preset, find_preset
 from experiments.recording import RECORDED_TASKS, save_recording
-from experiments.run import CHECKPOINT, EVALUATION, RECORDING
+from experiments.run import CHECKPOINT, EVALUATION, RECORDING, is_supervised
+from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
+from experiments.supervised.presets import Preset as SupervisedPreset
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteError, WorkerError
 from maml_rl.tasks import make
@@ -38,8 +40,8 @@ from maml_rl.tasks import make
 USAGE = """\
 usage: maml-rl COMMAND ...
 
-Meta-reinforcement learning with MAML: train a policy on a distribution of tasks so that one gradient step on a
-handful of episodes adapts it to a new one.
+Meta-learning with MAML: train a policy, or a network, on a distribution of tasks so that one gradient step on a handful
+of episodes, or of examples, adapts it to a new one.
 
 commands:
   presets                  list ready settings, with their source and what to expect
@@ -47,7 +49,7 @@ commands:
   train --preset PRESET    the same; --env-id module:My-v0 for an environment of your own
   train --resume RUN       go on with a run that was interrupted
   check ENV_ID             tell what an environment of your own lacks to be trained
-  evaluate RUN             return after 0, 1, 2, 3 gradient steps on held-out tasks, as a table and a picture
+  evaluate RUN             return, error or accuracy by gradient step on held-out tasks, as a table and a picture
   compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
   visualize RUN            a page to see how it adapts; --video and --figure make files for a talk or a paper
   adapt RUN --out FILE     adapt to one task, for Stable-Baselines3 to use and train further
@@ -58,6 +60,9 @@ maml-rl COMMAND --help tells the options of each.
 """
 
 
+EVERY_PRESET: dict[str, Preset | SupervisedPreset] = {**PRESETS, **SUPERVISED_PRESETS}
+
+
 def presets(arguments: Sequence[str]) -> None:
     """Lists the presets."""
     if arguments and arguments[0] in ("-h", "--help"):
@@ -65,45 +70,56 @@ def presets(arguments: Sequence[str]) -> None:
         return
     if arguments:
         raise InputError(f"maml-rl presets takes no arguments, got {' '.join(arguments)}")
-    for name, preset in PRESETS.items():
-        config = preset.config
-        meta = config.meta
-        settings = f"{config.iterations} iterations of {meta.meta_batch_size} tasks x {meta.episodes} episodes, "
-        settings += f"inner lr {meta.inner_lr}, " if meta.inner_steps else "no inner updates, "
-        settings += f"lambda {meta.gae_lambda}, max KL {meta.trust_region.max_kl}, "
-        settings += f"observations {'standardised' if config.policy.standardise else 'raw'}"
+    for name, preset in EVERY_PRESET.items():
         print(f"{name}\n    task      {preset.task}\n    source    {preset.source}")
-        print(f"    settings  {settings}\n    expected  {preset.expected}\n")
+        print(f"    settings  {preset.settings()}\n    expected  {preset.expected}\n")
 
 
 def train(arguments: Sequence[str]) -> None:
     """Trains from a preset, or resumes."""
     if not arguments:
-        raise InputError(f"train needs a preset, one of {', '.join(PRESETS)}, or --resume RUN")
+        raise InputError(f"train needs a preset, one of {', '.join(EVERY_PRESET)}, or --resume RUN")
     if arguments[0] in ("-h", "--help"):
         print("usage: maml-rl train PRESET [options] | maml-rl train [options] --preset PRESET")
         print("       maml-rl train --resume RUN [options]\n")
-        print(f"presets: {', '.join(PRESETS)}\n")
+        print(f"presets: {', '.join(EVERY_PRESET)}\n")
         print("maml-rl train PRESET --help and maml-rl train --resume --help tell the options.")
         return
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
         wants_help = arguments[-1] in ("-h", "--help")
-        resume = parse(Resume, ["--help"] if wants_help else arguments, "maml-rl train")
-        _go(
-            resume.resume,
-            resume.machine,
-            lambda *machine: _train_module().resume(resume.resume, resume.iterations, *machine, resume.render_every),
-        )
+        _resume(parse(Resume, ["--help"] if wants_help else arguments, "maml-rl train"))
         return
     name, options = _preset_first(arguments)
-    preset = find_preset(name)
-    default = Train(run=preset.config, out=Path("runs") / name)
-    chosen = parse(Train, options, f"maml-rl train {name}", default)
+    preset, out = find_preset(name, EVERY_PRESET), Path("runs") / name
+    if isinstance(preset, SupervisedPreset):
+        new = parse(TrainSupervised, options, f"maml-rl train {name}", TrainSupervised(preset.config, out))
+        used = (new.machine.device, new.machine.threads)
+        _go(new.out, lambda: _train_modules()[1].train(new.run, new.out, *used))
+        return
+    chosen = parse(Train, options, f"maml-rl train {name}", Train(run=preset.config, out=out))
     _go(
         chosen.out,
-        chosen.machine,
-        lambda *machine: _train_module().train(chosen.run, chosen.out, *machine, chosen.render_every),
+        lambda: _train_modules()[0].train(chosen.run, chosen.out, *chosen.machine.used(), chosen.render_every),
     )
+
+
+def _resume(chosen: Resume) -> None:
+    out, machine = chosen.resume, chosen.machine
+    if is_supervised(out):
+        unused = {"processes": machine.processes, "render-every": chosen.render_every or None}
+        _refuse(out, "a run on supervised tasks", unused)
+        used = (chosen.iterations, chosen.data, machine.device, machine.threads)
+        _go(out, lambda: _train_modules()[1].resume(out, *used))
+        return
+    _refuse(out, "a run of reinforcement learning", {"data": chosen.data})
+    _go(out, lambda: _train_modules()[0].resume(out, chosen.iterations, *machine.used(), chosen.render_every))
+
+
+def _refuse(run: Path, kind: str, options: Mapping[str, object]) -> None:
+    """Raises InputError for options given that a kind of run has no use for."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{run} is {kind}, which has no --{name}: leave it out")
 
 
 def _preset_first(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -115,22 +131,23 @@ def _preset_first(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     try:
         known, others = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        raise InputError(f"{error}: give one of {', '.join(PRESETS)}") from error
+        raise InputError(f"{error}: give one of {', '.join(EVERY_PRESET)}") from error
     if known.preset is None:
         raise InputError(f"train needs a preset: maml-rl train PRESET {shlex.join(arguments)} (see maml-rl presets)")
     return known.preset, others
 
 
-def _train_module() -> Any:
-    from experiments import train as module  # Stable-Baselines3 takes a second to import
+def _train_modules() -> tuple[Any, Any]:
+    from experiments import train as reinforcement  # Stable-Baselines3 takes a second to import
+    from experiments.supervised import train as supervised
 
-    return module
+    return reinforcement, supervised
 
 
-def _go(out: Path, machine: Machine, work: Callable[..., Any]) -> None:
+def _go(out: Path, work: Callable[[], Any]) -> None:
     go_on = f"maml-rl train --resume {shlex.quote(str(out))}"
     try:
-        run = work(*machine.used())
+        run = work()
     except KeyboardInterrupt:
         if not (out / CHECKPOINT).exists():
             raise
@@ -144,44 +161,76 @@ def _go(out: Path, machine: Machine, work: Callable[..., Any]) -> None:
         hint = "train anew with a lower --meta.inner-lr or --meta.trust-region.max-kl"
         raise InputError(f"training stopped: {error}: {kept}{hint}") from error
     minutes = run.progress.seconds / 60
-    print(f"{run.progress.iteration} iterations, {run.progress.env_steps / 1e6:.1f} M env steps in {minutes:.1f} min")
+    steps = f", {run.progress.env_steps / 1e6:.1f} M env steps" if hasattr(run.progress, "env_steps") else ""
+    print(f"{run.progress.iteration} iterations{steps} in {minutes:.1f} min")
     print(f"next: maml-rl evaluate {out}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluates a run."""
     chosen = parse(Evaluate, arguments, "maml-rl evaluate")
-    from experiments.evaluate import Overrides, evaluate, table
-
     directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
     out = chosen.out or directory
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a directory")
+    if is_supervised(chosen.run):
+        record, draw, own_settings = _evaluate_supervised(chosen, directory)
+    else:
+        record, draw, own_settings = _evaluate_policy(chosen, directory, out)
+    if chosen.json:
+        print(json.dumps(record))
+        return
+    if not own_settings and chosen.out is None and (out / EVALUATION).exists():
+        print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / EVALUATION).write_text(json.dumps(record, indent=1) + "\n")
+    draw(out / "adaptation.png")
+    print(f"\npicture: {out / 'adaptation.png'}")
+
+
+_Evaluated = tuple[dict[str, Any], Callable[[Path], None], bool]
+"""The record of an evaluation, what draws it, and whether it has the run's own settings."""
+
+
+def _evaluate_policy(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated:
+    _refuse(directory, "a run of reinforcement learning", {"shots": chosen.shots, "data": chosen.data})
+    from experiments.evaluate import Overrides, evaluate, table
+    from experiments.plots import draw_adaptation
+
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
     evaluations = evaluate(chosen.run, overrides, *chosen.machine.used(), RECORDED_TASKS if chosen.record else 0)
     if evaluations.recording:
         out.mkdir(parents=True, exist_ok=True)
         save_recording(out / RECORDING, evaluations.recording)
-    if chosen.json:
-        print(json.dumps(evaluations.record()))
-        return
-    from experiments.plots import draw_adaptation
-
-    print(f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each")
-    if evaluations.validation:
-        sizes = ", ".join(f"{inner_lr:g}" for inner_lr in evaluations.validation.inner_lrs)
-        print(f"step size {evaluations.inner_lr:g}: of {sizes} the best on validation tasks")
-    print(f"\n{table(evaluations)}")
-    if evaluations.recording:
-        print(f"\nrecording: {out / RECORDING}")
+    if not chosen.json:
+        print(
+            f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each"
+        )
+        if evaluations.validation:
+            sizes = ", ".join(f"{inner_lr:g}" for inner_lr in evaluations.validation.inner_lrs)
+            print(f"step size {evaluations.inner_lr:g}: of {sizes} the best on validation tasks")
+        print(f"\n{table(evaluations)}")
+        if evaluations.recording:
+            print(f"\nrecording: {out / RECORDING}")
     own_settings = all(value is None for value in overrides)
-    if not own_settings and chosen.out is None and (out / EVALUATION).exists():
-        print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    (out / EVALUATION).write_text(json.dumps(evaluations.record(), indent=1) + "\n")
-    draw_adaptation(evaluations, directory, out / "adaptation.png")
-    print(f"\npicture: {out / 'adaptation.png'}")
+    return evaluations.record(), lambda path: draw_adaptation(evaluations, directory, path), own_settings
+
+
+def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
+    given = {"episodes": chosen.episodes, "later-lr-factor": chosen.later_lr_factor, "record": chosen.record or None}
+    _refuse(directory, "a run on supervised tasks", given | {"processes": chosen.machine.processes})
+    from experiments.supervised.evaluate import Overrides, evaluate, table
+    from experiments.supervised.plots import draw
+
+    overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.shots, chosen.seed)
+    machine = (chosen.machine.device, chosen.machine.threads)
+    evaluations = evaluate(chosen.run, overrides, chosen.data, *machine)
+    if not chosen.json:
+        print(f"{evaluations.config.tasks} held-out tasks, mean ± 95 %, inner lr {evaluations.inner_lr:g}\n")
+        print(table(evaluations))
+    own_settings = all(value is None for value in overrides)
+    return evaluations.record(), lambda path: draw(evaluations, directory, path), own_settings
 
 
 def evaluate_metaworld(arguments: Sequence[str]) -> None:
@@ -231,6 +280,8 @@ def adapt(arguments: Sequence[str]) -> None:
     if adapted.recording:
         save_recording(directory / RECORDING, adapted.recording)
     record = adapted.record() | {"policy": str(chosen.out)}
+    if adapted.recording:
+        record["recording"] = str(directory / RECORDING)
     if chosen.json:
         print(json.dumps(record))
         return

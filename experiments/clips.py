@@ -1,15 +1,13 @@
 """Animated clips in TensorBoard: a robot before and after adaptation, while its policy is being trained."""
 
 import sys
-from typing import Any, NamedTuple
 
 import numpy as np
-from stable_baselines3.common.logger import TensorBoardOutputFormat
-from tensorboard.compat.proto.summary_pb2 import Summary
 
 from experiments.recorder import record, spread
 from experiments.rendering import Drawing, frame_times, side_by_side, to_gif
 from experiments.run import Run
+from experiments.run_log import Clip
 from maml_rl.config import require
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.evaluation import EvaluationConfig
@@ -20,33 +18,6 @@ from maml_rl.tasks import TaskVectorEnv, evaluation_tasks, task_space
 _TASKS = 2  # held-out tasks that a clip shows, one above the other
 _SIZE = (320, 200)  # pixels of each picture
 _SECONDS = 6.0  # of simulated time, at most
-
-
-class Clip(NamedTuple):
-    """An animated GIF, for TensorBoard's tab of images."""
-
-    gif: bytes
-    width: int  # pixels
-    height: int
-
-
-class TensorBoard(TensorBoardOutputFormat):
-    """Stable-Baselines3's TensorBoard writer, which also takes clips.
-
-    PyTorch's own way to log videos needs a package for which it is too new; a GIF in place of a picture needs none.
-    """
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Writes scalars, histograms and clips."""
-        super().write(key_values, key_excluded, step)
-        file_writer: Any = self.writer.file_writer
-        for name, value in key_values.items():
-            if isinstance(value, Clip):
-                image = Summary.Image(
-                    height=value.height, width=value.width, colorspace=3, encoded_image_string=value.gif
-                )
-                file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
-        self.writer.flush()
 
 
 class Clips:

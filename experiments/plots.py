@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from maml_rl.checkpoint import write_atomically
 from maml_rl.tasks import Task
 
 _BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
+_METHODS = {"maml": "C0", "pretrained": "C1", "oracle": "C2", "random": "C3"}
 _TRAJECTORIES = 4  # tasks whose episodes are drawn
 FIGURES = (".png", ".pdf", ".svg")
 """Endings of the files that a figure may go to."""
@@ -78,12 +80,14 @@ def draw_comparison(record: dict[str, Any], path: Path) -> None:
 def return_by_method(axes: Axes, record: dict[str, Any]) -> None:
     """Mean return of each method by gradient step with its 95 % interval, and the paper's in the same colour, dashed.
 
-    A method that takes no gradient steps, such as the oracle, is a level line.
+    A method has the same colour in every picture; further ones of the same name, of other settings, have the next free
+    ones. A method that takes no gradient steps, such as the oracle, is a level line.
     """
     last = record["gradient_steps"]
     axes.set(title=record["task"], xlabel="gradient steps", ylabel="mean return", xticks=range(last + 1))
-    for i, group in enumerate(record["methods"]):
-        colour = f"C{i}"
+    own, others = dict(_METHODS), count(len(_METHODS))
+    for group in record["methods"]:
+        colour = own.pop(group["method"], None) or f"C{next(others)}"
         steps, values, low, high = levelled(group["mean_return"], ("value", "low", "high"), last)
         axes.plot(steps, values, "o-", color=colour, label=group["label"])
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -91,7 +95,7 @@ def return_by_method(axes: Axes, record: dict[str, Any]) -> None:
             steps, values = levelled(group["paper"], ("mean",), last)
             axes.plot(steps, values, "s--", color=colour, fillstyle="none", alpha=0.8)
     axes.plot([], [], "s--", color="black", fillstyle="none", label="paper")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5)
 
 
 def levelled(values: list[dict[str, float]], names: tuple[str, ...], last: int) -> list[list[float]]:

@@ -1,8 +1,9 @@
 """Settings of experiments by name: the published ones, and better ones."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from experiments.paper import paper_returns
 from experiments.run import RunConfig, method
@@ -24,6 +25,16 @@ class Preset(NamedTuple):
     task: str
     source: str
     expected: str  # mean return over 40 held-out tasks
+
+    def settings(self) -> str:
+        """The settings in one line."""
+        config, meta = self.config, self.config.meta
+        return (
+            f"{config.iterations} iterations of {meta.meta_batch_size} tasks x {meta.episodes} episodes, "
+            f"{f'inner lr {meta.inner_lr}' if meta.inner_steps else 'no inner updates'}, "
+            f"lambda {meta.gae_lambda}, max KL {meta.trust_region.max_kl}, "
+            f"observations {'standardised' if config.policy.standardise else 'raw'}"
+        )
 
 
 _RAW = PolicyConfig(standardise=False)
@@ -283,13 +294,16 @@ for _name in ("navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "
     PRESETS |= _baselines(_name, PRESETS[_name])
 
 
-def find_preset(name: str) -> Preset:
+P = TypeVar("P")
+
+
+def find_preset(name: str, presets: Mapping[str, P] = PRESETS) -> P:  # type: ignore[assignment]
     """The preset of that name.
 
     Raises:
         InputError: If there is none, with the nearest names.
     """
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=3, cutoff=0.4) or list(PRESETS)
+    if name not in presets:
+        near = get_close_matches(name, presets, n=3, cutoff=0.4) or list(presets)
         raise InputError(f"there is no preset {name!r}; the nearest are {', '.join(near)} (see maml-rl presets)")
-    return PRESETS[name]
+    return presets[name]

@@ -27,6 +27,7 @@ CONFIG = "config.json"
 METRICS = "metrics.csv"
 EVALUATION = "evaluation.json"
 RECORDING = "recording.npz"
+KIND, SUPERVISED = "kind", "supervised"  # a checkpoint that names no kind is of reinforcement learning
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,16 @@ def from_record(kind: type[Record], record: dict[str, Any]) -> Record:
     return kind(**{name: value(hints.get(name), raw) for name, raw in record.items()})
 
 
+def is_supervised(directory: Path) -> bool:
+    """Whether a run is one of supervised learning.
+
+    Raises:
+        InputError: If there is no usable checkpoint.
+    """
+    checkpoint = load_checkpoint(directory / CHECKPOINT if directory.is_dir() else directory)
+    return isinstance(checkpoint.record, dict) and checkpoint.record.get(KIND) == SUPERVISED
+
+
 def save_run(directory: Path, run: Run) -> None:
     """Writes configuration and checkpoint; each file is the old one or the new one, never a part."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -128,6 +139,11 @@ def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
     """
     path = directory / CHECKPOINT if directory.is_dir() else directory
     checkpoint = load_checkpoint(path)
+    if checkpoint.record.get(KIND) == SUPERVISED:
+        raise InputError(
+            f"{directory} is a run of supervised learning, and this is for reinforcement learning: such a run is for "
+            "maml-rl evaluate and maml-rl train --resume"
+        )
     try:
         config = from_record(RunConfig, checkpoint.record["config"])
         progress = Progress(**checkpoint.record["progress"])

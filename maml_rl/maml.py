@@ -4,6 +4,7 @@ Everything here is of one task and of any loss, so that reinforcement and superv
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -12,13 +13,40 @@ from torch import Tensor
 from maml_rl.types import Params
 
 TaskLoss = Callable[[Params], Tensor]
+LossWith = Callable[[Params], tuple[Tensor, Tensor]]
+"""A loss with a further value that is not differentiated, such as an accuracy."""
 Product = Callable[[Params], Params]
 
 
-def inner_update(loss: TaskLoss, params: Params, inner_lr: float) -> Params:
-    """theta' = theta - inner_lr grad loss(theta) (line 6), differentiable inside `torch.func` transforms."""
-    gradients = torch.func.grad(loss)(params)
-    return {name: value - inner_lr * gradients[name] for name, value in params.items()}
+def inner_update(loss: TaskLoss, params: Params, inner_lr: float | Params, first_order: bool = False) -> Params:
+    """theta' = theta - inner_lr grad loss(theta) (line 6), differentiable inside `torch.func` transforms.
+
+    Args:
+        loss: The task's loss.
+        params: theta.
+        inner_lr: Step size of all parameters, or of each by its name: a number, or one for each of its elements.
+            Parameters without a step size stay as they are, and no gradient of theirs is computed.
+        first_order: Whether the gradient counts as a constant, so that d theta' / d theta is the identity.
+    """
+    return inner_step(lambda p: (loss(p), torch.zeros(())), params, inner_lr, first_order).params
+
+
+class InnerStep(NamedTuple):
+    """Result of one inner update."""
+
+    params: Params
+    loss: Tensor  # before the update
+    value: Tensor  # what the loss gave beside itself
+
+
+def inner_step(loss: LossWith, params: Params, inner_lr: float | Params, first_order: bool = False) -> InnerStep:
+    """`inner_update` of a loss that gives a further value, with both as they were before the update."""
+    rates = inner_lr if isinstance(inner_lr, dict) else dict.fromkeys(params, inner_lr)
+    adapted = {name: params[name] for name in rates}
+    with torch.no_grad() if first_order else nullcontext():
+        differentiate = torch.func.grad_and_value(lambda p: loss(params | p), has_aux=True)
+        gradients, (value, further) = differentiate(adapted)
+    return InnerStep(params | {n: p - rates[n] * gradients[n] for n, p in adapted.items()}, value, further)
 
 
 def adapt(losses: Sequence[TaskLoss], params: Params, inner_lr: float) -> Params:

@@ -5,7 +5,7 @@ lock, so on a CPU one task at a time in each of a few threads beats a batched `v
 products of a 100-100 network. Results come in the order of the tasks, so they do not depend on the number of threads.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -39,7 +39,11 @@ class TaskThreads:
 
     def map(self, function: Callable[..., T], *arguments: Iterable[object]) -> list[T]:
         """`function` of each task's arguments, in the order of the tasks."""
-        return list(self._pool.map(function, *arguments))
+        return list(self.imap(function, *arguments))
+
+    def imap(self, function: Callable[..., T], *arguments: Iterable[object]) -> Iterator[T]:
+        """The same one after the other, as they are finished."""
+        return self._pool.map(function, *arguments)
 
 
 def mean_over_tasks(values: Sequence[Tensor]) -> Tensor:

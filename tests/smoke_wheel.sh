@@ -13,6 +13,8 @@ small=(--iterations 2 --meta.meta-batch-size 4 --meta.episodes 5)
 venv/bin/maml-rl train navigation "${small[@]}" --out run
 venv/bin/maml-rl evaluate run --tasks 4 --gradient-steps 1
 test -s run/adaptation.png
+venv/bin/maml-rl visualize run --tasks 2
+test -s run/report.html
 for name in lunge wind theirs; do
     sed -n "/^# $name.py\$/,/^\`\`\`\$/p" "$root/docs/own_environment.md" | sed '$d' > "$name.py"
     id=$name:$(sed -n 's/^ *\(gymnasium.register(\)\{0,1\}"\([A-Za-z]*-v0\)".*/\2/p' "$name.py")

@@ -78,7 +78,7 @@ def test_the_batched_environment_of_the_tutorial_has_about_forty_lines():
     assert len(wind.splitlines()) < 50
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/own_environment.md", "docs/environments.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/own_environment.md", "docs/environments.md", "docs/viewing.md"])
 def test_links_to_files_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / path).read_text()):
         assert ((ROOT / path).parent / target).exists(), target
@@ -86,3 +86,22 @@ def test_links_to_files_lead_somewhere(path):
 
 def test_the_tutorial_is_linked_from_the_readme():
     assert "docs/own_environment.md" in (ROOT / "README.md").read_text()
+
+
+def test_the_page_on_viewing_does_what_it_says(elsewhere, monkeypatch, capsys):
+    """Its commands on a small run, and its code on what they leave."""
+    run = elsewhere / "trained" / "half-cheetah-vel"
+    monkeypatch.setattr(sys, "argv", ["maml-rl", *shrunk("maml-rl train navigation --iterations 1"), f"--out={run}"])
+    cli.main()
+    commands = re.findall(r"^maml-rl (?:[^#\n]*[^#\s])", (ROOT / "docs" / "viewing.md").read_text(), re.M)
+    assert len(commands) == 5
+    for command in commands:
+        command = command.replace("RUN", str(run)).replace("--task 1.3", "--task 0.3,0.2").replace(".mp4", ".gif")
+        small = ["--episodes=2"] if "adapt " in command else SMALL["evaluate"][:3] if "evaluate " in command else []
+        monkeypatch.setattr(sys, "argv", [*shlex.split(command), *small])
+        cli.main()
+        assert "Traceback" not in capsys.readouterr().err
+    for block in blocks(ROOT / "docs" / "viewing.md"):
+        exec(block.code, {})
+    made = ["adaptation.pdf", "adaptation.webp", "policy.zip"]
+    assert sorted(path.name for path in elsewhere.iterdir() if path.is_file()) == made

@@ -2,10 +2,10 @@
 
 What it needs is trained and compared by
 
-    python -m experiments.figures.train_runs half-cheetah-vel half-cheetah-dir
+    python -m experiments.figures.train_runs half-cheetah-vel half-cheetah-dir ant-vel
 
-and, for the ant, by `maml-rl train` of ant-vel, ant-vel-pretrained, ant-vel-oracle, ant-vel-random and
-`maml-rl compare` of the four runs; the same for ant-dir. From what these leave in `results` the figure is drawn anew by
+and, for ant-dir, by `maml-rl train` of ant-dir, ant-dir-pretrained, ant-dir-oracle, ant-dir-random and
+`maml-rl compare` of the four runs. From what these leave in `results` the figure is drawn anew by
 
     python -m experiments.figures.figure5
 """

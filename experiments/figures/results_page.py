@@ -1,4 +1,4 @@
-"""The page of results, docs/results.md: every number on it is read from `results/*/comparison.json`.
+"""The page of results, docs/results.md: every number on it is read from a file in `results`.
 
 python -m experiments.figures.results_page
 """
@@ -15,7 +15,7 @@ _HEAD = """\
 # Results
 
 Written by `python -m experiments.figures.results_page` from `results/*/comparison.json`, which `maml-rl compare`
-writes.
+writes, and `results/*/sb3-*.json` of `python -m experiments.figures.sb3_baselines`.
 
 Mean return over held-out tasks after 0, 1, 2, ... gradient steps, and below it the interquartile mean, each with its
 95 % interval by a bootstrap over seeds and tasks; of one seed, the interval tells nothing of what another would give.
@@ -38,6 +38,9 @@ def page(results: Path = RESULTS) -> str:
     order = ["navigation", *figure5.TASKS]
     records.sort(key=lambda record: order.index(record["task"]) if record["task"] in order else len(order))
     parts = [_HEAD, *map(_section, records)]
+    learners = [json.loads(path.read_text()) for path in sorted(results.glob("*/sb3-*.json"))]
+    if learners:
+        parts.append(_ordinary_learners(learners))
     figures = [name for name in (figure4.FIGURE, figure5.FIGURE) if (results / name).exists()]
     parts += [f"![{Path(name).stem}](../results/{name})\n" for name in figures]
     return "\n".join(parts)
@@ -62,6 +65,34 @@ def _section(record: dict[str, Any]) -> str:
 {_markdown(rows)}
 
 {_markdown(runs)}
+"""
+
+
+def _ordinary_learners(records: list[dict[str, Any]]) -> str:
+    """PPO from scratch on one task and as an oracle on all, beside MAML where the file has it."""
+    rows = [["environment", "task", "method", "env steps", "mean return", "env steps to MAML's 1 step", "MAML, 1 step"]]
+    for record in records:
+        curve, adapted = record["curve"], record.get("adapted")
+        reached = record.get("env_steps_to_reach", [None] * 2)[1]
+        rows.append(
+            [
+                f"`{record['env_id']}`",
+                json.dumps(record["task"]).strip('"'),
+                f"PPO, {record['method']}",
+                f"{curve['env_steps'][-1]:,}",
+                f"{curve['mean_return'][-1]:.1f} ± {curve['standard_error'][-1]:.1f}",
+                f"{reached:,}" if reached else "-",
+                f"{adapted['mean_return'][1]:.1f} after {adapted['env_steps'][1]:,}" if adapted else "-",
+            ]
+        )
+    return f"""\
+## Ordinary learners
+
+PPO of Stable-Baselines3, one seed each: from scratch on one task alone, and as an oracle on all tasks, of which the
+observation tells which it is ([stable_baselines3.md](stable_baselines3.md#how-long-does-an-ordinary-learner-take)).
+The standard error is over episodes of the one task, or over the 40 held-out tasks.
+
+{_markdown(rows)}
 """
 
 

@@ -1,6 +1,6 @@
 """Trains, evaluates and compares the runs behind Figures 4 and 5.
 
-    python -m experiments.figures.train_runs                # navigation, half-cheetah-dir, half-cheetah-vel
+    python -m experiments.figures.train_runs                # navigation, half-cheetah-dir, half-cheetah-vel, ant-vel
     python -m experiments.figures.train_runs navigation     # some of them
     python -m experiments.figures.train_runs --list         # the commands of all runs, and which are finished
 
@@ -28,6 +28,7 @@ SEEDS = {
     "navigation": {"": 5, "-pretrained": 5, "-oracle": 5, "-random": 5},
     "half-cheetah-dir": {"": 3, "-pretrained": 1, "-oracle": 1, "-random": 1},
     "half-cheetah-vel": {"": 1, "-pretrained": 1, "-oracle": 1, "-random": 1},
+    "ant-vel": {"": 1, "-pretrained": 1, "-oracle": 1, "-random": 1},
 }
 RUNS, TRAINED, RESULTS = Path("runs/figures"), Path("trained"), Path("results")
 

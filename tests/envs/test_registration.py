@@ -1,5 +1,6 @@
 """What holds for every registered environment, in both of its faces."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -425,3 +426,42 @@ def test_tasks_can_be_assigned_through_an_async_vector_environment():
     finally:
         vector_env.close()
     assert not any(process.is_alive() for process in vector_env.processes)
+
+
+# Names of tasks that a seed of 7 draws, where they are no plain numbers.
+NAMES = {
+    "Navigation2D": r"goal \(-?0\.\d\d, -?0\.\d\d\)",
+    "Vel": r"goal velocity \d\.\d\d m/s",
+    "Dir": r"backward|forward",
+    "AntGoal": r"goal \(-?\d\.\d\d, -?\d\.\d\d\) m",
+    "Bandit": r"best arm \d \(\d\.\d\d\)",
+}
+
+
+@every_id
+def test_a_task_has_a_name_that_people_understand_or_none(env_id):
+    mdp = gymnasium.make(env_id).unwrapped.mdp
+    (task,) = sample_tasks(env_id, 1, seed=7)
+    patterns = [pattern for part, pattern in NAMES.items() if part in env_id]
+    if patterns:
+        assert re.fullmatch(patterns[0], mdp.task_name(task))
+        assert mdp.task_quantity != "task" or "Bandit" in env_id
+    else:
+        assert mdp.task_name(task) is None
+
+
+@every_id
+def test_poses_are_all_that_a_picture_needs(env_id):
+    """Of robots their positions, of the rest the whole state; a row of a batch has the pose of its single face."""
+    batch, env = gymnasium.make_vec(env_id, 2), gymnasium.make(env_id).unwrapped
+    with pytest.raises(RuntimeError, match="reset before poses"):
+        batch.poses()
+    batch.reset(seed=[3, 4])
+    env.reset(seed=4)
+    states = np.stack([batch.state(0), batch.state(1)])
+    model = getattr(batch.mdp, "model", None)
+    expected = states if model is None else states[:, 1 : 1 + model.nq]
+    np.testing.assert_array_equal(batch.poses(), expected)
+    np.testing.assert_array_equal(env._batch.poses()[0], batch.poses()[1])
+    batch.poses()[:] = 0.0  # a copy
+    np.testing.assert_array_equal(batch.poses(), expected)

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from experiments.comparison_files import COMPARISON, write_comparison
-from experiments.figures import figure4, figure5, results_page, train_runs
+from experiments.figures import figure4, figure5, readme_pictures, results_page, train_runs
 from experiments.figures.train_runs import RUNS, SEEDS, configurations, directory, is_finished
 from experiments.paper import paper_returns
 from experiments.presets import PRESETS
 from experiments.run import CHECKPOINT, load_config, method
 from experiments.train import train
+from experiments.visualize import new_recording
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +126,19 @@ def test_the_page_tells_ours_and_the_papers_of_every_task(results):
     assert "not noted" in text
 
 
+def test_the_page_tells_how_long_ppo_takes_for_one_gradient_step(results):
+    curve = {"env_steps": [0, 2048, 4096], "mean_return": [1.0, 2.0, 3.5], "standard_error": [0.1, 0.2, 0.25]}
+    record = {"env_id": "envs:finn2017/HalfCheetahDir-v0", "method": "from-scratch", "task": 1, "curve": curve}
+    record |= {"adapted": {"env_steps": [0, 400], "mean_return": [0.0, 1.5]}, "env_steps_to_reach": [0, 2048]}
+    (results / "half-cheetah-dir" / "sb3-from-scratch.json").write_text(json.dumps(record))
+    oracle = {"env_id": "envs:finn2017/Navigation2D-v0", "method": "oracle", "task": "any", "curve": curve}
+    (results / "navigation" / "sb3-oracle.json").write_text(json.dumps(oracle))
+    text = results_page.page(results)
+    start = "| `envs:finn2017/HalfCheetahDir-v0` | 1 | PPO, from-scratch | 4,096 | 3.5 ± 0.2 "
+    assert f"{start}| 2,048 | 1.5 after 400 |" in text
+    assert "| `envs:finn2017/Navigation2D-v0` | any | PPO, oracle | 4,096 | 3.5 ± 0.2 | - | - |" in text
+
+
 def test_tables_have_as_many_cells_in_every_row(results):
     for table in re.findall(r"(?:^\|.*\n)+", results_page.page(results), re.M):
         assert len({line.count("|") for line in table.splitlines()}) == 1
@@ -137,7 +152,7 @@ def test_the_page_of_the_repository_is_written_from_its_results():
 
 
 def test_there_are_the_seeds_that_the_tables_need():
-    assert [len(configurations(task)) for task in SEEDS] == [20, 6, 4]
+    assert [len(configurations(task)) for task in SEEDS] == [20, 6, 4, 4]
     for task in SEEDS:
         methods = {method(config) for config in configurations(task).values()}
         assert methods == set(LABELS)
@@ -199,7 +214,7 @@ def test_the_list_tells_commands_and_trains_nothing(monkeypatch, tmp_path, capsy
     monkeypatch.chdir(tmp_path)
     train_runs.main(["--list"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 30
+    assert len(lines) == 34
     assert "maml-rl train navigation-oracle --seed 2 --out runs/figures/navigation-oracle-seed2" in lines
     assert not list(tmp_path.iterdir())
 
@@ -209,3 +224,23 @@ def test_an_unknown_task_is_refused(capsys):
         train_runs.main(["navigatoin"])
     assert stop.value.code == 2
     assert "navigatoin" in capsys.readouterr().err
+
+
+def test_the_pictures_of_the_readme_are_there_small_and_of_this_code(tmp_path):
+    """The stored clip shows a robot in all frames; and what draws it draws as many frames of as many pixels."""
+    for name in (readme_pictures.CLIP, readme_pictures.FIGURE):
+        assert f"(docs/pictures/{name})" in (ROOT / "README.md").read_text()
+        assert (ROOT / "docs" / "pictures" / name).stat().st_size < 500_000
+    with Image.open(ROOT / "docs" / "pictures" / readme_pictures.CLIP) as clip:
+        frames = [np.asarray(frame.convert("RGB"))[44:].astype(int) for frame in ImageSequence.Iterator(clip)]
+    assert len(frames) == 102
+    for frame in frames:
+        for panel in (frame[:, :300], frame[:, 300:]):
+            assert ((panel[..., 0] - panel[..., 2]) > 25).mean() > 0.01
+    recording = new_recording(ROOT / "trained" / "half-cheetah-dir", tasks=1, gradient_steps=1, threads=1)
+    try:
+        readme_pictures.draw_clip(recording, tmp_path / "clip.webp")
+    except InputError as error:
+        pytest.skip(str(error))
+    with Image.open(tmp_path / "clip.webp") as drawn:
+        assert (drawn.n_frames, drawn.size) == (51, (600, 244))

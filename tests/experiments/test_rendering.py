@@ -177,7 +177,7 @@ def frames_of(path: Path) -> tuple[list[np.ndarray], float]:
         ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
         command = [ffmpeg, "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
         done = subprocess.run(command, capture_output=True, check=True)
-        described = re.search(r" (\d+)x(\d+).* (\d+) fps", done.stderr.decode())
+        described = re.search(r", (\d+)x(\d+)[ ,].* (\d+) fps", done.stderr.decode())
         width, height, per_second = map(int, described.groups())
         return list(np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)), 1 / per_second
     with Image.open(path) as file:

@@ -13,9 +13,9 @@ from experiments.run import load_config, method
 TRAINED = Path(__file__).parents[2] / "trained"
 RUNS = sorted(path.parent.relative_to(TRAINED).as_posix() for path in TRAINED.glob("*/checkpoint.safetensors"))
 
-# Lowest mean return after one gradient step on 6 tasks x 10 episodes. Full evaluations give -10, 424 to 482 and -80;
-# the worst of direction's seeds has 374 on these few, the ant 54. Before adaptation it is about -38, -30, -140 and 21, so
-# a policy that does not adapt fails.
+# Lowest mean return after one gradient step on 6 tasks x 10 episodes. Full evaluations: -10, 424 to 482, -80 and 91;
+# the worst of direction's seeds has 374 on these few, the ant 54. Before adaptation it is about -38, -30, -140 and 21,
+# so a policy that does not adapt fails.
 ADAPTED = {"navigation": -18.0, "half-cheetah-dir": 330.0, "half-cheetah-vel": -115.0, "ant-vel": 40.0}
 
 

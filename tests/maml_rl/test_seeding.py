@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.seeding import Draw, Phase, Purpose, uniforms
 
 DRAW = Draw(seed=3, phase=Phase.TRAINING, iteration=5, step=1)
 
@@ -72,6 +72,7 @@ def test_values_of_phases_and_purposes_are_those_of_published_results() -> None:
         "STANDARDISATION": 2,
         "INITIALISATION": 3,
         "VALIDATION": 4,
+        "RECORDING": 5,
     }
     assert {p.name: p.value for p in Purpose if p <= 4} == {
         "TASKS": 0,
@@ -80,3 +81,31 @@ def test_values_of_phases_and_purposes_are_those_of_published_results() -> None:
         "PARAMS": 3,
         "INTERVALS": 4,
     }
+
+
+def test_uniform_numbers_of_an_index_do_not_depend_on_the_others() -> None:
+    together = uniforms(Draw(3, Phase.TRAINING), range(100), 7)
+    some = [7, 8, 9, 3, 99, 3]
+    np.testing.assert_array_equal(uniforms(Draw(3, Phase.TRAINING), some, 7), together[some])
+    assert uniforms(Draw(3, Phase.TRAINING), [], 7).shape == (0, 7)
+
+
+def test_uniform_numbers_are_those_of_published_results() -> None:
+    found = uniforms(Draw(3, Phase.TRAINING), [0, 5], 5)
+    # The first and last number of either row, exactly.
+    assert found[:, [0, 4]].tolist() == [
+        [0.17894441345534473, 0.7682952706706284],
+        [0.08190649879185985, 0.8752358335275864],
+    ]
+
+
+def test_uniform_numbers_fill_the_unit_interval_and_do_not_repeat() -> None:
+    draws = [Draw(0, Phase.TRAINING), Draw(1, Phase.TRAINING), Draw(0, Phase.EVALUATION), Draw(0, Phase.VALIDATION)]
+    numbers = np.stack([uniforms(draw, range(5000), 5, stream) for draw in draws for stream in (0, 1)])
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    assert len(np.unique(numbers)) == numbers.size  # 200,000 of 2^53: two alike have probability 2e-6
+    # Mean 1/2 and variance 1/12 within five standard errors, and no correlation between neighbours.
+    assert abs(numbers.mean() - 0.5) < 5 * (1 / 12 / numbers.size) ** 0.5
+    assert abs(numbers.var() - 1 / 12) < 5 * (1 / 180 / numbers.size) ** 0.5
+    assert abs(np.corrcoef(numbers[0, :-1, 4], numbers[0, 1:, 0])[0, 1]) < 5 / 5000**0.5

@@ -1,0 +1,152 @@
+"""The loop over meta-iterations of any kind of run, with progress, logs and checkpoints."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from experiments.provenance import note_machine
+from experiments.run_log import log, run_logger
+from maml_rl.errors import InputError, WorkerError
+
+_PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
+
+
+class RunProgress(Protocol):
+    """What a run has reached."""
+
+    @property
+    def iteration(self) -> int:
+        """Meta-iterations finished."""
+        ...
+
+
+class LoopConfig(Protocol):
+    """Settings of a run that the loop needs."""
+
+    @property
+    def iterations(self) -> int:
+        """Meta-iterations of the whole run."""
+        ...
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Meta-iterations from one checkpoint to the next."""
+        ...
+
+
+class AnyRun(Protocol):
+    """A run of any kind."""
+
+    @property
+    def config(self) -> LoopConfig:
+        """Its settings."""
+        ...
+
+    @property
+    def progress(self) -> RunProgress:
+        """What it has reached."""
+        ...
+
+
+R = TypeVar("R", bound=AnyRun)
+
+
+class Step(NamedTuple, Generic[R]):
+    """Result of one meta-iteration."""
+
+    run: R
+    row: dict[str, float]  # quantities to log; empty for none
+    summary: str  # what the progress bar shows; empty to leave it
+    shown: Mapping[str, Any] = MappingProxyType({})  # further values of the row, for TensorBoard only
+
+
+def check_new(out: Path) -> None:
+    """Checks that a run may begin in a directory.
+
+    Raises:
+        InputError: If it holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists: go on with maml-rl train --resume {out}, or give another --out")
+
+
+def check_extension(out: Path, run: AnyRun, iterations: int | None) -> None:
+    """Checks a new number of iterations of a run.
+
+    Raises:
+        InputError: If it has finished more already.
+    """
+    if iterations is not None and iterations < run.progress.iteration:
+        raise InputError(f"{out} has finished {run.progress.iteration} iterations already, more than {iterations}")
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Holds a run directory, so that no second process writes into it.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"another process is training in {out}: wait for it, or give another --out") from None
+
+
+def training_loop(
+    run: R, iterate: Callable[[R], Step[R]], save: Callable[[R], None], out: Path, device: torch.device
+) -> R:
+    """From `run.progress` to `run.config.iterations`.
+
+    Args:
+        run: A run, as its last checkpoint has it.
+        iterate: One meta-iteration.
+        save: Writes a checkpoint.
+        out: Directory of the run.
+        device: Where it is computed.
+    """
+    config, first = run.config, run.progress.iteration
+    note_machine(out, first, device)
+    logger = run_logger(out, first)
+    bar = tqdm(total=config.iterations, initial=first, unit="iteration", disable=None, smoothing=0.1)
+    said = begun = time.monotonic()
+    summary = ""
+    try:
+        for iteration in range(first, config.iterations):
+            step = iterate(run)
+            if step.row:
+                log(logger, step.run.progress.iteration, step.row, step.shown)
+            run = step.run
+            if step.summary:
+                summary = step.summary
+                bar.set_postfix_str(summary, refresh=False)
+            bar.update()
+            if bar.disable and (
+                time.monotonic() - said > _PLAIN_PROGRESS_SECONDS or iteration + 1 == config.iterations
+            ):
+                said = time.monotonic()
+                left = bar.format_interval(
+                    (said - begun) / (iteration + 1 - first) * (config.iterations - iteration - 1)
+                )
+                line = f"iteration {iteration + 1}/{config.iterations}: {summary}, {left} left"
+                print(line, file=sys.stderr, flush=True)
+            if (iteration + 1) % config.checkpoint_every == 0:
+                save(run)
+    except (KeyboardInterrupt, WorkerError):
+        save(run)
+        raise
+    finally:
+        bar.close()
+        logger.close()
+    save(run)
+    return run

@@ -1,0 +1,99 @@
+"""The log of a run: a row for each iteration in metrics.csv, and the same and more in TensorBoard."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from tensorboard.compat.proto.summary_pb2 import Summary
+
+from experiments.run import METRICS
+from maml_rl.checkpoint import write_atomically
+
+
+def run_logger(out: Path, finished: int) -> Logger:
+    """Logger of a run directory that goes on after `finished` iterations."""
+    table = MetricsTable(out / METRICS, finished)
+    return Logger(str(out), [table, TensorBoard(str(out / "tensorboard"))])
+
+
+def log(logger: Logger, iteration: int, row: Mapping[str, float], shown: Mapping[str, Any]) -> None:
+    """Writes what an iteration brought; what is `shown`, histograms (tensors) and clips, goes to TensorBoard only."""
+    for name, value in row.items():
+        logger.record(name, value)
+    for name, value in shown.items():
+        logger.record(name, value, exclude="csv")
+    logger.dump(iteration)
+
+
+class Clip(NamedTuple):
+    """An animated GIF, for TensorBoard's tab of images."""
+
+    gif: bytes
+    width: int  # pixels
+    height: int
+
+
+class TensorBoard(TensorBoardOutputFormat):
+    """Stable-Baselines3's TensorBoard writer, which also takes clips.
+
+    PyTorch's own way to log videos needs a package for which it is too new; a GIF in place of a picture needs none.
+    """
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Writes scalars, histograms and clips."""
+        super().write(key_values, key_excluded, step)
+        file_writer: Any = self.writer.file_writer
+        for name, value in key_values.items():
+            if isinstance(value, Clip):
+                image = Summary.Image(
+                    height=value.height, width=value.width, colorspace=3, encoded_image_string=value.gif
+                )
+                file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+        self.writer.flush()
+
+
+class MetricsTable(KVWriter):
+    """A csv file with a row for each iteration, columns in the order of their names.
+
+    Stable-Baselines3's own starts the file anew, and orders its columns by chance.
+
+    Args:
+        path: The file.
+        finished: Iterations that stay, where the file exists; rows of later ones, lost in an interruption, are dropped.
+    """
+
+    def __init__(self, path: Path, finished: int) -> None:
+        self._writer: csv.DictWriter[str] | None = None
+        lines: list[str] = []
+        if path.exists():
+            lines = [f"{line}\n" for line in path.read_text().splitlines() if line]
+            rows = list(csv.DictReader(lines))
+            kept = [line for line, row in zip(lines[1:], rows, strict=True) if _iteration(row) <= finished]
+            lines = [*lines[:1], *kept] if kept else []
+        write_atomically(path, "".join(lines).encode())
+        self._file = path.open("a", newline="")
+        if lines:
+            self._writer = csv.DictWriter(self._file, next(csv.reader(lines)), lineterminator="\n")
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Adds a row of what is not excluded from csv files, if that is anything."""
+        key_values = {name: value for name, value in key_values.items() if "csv" not in (key_excluded[name] or ())}
+        if not key_values:
+            return
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._file, sorted(key_values), lineterminator="\n")
+            self._writer.writeheader()
+        self._writer.writerow(key_values)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _iteration(row: dict[str, str | None]) -> float:
+    """A row's iteration; infinite for a row that was cut off in the writing."""
+    text = row.get("iteration") or ""
+    return int(text) if text.isdigit() and None not in row.values() else float("inf")

@@ -1,0 +1,1 @@
+"""Runs of supervised meta-learning: settings, training, evaluation and pictures."""

@@ -1,0 +1,220 @@
+"""Evaluation of a run on held-out tasks, as numbers: Figure 3 and Tables 1 and 2 of Finn, Abbeel, Levine 2017."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.evaluate import aligned
+from experiments.run import CHECKPOINT
+from experiments.supervised.paper import method, paper_values
+from experiments.supervised.run import EvaluationConfig, Run, load_config, load_run
+from experiments.supervised.sources import task_source, with_shots
+from maml_rl.parallel import TaskThreads, threads_for, usable_device
+from maml_rl.seeding import Phase
+from maml_rl.supervised.config import BatchNorm, MethodConfig
+from maml_rl.supervised.evaluation import Adaptation, adaptation
+from maml_rl.supervised.tasks import TaskBatch
+
+_MODES: tuple[BatchNorm, ...] = ("transductive", "support")
+_BESIDE = ("pretrained", "oracle")
+
+
+class Evaluation(NamedTuple):
+    """What an initialisation does on held-out tasks with some number of shots."""
+
+    shots: int
+    batch_norm: BatchNorm | None  # statistics for the query examples; None of a network that has no use for them
+    adaptation: Adaptation
+    is_classification: bool
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Accuracy as a fraction, or squared error, by gradient step and task, `[gradient steps + 1, M]`."""
+        return self.adaptation.accuracies if self.is_classification else self.adaptation.losses
+
+    def diverged(self) -> NDArray[np.float64]:
+        """Share of tasks whose error is not finite, or above any task's before adaptation, by gradient step."""
+        errors = self.adaptation.losses
+        share: NDArray[np.float64] = 1.0 - (errors <= errors[0].max()).mean(1)
+        return share
+
+    def half_interval(self) -> NDArray[np.float64]:
+        """1.96 standard deviations over tasks by the root of their number, as the paper has it, by gradient step."""
+        half: NDArray[np.float64] = 1.96 * self.values.std(1, ddof=1) / self.values.shape[1] ** 0.5
+        return half
+
+    def record(self) -> dict[str, Any]:
+        """The evaluation as JSON values; a mean that is not finite is null."""
+        mean, half = (_plain(values) for values in (self.values.mean(1), self.half_interval()))
+        if self.is_classification:
+            losses = _plain(self.adaptation.losses.mean(1))
+            own = {"mean_accuracy": mean, "half_interval": half, "mean_loss": losses, "batch_norm": self.batch_norm}
+        else:
+            own = {
+                "mean_squared_error": mean,
+                "half_interval": half,
+                "median_squared_error": _plain(np.median(self.values, axis=1)),
+                "diverged_share": _plain(self.diverged()),
+            }
+        return {"shots": self.shots, **own}
+
+
+class Evaluations(NamedTuple):
+    """A run's evaluations, the first of them with its own settings."""
+
+    run: Run
+    config: EvaluationConfig
+    evaluations: list[Evaluation]
+    inner_lr: float
+    beside: dict[str, list[Evaluation]]  # of the runs with its name and "-pretrained", "-oracle", on the same tasks
+
+    def record(self) -> dict[str, Any]:
+        """The evaluations as JSON values: the first, and the others in `further`."""
+        first, *further = (evaluation.record() for evaluation in self.evaluations)
+        config = self.run.config
+        return {
+            "family": config.tasks.family,
+            "ways": config.tasks.ways if config.tasks.is_classification else None,
+            "method": method(config),
+            "gradient_steps": list(range(self.config.gradient_steps + 1)),
+            **first,
+            "num_tasks": self.config.tasks,
+            "inner_lr": self.inner_lr,
+            "seed": self.config.seed,
+            "training_seed": config.seed,
+            "iteration": self.run.progress.iteration,
+            "seconds": self.run.progress.seconds,
+            "further": further,
+            "beside": {name: [e.record() for e in evaluations] for name, evaluations in self.beside.items()},
+        }
+
+
+def _plain(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+class Overrides(NamedTuple):
+    """Settings of the evaluation given by the user; None leaves the run's own."""
+
+    tasks: int | None = None
+    gradient_steps: int | None = None
+    shots: tuple[int, ...] | None = None
+    seed: int | None = None
+
+
+DEFAULTS = Overrides()
+
+
+def evaluate(
+    directory: Path,
+    overrides: Overrides = DEFAULTS,
+    data: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Evaluations:
+    """Evaluates a run on held-out tasks; for images with batch normalisation in both of its modes.
+
+    It takes gradient steps of the size that it was trained for. A run that was trained without inner updates has none:
+    then the best for the error after the first step is chosen on validation tasks.
+
+    Args:
+        directory: The run.
+        overrides: Settings that differ from those of the run.
+        data: Directory of the images; that of the run if None.
+        device: Where everything is computed.
+        threads: Threads that share the tasks; all cores if None. They do not change the result.
+
+    Raises:
+        InputError: If run, data, device or a setting cannot be used.
+    """
+    torch_device = usable_device(device)
+    task_threads = threads_for(torch_device, threads)
+    directory = directory if directory.is_dir() else directory.parent
+    run_config, _ = load_config(directory)
+    config = replace(run_config.evaluation, **{k: v for k, v in overrides._asdict().items() if v is not None})
+    run = load_run(directory, task_source(run_config.tasks, data or run_config.data))
+    evaluations, inner_lr = _evaluate(run.to(torch_device), config, data, task_threads)
+    beside = {}
+    for name in _BESIDE:
+        other = directory.with_name(f"{directory.name}-{name}")
+        if (other / CHECKPOINT).exists():
+            other_config, _ = load_config(other)
+            if other_config.tasks.family == run_config.tasks.family:
+                other_run = load_run(other, task_source(other_config.tasks, data or other_config.data))
+                beside[name], _ = _evaluate(other_run.to(torch_device), config, data, task_threads)
+    return Evaluations(run, config, evaluations, inner_lr, beside)
+
+
+def _evaluate(
+    run: Run, config: EvaluationConfig, data: str | None, threads: TaskThreads
+) -> tuple[list[Evaluation], float]:
+    """Evaluations for each number of shots and mode of batch normalisation, and the step size."""
+    own, method_config = run.config, run.config.method
+    all_shots = config.shots or (own.tasks.shots,)
+    modes: tuple[BatchNorm | None, ...] = (None,)
+    if run.network.has_batch_norm:
+        modes = (method_config.batch_norm, *(mode for mode in _MODES if mode != method_config.batch_norm))
+    if method_config.inner_steps == 0 and config.gradient_steps:
+        method_config = replace(method_config, inner_lr=_chosen(run, config, data, all_shots[0], threads))
+    evaluations = []
+    for shots in all_shots:
+        tasks = _tasks(run, config, data, shots, Phase.EVALUATION, config.tasks)
+        for mode in modes:
+            adapted = _adapted(run, method_config, config.gradient_steps, mode, tasks, threads)
+            evaluations.append(Evaluation(shots, mode, adapted, own.tasks.is_classification))
+    return evaluations, method_config.inner_lr
+
+
+def _tasks(run: Run, config: EvaluationConfig, data: str | None, shots: int, phase: Phase, count: int) -> TaskBatch:
+    settings = with_shots(run.config.tasks, shots, config.queries)
+    tasks = task_source(settings, data or run.config.data).batch(config.seed, phase, range(count))
+    device = next(iter(run.state.meta.values())).device
+    return TaskBatch(*(examples.to(device) for examples in tasks))
+
+
+def _adapted(
+    run: Run, config: MethodConfig, steps: int, mode: BatchNorm | None, tasks: TaskBatch, threads: TaskThreads
+) -> Adaptation:
+    return adaptation(run.network, config, run.state.meta, tasks, steps, mode or config.batch_norm, threads)
+
+
+def _chosen(run: Run, config: EvaluationConfig, data: str | None, shots: int, threads: TaskThreads) -> float:
+    """The step size with the lowest loss after one gradient step, on validation tasks."""
+    tasks = _tasks(run, config, data, shots, Phase.VALIDATION, config.validation_tasks)
+
+    def loss(inner_lr: float) -> float:
+        method_config = replace(run.config.method, inner_lr=inner_lr)
+        value = _adapted(run, method_config, 1, None, tasks, threads).losses[1].mean()
+        return float(value) if np.isfinite(value) else float("inf")
+
+    return min(config.inner_lrs, key=loss)
+
+
+def table(evaluations: Evaluations) -> str:
+    """Error or accuracy by gradient step, each evaluation in its own columns, beside the paper's."""
+    own = evaluations.run.config
+    steps = range(evaluations.config.gradient_steps + 1)
+    columns: list[list[str]] = [["gradient steps", *map(str, steps)]]
+    for evaluation in evaluations.evaluations:
+        columns += _columns(evaluation)
+        paper = paper_values(own, evaluation.shots)
+        if paper and evaluation.batch_norm in (None, "transductive"):
+            scale, digits = (100.0, 1) if evaluation.is_classification else (1.0, 2)
+            cells = [f"{paper[step].value * scale:.{digits}f}" if step in paper else "-" for step in steps]
+            columns.append([f"paper, {evaluation.shots}-shot", *cells])
+    return aligned(list(zip(*columns, strict=True)))
+
+
+def _columns(evaluation: Evaluation) -> list[list[str]]:
+    mean, half = evaluation.values.mean(1), evaluation.half_interval()
+    if evaluation.is_classification:
+        mode = f", {evaluation.batch_norm} BN" if evaluation.batch_norm else ""
+        cells = [f"{100 * m:.2f} ± {100 * h:.2f}" for m, h in zip(mean, half, strict=True)]
+        return [[f"{evaluation.shots}-shot accuracy, %{mode}", *cells]]
+    medians = [f"{value:.3f}" for value in np.median(evaluation.values, axis=1)]
+    diverged = [f"{100 * value:.1f} %" for value in evaluation.diverged()]
+    cells = [f"{m:.3f} ± {h:.3f}" for m, h in zip(mean, half, strict=True)]
+    return [[f"{evaluation.shots}-shot error", *cells], ["median", *medians], ["diverged", *diverged]]

@@ -1,0 +1,49 @@
+"""The meta-update: Adam (Kingma, Ba 2015) and gradient descent as functions of a vector.
+
+Their state is a value, so a checkpoint holds it and an interrupted iteration leaves none half changed.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # the paper's, and the defaults everywhere
+_LAST_FRACTION = 0.01
+
+
+class Moments(NamedTuple):
+    """Adam's running means of the gradient and of its square, `[P]`; they stay 0 in gradient descent."""
+
+    first: Tensor
+    second: Tensor
+
+
+def no_moments(like: Tensor) -> Moments:
+    """The moments before the first update of a vector."""
+    return Moments(torch.zeros_like(like), torch.zeros_like(like))
+
+
+def adam(vector: Tensor, gradient: Tensor, moments: Moments, lr: float, count: int) -> tuple[Tensor, Moments]:
+    """The vector after one step of Adam, and the new moments.
+
+    Args:
+        vector: Parameters `[P]`.
+        gradient: Gradient of the loss at them, `[P]`.
+        moments: From the steps before.
+        lr: Step size.
+        count: Which step this is, from 1.
+    """
+    first = moments.first.lerp(gradient, 1 - _BETA_1)
+    second = torch.addcmul(moments.second * _BETA_2, gradient, gradient, value=1 - _BETA_2)
+    scale = (second.sqrt() / math.sqrt(1 - _BETA_2**count)).add_(_EPSILON)
+    return torch.addcdiv(vector, first, scale, value=-lr / (1 - _BETA_1**count)), Moments(first, second)
+
+
+def cosine(lr: float, iterations: int | None, iteration: int) -> float:
+    """Step size at an iteration: falls along a half cosine to a hundredth over `iterations`; constant if None."""
+    if iterations is None:
+        return lr
+    share = (1 + math.cos(math.pi * min(iteration / iterations, 1.0))) / 2
+    return lr * (_LAST_FRACTION + (1 - _LAST_FRACTION) * share)

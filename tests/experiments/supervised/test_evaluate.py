@@ -1,0 +1,152 @@
+"""Evaluation of supervised runs: what is measured, recorded and drawn."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.supervised.evaluate import Evaluation, Evaluations, Overrides, evaluate, table
+from experiments.supervised.paper import PaperValue, method, paper_values
+from experiments.supervised.plots import draw
+from experiments.supervised.presets import PRESETS
+from experiments.supervised.run import load_run
+from experiments.supervised.sources import task_source
+from experiments.supervised.train import train
+from maml_rl.maml import inner_update
+from maml_rl.parallel import TaskThreads
+from maml_rl.seeding import Phase
+from maml_rl.supervised.evaluation import Adaptation, adaptation
+from maml_rl.supervised.meta_learning import loss_and_accuracy
+from maml_rl.supervised.tasks import Sinusoid
+
+_SINUSOID = PRESETS["sinusoid"].config
+SHRUNK = replace(
+    _SINUSOID,
+    iterations=3,
+    method=replace(_SINUSOID.method, meta_batch_size=4),
+    evaluation=replace(_SINUSOID.evaluation, tasks=6, gradient_steps=2, shots=(10, 5)),
+)
+FIRST = Overrides()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A run with its pretrained baseline and oracle beside it."""
+    out = tmp_path_factory.mktemp("runs")
+    train(SHRUNK, out / "wave", threads=1)
+    for name in ("pretrained", "oracle"):
+        preset = PRESETS[f"sinusoid-{name}"].config
+        train(
+            replace(SHRUNK, tasks=preset.tasks, method=replace(preset.method, meta_batch_size=4)),
+            out / f"wave-{name}",
+            threads=1,
+        )
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluations(runs) -> Evaluations:
+    return evaluate(runs / "wave", threads=1)
+
+
+def test_the_error_of_each_step_is_that_of_inner_updates_one_by_one(runs, evaluations):
+    run = load_run(runs / "wave", task_source(SHRUNK.tasks, None))
+    tasks = Sinusoid(10, 100).batch(0, Phase.EVALUATION, range(6))
+    for m in (0, 5):
+        support_x, support_y, query_x, query_y = (x[m] for x in tasks)
+        params = run.state.meta
+        for step in range(3):
+            error = (run.network(params, query_x) - query_y).square().mean().item()
+            assert evaluations.evaluations[0].values[step, m] == pytest.approx(error, rel=1e-5)
+            loss = lambda p, x=support_x, y=support_y: loss_and_accuracy(run.network(p, x), y)[0]  # noqa: E731
+            params = inner_update(loss, params, 0.01)
+
+
+def test_the_record_has_every_step_and_the_paper_s_interval(evaluations):
+    record = evaluations.record()
+    values = evaluations.evaluations[0].values
+    assert record["gradient_steps"] == [0, 1, 2]
+    assert record["num_tasks"] == 6
+    assert record["mean_squared_error"] == pytest.approx(values.mean(1).tolist())
+    assert record["median_squared_error"] == pytest.approx(np.median(values, axis=1).tolist())
+    assert record["half_interval"] == pytest.approx((1.96 * values.std(1, ddof=1) / 6**0.5).tolist())
+    assert [further["shots"] for further in record["further"]] == [5]
+    assert record["method"] == "maml"
+
+
+def test_baselines_beside_the_run_are_evaluated_on_the_same_tasks(evaluations, runs):
+    assert evaluations.beside.keys() == {"pretrained", "oracle"}
+    alone = evaluate(runs / "wave-pretrained", threads=1)
+    assert np.array_equal(evaluations.beside["pretrained"][0].values, alone.evaluations[0].values)
+    assert alone.inner_lr in SHRUNK.evaluation.inner_lrs
+    assert alone.record()["method"] == "pretrained"
+
+
+def test_overrides_change_what_is_evaluated(runs):
+    chosen = evaluate(runs / "wave", Overrides(tasks=3, gradient_steps=1, shots=(7,)), threads=1)
+    assert chosen.record()["shots"] == 7
+    assert chosen.evaluations[0].values.shape == (2, 3)
+
+
+def test_the_number_of_threads_does_not_change_the_evaluation(runs, evaluations):
+    again = evaluate(runs / "wave", threads=3)
+    assert np.array_equal(again.evaluations[0].values, evaluations.evaluations[0].values)
+
+
+def test_a_task_diverged_when_its_error_exceeds_all_before_adaptation():
+    losses = np.array([[1.0, 2.0, 3.0, 0.5], [2.5, 3.5, np.inf, np.nan]])
+    evaluation = Evaluation(5, None, Adaptation(losses, np.zeros_like(losses)), is_classification=False)
+    assert evaluation.diverged().tolist() == [0.0, 0.75]  # 2.5 is worse than its own 1, but no worse than the others
+    record = evaluation.record()
+    assert record["mean_squared_error"] == [1.625, None]
+
+
+def test_accuracy_is_a_fraction():
+    accuracies = np.array([[0.2, 0.4], [1.0, 0.6]])
+    record = Evaluation(1, "support", Adaptation(np.ones_like(accuracies), accuracies), is_classification=True).record()
+    assert record["mean_accuracy"] == pytest.approx([0.3, 0.8])
+    assert record["batch_norm"] == "support"
+
+
+def test_without_the_other_query_examples_a_prediction_is_the_same_with_support_statistics():
+    config = replace(PRESETS["omniglot-5way-1shot"].config.method, chunk_size=None)
+    from maml_rl.supervised.networks import ModelConfig, build_network
+    from maml_rl.supervised.tasks import TaskBatch
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 2, 5, 1, 28, 28, generator=generator)
+    labels = torch.arange(5).repeat(2, 1)
+    tasks = TaskBatch(x[0], labels, x[1], labels)
+    network = build_network(ModelConfig("strided-conv", filters=8), tasks, 5, 0)
+    fewer = tasks._replace(query_x=tasks.query_x[:, :1], query_y=labels[:, :1])
+    for mode, alike in (("support", True), ("transductive", False)):
+        of_five, of_one = (
+            network.query(network.parameters(), t.support_x[0], t.query_x[0], mode)[0] for t in (tasks, fewer)
+        )
+        assert torch.allclose(of_five, of_one, atol=1e-5) == alike
+        values = adaptation(network, config, network.parameters(), tasks, 1, mode, TaskThreads(1))
+        assert values.accuracies.shape == (2, 2)
+
+
+def test_the_paper_s_values_stand_beside_those_of_the_same_tasks_and_method():
+    assert paper_values(_SINUSOID, 5)[1] == PaperValue(0.67, None)
+    assert paper_values(_SINUSOID, 10) == {}
+    assert paper_values(PRESETS["sinusoid-pretrained"].config, 5)[10].value == 2.19
+    assert paper_values(PRESETS["omniglot-20way-5shot"].config, 5) == {5: PaperValue(0.989, 0.002)}
+    mini = PRESETS["mini-imagenet-5way-1shot"].config
+    assert paper_values(replace(mini, method=replace(mini.method, first_order=True)), 1)[10].value == 0.4807
+    assert method(PRESETS["sinusoid-oracle"].config) == "oracle"
+
+
+def test_the_table_has_a_row_for_each_number_of_steps(evaluations):
+    lines = table(evaluations).splitlines()
+    assert len(lines) == 2 + 3
+    assert "paper, 5-shot" in lines[0]
+    assert "0.67" in lines[3]
+
+
+def test_figures_2_and_3_are_drawn(evaluations, runs, tmp_path):
+    draw(evaluations, runs / "wave", tmp_path / "adaptation.png")
+    assert (tmp_path / "adaptation.png").read_bytes().startswith(b"\x89PNG")

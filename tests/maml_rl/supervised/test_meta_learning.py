@@ -1,0 +1,335 @@
+"""Algorithm 2: meta-gradients against central differences, and its relatives on problems solved by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maml_rl.errors import InputError, NonFiniteError
+from maml_rl.parallel import TaskThreads
+from maml_rl.supervised.config import MethodConfig
+from maml_rl.supervised.evaluation import predictions
+from maml_rl.supervised.meta_learning import (
+    RATE,
+    State,
+    chunk_gradient,
+    initial_state,
+    inner_rates,
+    loss_and_accuracy,
+    meta_gradient,
+    meta_iteration,
+    multi_step_weights,
+    outer_loss,
+)
+from maml_rl.supervised.networks import ModelConfig, Network, build_network
+from maml_rl.supervised.optimizers import no_moments
+from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.types import Params, flatten, unflatten
+
+THREADS = TaskThreads(1)
+
+
+class Number(nn.Module):
+    """The network that answers theta whatever it is asked: on a target t its loss is (theta - t)^2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.theta.expand(len(x), 1)
+
+
+def number_tasks(*targets: tuple[float, float]) -> TaskBatch:
+    """One example each of support and query; targets are (support, query) by task."""
+    x = torch.zeros(len(targets), 1, 1, dtype=torch.float64)
+    support, query = (
+        torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1) for values in zip(*targets, strict=True)
+    )
+    return TaskBatch(x, support, x, query)
+
+
+def number_gradient(config: MethodConfig, tasks: TaskBatch, meta: Params | None = None, iteration: int = 0) -> Params:
+    network = Network(Number())
+    state = initial_state(network, config)
+    return meta_gradient(network, config)(state._replace(meta=meta or state.meta, iteration=iteration), tasks, THREADS)[
+        0
+    ]
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def mlp() -> Network:
+    torch.manual_seed(0)
+    return Network(nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1)).double())
+
+
+def convolution() -> Network:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(1, 3, 3, stride=2, padding=1),
+        nn.BatchNorm2d(3, track_running_stats=False),
+        nn.Softplus(),
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.Softplus(),
+        nn.Flatten(),
+        nn.Linear(4 * 9, 3),
+    ]
+    return Network(nn.Sequential(*layers).double())
+
+
+def strided() -> Network:
+    """The paper's network for Omniglot, whose layers have derivatives written by hand."""
+    return build_network(ModelConfig("strided-conv", filters=4), image_tasks(), 3, 0)
+
+
+def regression_tasks(count: int = 3) -> TaskBatch:
+    return TaskBatch(
+        *(random(count, n, size, seed=seed) for seed, (n, size) in enumerate([(6, 2), (6, 1), (4, 2), (4, 1)]))
+    )
+
+
+def image_tasks(count: int = 2) -> TaskBatch:
+    labels = torch.arange(3).repeat(count, 2)
+    return TaskBatch(random(count, 6, 1, 6, 6, seed=1), labels, random(count, 6, 1, 6, 6, seed=2), labels)
+
+
+def central_differences(network: Network, config: MethodConfig, tasks: TaskBatch, state: State) -> Tensor:
+    """Gradient of the mean outer loss by its values alone. Step 1e-5: truncation 1e-10, rounding 1e-16 / 1e-5."""
+    weights, base = multi_step_weights(config, state.iteration).double(), flatten(state.meta)
+
+    def loss(vector: Tensor) -> Tensor:
+        meta = unflatten(vector, state.meta)
+        losses = [
+            outer_loss(network, config, False, meta, weights, TaskBatch(*(x[m] for x in tasks)))[0]
+            for m in range(len(tasks.support_x))
+        ]
+        return torch.stack(losses).mean().detach()
+
+    steps = torch.eye(len(base), dtype=base.dtype) * 1e-5
+    return torch.stack([(loss(base + step) - loss(base - step)) / 2e-5 for step in steps])
+
+
+SECOND_ORDER = MethodConfig(inner_steps=2, inner_lr=0.3)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SECOND_ORDER,
+        replace(SECOND_ORDER, learned_lr="parameter"),
+        replace(SECOND_ORDER, learned_lr="layer-and-step"),
+        replace(SECOND_ORDER, multi_step_iterations=10),
+        replace(SECOND_ORDER, adapted="last-layer"),
+        replace(SECOND_ORDER, inner_steps=0),
+    ],
+    ids=["maml", "meta-sgd", "layer-and-step", "multi-step", "anil", "pretrained"],
+)
+def test_the_meta_gradient_of_a_perceptron_is_that_of_central_differences(config):
+    network, tasks = mlp(), regression_tasks()
+    state = initial_state(network, config)
+    gradient, _ = meta_gradient(network, config)(state, tasks, THREADS)
+    expected = central_differences(network, config, tasks, state)
+    assert gradient.keys() == state.meta.keys()
+    torch.testing.assert_close(flatten(gradient), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_the_meta_gradient_of_a_convolution_with_batch_normalisation_is_that_of_central_differences():
+    network, tasks = convolution(), image_tasks()
+    state = initial_state(network, SECOND_ORDER)
+    gradient, _ = meta_gradient(network, SECOND_ORDER)(state, tasks, THREADS)
+    torch.testing.assert_close(
+        flatten(gradient), central_differences(network, SECOND_ORDER, tasks, state), rtol=1e-5, atol=1e-8
+    )
+
+
+def test_first_order_differs_from_second_by_the_term_of_the_hessian():
+    # L = (theta - t)^2 has gradient 2 (theta - t) and Hessian 2. theta = 1, alpha = 0.1, support 3, query 2:
+    # theta' = 1 + 0.1 * 4 = 1.4; first order 2 (1.4 - 2) = -1.2; second order (1 - 0.1 * 2) times that.
+    tasks, config = number_tasks((3.0, 2.0)), MethodConfig(inner_lr=0.1)
+    assert number_gradient(config, tasks)["theta"].item() == pytest.approx(-0.96)
+    assert number_gradient(replace(config, first_order=True), tasks)["theta"].item() == pytest.approx(-1.2)
+
+
+def test_derivative_order_annealing_leaves_the_term_out_at_first():
+    tasks, config = number_tasks((3.0, 2.0)), MethodConfig(inner_lr=0.1, first_order_iterations=5)
+    assert number_gradient(config, tasks, iteration=4)["theta"].item() == pytest.approx(-1.2)
+    assert number_gradient(config, tasks, iteration=5)["theta"].item() == pytest.approx(-0.96)
+
+
+def test_meta_sgd_learns_its_step_size_by_hand():
+    # As above, and d L(theta') / d alpha = 2 (theta' - 2) * -2 (theta - 3) = -1.2 * 4.
+    config = MethodConfig(inner_lr=0.1, learned_lr="parameter")
+    gradient = number_gradient(config, number_tasks((3.0, 2.0)))
+    assert gradient["theta"].item() == pytest.approx(-0.96)
+    assert gradient[RATE + "theta"].item() == pytest.approx(-4.8)
+
+
+def test_a_learned_step_size_of_each_step_has_the_gradient_of_its_step():
+    # theta_1 = 1.4; theta_2 = 1.4 + 0.1 * 3.2 = 1.72; dL/d theta_2 = 2 (1.72 - 2) = -0.56.
+    # alpha_2: -0.56 * -2 (1.4 - 3) = -0.56 * 3.2; alpha_1: -0.56 * (1 - 0.2) * 4.
+    config = MethodConfig(inner_steps=2, inner_lr=0.1, learned_lr="layer-and-step")
+    gradient = number_gradient(config, number_tasks((3.0, 2.0)))
+    assert gradient[RATE + "theta"].tolist() == pytest.approx([-0.56 * 0.8 * 4, -0.56 * 3.2])
+
+
+def test_learned_step_sizes_after_the_last_trained_step_stay_its():
+    config = MethodConfig(inner_steps=2, learned_lr="layer-and-step")
+    network = Network(Number())
+    meta = initial_state(network, config).meta | {RATE + "theta": torch.tensor([0.1, 0.2])}
+    rates = [inner_rates(network, config, meta, step)["theta"].item() for step in range(4)]
+    assert rates == pytest.approx([0.1, 0.2, 0.2, 0.2])
+
+
+def test_the_multi_step_loss_weighs_the_query_losses_of_all_steps():
+    # Weights at half of the annealing: 1/2 * 1/2 for the first step, the rest, 3/4, for the last.
+    # theta_1 = 1.4 -> loss 0.36; theta_2 = 1.72 -> loss 0.0784.
+    config = MethodConfig(inner_steps=2, inner_lr=0.1, multi_step_iterations=10)
+    weights = multi_step_weights(config, 5).double()
+    network, tasks = Network(Number()), number_tasks((3.0, 2.0))
+    one = TaskBatch(*(x[0] for x in tasks))
+    loss, _ = outer_loss(network, config, False, network.parameters(), weights, one)
+    assert loss.item() == pytest.approx(0.25 * 0.36 + 0.75 * 0.0784)
+
+
+@pytest.mark.parametrize(("iteration", "expected"), [(0, [0.25] * 4), (5, [0.125] * 3 + [0.625]), (10, [1.0])])
+def test_multi_step_weights_go_from_equal_to_the_last_alone(iteration, expected):
+    config = MethodConfig(inner_steps=4, multi_step_iterations=10)
+    assert multi_step_weights(config, iteration).tolist() == pytest.approx(expected)
+
+
+def test_reptile_goes_towards_the_adapted_parameters_by_hand():
+    # Inner steps of 0.25 halve the distance to the target: support 3, then query 2.
+    # 1 -> 2 -> 2 and, of the second task, 1 -> 0 (support -1) -> 2 (query 4). Mean theta' = 2; a step of half the way.
+    config = MethodConfig("reptile", inner_steps=2, inner_lr=0.25, optimizer="sgd", outer_lr=0.5)
+    network, tasks = Network(Number()), number_tasks((3.0, 2.0), (-1.0, 4.0))
+    state, metrics = meta_iteration(
+        meta_gradient(network, config), initial_state(network, config), tasks, config, THREADS
+    )
+    assert state.meta["theta"].item() == pytest.approx(1.5)
+    assert metrics["loss/before"] == pytest.approx((4 + 4) / 2)  # (1 - 3)^2 and (1 + 1)^2
+    assert metrics["loss/after"] == pytest.approx((0 + 4) / 2)
+
+
+def test_anil_adapts_the_last_layer_alone():
+    config = MethodConfig(inner_steps=1, inner_lr=0.3, adapted="last-layer")
+    network, tasks = mlp(), regression_tasks(1)
+    state = initial_state(network, config)
+    rates = inner_rates(network, config, state.meta, 0)
+    assert list(rates) == ["4.weight", "4.bias"]
+    gradient, _ = meta_gradient(network, config)(state, tasks, THREADS)
+    assert all(value.abs().max() > 0 for value in gradient.values())  # but all are meta-learned
+
+
+def test_a_permutation_of_the_labels_permutes_the_predictions():
+    # The last layer starts at 0, so that classes differ by their labels only.
+    config = MethodConfig(inner_steps=2, inner_lr=0.5)
+    network = convolution()
+    meta = network.parameters()
+    meta |= {name: torch.zeros_like(meta[name]) for name in network.last_layer()}
+    tasks, permutation = image_tasks(1), torch.tensor([2, 0, 1])
+    permuted = tasks._replace(support_y=permutation[tasks.support_y])
+    outputs, others = (
+        torch.from_numpy(predictions(network, config, meta, t, tasks.query_x[0], 2)[-1]) for t in (tasks, permuted)
+    )
+    assert outputs.std() > 0.01
+    torch.testing.assert_close(others[:, permutation], outputs)
+
+
+@pytest.mark.parametrize("chunk_size", [2, 7])
+@pytest.mark.parametrize("algorithm", ["maml", "reptile"])
+def test_chunks_of_tasks_do_not_change_the_meta_gradient(chunk_size, algorithm):
+    network, tasks = mlp(), regression_tasks(5)
+    config = MethodConfig(algorithm, inner_steps=2, inner_lr=0.3)
+    state = initial_state(network, config)
+    whole, metrics = meta_gradient(network, config)(state, tasks, THREADS)
+    parts, others = meta_gradient(network, replace(config, chunk_size=chunk_size))(state, tasks, THREADS)
+    torch.testing.assert_close(flatten(parts), flatten(whole), rtol=1e-12, atol=1e-14)
+    assert others == pytest.approx(metrics)
+
+
+def test_the_number_of_threads_does_not_change_a_bit():
+    network, tasks, config = mlp(), regression_tasks(6), MethodConfig(inner_lr=0.3, chunk_size=1)
+    state = initial_state(network, config)
+    one, three = (meta_gradient(network, config)(state, tasks, TaskThreads(n))[0] for n in (1, 3))
+    assert torch.equal(flatten(one), flatten(three))
+
+
+@pytest.mark.parametrize("build", [mlp, convolution, strided])
+@pytest.mark.parametrize("algorithm", ["maml", "reptile"])
+def test_recording_does_not_change_a_bit_of_the_meta_gradient(build, algorithm):
+    network = Network(build().module.float())
+    tasks = regression_tasks() if "4.weight" in network.last_layer() else image_tasks()
+    tasks = TaskBatch(*(x.float() if x.is_floating_point() else x for x in tasks))
+    config = MethodConfig(algorithm, inner_steps=2, inner_lr=0.3)
+    gradient = meta_gradient(network, config)
+    start = initial_state(network, config)
+    moved = start._replace(meta={name: value + 0.1 for name, value in start.meta.items()})
+    at_first, recorded, replayed = (gradient(state, tasks, THREADS)[0] for state in (start, moved, moved))
+    with torch.no_grad():
+        plain, _ = chunk_gradient(network, config, False)(moved.meta, torch.ones(1), tasks)
+    expected = flatten(plain) / len(tasks.support_x)
+    assert torch.equal(flatten(recorded), expected)
+    assert torch.equal(flatten(replayed), expected)
+    assert not torch.equal(flatten(at_first), expected)
+
+
+def test_the_metrics_are_losses_and_accuracies_before_and_after():
+    outputs = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
+    loss, accuracy = loss_and_accuracy(outputs, torch.tensor([0, 1, 1]))
+    assert accuracy.item() == pytest.approx(2 / 3)
+    assert loss.item() == pytest.approx(torch.tensor([2.0, 1.0, -2.0]).neg().exp().log1p().mean().item())
+    network, config = convolution(), MethodConfig(inner_steps=3, inner_lr=0.5)
+    state = initial_state(network, config)
+    _, metrics = meta_iteration(meta_gradient(network, config), state, image_tasks(), config, THREADS)
+    assert metrics.keys() == {"loss/before", "loss/after", "accuracy/before", "accuracy/after", "meta/gradient_norm"}
+    assert 0 <= metrics["accuracy/before"] <= 1
+
+
+def test_a_gradient_is_clipped_element_by_element():
+    # Plain gradient descent by 1 from 1: the gradient -0.96 is cut to -0.5.
+    config = MethodConfig(inner_lr=0.1, optimizer="sgd", outer_lr=1.0, gradient_clip=0.5)
+    network = Network(Number())
+    state, metrics = meta_iteration(
+        meta_gradient(network, config), initial_state(network, config), number_tasks((3.0, 2.0)), config, THREADS
+    )
+    assert state.meta["theta"].item() == pytest.approx(1.5)
+    assert metrics["meta/gradient_norm"] == pytest.approx(0.96)
+
+
+def test_what_is_not_finite_is_reported_with_its_iteration():
+    config, network = MethodConfig(), Network(Number())
+    state = initial_state(network, config)._replace(iteration=41)
+    with pytest.raises(NonFiniteError, match=r"iteration 42: loss/before is not finite"):
+        meta_iteration(meta_gradient(network, config), state, number_tasks((float("inf"), 1.0)), config, THREADS)
+
+
+def test_an_iteration_changes_nothing_in_place():
+    network, config = mlp(), MethodConfig(inner_lr=0.3)
+    state = initial_state(network, config)
+    before = flatten(state.meta).clone()
+    new, _ = meta_iteration(meta_gradient(network, config), state, regression_tasks(), config, THREADS)
+    assert torch.equal(flatten(state.meta), before)
+    assert torch.equal(state.moments.first, no_moments(before).first)
+    assert new.iteration == 1
+    assert not torch.equal(flatten(new.meta), before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inner_lr": 0.0}, "inner_lr must be above 0"),
+        ({"inner_steps": -1}, "inner_steps must be at least 0"),
+        ({"chunk_size": 0}, "chunk_size must be at least 1 or None"),
+        ({"algorithm": "reptile", "inner_steps": 0}, "inner_steps must be at least 1 for Reptile"),
+        ({"algorithm": "reptile", "first_order": True}, "first_order has no meaning for Reptile"),
+        ({"algorithm": "reptile", "learned_lr": "parameter"}, "Reptile learns no step sizes"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        MethodConfig(**settings)

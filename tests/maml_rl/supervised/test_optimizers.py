@@ -1,0 +1,34 @@
+"""The meta-update beside PyTorch's optimiser."""
+
+import pytest
+import torch
+
+from maml_rl.supervised.optimizers import adam, cosine, no_moments
+
+
+def test_adam_takes_the_steps_of_pytorchs():
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(7, generator=generator, dtype=torch.float64)
+    parameter = vector.clone().requires_grad_()
+    optimizer = torch.optim.Adam([parameter], lr=0.1)
+    moments = no_moments(vector)
+    for count in range(1, 20):
+        gradient = torch.randn(7, generator=generator, dtype=torch.float64)
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        vector, moments = adam(vector, gradient, moments, 0.1, count)
+        torch.testing.assert_close(vector, parameter.detach(), rtol=1e-12, atol=0)
+
+
+def test_the_first_step_of_adam_is_the_step_size_whatever_the_gradient():
+    vector, _ = adam(torch.zeros(2), torch.tensor([1e3, -1e-3]), no_moments(torch.zeros(2)), 0.1, 1)
+    assert vector.tolist() == pytest.approx([-0.1, 0.1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("iteration", "expected"), [(0, 1.0), (50, 0.505), (100, 0.01), (170, 0.01)])
+def test_the_step_size_falls_along_a_half_cosine_to_a_hundredth(iteration, expected):
+    assert cosine(2.0, 100, iteration) == pytest.approx(2.0 * expected)
+
+
+def test_without_a_schedule_the_step_size_stays():
+    assert cosine(0.3, None, 10**6) == 0.3
