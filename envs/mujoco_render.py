@@ -83,26 +83,27 @@ class TrackingRenderer:
 
     def _add_stripes(self) -> None:
         scene, x = self._renderer.scene, round(self._camera.lookat[0])
+        size, flat, colour = (
+            np.array([_STRIPE_WIDTH / 2, _REACH, 0.1]),
+            np.eye(3).reshape(-1),
+            np.array(_STRIPE, np.float32),
+        )
         for metre in range(x - _REACH, x + _REACH + 1):
             if scene.ngeom == scene.maxgeom:
                 return
-            mujoco.mjv_initGeom(
-                scene.geoms[scene.ngeom],
-                mujoco.mjtGeom.mjGEOM_PLANE,
-                np.array([_STRIPE_WIDTH / 2, _REACH, 0.1]),
-                np.array([metre, self._camera.lookat[1], 0.002]),
-                np.eye(3).reshape(-1),
-                np.array(_STRIPE, np.float32),
-            )
+            place = np.array([metre, self._camera.lookat[1], 0.002])  # above the floor, which would else flicker
+            mujoco.mjv_initGeom(scene.geoms[scene.ngeom], mujoco.mjtGeom.mjGEOM_PLANE, size, place, flat, colour)
             scene.ngeom += 1
 
 
 def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A picture of half the size: the means of two by two pixels."""
-    pixels = pixels.astype(np.uint16)
-    sums = pixels[::2, ::2] + pixels[1::2, ::2] + pixels[::2, 1::2] + pixels[1::2, 1::2]
-    halved: NDArray[np.uint8] = ((sums + 2) // 4).astype(np.uint8)
-    return halved
+    rows = pixels[::2].astype(np.uint16)
+    rows += pixels[1::2]
+    sums = rows[:, ::2] + rows[:, 1::2]
+    sums += 2
+    sums >>= 2
+    return sums.astype(np.uint8)
 
 
 def _plain(model: mujoco.MjModel) -> mujoco.MjModel:

@@ -280,6 +280,8 @@ def adapt(arguments: Sequence[str]) -> None:
     if adapted.recording:
         save_recording(directory / RECORDING, adapted.recording)
     record = adapted.record() | {"policy": str(chosen.out)}
+    if adapted.recording:
+        record["recording"] = str(directory / RECORDING)
     if chosen.json:
         print(json.dumps(record))
         return

@@ -161,7 +161,7 @@ class Panel(plugin.ViewerPlugin):
         elif isinstance(space, spaces.Box) and space.is_bounded() and np.prod(space.shape) <= _MOST_SLIDERS:
             self._box_sliders(space)
         else:
-            _, self._typed = imgui.InputText("task", self._typed)
+            _, self._typed = imgui.InputText("##task", self._typed)
             imgui.SameLine()
             if imgui.Button("Adapt"):
                 self._read()
@@ -232,7 +232,7 @@ class Panel(plugin.ViewerPlugin):
 
     @staticmethod
     def _space_pressed() -> bool:
-        return bool(imgui.IsKeyPressed(imgui.Key.Space, False)) and not imgui.GetIO().WantTextInput
+        return bool(imgui.IsKeyPressed(imgui.Key.Space, False)) and not imgui.IsAnyItemActive()
 
     def _table(self, shown: Shown) -> None:
         recording = shown.recording

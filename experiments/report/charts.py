@@ -152,7 +152,7 @@ def _legend_class(one: Series) -> str:
     return "points" if one.marks != "hollow" else "hollow"
 
 
-def thinned(values: Sequence[float], most: int = 400) -> list[float]:
+def thinned(values: Sequence[float], most: int = 200) -> list[float]:
     """Means of consecutive values, at most `most` of them."""
     parts = np.array_split(np.asarray(values, np.float64), min(most, len(values))) if len(values) else []
     return [float(part.mean()) for part in parts]

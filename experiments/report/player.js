@@ -110,8 +110,8 @@
     context.stroke();
   }
 
-  function ticks(low, high) {  // round numbers, three or four of them
-    const rough = (high - low) / 3, power = 10 ** Math.floor(Math.log10(rough));
+  function ticks(low, high) {  // round numbers, two to five of them
+    const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
     const gap = [1, 2, 5, 10].find((n) => n * power >= rough) * power;
     const found = [];
     for (let n = Math.ceil(low / gap); n * gap <= high; n++) found.push(Number((n * gap).toPrecision(6)));
@@ -169,6 +169,10 @@
     byId(`return-${panel}`).textContent =
       `return ${number(data.returns[s][state.task])}${ended} · mean of ${data.episodes} episodes ` +
       number(data.mean_returns[s][state.task]);
+    if (data.travelled) {
+      const metres = data.travelled[s][state.task][Math.min(Math.floor(state.time), length(s))];
+      byId(`travelled-${panel}`).textContent = `${metres.toFixed(2).replace("-", "−")} m`;
+    }
     panels[panel].setAttribute("aria-label", `${data.tasks[state.task]}, ${name}`);
   }
 

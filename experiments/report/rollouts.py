@@ -48,6 +48,8 @@ def rollouts(recording: Recording, progress: Callable[[int], object] = lambda _:
     if isinstance(mdp, MujocoMDP):
         seconds, unit = recording.seconds_per_step, "s"
     data, reason = _shared(recording) | {"seconds": seconds, "unit": unit}, None
+    if isinstance(mdp, MujocoMDP):
+        data["travelled"] = _travelled(recording)
     if in_the_plane(recording):
         data |= _paths(recording)
     else:
@@ -89,6 +91,14 @@ def _rounded(values: NDArray[Any]) -> Any:
 def _motion(recording: Recording, components: list[int]) -> list[list[Any]]:
     steps, tasks = recording.lengths.shape
     return [[_rounded(recording.episode(m, s)[:, components]) for m in range(tasks)] for s in range(steps)]
+
+
+def _travelled(recording: Recording) -> list[list[Any]]:
+    """Metres in x since the start of each episode, to the centimetre: the first number of a robot's pose is its x."""
+    steps, tasks = recording.lengths.shape
+    x = recording.motion[..., 0].astype(np.float64)
+    moved = np.round(x - x[:, :, :1], 2)
+    return [[moved[s, m, : recording.lengths[s, m] + 1].tolist() for m in range(tasks)] for s in range(steps)]
 
 
 def _paths(recording: Recording) -> dict[str, Any]:
@@ -169,7 +179,8 @@ def _body(recording: Recording, data: dict[str, Any], reason: str | None) -> str
     )
     aspect = {"clips": "{} / {}".format(*_SIZE), "paths": "1", "lines": "4 / 3"}[data["kind"]]
     panels = "".join(
-        f"""<div class="panel" style="--colour: var(--{name})"><b id="caption-{name}">{text(label)}</b>
+        f"""<div class="panel" style="--colour: var(--{name})">
+<b><span id="caption-{name}">{text(label)}</span><output id="travelled-{name}"></output></b>
 <canvas id="panel-{name}" role="img" style="aspect-ratio: {aspect}"></canvas>
 <small id="return-{name}"></small></div>
 """

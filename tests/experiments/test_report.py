@@ -271,6 +271,17 @@ def test_a_robot_is_seen_in_both_panels(browser, robot):
         assert 0.01 < browser.run(share, panel) < 0.2
 
 
+def test_the_way_that_the_robot_has_come_is_told(browser, robot):
+    """The tasks are to run backward and forward; one gradient step on 20 episodes is enough for either."""
+    browser.open(robot)
+    for task, sign in ((0, "\N{MINUS SIGN}"), (1, "")):
+        browser.driver.find_elements("css selector", ".tasks label")[task].click()
+        browser.move("#time", 0)
+        assert browser.find("#travelled-after").text.lstrip("\N{MINUS SIGN}") == "0.00 m"
+        browser.move("#time", 200)
+        assert re.fullmatch(sign + r"[1-9]\.\d\d m", browser.find("#travelled-after").text)
+
+
 def test_plots_stand_in_for_pictures_where_there_is_no_opengl(browser, robot, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.report.rollouts.Drawing", refuse)
     page = tmp_path / "report.html"

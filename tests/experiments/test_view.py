@@ -55,9 +55,13 @@ def serve(directory: Path, *options: str, run: Path = RUN) -> Served:
     with output.open("w") as file:
         command = [sys.executable, "-m", "experiments", "view", str(run), *FAST, *options]
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: ADDRESS.search(output.read_text()) or process.poll() is not None)
-    found = ADDRESS.search(output.read_text())
-    assert found, output.read_text()
+    try:
+        wait_for(lambda: ADDRESS.search(output.read_text()) or process.poll() is not None)
+        found = ADDRESS.search(output.read_text())
+        assert found, output.read_text()
+    except AssertionError:
+        process.kill()
+        raise
     return Served(process, int(found[2]), output)
 
 
@@ -137,6 +141,12 @@ class Page:
             act()
         chain.perform()
 
+    def press(self, key: str) -> None:
+        """Presses a key."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.browser).send_keys(key).perform()
+
     def slide(self, y: int, share: float) -> None:
         """Moves a slider to a share of its length."""
         x = round(self.LEFT + share * (self.RIGHT - self.LEFT))
@@ -198,7 +208,7 @@ def test_the_page_shows_a_robot_for_each_number_of_gradient_steps_in_motion(page
     assert [line["message"] for line in opened.log() if line["level"] == "SEVERE"] == []
 
 
-def test_the_time_slider_stops_the_motion_and_the_button_goes_on(page: tuple[Page, Served]) -> None:
+def test_the_time_slider_stops_the_motion_which_button_and_space_bar_switch(page: tuple[Page, Served]) -> None:
     opened, _ = page
     opened.slide(opened.TIME, 0.25)
     early = opened.standstill()
@@ -207,6 +217,8 @@ def test_the_time_slider_stops_the_motion_and_the_button_goes_on(page: tuple[Pag
     middle = opened.standstill()
     opened.drag((50, opened.PAUSE), (50, opened.PAUSE))
     wait_for(lambda: moved(middle, opened.robots()) > 30)
+    opened.press(" ")
+    opened.standstill()
 
 
 def test_the_task_slider_makes_the_policy_adapt_and_move_otherwise(page: tuple[Page, Served]) -> None:

@@ -281,6 +281,6 @@ def test_a_chart_puts_values_where_its_axis_says():
     assert places[0][0] == pytest.approx(ticks["0"])
     assert places[1][0] == pytest.approx(ticks["10"])
     assert places[0][1] > places[1][1]
-    assert len(thinned(list(range(1000)))) == 400
+    assert len(thinned(list(range(1000)))) == 200
     assert thinned([1.0, 2.0]) == [1.0, 2.0]
     assert thinned([]) == []

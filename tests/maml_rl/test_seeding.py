@@ -72,6 +72,7 @@ def test_values_of_phases_and_purposes_are_those_of_published_results() -> None:
         "STANDARDISATION": 2,
         "INITIALISATION": 3,
         "VALIDATION": 4,
+        "RECORDING": 5,
     }
     assert {p.name: p.value for p in Purpose if p <= 4} == {
         "TASKS": 0,
