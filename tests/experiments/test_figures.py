@@ -163,7 +163,7 @@ def test_runs_that_come_with_the_repository_are_not_trained_again(monkeypatch):
     runs = {name: directory(name, config) for name, config in configurations("half-cheetah-dir").items()}
     assert runs["half-cheetah-dir-seed1"] == Path("trained/half-cheetah-dir")
     assert is_finished(runs["half-cheetah-dir-seed1"])
-    assert runs["half-cheetah-dir-oracle-seed0"] == Path("runs/figures/half-cheetah-dir-oracle-seed0")
+    assert runs["half-cheetah-dir-random-seed0"] == Path("runs/figures/half-cheetah-dir-random-seed0")
 
 
 @pytest.fixture
