@@ -3,8 +3,9 @@
     python benchmarks/supervised.py
 
 learn2learn, higher and TorchOpt are fetched from the package index into `.venv-peers`, once; they use this
-environment's PyTorch, so that all have the same. All start from the same weights on the same tasks, so their meta-losses must agree
-with those of a plain loop. They take turns, so that what else the machine does burdens all alike.
+environment's PyTorch, so that all have the same. All start from the same weights on the same tasks, so their
+meta-losses must agree with those of a plain loop. They take turns, so that what else the machine does burdens all
+alike.
 """
 
 import argparse

@@ -94,7 +94,7 @@ PPO of Stable-Baselines3, one seed each: from scratch on one task alone, and as 
 observation tells which it is ([stable_baselines3.md](stable_baselines3.md#how-long-does-an-ordinary-learner-take)).
 The standard error is over episodes of the one task, or over the 40 held-out tasks.
 
-{_markdown(rows)}
+{markdown(rows)}
 """
 
 
