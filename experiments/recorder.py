@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -51,6 +52,7 @@ def record(
     config: EvaluationConfig,
     threads: TaskThreads | None = None,
     processes: Processes = ALL_CORES,
+    inner_lr: float | None = None,
 ) -> Recording:
     """Adapts a run to tasks, as its evaluation does, and records an episode of each after each gradient step.
 
@@ -60,6 +62,7 @@ def record(
         config: Gradient steps, episodes and seed.
         threads: Threads that share the tasks; one if None.
         processes: Processes of an environment that is not batched. They do not change the result.
+        inner_lr: Step size of the first gradient step; as the evaluation has it (`with_step_size`) if None.
 
     Raises:
         NonFiniteError: If the adaptation diverges.
@@ -68,7 +71,10 @@ def record(
     threads, total = threads or TaskThreads(1), config.gradient_steps + 1
     count = config.episodes * len(tasks)
     with closing(vectorize(run.config.env_id, count, processes, run.config.observe_task)) as envs:
-        meta, _ = with_step_size(run.policy, run.theta, envs, run.config.meta, config, threads)
+        if inner_lr is None:
+            meta, _ = with_step_size(run.policy, run.theta, envs, run.config.meta, config, threads)
+        else:
+            meta = replace(run.config.meta, inner_lr=inner_lr)
         path = adaptation(run.policy, run.theta, envs, tasks, meta, config, threads)
         bar = tqdm(path, "recording", total, unit="step", disable=None, leave=False)
         stages = (Stage(params, task_returns(sampled)) for params, sampled in bar)

@@ -20,9 +20,11 @@ from experiments.rendering import Drawing, check_video, frame_times, side_by_sid
 from experiments.report.page import page
 from experiments.report.rollouts import rollouts
 from experiments.report.sections import Reported, facts, lead, paths, returns, settings, training
-from experiments.run import RECORDING, load_config, load_run
+from experiments.run import RECORDING, RunConfig, load_config, load_run
 from maml_rl.checkpoint import write_atomically
+from maml_rl.config import require
 from maml_rl.errors import InputError
+from maml_rl.evaluation import EvaluationConfig
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.tasks import evaluation_tasks, task_space, vectorize
@@ -30,45 +32,27 @@ from maml_rl.tasks import evaluation_tasks, task_space, vectorize
 REPORT = "report.html"
 
 
-def recording_of(
-    directory: Path,
-    tasks: int | None = None,
-    gradient_steps: int | None = None,
-    anew: bool = False,
-    device: str = "cpu",
-    threads: int | None = None,
-    processes: Processes = ALL_CORES,
-) -> Recording:
-    """A run's recording: the one in its directory, or a new one, which is stored there.
-
-    A new one is made if there is none, if it is of another checkpoint, or not of so many tasks and gradient steps.
+def stored_recording(directory: Path, tasks: int | None = None, gradient_steps: int | None = None) -> Recording | None:
+    """The recording in a run's directory, if it is of the last checkpoint and of so many tasks and gradient steps.
 
     Args:
         directory: The run.
-        tasks: How many of the held-out tasks; those of the recording, or four, if None.
-        gradient_steps: Gradient steps; those of the recording, or of the run's evaluation, if None.
-        anew: Whether to record whatever is there.
-        device: Where policy and updates are computed.
-        threads: Threads that share the tasks; all cores if None. They do not change the result.
-        processes: Processes of an environment that is not batched. They do not change the result.
+        tasks: How many tasks; any number if None.
+        gradient_steps: Gradient steps; any number if None.
 
     Raises:
-        InputError: If the run or a setting cannot be used, or the stored recording is damaged.
+        InputError: If the run cannot be used, or the recording is damaged.
     """
     config, progress, _ = load_config(directory)
-    path = (directory if directory.is_dir() else directory.parent) / RECORDING
-    if tasks is not None and tasks < 1:
-        raise InputError(f"tasks must be at least 1, got {tasks}")
-    if path.exists() and not anew:
-        stored = load_recording(path)
-        fits = stored.env_id == config.env_id and stored.iteration == progress.iteration
-        fits = fits and tasks in (None, len(stored.tasks)) and gradient_steps in (None, stored.gradient_steps)
-        if fits:
-            return stored
-        print(f"{path} is of another checkpoint or other settings: recording anew", file=sys.stderr)
-    recording = new_recording(directory, tasks, gradient_steps, device, threads, processes)
-    save_recording(path, recording)
-    return recording
+    path = directory / RECORDING
+    if not path.exists():
+        return None
+    stored = load_recording(path)
+    of_the_run = stored.env_id == config.env_id and stored.iteration == progress.iteration
+    if of_the_run and tasks in (None, len(stored.tasks)) and gradient_steps in (None, stored.gradient_steps):
+        return stored
+    print(f"{path} is of another checkpoint or other settings: recording anew", file=sys.stderr)
+    return None
 
 
 def new_recording(
@@ -78,6 +62,7 @@ def new_recording(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
+    inner_lr: float | None = None,
 ) -> Recording:
     """A run's episodes on a few of its held-out tasks, recorded now and stored nowhere.
 
@@ -85,15 +70,16 @@ def new_recording(
         directory: The run.
         tasks: How many of the held-out tasks; four if None.
         gradient_steps: Gradient steps; those of the run's evaluation if None.
-        device: See `recording_of`; so are all that follow.
+        device: Where policy and updates are computed.
+        threads: Threads that share the tasks; all cores if None. They do not change the result.
+        processes: Processes of an environment that is not batched. They do not change the result.
+        inner_lr: Step size of the first gradient step, where an evaluation has chosen it already.
 
     Raises:
         InputError: If the run or a setting cannot be used.
     """
     config, _, _ = load_config(directory)
-    evaluation = config.evaluation
-    if gradient_steps is not None:
-        evaluation = replace(evaluation, gradient_steps=gradient_steps)
+    evaluation = _settings(config, tasks, gradient_steps)
     torch_device = usable_device(device)
     with closing(vectorize(config.env_id, 1, processes, config.observe_task)) as envs:
         run = load_run(directory, envs)
@@ -101,7 +87,14 @@ def new_recording(
     theta = {name: value.to(torch_device) for name, value in run.theta.items()}
     run = run._replace(policy=run.policy.to(torch_device), theta=theta)
     chosen = [held_out[m] for m in spread(held_out, tasks or RECORDED_TASKS)]
-    return record(run, chosen, evaluation, threads_for(torch_device, threads), processes)
+    return record(run, chosen, evaluation, threads_for(torch_device, threads), processes, inner_lr)
+
+
+def _settings(config: RunConfig, tasks: int | None, gradient_steps: int | None) -> EvaluationConfig:
+    """How to record; raises InputError for a value outside its range."""
+    require("tasks", tasks or 0, tasks is None or tasks >= 1, "at least 1")
+    steps = config.evaluation.gradient_steps if gradient_steps is None else gradient_steps
+    return replace(config.evaluation, gradient_steps=steps)
 
 
 class Outputs(NamedTuple):
@@ -127,7 +120,10 @@ def visualize(
     Args:
         directory: The run. Its recording and its evaluation are made if it has none.
         outputs: Files to make.
-        tasks: See `recording_of`; so are all that follow.
+        tasks: How many of the held-out tasks; those of the recording, or four, if None.
+        gradient_steps: Gradient steps; those of the recording, or of the run's evaluation, if None.
+        anew: Whether to record whatever is recorded already.
+        device: See `new_recording`; so are all that follow.
 
     Raises:
         InputError: If the run, its recording, a setting or a file's ending cannot be used, or a video is asked for and
@@ -142,10 +138,16 @@ def visualize(
         raise InputError(f"--figure {outputs.figure} must end in one of {', '.join(FIGURES)}")
     config, progress, _ = load_config(directory)
     directory = directory if directory.is_dir() else directory.parent
-    recording = recording_of(directory, tasks, gradient_steps, anew, device, threads, processes)
+    _settings(config, tasks, gradient_steps)
+    usable_device(device)
+    recording = None if anew else stored_recording(directory, tasks, gradient_steps)
+    evaluation = evaluated(directory, config, progress, device, threads, processes).evaluation
+    if recording is None:
+        inner_lr = next(iter(evaluation["inner_lr"]), None)
+        recording = new_recording(directory, tasks, gradient_steps, device, threads, processes, inner_lr)
+        save_recording(directory / RECORDING, recording)
     if outputs.video is not None:
         video(recording, outputs.video)
-    evaluation = evaluated(directory, config, progress, device, threads, processes).evaluation
     if outputs.figure is not None:
         draw_figure(evaluation, config, directory, recorded_paths(recording), outputs.figure)
     reported = Reported(directory, config, progress, evaluation, comparison(config.env_id), recording.task_quantity)

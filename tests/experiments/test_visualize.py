@@ -23,6 +23,7 @@ from experiments.report.charts import Axes, Series, chart, thinned
 from experiments.report.page import Fact, Section, page
 from experiments.run import EVALUATION, RECORDING, RunConfig
 from experiments.train import train
+from maml_rl import evaluation as evaluation_module
 from maml_rl.config import MetaConfig, PolicyConfig
 from maml_rl.evaluation import EvaluationConfig
 
@@ -246,6 +247,19 @@ def test_an_oracle_and_a_discrete_environment_are_reported(visualize, tmp_path):
         assert (result.code, result.err.replace(f"evaluating {tmp_path / name}\n", "")) == (0, "")
         kind = data_of((tmp_path / name / "report.html").read_text())["kind"]
         assert kind == ("paths" if name == "oracle" else "clips")
+
+
+def test_a_step_size_that_the_evaluation_chose_is_not_chosen_again(visualize, tmp_path, monkeypatch):
+    """Choosing takes as long as seven evaluations."""
+    meta = replace(SMALL.meta, inner_steps=0)
+    evaluation = replace(SMALL.evaluation, inner_lrs=(0.1, 5.0))
+    train(replace(SMALL, meta=meta, evaluation=evaluation), tmp_path / "pretrained", threads=1)
+    validate, calls = evaluation_module.validate, []
+    monkeypatch.setattr(evaluation_module, "validate", lambda *args: (calls.append(args), validate(*args))[1])
+    visualize(tmp_path / "pretrained")
+    chosen = json.loads((tmp_path / "pretrained" / EVALUATION).read_text())["inner_lr"]
+    assert load_recording(tmp_path / "pretrained" / RECORDING).inner_lrs == chosen
+    assert len(calls) == 1
 
 
 def test_pictures_keep_within_the_budget_by_a_lower_quality(visualize, tmp_path, monkeypatch):
