@@ -42,9 +42,11 @@ def omniglot(
             in `omniglot_splits.csv`.
 
     Raises:
-        InputError: If the data are not there, or not Omniglot.
+        InputError: If the data are not there, or not Omniglot, or there are no such inputs or split.
     """
-    root = Path(directory)
+    root, form = Path(directory), ImageForm((28, 28), inputs, inverted=True)
+    if split not in ("random", "vinyals"):
+        raise InputError(f"split must be random or vinyals, got {split!r}")
     found: dict[str, list[ImageFile]] = {}
     for name in OMNIGLOT_SETS:
         found |= _omniglot_characters(root, name)
@@ -58,7 +60,7 @@ def omniglot(
             f"are there, {other} {'is not' if absent else 'is not one of them'}; get both archives from {OMNIGLOT_URL}"
         )
     classes = {phase: {c: found[c] for c in places if places[c] == name} for phase, name in FOLDERS.items()}
-    return ImageSplits(f"Omniglot in {root}", ImageForm((28, 28), inputs, inverted=True), classes)
+    return ImageSplits(f"Omniglot in {root}", form, classes)
 
 
 def _omniglot_characters(root: Path, name: str) -> dict[str, list[ImageFile]]:
@@ -149,8 +151,7 @@ def image_folder(
         InputError: If there are no such folders, or a fraction leaves a split without classes.
     """
     root = Path(directory)
-    if min(size) < 1:
-        raise InputError(f"images need at least 1 x 1 pixels, got {size[0]} x {size[1]}")
+    form = ImageForm(size, colours)
     if any((root / name).is_dir() for name in FOLDERS.values()):
         for name in FOLDERS.values():
             if not (root / name).is_dir():
@@ -161,7 +162,7 @@ def image_folder(
         if not found:
             raise InputError(f"{root} has no folder with images: put the images of each class in a folder of its own")
         classes = _divided(found, fractions, seed, root)
-    return ImageSplits(str(root), ImageForm(size, colours), classes)
+    return ImageSplits(str(root), form, classes)
 
 
 def _divided(found: ImageClasses, fractions: Sequence[float], seed: int, root: Path) -> dict[Phase, ImageClasses]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,13 @@ class ImageForm:
     size: tuple[int, int]  # height and width, pixels; files of another size are resized
     colours: Colours
     inverted: bool = False  # whether dark is 1, for ink on paper
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a size without pixels, or colours that are none."""
+        if min(self.size) < 1:
+            raise InputError(f"images need at least 1 x 1 pixels, got {self.size[0]} x {self.size[1]}")
+        if self.colours not in get_args(Colours):
+            raise InputError(f"colours must be one of {', '.join(get_args(Colours))}, got {self.colours!r}")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -57,9 +57,11 @@ class StridedConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[B, outputs]` of images `[B, channels, height, width]`."""
         x = x.permute(0, 2, 3, 1)
-        for weight, norm in zip(self.weights, self.norms, strict=True):
-            columns = patches(x)
-            rows = norm.rectified(columns.flatten(0, 2) @ weight)  # type: ignore[operator]
+        for i, (weight, norm) in enumerate(zip(self.weights, self.norms, strict=True)):
+            columns = patches(x, stride=2)
+            rows = columns.flatten(0, 2)
+            # The first layer has the most rows, and they have the fewest columns.
+            rows = norm.rectified_product(rows, weight) if i == 0 else norm.rectified(rows @ weight)  # type: ignore[operator]
             x = rows.view(*columns.shape[:3], -1)
         return self.head(x.mean((1, 2)))  # type: ignore[no-any-return]
 
@@ -85,10 +87,17 @@ class PooledConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[B, outputs]` of images `[B, channels, height, width]`."""
-        for weight, norm in zip(self.weights, self.norms, strict=True):
-            y = functional.conv2d(x, weight, padding=1).permute(0, 2, 3, 1)
-            rows = norm.rectified(y.flatten(0, 2))  # type: ignore[operator]
-            x = functional.max_pool2d(rows.view(y.shape).permute(0, 3, 1, 2), 2)
+        for i, (weight, norm) in enumerate(zip(self.weights, self.norms, strict=True)):
+            if i == 0:
+                # As a convolution of its own, a step of the whole network takes 1.4 times as long.
+                columns = patches(x.permute(0, 2, 3, 1), stride=1)
+                matrix = weight.permute(2, 3, 1, 0).flatten(0, 2)
+                rows = norm.rectified_product(columns.flatten(0, 2), matrix)  # type: ignore[operator]
+                y = rows.view(*columns.shape[:3], -1)
+            else:
+                y = functional.conv2d(x, weight, padding=1).permute(0, 2, 3, 1)
+                y = norm.rectified(y.flatten(0, 2)).view(y.shape)  # type: ignore[operator]
+            x = functional.max_pool2d(y.permute(0, 3, 1, 2), 2)
         return self.head(x.flatten(1))  # type: ignore[no-any-return]
 
 

@@ -52,6 +52,23 @@ class TaskBatchNorm(nn.Module):
             return result
         return torch.relu(self(rows))
 
+    def rectified_product(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """max(0, normalised) of `rows @ weight`, the quicker the fewer columns `rows` `[B, inputs]` have.
+
+        Mean and variance of the product follow from those of the rows: it has the variance w^T C w, C their covariance,
+        so normalisation goes into the weights, and nothing but the product is as large as the product.
+        """
+        known = rows[: self.support_size]
+        mean = known.mean(0)
+        centred = rows - mean
+        spread = known - mean
+        variance = (weight * (spread.T @ spread @ weight)).sum(0) / len(spread)
+        scaled = weight * torch.rsqrt(variance + self.eps)
+        if self.weight is not None:
+            scaled = scaled * self.weight
+        product = centred @ scaled if self.bias is None else torch.addmm(self.bias, centred, scaled)
+        return torch.relu(product)
+
 
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is batch normalisation: PyTorch's of any dimension, or `TaskBatchNorm`."""
@@ -126,7 +143,7 @@ class _RectifiedNormGradient(torch.autograd.Function):
     @staticmethod
     def forward(g: Tensor, _y: Tensor, out: Tensor, z: Tensor, r: Tensor) -> tuple[Tensor, ...]:
         # y is an argument for its derivative's sake: z, r and out, which depend on it, are constants here.
-        h = torch.where(out > 0, g, 0.0)
+        h = torch.ops.aten.threshold_backward(g, out, 0)
         along = (h * z).sum(-2, keepdim=True)
         projected = _projected(h, z, along)
         return projected * r, h.sum(-2), projected, along
@@ -157,7 +174,7 @@ class _RectifiedNormCurvature(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         along_u = (u * z).sum(-2, keepdim=True)
         projected_u = _projected(u, z, along_u)
-        dg = torch.where(out > 0, torch.addcmul(w.unsqueeze(-2), projected_u, r), 0.0)
+        dg = torch.ops.aten.threshold_backward(torch.addcmul(w.unsqueeze(-2), projected_u, r), out, 0)
         factor = -r.square() / out.shape[-2]
         dy = projected * (factor * along_u)
         dy.addcmul_(projected_u, factor * along)

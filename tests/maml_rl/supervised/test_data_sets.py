@@ -112,6 +112,13 @@ def test_missing_omniglot_is_one_line_that_says_what_to_download(small_omniglot:
         omniglot(tmp_path)
 
 
+def test_settings_that_omniglot_does_not_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="split must be random or vinyals, got 'lake'"):
+        omniglot(tmp_path, split="lake")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="colours must be one of binary, grey, rgb, got 'gray'"):
+        omniglot(tmp_path, inputs="gray")  # type: ignore[arg-type]
+
+
 def test_a_directory_of_another_data_set_is_not_omniglot(tmp_path: Path) -> None:
     write_classes(tmp_path / "images_background" / "Klingon", {"character01": 2})
     (tmp_path / "images_evaluation").mkdir()

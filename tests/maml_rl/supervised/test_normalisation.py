@@ -48,6 +48,20 @@ def test_the_fused_form_is_the_plain_one() -> None:
         torch.testing.assert_close(other.rectified(rows), torch.relu(other(rows)))
 
 
+def test_normalising_a_product_by_the_weights_is_the_plain_form() -> None:
+    rows, weight, bias = 5 + random(12, 4), random(4, 3, seed=1), parameter(random(3, seed=2))
+    for norm in (
+        TaskBatchNorm(None, bias),
+        TaskBatchNorm(bias, bias, support_size=5),
+        TaskBatchNorm(None, None, eps=0.5),
+    ):
+        torch.testing.assert_close(norm.rectified_product(rows, weight), torch.relu(norm(rows @ weight)))
+    # In float32 too, where rows far from 0 would lose digits if their covariance were not centred.
+    norm, far = TaskBatchNorm(None, None), (100 + random(12, 4)).float()
+    expected = torch.relu(norm((far.double() - 100) @ weight))
+    torch.testing.assert_close(norm.rectified_product(far, weight.float()).double(), expected, rtol=1e-3, atol=1e-4)
+
+
 def fused(y: Tensor, bias: Tensor) -> Tensor:
     norm = TaskBatchNorm(None, parameter(torch.zeros(bias.shape)))
     return torch.func.functional_call(_Rectified(norm), {"norm.bias": bias}, (y,))  # type: ignore[no-any-return]
