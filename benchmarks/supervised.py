@@ -4,8 +4,7 @@
 
 learn2learn, higher and TorchOpt are fetched from the package index into `.venv-peers`, once; they use this
 environment's PyTorch, so that all have the same. All start from the same weights on the same tasks, so their
-meta-losses must agree with those of a plain loop. They take turns, so that what else the machine does burdens all
-alike.
+meta-losses must agree with those of a plain loop. They take turns, so what else the machine does burdens all alike.
 """
 
 import argparse
@@ -45,9 +44,11 @@ def fetch_peers() -> None:
     if PEERS.exists():
         return
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(PEERS), "higher", "torchopt", "optree"], check=True)
     subprocess.run(
-        [*pip, "download", "--no-deps", "--no-binary", ":all:", "--dest", str(PEERS), "learn2learn"], check=True
+        [*pip, "install", "--no-deps", "--target", str(PEERS), "higher", "torchopt", "optree", "graphviz"], check=True
+    )
+    subprocess.run(
+        [*pip, "download", "--no-deps", "--no-binary", "learn2learn", "--dest", str(PEERS), "learn2learn"], check=True
     )
     with tarfile.open(next(PEERS.glob("learn2learn-*.tar.gz"))) as archive:
         archive.extractall(PEERS, filter="data")
@@ -88,12 +89,12 @@ def ours(network: Network, config: MethodConfig, tasks: TaskBatch, threads: Task
     return iterate
 
 
-def with_adam(parameters: list[nn.Parameter], total_loss: Callable[[], Tensor]) -> Iterate:
+def with_adam(parameters: list[nn.Parameter], total_loss: Callable[[], Tensor], threads: int) -> Iterate:
     """A meta-iteration as the other libraries have it: the mean loss, its backward pass, and PyTorch's Adam."""
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
 
     def iterate() -> float:
-        torch.set_num_threads(available_cores())
+        torch.set_num_threads(threads)
         optimizer.zero_grad()
         value = total_loss()
         value.backward()
@@ -103,7 +104,7 @@ def with_adam(parameters: list[nn.Parameter], total_loss: Callable[[], Tensor]) 
     return iterate
 
 
-def plain_loop(module: nn.Module, tasks: TaskBatch, inner_lr: float) -> Iterate:
+def plain_loop(module: nn.Module, tasks: TaskBatch, inner_lr: float, threads: int) -> Iterate:
     """`torch.autograd.grad` and `functional_call`, task by task."""
     names, values = zip(*module.named_parameters(), strict=True)
 
@@ -117,10 +118,10 @@ def plain_loop(module: nn.Module, tasks: TaskBatch, inner_lr: float) -> Iterate:
             losses.append(loss(torch.func.functional_call(module, adapted, (query_x,)), query_y))
         return torch.stack(losses).mean()
 
-    return with_adam(list(module.parameters()), total)
+    return with_adam(list(module.parameters()), total, threads)
 
 
-def with_learn2learn(module: nn.Module, tasks: TaskBatch, inner_lr: float) -> Iterate:
+def with_learn2learn(module: nn.Module, tasks: TaskBatch, inner_lr: float, threads: int) -> Iterate:
     """learn2learn's MAML."""
     maml = learn2learn_maml()(module, lr=inner_lr)
 
@@ -133,10 +134,10 @@ def with_learn2learn(module: nn.Module, tasks: TaskBatch, inner_lr: float) -> It
             losses.append(loss(learner(query_x), query_y))
         return torch.stack(losses).mean()
 
-    return with_adam(list(maml.parameters()), total)
+    return with_adam(list(maml.parameters()), total, threads)
 
 
-def with_higher(module: nn.Module, tasks: TaskBatch, inner_lr: float) -> Iterate:
+def with_higher(module: nn.Module, tasks: TaskBatch, inner_lr: float, threads: int) -> Iterate:
     """higher's differentiable optimiser."""
     higher = importlib.import_module("higher")
     inner = torch.optim.SGD(module.parameters(), lr=inner_lr)
@@ -150,10 +151,10 @@ def with_higher(module: nn.Module, tasks: TaskBatch, inner_lr: float) -> Iterate
                 losses.append(loss(learner(query_x), query_y))
         return torch.stack(losses).mean()
 
-    return with_adam(list(module.parameters()), total)
+    return with_adam(list(module.parameters()), total, threads)
 
 
-def with_torchopt(module: nn.Module, tasks: TaskBatch, inner_lr: float) -> Iterate:
+def with_torchopt(module: nn.Module, tasks: TaskBatch, inner_lr: float, threads: int) -> Iterate:
     """TorchOpt's differentiable optimiser."""
     torchopt = importlib.import_module("torchopt")
     inner = torchopt.MetaSGD(module, lr=inner_lr)
@@ -170,7 +171,7 @@ def with_torchopt(module: nn.Module, tasks: TaskBatch, inner_lr: float) -> Itera
             torchopt.recover_state_dict(inner, start_inner)
         return torch.stack(losses).mean()
 
-    return with_adam(list(module.parameters()), total)
+    return with_adam(list(module.parameters()), total, threads)
 
 
 def plain_perceptron(network: Network) -> nn.Module:
@@ -217,16 +218,16 @@ def random_images(count: int) -> TaskBatch:
 
 
 def compare(
-    network: Network, config: MethodConfig, tasks: TaskBatch, plain: Callable[[], nn.Module], rounds: int
+    network: Network, config: MethodConfig, tasks: TaskBatch, plain: Callable[[], nn.Module], rounds: int, threads: int
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of a meta-iteration, and the first meta-loss, by library."""
     entrants: dict[str, Iterate] = {
-        "maml-rl": ours(network, config, tasks, TaskThreads()),
-        "plain loop": plain_loop(plain(), tasks, config.inner_lr),
+        "maml-rl": ours(network, config, tasks, TaskThreads(threads)),
+        "plain loop": plain_loop(plain(), tasks, config.inner_lr, threads),
     }
     for name, make in (("learn2learn", with_learn2learn), ("higher", with_higher), ("TorchOpt", with_torchopt)):
         try:
-            entrants[name] = make(plain(), tasks, config.inner_lr)
+            entrants[name] = make(plain(), tasks, config.inner_lr, threads)
         except (ImportError, AttributeError, RuntimeError) as error:
             print(f"{name} cannot be used here: {error}", file=sys.stderr)
     first = {name: iterate() for name, iterate in entrants.items()}
@@ -241,6 +242,34 @@ def compare(
     return {name: {"ms": 1000 * statistics.median(seconds[name]), "loss": first[name]} for name in entrants}
 
 
+def sinusoid(rounds: int, threads: int) -> dict[str, dict[str, float]]:
+    """The paper's sinusoid: 25 tasks, 10-shot."""
+    tasks = Sinusoid().batch(0, Phase.TRAINING, range(25))
+    network = build_network(ModelConfig("mlp"), tasks, None, 0)
+    return compare(network, MethodConfig(), tasks, lambda: plain_perceptron(network), 10 * rounds, threads)
+
+
+def few_shot(rounds: int, threads: int) -> dict[str, dict[str, float]]:
+    """Omniglot's network on 32 tasks of its form, second order."""
+    tasks = random_images(32)
+    network = build_network(ModelConfig("strided-conv"), tasks, 5, 0)
+    config = MethodConfig(inner_lr=2.0, chunk_size=8)
+    return compare(network, config, tasks, lambda: PlainConvolutions(network), rounds, threads)
+
+
+def show(title: str, results: dict[str, dict[str, float]]) -> None:
+    """Prints the results of a problem."""
+    mine, reference = results["maml-rl"], results["plain loop"]
+    print(f"\n{title}")
+    for name, result in results.items():
+        difference = abs(result["loss"] / reference["loss"] - 1)
+        print(
+            f"  {name:12} {result['ms']:8.2f} ms   {result['ms'] / mine['ms']:5.2f} x maml-rl   "
+            f"meta-loss {result['loss']:.7f}, {difference:.1e} from the plain loop's",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,34 +277,17 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=15, help="meta-iterations of Omniglot; the sinusoid has ten times as many (15)"
     )
+    parser.add_argument("--threads", type=int, default=available_cores(), help="threads of each library (all cores)")
     arguments = parser.parse_args()
     fetch_peers()
     sys.path.append(str(PEERS))
-    waves = Sinusoid().batch(0, Phase.TRAINING, range(25))
-    perceptron = build_network(ModelConfig("mlp"), waves, None, 0)
-    results = {
-        "sinusoid, 25 tasks": compare(
-            perceptron, MethodConfig(), waves, lambda: plain_perceptron(perceptron), 10 * arguments.rounds
-        )
-    }
-    images = random_images(32)
-    convolutions = build_network(ModelConfig("strided-conv"), images, 5, 0)
-    settings = MethodConfig(inner_lr=2.0, chunk_size=8)
-    results["Omniglot 5-way 1-shot, 32 tasks"] = compare(
-        convolutions, settings, images, lambda: PlainConvolutions(convolutions), arguments.rounds
-    )
+    results = {}
+    for title, problem in (("sinusoid, 25 tasks", sinusoid), ("Omniglot 5-way 1-shot, 32 tasks", few_shot)):
+        results[title] = problem(arguments.rounds, arguments.threads)
+        if not arguments.json:
+            show(title, results[title])
     if arguments.json:
         print(json.dumps(results))
-        return
-    for title, by_library in results.items():
-        mine, reference = by_library["maml-rl"], by_library["plain loop"]
-        print(f"\n{title}")
-        for name, result in by_library.items():
-            difference = abs(result["loss"] / reference["loss"] - 1)
-            print(
-                f"  {name:12} {result['ms']:8.2f} ms   {result['ms'] / mine['ms']:5.2f} x maml-rl   "
-                f"meta-loss {result['loss']:.7f}, {difference:.1e} from the plain loop's"
-            )
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def evaluate(
     """Evaluates a run on held-out tasks; for images with batch normalisation in both of its modes.
 
     It takes gradient steps of the size that it was trained for. A run that was trained without inner updates has none:
-    then the best for the error after the first step is chosen on validation tasks.
+    then it is chosen on validation tasks.
 
     Args:
         directory: The run.
@@ -182,12 +182,12 @@ def _adapted(
 
 
 def _chosen(run: Run, config: EvaluationConfig, data: str | None, shots: int, threads: TaskThreads) -> float:
-    """The step size with the lowest loss after one gradient step, on validation tasks."""
+    """The step size with the lowest mean loss over tasks and gradient steps, on validation tasks."""
     tasks = _tasks(run, config, data, shots, Phase.VALIDATION, config.validation_tasks)
 
     def loss(inner_lr: float) -> float:
         method_config = replace(run.config.method, inner_lr=inner_lr)
-        value = _adapted(run, method_config, 1, None, tasks, threads).losses[1].mean()
+        value = _adapted(run, method_config, config.gradient_steps, None, tasks, threads).losses[1:].mean()
         return float(value) if np.isfinite(value) else float("inf")
 
     return min(config.inner_lrs, key=loss)
