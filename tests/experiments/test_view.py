@@ -35,7 +35,7 @@ RUN = TRAINED / "half-cheetah-vel"
 FAST = ("--gradient-steps", "1", "--episodes", "4")
 ADDRESS = re.compile(r"http://([\w.]+):(\d+)/")
 TWO_FRAMES = "const done = arguments[1]; requestAnimationFrame(() => requestAnimationFrame(done))"
-PATIENCE = 90.0  # s; a browser without a graphics card draws a frame a second while other tests run
+PATIENCE = 180.0  # s; a browser without a graphics card draws a frame a second while other tests run
 
 
 class Served(NamedTuple):
