@@ -35,7 +35,7 @@ class EvaluationConfig:
     """Seed of the held-out tasks and of everything random in the evaluation; no training draws from it."""
     validation_tasks: int = 20
     """Further held-out tasks, on which the step size is chosen for a policy that was trained without inner updates."""
-    inner_lrs: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    inner_lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
     """Step sizes that it is chosen from (the paper: 0.1, navigation 0.5; random policy: half-cheetah 0.5, ant 1)."""
 
     def __post_init__(self) -> None:
