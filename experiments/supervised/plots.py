@@ -86,7 +86,9 @@ def _by_step(axes: Axes, evaluations: Evaluations) -> None:
     if not is_classification:
         axes.set_yscale("log")
     axes.set_xticks(range(evaluations.config.gradient_steps + 1))
-    axes.legend(frameon=False, fontsize=8, ncols=2)
+    axes.legend(
+        frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )  # beside the curves, not on them
 
 
 def _curve(axes: Axes, evaluation: Evaluation, label: str, colour: str, style: str) -> None:

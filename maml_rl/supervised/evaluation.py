@@ -12,7 +12,6 @@ from maml_rl.parallel import TaskThreads
 from maml_rl.supervised.config import BatchNorm, MethodConfig
 from maml_rl.supervised.meta_learning import adapt_task, query_loss, theta
 from maml_rl.supervised.networks import Network
-from maml_rl.supervised.recording import recorded
 from maml_rl.supervised.tasks import TaskBatch, chunks
 from maml_rl.types import Params
 
@@ -60,10 +59,9 @@ def adaptation(
         values: Tensor = torch.func.vmap(of_task)(*chunk)
         return values
 
-    function = recorded(of_chunk)
     parts = chunks(tasks, config.chunk_size or _CHUNK)
     with torch.no_grad():
-        values = torch.cat(threads.map(lambda chunk: function(meta, chunk), parts))  # [M, steps + 1, 2]
+        values = torch.cat(threads.map(lambda chunk: of_chunk(meta, chunk), parts))  # [M, steps + 1, 2]
     losses, accuracies = values.double().permute(2, 1, 0).cpu().numpy()
     return Adaptation(losses, accuracies)
 

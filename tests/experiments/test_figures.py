@@ -117,7 +117,7 @@ def test_paths_are_those_of_the_evaluation(tmp_path):
 
 
 def test_the_page_tells_ours_and_the_papers_of_every_task(results):
-    text = results_page.page(results)
+    text = results_page.page(results, results / "no-supervised-runs")
     assert re.findall("^## (.*)$", text, re.M) == ["navigation", "half-cheetah-dir", "ant-vel"]
     assert "| **maml** | 2 | 0.0 [-1.0, 2.0] | 1.0 [0.0, 3.0] | 2.0 [1.0, 4.0] | 3.0 [2.0, 5.0] |" in text
     assert "| paper | 1 | -40.4 ± 2.1 | -11.7 ± 1.1 | -3.3 ± 0.3 | -3.2 ± 0.3 |" in text
