@@ -127,7 +127,7 @@ PRESETS = {
         _NAVIGATION,
         "2D navigation to a goal in [-0.5, 0.5]^2",
         f"{_FINN}, Figure 4; evaluated with 0.3 of the inner lr after the first step",
-        "-38, -10, -4, -3 after 0, 1, 2, 3 gradient steps (three seeds); paper: -40, -12, -3, -3",
+        "-38, -10, -4, -3 after 0, 1, 2, 3 gradient steps (five seeds); paper: -40, -12, -3, -3",
     ),
     "half-cheetah-dir": Preset(
         _DIRECTION_STANDARDISED,
