@@ -95,7 +95,7 @@ def return_by_method(axes: Axes, record: dict[str, Any]) -> None:
             steps, values = levelled(group["paper"], ("mean",), last)
             axes.plot(steps, values, "s--", color=colour, fillstyle="none", alpha=0.8)
     axes.plot([], [], "s--", color="black", fillstyle="none", label="paper")
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
 def levelled(values: list[dict[str, float]], names: tuple[str, ...], last: int) -> list[list[float]]:

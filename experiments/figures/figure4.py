@@ -63,7 +63,7 @@ def draw(results: Path = RESULTS) -> Path:
 
 def _draw_paths(axes: Axes, name: str, record: dict[str, Any]) -> None:
     steps = record[name]["paths"]
-    axes.set(title=f"{name}: before and after {len(steps) - 1} gradient steps", xlabel="x", ylabel="y", aspect="equal")
+    axes.set(title=f"{name}, before and after {len(steps) - 1} steps", xlabel="x", ylabel="y", aspect="equal")
     axes.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8))
     for i, goal in enumerate(record["tasks"]):
         axes.plot(*np.transpose(steps[0][i]), color=f"C{i}", alpha=0.35, linewidth=0.8)
