@@ -13,8 +13,15 @@ from torch import Tensor
 MatrixProduct = Callable[[Tensor], Tensor]
 
 
-def conjugate_gradient(product: MatrixProduct, target: Tensor, iterations: int, tolerance: float = 1e-10) -> Tensor:
-    """Solution x of A x = `target` for a symmetric positive-definite A given by its product.
+class Solution(NamedTuple):
+    """Approximate solution x of A x = b, and what it leaves over."""
+
+    vector: Tensor  # [P]   x
+    residual: Tensor  # [P]   b - A x
+
+
+def conjugate_gradient(product: MatrixProduct, target: Tensor, iterations: int, tolerance: float = 1e-10) -> Solution:
+    """Solves A x = `target` for a symmetric positive-definite A given by its product.
 
     Args:
         product: v -> A v.
@@ -34,7 +41,7 @@ def conjugate_gradient(product: MatrixProduct, target: Tensor, iterations: int, 
         residual = residual - length * image
         previous, squared = squared, residual @ residual
         direction = residual + (squared / previous) * direction
-    return solution
+    return Solution(solution, residual)
 
 
 def trust_region_step(gradient: Tensor, product: MatrixProduct, max_kl: float, iterations: int) -> Tensor:
@@ -48,8 +55,8 @@ def trust_region_step(gradient: Tensor, product: MatrixProduct, max_kl: float, i
         max_kl: Bound on the KL, nats.
         iterations: Conjugate gradient iterations.
     """
-    direction = conjugate_gradient(product, gradient, iterations)
-    curvature = direction @ product(direction)
+    direction, residual = conjugate_gradient(product, gradient, iterations)
+    curvature = direction @ (gradient - residual)  # x^T F x, without one more product
     return -torch.sqrt(2 * max_kl / (curvature + 1e-8)) * direction
 
 

@@ -26,7 +26,7 @@ def test_conjugate_gradient_finds_the_direct_solution(
     seed: int, size: int, dtype: torch.dtype, tolerance: float
 ) -> None:
     matrix, target = positive_definite(size, seed, dtype), random(size, seed=seed + 50, dtype=dtype)
-    solution = conjugate_gradient(lambda v: matrix @ v, target, iterations=2 * size, tolerance=1e-24)
+    solution = conjugate_gradient(lambda v: matrix @ v, target, iterations=2 * size, tolerance=1e-24).vector
     torch.testing.assert_close(solution, torch.linalg.solve(matrix, target), rtol=tolerance, atol=tolerance)
 
 
@@ -40,18 +40,32 @@ def test_conjugate_gradient_ends_when_the_residual_is_below_the_tolerance() -> N
     matrix, target, products = positive_definite(12, 0), random(12, seed=1), []
     solution = conjugate_gradient(lambda v: products.append(v) or matrix @ v, target, iterations=100, tolerance=1e-4)
     assert len(products) < 12
-    assert (matrix @ solution - target).square().sum() < 1e-4
+    assert (matrix @ solution.vector - target).square().sum() < 1e-4
+
+
+def test_conjugate_gradient_gives_what_its_solution_leaves_over() -> None:
+    matrix, target = positive_definite(12, 0), random(12, seed=1)
+    solution = conjugate_gradient(lambda v: matrix @ v, target, iterations=4)
+    torch.testing.assert_close(solution.residual, target - matrix @ solution.vector)
+    assert solution.residual.norm() > 1e-4
+
+
+def test_the_step_takes_no_product_beyond_those_of_conjugate_gradient() -> None:
+    fisher, products = positive_definite(12, 0), []
+    step = trust_region_step(random(12, seed=1), lambda v: products.append(v) or fisher @ v, 0.01, iterations=4)
+    assert len(products) == 4
+    assert (0.5 * step @ fisher @ step).item() == pytest.approx(0.01, rel=1e-5)
 
 
 def test_conjugate_gradient_of_zero_is_zero() -> None:
-    assert torch.equal(conjugate_gradient(lambda v: v, torch.zeros(3), iterations=5), torch.zeros(3))
+    assert torch.equal(conjugate_gradient(lambda v: v, torch.zeros(3), iterations=5).vector, torch.zeros(3))
 
 
 def test_one_conjugate_gradient_iteration_by_hand() -> None:
     # A = diag(1, 3), b = (1, 1): length b.b / b.A b = 2 / 4, so x = (1/2, 1/2).
     diagonal = torch.tensor([1.0, 3.0])
     solution = conjugate_gradient(lambda v: diagonal * v, torch.ones(2), iterations=1)
-    torch.testing.assert_close(solution, torch.full((2,), 0.5))
+    torch.testing.assert_close(solution.vector, torch.full((2,), 0.5))
 
 
 @pytest.mark.parametrize("max_kl", [1e-4, 0.01, 1.0])
