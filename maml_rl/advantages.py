@@ -11,13 +11,14 @@ from maml_rl.types import Batch, Trajectories
 
 
 def discounted_sum(values: Tensor, factor: float) -> Tensor:
-    """sum over l >= 0 of factor^l values[t + l], `[..., T]`, for values that are 0 in padding."""
-    sums = torch.empty_like(values)
-    running = torch.zeros_like(values[..., 0])
-    for t in reversed(range(values.shape[-1])):
-        running = values[..., t] + factor * running
-        sums[..., t] = running
-    return sums
+    """sum over l >= 0 of factor^l values[t + l], `[..., T]`, for values that are 0 in padding.
+
+    One product with the triangular matrix of the factor's powers, which a loop over time is many times slower than.
+    """
+    steps = torch.arange(values.shape[-1], device=values.device)
+    lags = steps[:, None] - steps  # from the time of a value (row) back to that of a sum (column)
+    powers = torch.pow(float(factor), lags.clamp(min=0).double()) * (lags >= 0)
+    return values @ powers.to(values.dtype)
 
 
 def baseline_features(observations: Tensor) -> Tensor:

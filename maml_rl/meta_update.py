@@ -53,8 +53,7 @@ def fisher_product(policy: Policy, params: Params, observations: Tensor) -> Prod
     primals, transposed = torch.func.vjp(outputs, params)  # type: ignore[misc]  # two values without has_aux
     zeros = tuple(torch.zeros_like(primal) for primal in primals)
     forward = torch.func.vjp(lambda *cotangents: transposed(cotangents)[0], *zeros)[1]
-    with torch.no_grad():
-        distribution = policy(params, observations)
+    distribution = policy.distribution(*(primal.detach() for primal in primals))
 
     def product(vector: Params) -> Params:
         with torch.no_grad():
