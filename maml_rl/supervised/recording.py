@@ -1,18 +1,35 @@
 """Functions of tensors recorded once as graphs of primitive operations, and replayed.
 
 A meta-gradient of small networks is a few hundred operations of microseconds each, and the layers of `torch.func` that
-decide which operations these are cost more than the operations themselves. Recorded, they are decided once: twice as
-fast for the sinusoid, to the same bits, and without the compiler for C++ that `torch.compile` needs.
+decide which operations these are cost more than the operations themselves. Recorded, they are decided once, operations
+that change nothing are left out, and the rest is called directly: three times as fast for the sinusoid, to the same
+bits, and without the compiler for C++ that `torch.compile` needs.
 """
 
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
+
+_ATEN = torch.ops.aten
+_RESHAPES = (_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.expand.default)
+_COPIES = (_ATEN.detach.default, _ATEN.lift_fresh_copy.default)
+_FACTORS = (_ATEN.mul.Scalar, _ATEN.mul.Tensor, _ATEN.pow.Tensor_Scalar)
+_TRANSPOSES = (_ATEN.t.default, _ATEN.transpose.int)
+# PyTorch's own functions for operations whose arguments are the same; they take a third of the time to call.
+_DIRECT: dict[str, Callable[..., Any]] = {
+    **{f"aten::{name}": getattr(Tensor, name) for name in ("view", "expand")},
+    "aten::_unsafe_view": Tensor.view,
+    **{f"aten::{name}": getattr(torch, name) for name in ("add", "sub", "mul", "div", "neg", "pow", "relu")},
+    **{f"aten::{name}": getattr(torch, name) for name in ("mm", "bmm", "sum", "mean")},
+    **{f"aten::{name}": getattr(torch, name) for name in ("t", "transpose", "permute", "unsqueeze", "select", "stack")},
+}
 
 Function = Callable[..., Any]
 
@@ -55,6 +72,53 @@ def _record(function: Function, leaves: list[Tensor], structure: Any) -> _Graph:
         return result
 
     module: GraphModule = make_fx(flat)(*leaves)
-    module.graph.eliminate_dead_code()
+    simplify(module.graph)
     module.recompile()
     return _Graph(module.forward, nesting[-1])
+
+
+def simplify(graph: Graph) -> None:
+    """Leaves out the operations of a recorded graph that change nothing, and calls the rest directly.
+
+    A graph that writes into a tensor is left as it is: there a copy is more than its value.
+    """
+    operations = [node for node in graph.nodes if isinstance(node.target, OpOverload)]
+    if any(node.target._schema.is_mutable for node in operations):
+        return
+    for node in operations:
+        same = _unchanged(node)
+        if same is not None:
+            node.replace_all_uses_with(same)
+    graph.eliminate_dead_code()
+    for node in graph.nodes:
+        if isinstance(node.target, OpOverload) and not node.kwargs:
+            node.target = _DIRECT.get(node.target._schema.name, node.target)
+
+
+def _unchanged(node: Node) -> Node | None:
+    """The node whose value this one only repeats, if it does."""
+    source = node.args[0] if node.args else None
+    if not isinstance(source, Node):
+        return None
+    repeats = node.target in _COPIES
+    repeats |= node.target in _FACTORS and isinstance(node.args[1], int | float) and node.args[1] == 1
+    repeats |= node.target in _RESHAPES
+    if repeats and _alike(node, source):
+        return source
+    if node.target in _TRANSPOSES and source.target in _TRANSPOSES and _swapped(node) == _swapped(source):
+        return source.args[0]  # type: ignore[return-value]  # a transposition's first argument is a node
+    return None
+
+
+def _alike(node: Node, source: Node) -> bool:
+    value, original = node.meta.get("val"), source.meta.get("val")
+    if value is None or original is None:
+        return False
+    return (value.shape, value.stride(), value.dtype) == (original.shape, original.stride(), original.dtype)
+
+
+def _swapped(node: Node) -> set[Any]:
+    if node.target is _ATEN.t.default:
+        return {0, 1}
+    dimensions = node.meta["val"].dim()
+    return {dimension % dimensions for dimension in node.args[1:3]}
