@@ -30,7 +30,7 @@ from experiments.arguments import (
 )
 from experiments.presets import PRESETS, Preset, find_preset
 from experiments.recording import RECORDED_TASKS, save_recording
-from experiments.run import CHECKPOINT, EVALUATION, RECORDING, is_supervised
+from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
 from maml_rl.checks import check_task_env
@@ -185,8 +185,8 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     (out / EVALUATION).write_text(json.dumps(record, indent=1) + "\n")
-    draw(out / "adaptation.png")
-    print(f"\npicture: {out / 'adaptation.png'}")
+    draw(out / PICTURE)
+    print(f"\npicture: {out / PICTURE}")
 
 
 _Evaluated = tuple[dict[str, Any], Callable[[Path], None], bool]

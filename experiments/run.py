@@ -5,6 +5,7 @@ checkpoint.safetensors    parameters, observation statistics, settings and progr
 metrics.csv, tensorboard  every logged quantity by iteration (docs/metrics.md)
 machines.json             the machines that trained it
 evaluation.json           return by gradient step on held-out tasks
+adaptation.png            the same as a picture, with the learning curve
 recording.npz             episodes of a few tasks by gradient step (experiments/recording.py)
 """
 
@@ -26,6 +27,7 @@ CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
 METRICS = "metrics.csv"
 EVALUATION = "evaluation.json"
+PICTURE = "adaptation.png"
 RECORDING = "recording.npz"
 KIND, SUPERVISED = "kind", "supervised"  # a checkpoint that names no kind is of reinforcement learning
 

@@ -116,14 +116,18 @@ def save_run(directory: Path, run: Run) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     record = asdict(run.config)
     write_atomically(directory / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
-    moments = {_MOMENTS + name: value for name, value in run.state.moments._asdict().items()}
-    tensors: dict[str, Tensor] = {name: value.detach().cpu() for name, value in (run.state.meta | moments).items()}
+    tensors = {name: value.detach().cpu() for name, value in (run.state.meta | _named(run.state.moments)).items()}
     content = {KIND: SUPERVISED, "config": record, "progress": run.progress._asdict()}
     save_checkpoint(directory / CHECKPOINT, Checkpoint(tensors, content))
 
 
-def load_run(directory: Path, source: TaskSource) -> Run:
+def load_run(directory: Path, source: TaskSource, to_go_on: bool = False) -> Run:
     """A trained run, with a network for the tasks of `source`, on the CPU.
+
+    Args:
+        directory: The run, or its checkpoint.
+        source: Its tasks.
+        to_go_on: Whether training goes on, for which the checkpoint must hold Adam's moments.
 
     Raises:
         InputError: If there is no usable checkpoint, or it is of another kind or network.
@@ -132,11 +136,19 @@ def load_run(directory: Path, source: TaskSource) -> Run:
     checkpoint = load_checkpoint(path)
     config, progress = _settings(path, checkpoint.record)
     run = new_run(config, source)
-    expected = _forms(run.state.meta | {_MOMENTS + n: value for n, value in run.state.moments._asdict().items()})
+    expected = _forms(run.state.meta)
+    if to_go_on:
+        if not any(name.startswith(_MOMENTS) for name in checkpoint.tensors):
+            raise InputError(f"{directory} holds no moments of Adam, so it can be evaluated, not gone on with")
+        expected |= _forms(_named(run.state.moments))
+    else:
+        checkpoint = without_moments(checkpoint)
     if expected != _forms(checkpoint.tensors):
         raise InputError(f"the checkpoint in {directory} does not fit its tasks and network; are the data another's?")
     meta = {name: checkpoint.tensors[name] for name in run.state.meta}
-    moments = Moments(*(checkpoint.tensors[_MOMENTS + name] for name in Moments._fields))
+    moments = run.state.moments
+    if to_go_on:
+        moments = Moments(*(checkpoint.tensors[_MOMENTS + name] for name in Moments._fields))
     return run._replace(state=State(meta, moments, progress.iteration), progress=progress)
 
 
@@ -157,6 +169,16 @@ def _settings(path: Path, record: dict[str, Any]) -> tuple[SupervisedConfig, Pro
         return from_record(SupervisedConfig, record["config"]), Progress(**record["progress"])
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path} holds settings that this version of maml-rl does not know ({error})") from error
+
+
+def without_moments(checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint at a third of its size, for evaluation alone."""
+    tensors = {name: value for name, value in checkpoint.tensors.items() if not name.startswith(_MOMENTS)}
+    return checkpoint._replace(tensors=tensors)
+
+
+def _named(moments: Moments) -> dict[str, Tensor]:
+    return {_MOMENTS + name: value for name, value in moments._asdict().items()}
 
 
 def _forms(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

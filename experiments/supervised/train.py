@@ -63,7 +63,7 @@ def resume(
     config, _ = load_config(out)
     source = task_source(config.tasks, data or config.data)
     with alone_in(out):
-        run = load_run(out, source)
+        run = load_run(out, source, to_go_on=True)
         check_extension(out, run, iterations)
         total = config.iterations if iterations is None else iterations
         run = run._replace(config=replace(config, iterations=total, data=data or config.data))

@@ -1,10 +1,8 @@
 """Adaptation of real runs to one task, on to Stable-Baselines3's PPO; and what a user may type."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from experiments import cli
 from experiments.adapt import Adapted, adapt, make_task_env, next_steps, read_task, save
 from experiments.run import RunConfig, load_run
 from experiments.train import train
@@ -35,32 +32,6 @@ SMALL = RunConfig(
     policy=PolicyConfig(hidden_sizes=(8,)),
     evaluation=EvaluationConfig(tasks=2, gradient_steps=1, episodes=3, validation_tasks=2, inner_lrs=(0.1, 0.5)),
 )
-
-
-class Result(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def maml_rl(monkeypatch, capsys, tmp_path) -> Callable[..., Result]:
-    """Runs the command in this process, in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return Result(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

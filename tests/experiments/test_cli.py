@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -29,40 +30,12 @@ SHRUNK = ("--meta.meta-batch-size=3", "--meta.episodes=4", "--policy.hidden-size
 SHRUNK_EVALUATION = ("--tasks=3", "--episodes=3", "--gradient-steps=2", "--threads=1")
 
 
-class Result(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-def process(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> Result:
+def process(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> SimpleNamespace:
     """Runs the installed command in a process of its own."""
     done = subprocess.run(
         [COMMAND, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
     )
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture
-def maml_rl(monkeypatch, capsys, tmp_path) -> Callable[..., Result]:
-    """Runs the command in this process, in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        except KeyboardInterrupt:  # not caught by the command: pytest would stop
-            code = -signal.SIGINT
-        return Result(code, *capsys.readouterr())
-
-    return run
+    return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
 def content(directory: Path) -> dict[str, tuple[int, bytes]]:
@@ -78,7 +51,7 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def check_refused(result: Result, *told: str) -> None:
+def check_refused(result: Any, *told: str) -> None:
     """Exit code 2, nothing on stdout, one line on stderr that tells what is needed."""
     assert result.code == 2
     assert result.out == ""

@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from experiments import cli
 from experiments.run import CHECKPOINT, CONFIG, load_config
 
 COMMAND = Path(sys.executable).with_name("maml-rl")
@@ -212,22 +212,10 @@ def test_no_process_outlives_a_run_that_is_killed(training):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command in this process: exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
+def command(maml_rl, monkeypatch) -> Callable[..., Any]:
+    """Runs the command in this process, where the environments of the tests can be imported."""
     monkeypatch.syspath_prepend(ENVIRONMENTS)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["maml-rl", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+    return maml_rl
 
 
 # Bad input

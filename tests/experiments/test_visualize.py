@@ -9,13 +9,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cli
 from experiments.comparison_files import COMPARISON
 from experiments.recording import load_recording
 from experiments.report import rollouts
@@ -38,31 +37,12 @@ SMALL = RunConfig(
 )
 
 
-class Result(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def visualize(monkeypatch, capsys, tmp_path) -> Callable[..., Result]:
+def visualize(maml_rl, monkeypatch, tmp_path) -> Callable[..., Any]:
     """Runs `maml-rl visualize` in this process, in an empty directory."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["maml-rl", "visualize", *map(str, arguments), "--threads=1"])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return Result(code, *capsys.readouterr())
-
-    return run
+    return lambda *arguments: maml_rl("visualize", *arguments, "--threads=1")
 
 
 @pytest.fixture(scope="module")

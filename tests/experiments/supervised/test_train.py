@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import shutil
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,15 +12,21 @@ import torch
 from PIL import Image
 
 import experiments.supervised.train
-from experiments import cli
 from experiments.provenance import MACHINES
 from experiments.run import CHECKPOINT, CONFIG, METRICS, from_record
 from experiments.run import load_config as load_policy_config
 from experiments.supervised.presets import PRESETS
-from experiments.supervised.run import EvaluationConfig, SupervisedConfig, load_config, load_run, save_run
+from experiments.supervised.run import (
+    EvaluationConfig,
+    SupervisedConfig,
+    load_config,
+    load_run,
+    save_run,
+    without_moments,
+)
 from experiments.supervised.sources import TasksConfig, task_source, training_batches
 from experiments.supervised.train import resume, train
-from maml_rl.checkpoint import load_checkpoint
+from maml_rl.checkpoint import load_checkpoint, save_checkpoint
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.seeding import Phase
 from maml_rl.supervised.config import MethodConfig
@@ -176,6 +181,17 @@ def test_a_run_of_one_kind_is_refused_where_the_other_is_expected(uninterrupted)
         load_config(ROOT / "trained" / "navigation")
 
 
+def test_a_run_without_moments_is_evaluated_alike_and_cannot_go_on(uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    save_checkpoint(out / CHECKPOINT, without_moments(load_checkpoint(out / CHECKPOINT)))
+    source = task_source(SHRUNK.tasks, None)
+    states = [load_run(run, source).state for run in (uninterrupted, out)]
+    assert all(torch.equal(value, states[1].meta[name]) for name, value in states[0].meta.items())
+    with pytest.raises(InputError, match="holds no moments of Adam"):
+        resume(out, 20, threads=1)
+
+
 def test_a_checkpoint_of_another_network_is_refused(uninterrupted, tmp_path):
     run = load_run(uninterrupted, task_source(SHRUNK.tasks, None))
     save_run(tmp_path, run._replace(config=replace(SHRUNK, model=ModelConfig("mlp", hidden_sizes=(7, 7)))))
@@ -203,28 +219,17 @@ def test_the_published_step_sizes_are_converted_to_a_mean():
 # The command
 
 
-def run_command(monkeypatch, capsys, *arguments: object) -> tuple[str, str, int]:
-    """Output, errors and exit code of maml-rl."""
-    monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return (*capsys.readouterr(), code)
-
-
 SMALL = ["--iterations=3", "--method.meta-batch-size=2", "--threads=1"]
 
 
-def test_the_command_trains_resumes_and_evaluates_a_sinusoid(monkeypatch, capsys, tmp_path):
+def test_the_command_trains_resumes_and_evaluates_a_sinusoid(maml_rl, tmp_path):
     out = tmp_path / "run"
-    _, err, code = run_command(monkeypatch, capsys, "train", "sinusoid", *SMALL, "--out", out)
+    code, _, err = maml_rl("train", "sinusoid", *SMALL, "--out", out)
     assert code == 0
     assert "iteration 3/3: loss" in err
-    output, _, code = run_command(monkeypatch, capsys, "train", "--resume", out, "--iterations", 5, "--threads", 1)
+    code, output, _ = maml_rl("train", "--resume", out, "--iterations", 5, "--threads", 1)
     assert (code, "5 iterations in" in output) == (0, True)
-    output, _, code = run_command(monkeypatch, capsys, "evaluate", out, "--tasks", 3, "--threads", 1)
+    code, output, _ = maml_rl("evaluate", out, "--tasks", 3, "--threads", 1)
     assert (code, "10-shot error" in output, "5-shot error" in output) == (0, True, True)
     assert {"evaluation.json", "adaptation.png"} <= {path.name for path in out.iterdir()}
 
@@ -239,25 +244,25 @@ def images(directory: Path) -> Path:
     return directory
 
 
-def test_the_command_trains_on_a_folder_of_images_and_remembers_where_it_is(monkeypatch, capsys, tmp_path):
+def test_the_command_trains_on_a_folder_of_images_and_remembers_where_it_is(maml_rl, tmp_path):
     out, data = tmp_path / "run", images(tmp_path / "images")
     options = ["--tasks.family=images", "--tasks.ways=2", "--tasks.colours=grey", "--tasks.image-size=16"]
     options += ["--model.filters=4", "--method.chunk-size=1", "--data", data]
-    _, err, code = run_command(monkeypatch, capsys, "train", "omniglot-5way-1shot", *SMALL, *options, "--out", out)
+    code, _, err = maml_rl("train", "omniglot-5way-1shot", *SMALL, *options, "--out", out)
     assert (code, "accuracy" in err) == (0, True)
     moved = data.rename(tmp_path / "moved")
-    _, err, code = run_command(monkeypatch, capsys, "evaluate", out, "--tasks=3", "--json")
+    code, _, err = maml_rl("evaluate", out, "--tasks=3", "--json")
     assert (code, str(data) in err, err.count("\n")) == (2, True, 1)
-    output, _, code = run_command(monkeypatch, capsys, "evaluate", out, "--tasks=3", "--json", "--data", moved)
+    code, output, _ = maml_rl("evaluate", out, "--tasks=3", "--json", "--data", moved)
     record = json.loads(output)
     assert code == 0
     assert (record["batch_norm"], record["further"][0]["batch_norm"]) == ("transductive", "support")
     assert len(record["mean_accuracy"]) == len(record["gradient_steps"]) == 4
-    _, _, code = run_command(monkeypatch, capsys, "train", "--resume", out, "--iterations=4", "--data", moved)
+    code, _, _ = maml_rl("train", "--resume", out, "--iterations=4", "--data", moved)
     assert (code, load_config(out)[0].data) == (0, str(moved))
 
 
-def test_the_command_trains_on_a_function_of_the_users(monkeypatch, capsys, tmp_path):
+def test_the_command_trains_on_a_function_of_the_users(maml_rl, monkeypatch, tmp_path):
     (tmp_path / "lines.py").write_text(
         "import numpy as np\n"
         "def line(seed, index):\n"
@@ -266,9 +271,9 @@ def test_the_command_trains_on_a_function_of_the_users(monkeypatch, capsys, tmp_
     )
     monkeypatch.syspath_prepend(tmp_path)
     options = ["--tasks.family=function", "--tasks.function=lines:line", "--out", tmp_path / "run"]
-    _, _, code = run_command(monkeypatch, capsys, "train", "sinusoid", *SMALL, *options)
+    code, _, _ = maml_rl("train", "sinusoid", *SMALL, *options)
     assert code == 0
-    output, _, code = run_command(monkeypatch, capsys, "evaluate", tmp_path / "run", "--tasks=3", "--json")
+    code, output, _ = maml_rl("evaluate", tmp_path / "run", "--tasks=3", "--json")
     assert (code, len(json.loads(output)["mean_squared_error"])) == (0, 11)
 
 
@@ -287,15 +292,14 @@ def test_the_command_trains_on_a_function_of_the_users(monkeypatch, capsys, tmp_
         (["train", "sinusoid", "--tasks.family", "function"], "needs --tasks.function"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(uninterrupted, monkeypatch, capsys, tmp_path, arguments, message):
+def test_what_cannot_be_done_is_said_in_one_line(uninterrupted, maml_rl, tmp_path, arguments, message):
     given = [str(uninterrupted) if a == "RUN" else a for a in arguments]
-    monkeypatch.chdir(tmp_path)
-    output, err, code = run_command(monkeypatch, capsys, *given)
+    code, output, err = maml_rl(*given)
     assert (output, code, err.count("\n")) == ("", 2, 1)
     assert message in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_presets_are_listed(monkeypatch, capsys):
-    output, _, _ = run_command(monkeypatch, capsys, "presets")
+def test_the_presets_are_listed(maml_rl):
+    _, output, _ = maml_rl("presets")
     assert set(PRESETS) <= set(output.splitlines())

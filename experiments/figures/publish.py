@@ -1,0 +1,75 @@
+"""Copies runs into `trained/`, small enough for a repository.
+
+    python -m experiments.figures.publish runs/omniglot-5way-1shot
+    python -m experiments.figures.publish runs/figures/half-cheetah-vel-oracle-seed0 --name half-cheetah-vel-oracle
+
+Copied are checkpoint, settings, log, machines, and evaluation and picture of `maml-rl evaluate`. Left out are the
+TensorBoard log, Adam's moments, which training alone needs, and the place of the images on this machine. A run without
+moments can be evaluated, not gone on with.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.provenance import MACHINES
+from experiments.run import CHECKPOINT, CONFIG, EVALUATION, KIND, METRICS, PICTURE
+from experiments.supervised.run import without_moments
+from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.errors import InputError
+
+TRAINED = Path("trained")
+
+
+def publish(run: Path, out: Path, rows: int) -> None:
+    """Copies a run.
+
+    Args:
+        run: Its directory.
+        out: Directory that becomes the copy.
+        rows: At most so many rows of the log, evenly spaced and the last among them.
+
+    Raises:
+        InputError: If it has no usable checkpoint or was not evaluated.
+    """
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    if not (run / EVALUATION).exists():
+        raise InputError(f"{run} was not evaluated: maml-rl evaluate {run}")
+    if KIND in checkpoint.record:
+        checkpoint = without_moments(checkpoint)
+        checkpoint.record["config"]["data"] = None
+    out.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(out / CHECKPOINT, checkpoint)
+    (out / CONFIG).write_text(json.dumps(checkpoint.record["config"], indent=2) + "\n")
+    head, *lines = (run / METRICS).read_text().splitlines()
+    every = -(-len(lines) // rows)
+    (out / METRICS).write_text("\n".join([head, *lines[::-1][::every][::-1]]) + "\n")
+    for name in (EVALUATION, MACHINES, PICTURE):
+        if (run / name).exists():
+            shutil.copyfile(run / name, out / name)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="directories of runs")
+    parser.add_argument("--name", help="name of the copy of a single run; the directory's own if left out")
+    parser.add_argument("--rows", type=int, default=150, help="rows of the log, at most (%(default)s)")
+    chosen = parser.parse_args(arguments)
+    if chosen.name and len(chosen.runs) > 1:
+        parser.error("--name is for one run")
+    if chosen.rows < 1:
+        parser.error("--rows must be at least 1")
+    for run in chosen.runs:
+        out = TRAINED / (chosen.name or run.name)
+        try:
+            publish(run, out, chosen.rows)
+        except InputError as error:
+            parser.error(str(error))
+        print(out)
+
+
+if __name__ == "__main__":
+    main()
