@@ -171,7 +171,7 @@ class View:
 
 @dataclass(frozen=True)
 class Visualize:
-    """Makes a report of a run: one page with its recorded episodes before and after adaptation, and its results."""
+    """Makes a report of a run: one page that shows a few tasks before and after adaptation, and its results."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
@@ -187,6 +187,8 @@ class Visualize:
     """Gradient steps to show; as many as are recorded, or as the run is evaluated for, if None."""
     record: bool = False
     """Record the episodes anew, whatever is recorded already."""
+    data: str | None = None
+    """Of a supervised run: directory of the images (the run's own)."""
     machine: _Machine = Machine()
 
 

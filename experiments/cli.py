@@ -317,13 +317,26 @@ def visualize(arguments: Sequence[str]) -> None:
 
     directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
     outputs = Outputs(chosen.out or directory / REPORT, chosen.video, chosen.figure)
-    given = (chosen.tasks, chosen.gradient_steps, chosen.record)
-    reason = visualize(chosen.run, outputs, *given, *chosen.machine.used())
-    if reason:
-        print(f"the report has plots in the place of moving pictures: {reason}", file=sys.stderr)
+    if is_supervised(chosen.run):
+        _visualize_supervised(chosen, directory, outputs.report)
+    else:
+        _refuse(directory, "a run of reinforcement learning", {"data": chosen.data})
+        given = (chosen.tasks, chosen.gradient_steps, chosen.record)
+        reason = visualize(chosen.run, outputs, *given, *chosen.machine.used())
+        if reason:
+            print(f"the report has plots in the place of moving pictures: {reason}", file=sys.stderr)
     for name, path in outputs._asdict().items():
         if path is not None:
             print(f"{name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _visualize_supervised(chosen: Visualize, directory: Path, report: Path) -> None:
+    unused = {"video": chosen.video, "record": chosen.record or None, "processes": chosen.machine.processes}
+    _refuse(directory, "a run on supervised tasks", unused)
+    from experiments.supervised.visualize import visualize
+
+    machine = (chosen.machine.device, chosen.machine.threads)
+    visualize(chosen.run, report, chosen.figure, chosen.tasks, chosen.gradient_steps, chosen.data, *machine)
 
 
 def check(arguments: Sequence[str]) -> None:

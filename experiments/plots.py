@@ -61,8 +61,13 @@ def draw_figure(
     else:
         _return_by_task(right, evaluation)
     figure.suptitle(f"{config.env_id}, {evaluation['env_steps'] / 1e6:.1f} M env steps")
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure into a file whose ending is one of `FIGURES`; the same figure is the same file."""
     content = io.BytesIO()
-    # Neither the date nor a random salt, so that the same figure is the same file.
+    # Neither the date nor a random salt.
     metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)
     with rc_context({"svg.hashsalt": "maml-rl", "svg.fonttype": "none"}):
         figure.savefig(content, format=path.suffix[1:], dpi=120, metadata=metadata)

@@ -144,7 +144,7 @@ def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
     if checkpoint.record.get(KIND) == SUPERVISED:
         raise InputError(
             f"{directory} is a run of supervised learning, and this is for reinforcement learning: such a run is for "
-            "maml-rl evaluate and maml-rl train --resume"
+            "maml-rl evaluate, maml-rl visualize and maml-rl train --resume"
         )
     try:
         config = from_record(RunConfig, checkpoint.record["config"])

@@ -105,6 +105,21 @@ class Outputs(NamedTuple):
     figure: Path | None = None
 
 
+def check_outputs(outputs: Outputs) -> None:
+    """Checks that files of these names can be made.
+
+    Raises:
+        InputError: If a directory is missing, or a file's ending cannot be used.
+    """
+    for path in outputs:
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"there is no directory {path.parent}: make it, or give another name")
+    if outputs.video is not None:
+        check_video(outputs.video)
+    if outputs.figure is not None and outputs.figure.suffix not in FIGURES:
+        raise InputError(f"--figure {outputs.figure} must end in one of {', '.join(FIGURES)}")
+
+
 def visualize(
     directory: Path,
     outputs: Outputs,
@@ -129,13 +144,7 @@ def visualize(
         InputError: If the run, its recording, a setting or a file's ending cannot be used, or a video is asked for and
             this machine cannot draw it.
     """
-    for path in outputs:
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"there is no directory {path.parent}: make it, or give another name")
-    if outputs.video is not None:
-        check_video(outputs.video)
-    if outputs.figure is not None and outputs.figure.suffix not in FIGURES:
-        raise InputError(f"--figure {outputs.figure} must end in one of {', '.join(FIGURES)}")
+    check_outputs(outputs)
     config, progress, _ = load_config(directory)
     directory = directory if directory.is_dir() else directory.parent
     _settings(config, tasks, gradient_steps)
@@ -159,7 +168,7 @@ def report(run: Reported, recording: Recording, path: Path) -> str | None:
     total = recording.lengths.size
     with tqdm(total=total, desc="drawing", unit="episode", disable=None, leave=False) as bar:
         player, reason = rollouts(recording, lambda done: bar.update(done - bar.n))
-    sections = [player, *paths(recording), returns(run), training(run), settings(run)]
+    sections = [player, *paths(recording), returns(run), training(run), settings(run.config, run.directory)]
     footer = f"Made by <code>maml-rl visualize</code> from a recording after {recording.iteration} meta-iterations."
     title = task_name(run.config.env_id)
     write_atomically(path, page(title, lead(run), facts(run), sections, footer).encode())

@@ -25,6 +25,7 @@ class Series(NamedTuple):
     dashed: bool = False
     marks: str = ""  # "point", "hollow" or the larger "goal"; none if empty
     titles: Sequence[str] | None = None  # shown where the pointer rests on a mark
+    step: int | None = None  # gradient step that it belongs to, where a slider chooses one
 
 
 class Axes(NamedTuple):
@@ -139,7 +140,8 @@ def _drawn(one: Series, x_scale: _Scale, y_scale: _Scale) -> str:
             radius = 7 if one.marks == "goal" else 4
             mark = f'<circle class="{one.marks}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
             parts.append(f"{mark}<title>{text(title)}</title></circle>")
-    return f'<g style="--colour: var(--{one.colour})">{"".join(parts)}</g>'
+    step = "" if one.step is None else f' data-step="{one.step}"'
+    return f'<g{step} style="--colour: var(--{one.colour})">{"".join(parts)}</g>'
 
 
 def _joined(points: Sequence[tuple[float, float]]) -> str:

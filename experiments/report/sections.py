@@ -13,6 +13,7 @@ from experiments.recording import Recording, in_the_plane
 from experiments.report.charts import Axes, Series, chart, thinned
 from experiments.report.page import Fact, Section, table, text
 from experiments.run import METRICS, Progress, RunConfig, method
+from experiments.supervised.run import SupervisedConfig
 
 _METHOD_COLOURS = ("method-1", "method-2", "method-3")
 
@@ -46,12 +47,12 @@ def lead(run: Reported) -> str:
 def facts(run: Reported) -> list[Fact]:
     """Figures of the run."""
     progress, config = run.progress, run.config
-    hours, steps = progress.seconds / 3600, progress.env_steps
+    steps = progress.env_steps
     return [
         Fact(_METHODS[method(config)], "method"),
         Fact(f"{steps / 1e6:.1f} M" if steps >= 1e5 else f"{steps:,}", "env steps"),
         Fact(str(progress.iteration), "meta-iterations"),
-        Fact(f"{hours:.1f} h" if hours >= 1 else f"{progress.seconds / 60:.0f} min", "training time"),
+        training_time(progress.seconds),
         Fact(str(config.seed), "seed"),
     ]
 
@@ -182,20 +183,25 @@ def training(run: Reported) -> Section:
     return Section("Training", f'<div class="grid">{body}</div>')
 
 
-def settings(run: Reported) -> Section:
-    """Every setting, and how to train the run again."""
-    values = flat(asdict(run.config))
+def settings(config: RunConfig | SupervisedConfig, directory: Path) -> Section:
+    """Every setting of a run, and how to train it again."""
+    values = flat(asdict(config))
     rows = "".join(f"<tr><td>{text(name)}</td><td>{text(_plain(value))}</td></tr>" for name, value in values.items())
     machines = "".join(
         f"<li>from iteration {machine['from_iteration']} on: {text(machine['processor'])}, {machine['cores']} cores, "
         f"PyTorch {text(machine['torch'])}, MuJoCo {text(machine['mujoco'])}</li>"
-        for machine in trained_on(run.directory)
+        for machine in trained_on(directory)
     )
-    body = f"<p>Train it again: <code>{text(training_command(run.config))}</code></p>"
+    body = f"<p>Train it again: <code>{text(training_command(config))}</code></p>"
     if machines:
         body += f'<p>Trained on:</p><ul class="muted">{machines}</ul>'
     body += '<details><summary>All settings</summary><div class="columns"><table class="settings"><tbody>'
     return Section("Configuration", f"{body}{rows}</tbody></table></div></details>")
+
+
+def training_time(seconds: float) -> Fact:
+    """How long a training took."""
+    return Fact(f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min", "training time")
 
 
 def _plain(value: Any) -> str:

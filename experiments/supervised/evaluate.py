@@ -161,14 +161,26 @@ def _evaluate(
         method_config = replace(method_config, inner_lr=_chosen(run, config, data, all_shots[0], threads))
     evaluations = []
     for shots in all_shots:
-        tasks = _tasks(run, config, data, shots, Phase.EVALUATION, config.tasks)
+        tasks = drawn_tasks(run, config, data, shots, config.tasks)
         for mode in modes:
             adapted = _adapted(run, method_config, config.gradient_steps, mode, tasks, threads)
             evaluations.append(Evaluation(shots, mode, adapted, own.tasks.is_classification))
     return evaluations, method_config.inner_lr
 
 
-def _tasks(run: Run, config: EvaluationConfig, data: str | None, shots: int, phase: Phase, count: int) -> TaskBatch:
+def drawn_tasks(
+    run: Run, config: EvaluationConfig, data: str | None, shots: int, count: int, phase: Phase = Phase.EVALUATION
+) -> TaskBatch:
+    """Held-out tasks of an evaluation, the first `count` of them.
+
+    Args:
+        run: The run, on whose device they come.
+        config: Settings of the evaluation.
+        data: Directory of the images; that of the run if None.
+        shots: Support examples of a task, or of each class.
+        count: How many.
+        phase: Those of the evaluation, or others for validation.
+    """
     settings = with_shots(run.config.tasks, shots, config.queries)
     tasks = task_source(settings, data or run.config.data).batch(config.seed, phase, range(count))
     device = next(iter(run.state.meta.values())).device
@@ -183,7 +195,7 @@ def _adapted(
 
 def _chosen(run: Run, config: EvaluationConfig, data: str | None, shots: int, threads: TaskThreads) -> float:
     """The step size with the lowest mean loss over tasks and gradient steps, on validation tasks."""
-    tasks = _tasks(run, config, data, shots, Phase.VALIDATION, config.validation_tasks)
+    tasks = drawn_tasks(run, config, data, shots, config.validation_tasks, Phase.VALIDATION)
 
     def loss(inner_lr: float) -> float:
         method_config = replace(run.config.method, inner_lr=inner_lr)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from experiments.plots import save_figure
 from experiments.run import METRICS
 from experiments.supervised.evaluate import Evaluation, Evaluations
 from experiments.supervised.paper import paper_values
@@ -22,7 +23,7 @@ _FITS = ((0, 10), (1, 10), (2, 5), (3, 5))  # tasks whose fits are drawn, and th
 
 
 def draw(evaluations: Evaluations, directory: Path, path: Path) -> None:
-    """Draws how a run learned and adapts into a PNG file.
+    """Draws how a run learned and adapts into a file whose ending is one of `FIGURES`.
 
     Args:
         evaluations: Evaluations of the run.
@@ -44,15 +45,20 @@ def draw(evaluations: Evaluations, directory: Path, path: Path) -> None:
     figure.suptitle(
         f"{config.tasks.family}, {evaluations.run.progress.iteration} iterations of {method.meta_batch_size} tasks"
     )
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
+
+
+def read_log(metrics: Path) -> list[dict[str, str]]:
+    """Rows of a run's log; none if there is no log."""
+    if not metrics.exists():
+        return []
+    with metrics.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _learning_curve(axes: Axes, metrics: Path) -> None:
     axes.set(title="Training", xlabel="meta-iterations")
-    rows: list[dict[str, str]] = []
-    if metrics.exists():
-        with metrics.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    rows = read_log(metrics)
     if not rows:
         axes.text(0.5, 0.5, f"{metrics.name} has no rows", ha="center", transform=axes.transAxes)
         return

@@ -1,6 +1,7 @@
 """The report in a browser, as a person would use it, with no network to ask."""
 
 import functools
+import itertools
 import json
 import re
 import shutil
@@ -10,10 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from experiments.rendering import Drawing
+from experiments.supervised.run import EvaluationConfig as SupervisedEvaluation
+from experiments.supervised.run import SupervisedConfig
+from experiments.supervised.sources import TasksConfig
+from experiments.supervised.train import train as train_supervised
+from experiments.supervised.visualize import visualize as visualize_supervised
 from experiments.visualize import Outputs, new_recording, visualize
 from maml_rl.errors import InputError
+from maml_rl.supervised.config import MethodConfig
+from maml_rl.supervised.networks import ModelConfig
 
 webdriver = pytest.importorskip("selenium.webdriver")
 TRAINED = Path(__file__).parents[2] / "trained"
@@ -152,7 +161,43 @@ def page(request) -> Path:
     return request.getfixturevalue(request.param)
 
 
-def test_a_page_is_whole_asks_for_nothing_and_has_no_errors(browser, page):
+@pytest.fixture(scope="module")
+def sinusoid(pages) -> Path:
+    """The report of the sinusoid, beside its pretrained and its oracle run."""
+    shutil.copytree(TRAINED / "sinusoid", pages / "sinusoid")
+    visualize_supervised(pages / "sinusoid", pages / "sinusoid" / "report.html", threads=1)
+    return pages / "sinusoid" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def classes(pages) -> Path:
+    """The report of a small run on twelve classes of images, each of its own shade."""
+    for c, i in itertools.product(range(12), range(6)):
+        path = pages / "images" / f"class{c}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 15 * c + i).save(path)
+    tasks = TasksConfig("images", ways=2, shots=1, queries=2, colours="grey", image_size=16)
+    config = SupervisedConfig(
+        tasks,
+        data=str(pages / "images"),
+        iterations=5,
+        log_every=1,
+        method=MethodConfig(meta_batch_size=2, inner_lr=0.4),
+        model=ModelConfig("strided-conv", filters=4),
+        evaluation=SupervisedEvaluation(tasks=6, gradient_steps=3),
+    )
+    train_supervised(config, pages / "classes", threads=1)
+    visualize_supervised(pages / "classes", pages / "classes" / "report.html", tasks=2, threads=1)
+    return pages / "classes" / "report.html"
+
+
+@pytest.fixture(params=["robot", "navigation", "sinusoid", "classes"])
+def any_page(request) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+def test_a_page_is_whole_asks_for_nothing_and_has_no_errors(browser, any_page):
+    page = any_page
     browser.open(page)
     assert browser.errors() == []
     assert browser.requests() == [page.as_uri()]
@@ -162,8 +207,8 @@ def test_a_page_is_whole_asks_for_nothing_and_has_no_errors(browser, page):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1400])
-def test_nothing_overlaps_or_sticks_out_on_a_phone_and_on_a_wide_screen(browser, page, width, dark):
-    browser.open(page, width, dark)
+def test_nothing_overlaps_or_sticks_out_on_a_phone_and_on_a_wide_screen(browser, any_page, width, dark):
+    browser.open(any_page, width, dark)
     browser.run("document.querySelector('details').open = true")
     assert browser.run("return document.documentElement.scrollWidth") == width
     assert browser.run(OVERLAPS) == []
@@ -298,3 +343,50 @@ def test_plots_stand_in_for_pictures_where_there_is_no_opengl(browser, robot, tm
 
 def refuse(*_: object) -> None:
     raise InputError("rendering needs OpenGL: apt install it")
+
+
+# Supervised runs
+
+
+def test_the_slider_and_the_keyboard_choose_the_fit_of_a_gradient_step(browser, sinusoid):
+    browser.open(sinusoid)
+    seen = """
+        const parts = [...document.querySelectorAll("[data-step]")];
+        return parts.filter((part) => getComputedStyle(part).display !== "none").length;
+    """
+    assert browser.run(seen) == 4  # tasks, each with the fit of one step
+    assert browser.find("#steps-value").text == "after 1 gradient step"
+    shots = [browser.shot("svg.chart")]
+    browser.move("#steps", 0)
+    assert browser.find("#steps-value").text == "before adaptation"
+    shots.append(browser.shot("svg.chart"))
+    browser.press("9")
+    assert browser.find("#steps-value").text == "after 9 gradient steps"
+    browser.press("\ue014")  # right
+    assert browser.find("#steps").get_attribute("value") == "10"
+    shots.append(browser.shot("svg.chart"))
+    assert len(set(shots)) == 3
+    assert browser.run(seen) == 4
+
+
+def test_a_report_tells_the_errors_of_the_evaluation_and_the_papers(sinusoid):
+    said = sinusoid.read_text()
+    record = json.loads((TRAINED / "sinusoid" / "evaluation.json").read_text())
+    of_five = next(further for further in record["further"] if further["shots"] == 5)
+    for error in (*record["mean_squared_error"][:2], *of_five["mean_squared_error"][:2]):
+        assert f"{error:.3f}" in said
+    assert "5-shot, paper" in said
+    assert "maml-rl train sinusoid</code>" in said
+
+
+def test_query_images_are_told_right_or_wrong_by_gradient_step(browser, classes):
+    browser.open(classes)
+    assert browser.run("return document.querySelectorAll('.examples img').length") == 2 * (2 + 4)
+    assert browser.run("return [...document.images].every((image) => image.naturalWidth === 16)")
+    for step in range(4):
+        browser.move("#steps", step)
+        shown = [e for e in browser.driver.find_elements("css selector", "[data-step]") if e.is_displayed()]
+        assert len(shown) == 2 * 4
+        for element in shown:
+            assert re.fullmatch(r"[✓✗] [AB] \d+ %", element.text)
+            assert element.text.startswith("✓") == (element.get_attribute("class") == "right")

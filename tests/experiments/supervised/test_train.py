@@ -232,6 +232,10 @@ def test_the_command_trains_resumes_and_evaluates_a_sinusoid(maml_rl, tmp_path):
     code, output, _ = maml_rl("evaluate", out, "--tasks", 3, "--threads", 1)
     assert (code, "10-shot error" in output, "5-shot error" in output) == (0, True, True)
     assert {"evaluation.json", "adaptation.png"} <= {path.name for path in out.iterdir()}
+    code, output, _ = maml_rl("visualize", out, "--figure", "fits.svg", "--threads", 1)
+    assert (code, [line.split(":")[0] for line in output.splitlines()]) == (0, ["report", "figure"])
+    assert (out / "report.html").stat().st_size > 10_000
+    assert "<svg" in (tmp_path / "fits.svg").read_text()
 
 
 def images(directory: Path) -> Path:
@@ -284,6 +288,11 @@ def test_the_command_trains_on_a_function_of_the_users(maml_rl, monkeypatch, tmp
         (["adapt", "RUN", "--out", "x.zip"], "is a run of supervised learning"),
         (["evaluate-metaworld", "RUN"], "is a run of supervised learning"),
         (["evaluate", "RUN", "--episodes", "3"], "has no --episodes"),
+        (["visualize", "RUN", "--video", "adaptation.webp"], "has no --video"),
+        (["visualize", "RUN", "--record"], "has no --record"),
+        (["visualize", "RUN", "--figure", "fits.bmp"], "must end in one of .png, .pdf, .svg"),
+        (["visualize", "RUN", "--tasks", "0"], "tasks must be at least 1"),
+        (["visualize", str(ROOT / "trained/navigation"), "--data", "here"], "has no --data"),
         (["train", "--resume", "RUN", "--processes", "2"], "has no --processes"),
         (["evaluate", str(ROOT / "trained/navigation"), "--shots", "3"], "has no --shots"),
         (["train", "omniglot-5way-1shot", "--data", "absent"], "there is no Omniglot in absent"),

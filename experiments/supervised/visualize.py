@@ -1,0 +1,64 @@
+"""Seeing a supervised run adapt: its report, and a figure for a paper."""
+
+from pathlib import Path
+
+import torch
+
+from experiments.report import supervised as sections
+from experiments.report.page import page
+from experiments.report.sections import settings
+from experiments.run import METRICS
+from experiments.supervised.evaluate import Overrides, drawn_tasks, evaluate
+from experiments.supervised.plots import draw, read_log
+from experiments.visualize import Outputs, check_outputs
+from maml_rl.checkpoint import write_atomically
+from maml_rl.config import require
+from maml_rl.supervised.tasks import TaskBatch
+
+_TASKS = 4
+
+
+def visualize(
+    directory: Path,
+    report: Path,
+    figure: Path | None = None,
+    tasks: int | None = None,
+    gradient_steps: int | None = None,
+    data: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> None:
+    """Makes the report of a run, and a figure if asked to.
+
+    Args:
+        directory: The run.
+        report: File for the report.
+        figure: File for a figure.
+        tasks: Held-out tasks to show; four if None.
+        gradient_steps: Gradient steps; those of the run's evaluation if None.
+        data: Directory of the images; that of the run if None.
+        device: Where everything is computed.
+        threads: Threads that share the tasks; all cores if None.
+
+    Raises:
+        InputError: If the run, its data, a setting or a file's name cannot be used.
+    """
+    check_outputs(Outputs(report, None, figure))
+    require("tasks", tasks or 0, tasks is None or tasks >= 1, "at least 1")
+    directory = directory if directory.is_dir() else directory.parent
+    evaluations = evaluate(directory, Overrides(gradient_steps=gradient_steps), data, device, threads)
+    config = evaluations.run.config
+    evaluations = evaluations._replace(run=evaluations.run.to(torch.device("cpu")))
+    shots = evaluations.evaluations[0].shots
+    shown: TaskBatch = drawn_tasks(evaluations.run, evaluations.config, data, shots, tasks or _TASKS)
+    parts = [
+        *sections.examples(evaluations, shown),
+        sections.results(evaluations),
+        sections.training(config, read_log(directory / METRICS)),
+        settings(config, directory),
+    ]
+    lead, facts = sections.lead(evaluations), sections.facts(evaluations)
+    footer = "Made by <code>maml-rl visualize</code>."
+    write_atomically(report, page(directory.resolve().name, lead, facts, parts, footer).encode())
+    if figure is not None:
+        draw(evaluations, directory, figure)
