@@ -107,7 +107,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
     """Many sub-environments of one `TaskMDP`, each with a task of its own, stepped together.
 
     Autoreset is disabled: a finished sub-environment keeps its last observation and flags, earns 0 and costs nothing
-    until `reset`, which takes `options={"reset_mask": mask}` to reset some of them. `info` holds each reward term.
+    until `reset`, which takes `options={"reset_mask": mask}` to reset some of them. `info` holds each reward term. The
+    step by which an episode ends because its state is no longer finite earns 0.
 
     Until a task is assigned, sub-environment i has the i-th sample of a copy of `task_space` seeded with 0. Assign with
     `set_attr("task", task)` for one task everywhere or `set_attr("task", [task, ...])` with one for each.
@@ -280,9 +281,10 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
 
         infos: dict[str, Any] = {}
         rewards = np.zeros(self.num_envs)
+        lost = self._terminated[rows] & ~np.isfinite(next_states).all(axis=1)
         for name, values in self.mdp.reward_terms(states, actions, next_states, tasks).items():
             infos[name], infos[f"_{name}"] = np.zeros(self.num_envs), running
-            infos[name][rows] = values
+            infos[name][rows] = np.where(lost, 0.0, values)
             rewards += infos[name]
         self._states[rows] = next_states  # last, since `states` may be a view
         return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), infos

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from tqdm import tqdm
 
-from experiments.evaluate import aligned
+from experiments.evaluate import aligned, chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
 from experiments.run import Run, RunConfig, load_config, load_run
@@ -117,10 +117,11 @@ def adapt(
     """
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
-    run_config, _, _ = load_config(directory)
+    run_config, progress, _ = load_config(directory)
     given: dict[str, Any] = {"gradient_steps": gradient_steps, "episodes": episodes, "seed": seed}
     config = replace(run_config.evaluation, **{name: value for name, value in given.items() if value is not None})
-    validated = run_config.meta.inner_steps == 0 and config.gradient_steps > 0
+    inner_lr = chosen_step_size(directory, run_config, progress)
+    validated = run_config.meta.inner_steps == 0 and config.gradient_steps > 0 and inner_lr is None
     num_envs = config.episodes * (config.validation_tasks if validated else 1)
     with (
         closing(make_task_env(run_config)) as env,
@@ -132,7 +133,11 @@ def adapt(
         task = chosen_task(space, task, seed)
         policy = run.policy.to(torch_device)
         theta = {name: value.to(torch_device) for name, value in run.theta.items()}
-        meta, _ = with_step_size(policy, theta, envs, run_config.meta, config, task_threads)
+        meta = run_config.meta
+        if inner_lr is not None:
+            meta = replace(meta, inner_lr=inner_lr)
+        elif validated:  # as the evaluation does, whatever the seed of this adaptation
+            meta, _ = with_step_size(policy, theta, envs, meta, run_config.evaluation, task_threads)
         path = adaptation(policy, theta, envs, [task], meta, config, task_threads)
         total = config.gradient_steps + 1
         stages = list(tqdm(path, "adapting", total, unit="step", disable=None, leave=False))

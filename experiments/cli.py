@@ -33,6 +33,7 @@ from experiments.recording import RECORDED_TASKS, save_recording
 from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
+from maml_rl.checkpoint import write_json
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteError, WorkerError
 from maml_rl.tasks import make
@@ -184,7 +185,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")
         return
     out.mkdir(parents=True, exist_ok=True)
-    (out / EVALUATION).write_text(json.dumps(record, indent=1) + "\n")
+    write_json(out / EVALUATION, record)
     draw(out / PICTURE)
     print(f"\npicture: {out / PICTURE}")
 

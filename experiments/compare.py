@@ -1,6 +1,5 @@
 """The paper's comparison: return by gradient step of MAML, pretrained, oracle and random runs of one environment."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,16 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.evaluate import evaluate
+from experiments.evaluate import current_evaluation, evaluate
 from experiments.paper import paper_returns, paper_task
 from experiments.provenance import flat, trained_on, training_command
 from experiments.run import EVALUATION, Progress, RunConfig, load_config, method
-from maml_rl.checkpoint import write_atomically
+from maml_rl.checkpoint import write_json
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.statistics import Interval, bootstrap_interval, interquartile_mean, mean
+from maml_rl.statistics import Interval, bootstrap_interval, interquartile_mean, mean, strata_of
 
 _ORDER = ["maml", "pretrained", "oracle", "random"]
 
@@ -59,7 +58,7 @@ class Method(NamedTuple):
         evaluation = self.runs[0].evaluation
         generator = Draw(evaluation["seed"], Phase.EVALUATION).generator(Purpose.INTERVALS)
         steps = range(min(gradient_steps, self.runs[0].gradient_steps) + 1)
-        strata = _strata(evaluation["tasks"])
+        strata = strata_of(evaluation["tasks"])
         means, middle_means = (
             [bootstrap_interval(self.returns(step), statistic, generator, strata) for step in steps]
             for statistic in (mean, interquartile_mean)
@@ -241,48 +240,13 @@ def evaluated(
     Raises:
         InputError: If the stored evaluation is damaged. Otherwise as `evaluate`.
     """
-    path = directory / EVALUATION
-    if path.exists():
-        try:
-            record = json.loads(path.read_text())
-            current = _is_current(record, config, progress)
-        except (json.JSONDecodeError, AttributeError, KeyError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove it, to evaluate the run anew") from error
-        if current:
-            return EvaluatedRun(directory, config, progress, record)
+    stored = current_evaluation(directory, config, progress)
+    if stored is not None:
+        return EvaluatedRun(directory, config, progress, stored)
     print(f"evaluating {directory}", file=sys.stderr)
     record = evaluate(directory, device=device, threads=threads, processes=processes).record()
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(directory / EVALUATION, record)
     return EvaluatedRun(directory, config, progress, record)
-
-
-def _is_current(record: dict[str, Any], config: RunConfig, progress: Progress) -> bool:
-    """Whether an evaluation is of the last checkpoint and the run's own settings."""
-    evaluation = config.evaluation
-    steps = range(evaluation.gradient_steps)
-    expected = {
-        "iteration": progress.iteration,
-        "env_steps": progress.env_steps,
-        "num_tasks": evaluation.tasks,
-        "episodes": evaluation.episodes,
-        "seed": evaluation.seed,
-        "gradient_steps": [*steps, evaluation.gradient_steps],
-    }
-    inner_lr = config.meta.inner_lr
-    if config.meta.inner_steps == 0 and evaluation.gradient_steps:
-        validation = record.get("validation") or {}
-        chosen_from = (validation.get("tasks"), tuple(validation.get("inner_lrs", ())))
-        if chosen_from != (evaluation.validation_tasks, evaluation.inner_lrs):
-            return False
-        inner_lr = record["inner_lr"][0]
-    expected["inner_lr"] = [evaluation.inner_lr(inner_lr, step) for step in steps]
-    return all(record.get(name) == value for name, value in expected.items())
-
-
-def _strata(tasks: Sequence[Any]) -> list[str] | None:
-    """Stratum of each task where there are finitely many, of which each was given its share; else None, one for all."""
-    names = [json.dumps(task) for task in tasks]
-    return names if min(Counter(names).values()) > 1 else None
 
 
 def task_name(env_id: str) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from experiments.evaluate import aligned
 from experiments.paper import PaperReturn
 from experiments.plots import draw_comparison
+from maml_rl.checkpoint import write_json
 
 COMPARISON = "comparison.json"
 
@@ -23,7 +23,7 @@ def write_comparison(record: dict[str, Any], out: Path) -> None:
         out: Directory, which is made if need be.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / COMPARISON).write_text(json.dumps(record, indent=1) + "\n")
+    write_json(out / COMPARISON, record)
     (out / "comparison.csv").write_text(csv_text(record))
     draw_comparison(record, out / "comparison.png")
 

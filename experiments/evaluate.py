@@ -1,5 +1,6 @@
 """Evaluation of a run on held-out tasks, as numbers: Figures 4 and 5 of Finn, Abbeel, Levine 2017 for this policy."""
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -13,13 +14,14 @@ from tqdm import tqdm
 from experiments.paper import paper_returns
 from experiments.recorder import Stage, recorded, spread
 from experiments.recording import Recording
-from experiments.run import Run, load_config, load_run, method
+from experiments.run import EVALUATION, Progress, Run, RunConfig, load_config, load_run, method
+from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, with_step_size
 from maml_rl.initial import build_policy, parameters
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.statistics import Mean, mean_with_interval
+from maml_rl.statistics import Mean, mean_with_interval, strata_of
 from maml_rl.tasks import Task, evaluation_tasks, plain, task_space, vectorize
 
 _NUM_ENVS = 800  # sub-environments stepped at once; it does not change what is sampled
@@ -37,7 +39,8 @@ class Evaluation(NamedTuple):
     def means(self, seed: int) -> list[Mean]:
         """Mean return over tasks with its uncertainty, by gradient step."""
         generator = Draw(seed, Phase.EVALUATION).generator(Purpose.INTERVALS)
-        return [mean_with_interval(returns, generator) for returns in self.returns]
+        strata = strata_of([plain(task) for task in self.tasks])
+        return [mean_with_interval(returns, generator, strata) for returns in self.returns]
 
 
 class Evaluations(NamedTuple):
@@ -151,6 +154,53 @@ def evaluate(
     if chosen:
         recording = recorded(run, [tasks[m] for m in chosen], stages, config, meta.inner_lr, processes)
     return Evaluations(run, config, trained, random, validation, recording)
+
+
+def current_evaluation(directory: Path, config: RunConfig, progress: Progress) -> dict[str, Any] | None:
+    """The record of a run's evaluation, if there is one of its last checkpoint and its own settings.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    path = (directory if directory.is_dir() else directory.parent) / EVALUATION
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        return record if _is_current(record, config, progress) else None
+    except (json.JSONDecodeError, AttributeError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}): remove it, to evaluate the run anew") from error
+
+
+def chosen_step_size(directory: Path, config: RunConfig, progress: Progress) -> float | None:
+    """The step size of the first gradient step that a run's evaluation has, or None if it was not evaluated."""
+    record = current_evaluation(directory, config, progress)
+    return next(iter(record["inner_lr"]), None) if record else None
+
+
+def _is_current(record: dict[str, Any], config: RunConfig, progress: Progress) -> bool:
+    """Whether an evaluation is of the last checkpoint and the run's own settings."""
+    evaluation = config.evaluation
+    steps = range(evaluation.gradient_steps)
+    expected = {
+        "env_id": config.env_id,
+        "training_seed": config.seed,
+        "iteration": progress.iteration,
+        "env_steps": progress.env_steps,
+        "num_tasks": evaluation.tasks,
+        "episodes": evaluation.episodes,
+        "seed": evaluation.seed,
+        "gradient_steps": [*steps, evaluation.gradient_steps],
+    }
+    inner_lr = config.meta.inner_lr
+    if config.meta.inner_steps == 0 and evaluation.gradient_steps:
+        validation = record.get("validation") or {}
+        chosen_from = (validation.get("tasks"), tuple(validation.get("inner_lrs", ())))
+        if chosen_from != (evaluation.validation_tasks, evaluation.inner_lrs):
+            return False
+        inner_lr = record["inner_lr"][0]
+    expected["inner_lr"] = [evaluation.inner_lr(inner_lr, step) for step in steps]
+    return all(record.get(name) == value for name, value in expected.items())
 
 
 def table(evaluations: Evaluations) -> str:

@@ -15,7 +15,8 @@ from experiments.presets import PRESETS
 from experiments.run import RunConfig
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.run import SupervisedConfig
-from maml_rl.checkpoint import write_atomically
+from maml_rl.checkpoint import write_json
+from maml_rl.errors import InputError
 from maml_rl.processes import available_cores
 
 MACHINES = "machines.json"
@@ -75,13 +76,20 @@ def note_machine(directory: Path, iteration: int, device: torch.device) -> None:
     here = machine(device)
     if not machines or {**machines[-1], "from_iteration": None} != {**here, "from_iteration": None}:
         machines.append({"from_iteration": iteration, **here})
-        write_atomically(directory / MACHINES, (json.dumps(machines, indent=1) + "\n").encode())
+        write_json(directory / MACHINES, machines)
 
 
 def trained_on(directory: Path) -> list[dict[str, Any]]:
-    """The machines that trained a run, in their order; empty if that was not noted."""
+    """The machines that trained a run, in their order; empty if that was not noted.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
     path = directory / MACHINES
-    machines: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    try:
+        machines: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}): remove it") from error
     return machines
 
 

@@ -9,13 +9,12 @@ adaptation.png            the same as a picture, with the learning curve
 recording.npz             episodes of a few tasks by gradient step (experiments/recording.py)
 """
 
-import json
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
 from maml_rl.config import MetaConfig, PolicyConfig, require
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
@@ -120,14 +119,18 @@ def is_supervised(directory: Path) -> bool:
         InputError: If there is no usable checkpoint.
     """
     checkpoint = load_checkpoint(directory / CHECKPOINT if directory.is_dir() else directory)
-    return isinstance(checkpoint.record, dict) and checkpoint.record.get(KIND) == SUPERVISED
+    return _kind(checkpoint) == SUPERVISED
+
+
+def _kind(checkpoint: Checkpoint) -> str | None:
+    return checkpoint.record.get(KIND) if isinstance(checkpoint.record, dict) else None
 
 
 def save_run(directory: Path, run: Run) -> None:
     """Writes configuration and checkpoint; each file is the old one or the new one, never a part."""
     directory.mkdir(parents=True, exist_ok=True)
     record = asdict(run.config)
-    write_atomically(directory / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
+    write_json(directory / CONFIG, record, indent=2)
     buffers = dict(run.policy.named_buffers())
     tensors = {name: value.detach().cpu() for name, value in (run.theta | buffers).items()}
     save_checkpoint(directory / CHECKPOINT, Checkpoint(tensors, {"config": record, "progress": run.progress._asdict()}))
@@ -141,7 +144,7 @@ def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
     """
     path = directory / CHECKPOINT if directory.is_dir() else directory
     checkpoint = load_checkpoint(path)
-    if checkpoint.record.get(KIND) == SUPERVISED:
+    if _kind(checkpoint) == SUPERVISED:
         raise InputError(
             f"{directory} is a run of supervised learning, and this is for reinforcement learning: such a run is for "
             "maml-rl evaluate, maml-rl visualize and maml-rl train --resume"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from envs.mujoco_lanes import Colour, Lanes
 from envs.mujoco_mdp import MujocoMDP
 from envs.navigation import Navigation2D
 from experiments.adapt import chosen_task
+from experiments.evaluate import chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
 from experiments.run import load_config, load_run
@@ -58,9 +58,14 @@ class Session:
     ) -> None:
         torch_device = usable_device(device)
         self._threads = threads_for(torch_device, threads)
-        config, _, _ = load_config(directory)
+        config, progress, _ = load_config(directory)
         given: dict[str, Any] = {"gradient_steps": gradient_steps, "episodes": episodes, "seed": seed}
         self.config = replace(config.evaluation, **{name: value for name, value in given.items() if value is not None})
+        self._evaluation, self._meta = config.evaluation, config.meta
+        inner_lr = chosen_step_size(directory, config, progress)
+        if inner_lr is not None:
+            self._meta = replace(self._meta, inner_lr=inner_lr)
+        self._validated = inner_lr is not None or config.meta.inner_steps > 0 or self.config.gradient_steps == 0
         self._envs = vectorize(config.env_id, self.config.episodes, processes, config.observe_task)
         try:
             self.run = load_run(directory, self._envs)
@@ -80,11 +85,14 @@ class Session:
         """p(T)."""
         return task_space(self._envs)
 
-    @cached_property
-    def _meta(self) -> MetaConfig:
-        """Settings of the inner update; for a run that was trained without any, its step size is chosen once."""
-        run = self.run
-        return with_step_size(run.policy, run.theta, self._envs, run.config.meta, self.config, self._threads)[0]
+    def _settings(self, report: Callable[[int], None]) -> MetaConfig:
+        """Settings of the inner update; of a run that has no step size of its own, it is chosen once."""
+        if not self._validated:
+            run = self.run
+            given = (run.policy, run.theta, self._envs, self._meta, self._evaluation, self._threads)
+            self._meta, _ = with_step_size(*given, before_each=lambda: report(0))
+            self._validated = True
+        return self._meta
 
     def adapt(self, task: Task, report: Callable[[int], None]) -> Recording:
         """Adapts to a task, and records an episode after 0, 1, ... gradient steps.
@@ -98,7 +106,7 @@ class Session:
             NonFiniteError: If the adaptation diverges.
         """
         run, config = self.run, self.config
-        meta = self._meta
+        meta = self._settings(report)
 
         def stages() -> Iterator[Stage]:
             steps = adaptation(run.policy, run.theta, self._envs, [task], meta, config, self._threads)

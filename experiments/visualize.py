@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -49,10 +50,19 @@ def stored_recording(directory: Path, tasks: int | None = None, gradient_steps: 
         return None
     stored = load_recording(path)
     of_the_run = stored.env_id == config.env_id and stored.iteration == progress.iteration
-    if of_the_run and tasks in (None, len(stored.tasks)) and gradient_steps in (None, stored.gradient_steps):
+    if of_the_run and _as_many(stored, tasks) and gradient_steps in (None, stored.gradient_steps):
         return stored
     print(f"{path} is of another checkpoint or other settings: recording anew", file=sys.stderr)
     return None
+
+
+def _as_many(stored: Recording, tasks: int | None) -> bool:
+    """Whether a recording has as many tasks as asked for, or all that there are."""
+    if tasks is None or len(stored.tasks) >= tasks:
+        return tasks in (None, len(stored.tasks))
+    with closing(vectorize(stored.env_id, 1)) as envs:
+        space = task_space(envs)
+    return isinstance(space, Discrete) and space.n == len(stored.tasks)
 
 
 def new_recording(

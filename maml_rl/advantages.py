@@ -9,16 +9,27 @@ from torch import Tensor
 
 from maml_rl.types import Batch, Trajectories
 
+_BLOCK = 128  # time steps summed by one product; the matrix of as many squared stays in a cache
+
 
 def discounted_sum(values: Tensor, factor: float) -> Tensor:
     """sum over l >= 0 of factor^l values[t + l], `[..., T]`, for values that are 0 in padding.
 
-    One product with the triangular matrix of the factor's powers, which a loop over time is many times slower than.
+    Blocks of time steps, the last first, each by one product with the triangular matrix of the factor's powers: several
+    times as fast as a loop over time, and as linear in T.
     """
-    steps = torch.arange(values.shape[-1], device=values.device)
+    steps = torch.arange(min(_BLOCK, values.shape[-1]), device=values.device)
     lags = steps[:, None] - steps  # from the time of a value (row) back to that of a sum (column)
-    powers = torch.pow(float(factor), lags.clamp(min=0).double()) * (lags >= 0)
-    return values @ powers.to(values.dtype)
+    powers = (torch.pow(float(factor), lags.clamp(min=0).double()) * (lags >= 0)).to(values.dtype)
+    to_next = torch.pow(float(factor), (len(steps) - steps).double()).to(values.dtype)
+    blocks: list[Tensor] = []
+    for block in reversed(torch.split(values, _BLOCK, dim=-1)):
+        n = block.shape[-1]
+        sums = block @ powers[:n, :n]
+        if blocks:
+            sums = sums + blocks[-1][..., :1] * to_next
+        blocks.append(sums)
+    return torch.cat(blocks[::-1], dim=-1)
 
 
 def baseline_features(observations: Tensor) -> Tensor:

@@ -36,6 +36,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def write_json(path: Path, record: Any, indent: int = 1) -> None:
+    """Replaces a file by JSON values in one step."""
+    write_atomically(path, (json.dumps(record, indent=indent) + "\n").encode())
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint; the file at `path` is the old one or the new one, never a part."""
     metadata = {"format": FORMAT, "version": str(VERSION), "record": json.dumps(checkpoint.record)}

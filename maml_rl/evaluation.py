@@ -1,6 +1,6 @@
 """Return after 0, 1, 2, ... gradient steps on held-out tasks, as in Figures 4 and 5 of Finn, Abbeel, Levine 2017."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -124,6 +124,7 @@ def validate(
     meta: MetaConfig,
     config: EvaluationConfig,
     threads: TaskThreads,
+    before_each: Callable[[], object] | None = None,
 ) -> Validation:
     """Mean return with each of `config.inner_lrs`, on validation tasks.
 
@@ -137,10 +138,13 @@ def validate(
         meta: Settings of the inner update; its step size is not used.
         config: Settings of the evaluation, with at least one gradient step.
         threads: Threads that share the tasks.
+        before_each: Called before each step size is tried; what it raises ends the choice.
     """
     tasks = evaluation_tasks(task_space(envs), config.validation_tasks, config.seed, Phase.VALIDATION)
 
     def mean_return(inner_lr: float) -> float | None:
+        if before_each:
+            before_each()
         settings = replace(meta, inner_lr=inner_lr)
         try:
             steps = adaptation(policy, theta, envs, tasks, settings, config, threads, Phase.VALIDATION)
@@ -158,6 +162,7 @@ def with_step_size(
     meta: MetaConfig,
     config: EvaluationConfig,
     threads: TaskThreads,
+    before_each: Callable[[], object] | None = None,
 ) -> tuple[MetaConfig, Validation | None]:
     """Settings with the step size to adapt with, and how it was chosen; see `validate` for the arguments.
 
@@ -169,5 +174,5 @@ def with_step_size(
     """
     if meta.inner_steps or not config.gradient_steps:
         return meta, None
-    validation = validate(policy, theta, envs, meta, config, threads)
+    validation = validate(policy, theta, envs, meta, config, threads, before_each)
     return replace(meta, inner_lr=validation.best), validation

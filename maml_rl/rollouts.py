@@ -93,13 +93,21 @@ def _run_waves(
                 rows = [left.pop() for _ in range(min(size, len(left)))]
             if not rows:
                 return
-            _run_wave(part, policy, params, tasks, seeds, noise, np.array(rows), buffers, step)
+            try:
+                _run_wave(part, policy, params, tasks, seeds, noise, np.array(rows), buffers, step)
+            except BaseException:
+                left.clear()  # the other groups begin no further wave
+                raise
 
     if len(parts) == 1:
         work(parts[0])
     else:
         with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, parts))
+            try:
+                list(pool.map(work, parts))
+            except BaseException:  # Ctrl-C arrives here, in the thread that waits
+                left.clear()
+                raise
 
 
 def _run_wave(

@@ -1,5 +1,7 @@
 """Means and interquartile means with their uncertainty over seeds and tasks."""
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ class Mean(NamedTuple):
     """A mean with its uncertainty."""
 
     value: float
-    standard_error: float  # standard deviation (n - 1) over sqrt(n)
+    standard_error: float  # standard deviation (n - 1) over sqrt(n), within strata
     low: float  # 95 % bootstrap interval
     high: float
 
@@ -73,10 +75,8 @@ def bootstrap_interval(
         raise ValueError(f"an interval needs at least two values, got {returns.size}")
     seeds, tasks = returns.shape
     rows = generator.integers(seeds, size=(resamples, seeds, 1))
-    labels = np.zeros(tasks, np.int64) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
     drawn = []
-    for label in range(labels.max() + 1):
-        members = np.flatnonzero(labels == label)
+    for members in _members(strata, tasks):
         drawn.append(members[generator.integers(len(members), size=(resamples, len(members)))])
     columns = np.concatenate(drawn, axis=1)[:, None, :]
     samples = statistic(returns[rows, columns].reshape(resamples, -1))
@@ -84,16 +84,35 @@ def bootstrap_interval(
     return Interval(float(statistic(returns.reshape(-1))), float(low), float(high))
 
 
-def mean_with_interval(values: Floats, generator: np.random.Generator, resamples: int = 10_000) -> Mean:
+def mean_with_interval(
+    values: Floats, generator: np.random.Generator, strata: Sequence[Any] | None = None, resamples: int = 10_000
+) -> Mean:
     """Mean of `values` `[n]` with its standard error and its 95 % percentile bootstrap interval.
 
     Args:
         values: One value per task, independent.
         generator: Source of the resamples.
+        strata: Stratum of each task, `[n]`; see `bootstrap_interval`.
         resamples: Number of bootstrap resamples.
 
     Raises:
         ValueError: If there are fewer than two values.
     """
-    value, low, high = bootstrap_interval(values[None], mean, generator, resamples=resamples)
-    return Mean(value, float(values.std(ddof=1) / len(values) ** 0.5), low, high)
+    value, low, high = bootstrap_interval(values[None], mean, generator, strata, resamples)
+    variance = 0.0  # of the mean: the strata's, each by the square of its share
+    for members in _members(strata, len(values)):
+        variance += len(members) * float(values[members].var(ddof=1)) / len(values) ** 2
+    return Mean(value, variance**0.5, low, high)
+
+
+def strata_of(tasks: Sequence[Any]) -> list[str] | None:
+    """Stratum of each task, given as JSON values, where there are finitely many, of which each was given its share;
+    else None, one for all."""
+    names = [json.dumps(task) for task in tasks]
+    return names if min(Counter(names).values()) > 1 else None
+
+
+def _members(strata: Sequence[Any] | None, count: int) -> list[NDArray[np.intp]]:
+    """Indices of each stratum's tasks."""
+    labels = np.zeros(count, np.int64) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    return [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]

@@ -182,10 +182,15 @@ def evaluation_tasks(
     Those to choose settings by, of `Phase.VALIDATION`, are others than those of the evaluation itself.
 
     Of a Discrete space, whose tasks training meets all, each occurs equally often, give or take one: the same mean as
-    by sampling, without the chance that one task is drawn more often.
+    by sampling, without the chance that one task is drawn more often. Where there are more than `count`, the seed
+    chooses; those of the validation come from the other end of the same order, and are others if there are enough.
     """
     if type(space) is spaces.Discrete:
-        return [space.start + np.int64(i % space.n) for i in range(count)]
+        order = np.arange(space.n)
+        if count < space.n:
+            order = Draw(seed, Phase.EVALUATION).generator(Purpose.TASKS).permutation(order)
+            order = order[::-1] if phase is Phase.VALIDATION else order
+        return [space.start + np.int64(order[i % space.n]) for i in range(count)]
     return sample_tasks(space, count, Draw(seed, phase).integers(Purpose.TASKS, 1)[0])
 
 

@@ -1,6 +1,6 @@
 """Copies runs into `trained/`, small enough for a repository.
 
-    python -m experiments.figures.publish runs/omniglot-5way-1shot
+    python -m experiments.figures.publish runs/omniglot-5way-1shot --rows 150
     python -m experiments.figures.publish runs/figures/half-cheetah-vel-oracle-seed0 --name half-cheetah-vel-oracle
 
 Copied are checkpoint, settings, log, machines, and evaluation and picture of `maml-rl evaluate`. Left out are the
@@ -9,7 +9,6 @@ moments can be evaluated, not gone on with.
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,19 +16,19 @@ from pathlib import Path
 from experiments.provenance import MACHINES
 from experiments.run import CHECKPOINT, CONFIG, EVALUATION, KIND, METRICS, PICTURE
 from experiments.supervised.run import without_moments
-from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.checkpoint import load_checkpoint, save_checkpoint, write_json
 from maml_rl.errors import InputError
 
 TRAINED = Path("trained")
 
 
-def publish(run: Path, out: Path, rows: int) -> None:
+def publish(run: Path, out: Path, rows: int | None) -> None:
     """Copies a run.
 
     Args:
         run: Its directory.
         out: Directory that becomes the copy.
-        rows: At most so many rows of the log, evenly spaced and the last among them.
+        rows: At most so many rows of the log, evenly spaced and the last among them; all if None.
 
     Raises:
         InputError: If it has no usable checkpoint or was not evaluated.
@@ -42,10 +41,11 @@ def publish(run: Path, out: Path, rows: int) -> None:
         checkpoint.record["config"]["data"] = None
     out.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out / CHECKPOINT, checkpoint)
-    (out / CONFIG).write_text(json.dumps(checkpoint.record["config"], indent=2) + "\n")
-    head, *lines = (run / METRICS).read_text().splitlines()
-    every = -(-len(lines) // rows)
-    (out / METRICS).write_text("\n".join([head, *lines[::-1][::every][::-1]]) + "\n")
+    write_json(out / CONFIG, checkpoint.record["config"], indent=2)
+    head, *lines = (run / METRICS).read_text().splitlines() or [""]  # a run of no iterations has an empty log
+    if rows is not None and lines:
+        lines = lines[::-1][:: -(-len(lines) // rows)][::-1]
+    (out / METRICS).write_text("".join(f"{line}\n" for line in [head, *lines] if line))
     for name in (EVALUATION, MACHINES, PICTURE):
         if (run / name).exists():
             shutil.copyfile(run / name, out / name)
@@ -56,17 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="directories of runs")
     parser.add_argument("--name", help="name of the copy of a single run; the directory's own if left out")
-    parser.add_argument("--rows", type=int, default=150, help="rows of the log, at most (%(default)s)")
+    parser.add_argument("--rows", type=int, help="rows of the log, at most; all if left out")
     chosen = parser.parse_args(arguments)
     if chosen.name and len(chosen.runs) > 1:
         parser.error("--name is for one run")
-    if chosen.rows < 1:
+    if chosen.rows is not None and chosen.rows < 1:
         parser.error("--rows must be at least 1")
     for run in chosen.runs:
         out = TRAINED / (chosen.name or run.name)
         try:
             publish(run, out, chosen.rows)
-        except InputError as error:
+        except (InputError, OSError) as error:
             parser.error(str(error))
         print(out)
 

@@ -1,6 +1,5 @@
 """A run of supervised meta-learning, in the same directory layout as one of reinforcement learning."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from experiments.run import CHECKPOINT, CONFIG, KIND, SUPERVISED, from_record
 from experiments.supervised.sources import TasksConfig
-from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
 from maml_rl.config import require
 from maml_rl.errors import InputError
 from maml_rl.seeding import Phase
@@ -115,7 +114,7 @@ def save_run(directory: Path, run: Run) -> None:
     """Writes configuration and checkpoint; each file is the old one or the new one, never a part."""
     directory.mkdir(parents=True, exist_ok=True)
     record = asdict(run.config)
-    write_atomically(directory / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
+    write_json(directory / CONFIG, record, indent=2)
     tensors = {name: value.detach().cpu() for name, value in (run.state.meta | _named(run.state.moments)).items()}
     content = {KIND: SUPERVISED, "config": record, "progress": run.progress._asdict()}
     save_checkpoint(directory / CHECKPOINT, Checkpoint(tensors, content))

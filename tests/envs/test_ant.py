@@ -162,6 +162,19 @@ def test_a_state_that_is_not_finite_ends_the_episode(ants):
     assert ants["direction"].terminated(state, np.ones(1)).tolist() == [True]
 
 
+def test_the_step_by_which_a_robot_is_lost_earns_nothing():
+    envs = gymnasium.make_vec("envs:finn2017/AntVel-v0", num_envs=2)
+    envs.reset(seed=0)
+    envs.unwrapped._states[1, -1] = np.nan  # part of what is derived from the state, which the transition replaces
+    envs.unwrapped._states[1, 20] = np.nan  # a velocity
+    _, rewards, terminated, _, infos = envs.step(np.zeros((2, 8), np.float32))
+    assert terminated.tolist() == [False, True]
+    assert np.isfinite(rewards).all()
+    assert rewards[1] == 0.0
+    assert rewards[0] != 0.0
+    assert all(values[1] == 0.0 for name, values in infos.items() if name.startswith("reward"))
+
+
 def test_episodes_begin_in_the_published_pose_with_noise(ants):
     # A standard deviation of n numbers has a relative standard error of 1 / sqrt(2 n): 0.8 % for 500 * 15.
     states = ants["velocity"].initial([np.random.default_rng(seed) for seed in range(500)])

@@ -12,8 +12,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from experiments.adapt import Adapted, adapt, make_task_env, next_steps, read_task, save
-from experiments.run import RunConfig, load_run
+from experiments.evaluate import evaluate
+from experiments.run import EVALUATION, RunConfig, load_run
 from experiments.train import train
+from maml_rl.checkpoint import write_json
 from maml_rl.config import MetaConfig, PolicyConfig
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig, adaptation
@@ -172,6 +174,16 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another_task():
     for ours, theirs in zip(first.model.policy.parameters(), same.model.policy.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert not np.array_equal(first.task, other.task)
+
+
+def test_a_step_size_is_that_of_the_evaluation_whatever_the_seed(small_run, monkeypatch):
+    run = small_run(meta=MetaConfig(meta_batch_size=2, episodes=3, inner_steps=0))
+    before = [adapt(run, "0.3,-0.2", seed=seed, threads=1).inner_lrs[0] for seed in (0, 1, 2)]
+    record = evaluate(run, threads=1).record()
+    assert before == [record["inner_lr"][0]] * 3
+    write_json(run / EVALUATION, record)
+    monkeypatch.setattr("experiments.adapt.with_step_size", None)  # nothing is chosen again
+    assert adapt(run, "0.3,-0.2", seed=3, threads=1).inner_lrs[0] == record["inner_lr"][0]
 
 
 def test_an_oracle_keeps_the_task_in_its_observation(small_run, tmp_path):

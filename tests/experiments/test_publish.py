@@ -75,6 +75,15 @@ def test_a_network_is_copied_without_moments_and_without_the_place_of_its_data(t
     assert logged(out) == [1, 2, 3, 4]
 
 
+def test_a_random_run_has_no_log_and_is_copied(tmp_path, published):
+    run = tmp_path / "random"
+    train(RunConfig(env_id="envs:finn2017/Navigation2D-v0", iterations=0), run, threads=1)
+    (run / EVALUATION).write_text("{}")
+    out = published(run, "--rows", 3) / "random"
+    assert (out / METRICS).read_bytes() == (run / METRICS).read_bytes()
+    assert load_config(out)[1].iteration == 0
+
+
 def test_a_run_that_was_not_evaluated_is_refused(tmp_path, published, capsys):
     train(RunConfig(env_id="envs:finn2017/Navigation2D-v0", iterations=0), tmp_path / "run", threads=1)
     with pytest.raises(SystemExit):

@@ -238,6 +238,20 @@ def test_a_damaged_file_is_refused_in_one_line(recording, tmp_path):
         assert str(path) in str(refusal.value), name
 
 
+def test_a_file_with_a_bit_turned_is_refused_or_read_and_nothing_else(recording, tmp_path):
+    path = tmp_path / "r.npz"
+    whole, refused = changed(recording, path), 0
+    for place in np.random.default_rng(0).integers(8 * len(whole), size=300):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(content)
+        try:
+            load_recording(path)
+        except InputError:
+            refused += 1
+    assert refused > 100
+
+
 def test_a_file_of_a_newer_version_says_so(recording, tmp_path):
     (tmp_path / "r.npz").write_bytes(changed(recording, tmp_path / "r.npz", version=2))
     with pytest.raises(InputError, match="upgrade maml-rl"):

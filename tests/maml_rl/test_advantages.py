@@ -34,6 +34,19 @@ def test_discounted_sum_by_hand() -> None:
     assert torch.equal(sums, torch.tensor([2.75, 3.5, 3.0]))
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("steps", [1, 127, 128, 129, 1000])
+def test_discounted_sum_of_any_length_is_that_of_a_loop(steps: int, factor: float) -> None:
+    values = torch.randn(2, steps, generator=torch.Generator().manual_seed(0))
+    expected, running = [], torch.zeros(2, dtype=torch.float64)
+    for t in reversed(range(steps)):
+        running = values[:, t].double() + factor * running
+        expected.append(running)
+    sums = discounted_sum(values, factor)
+    assert sums.dtype == torch.float32
+    torch.testing.assert_close(sums.double(), torch.stack(expected[::-1], 1), rtol=1e-5, atol=1e-4)
+
+
 def test_discounted_sum_takes_every_row_for_itself() -> None:
     values = random(M, K, T)
     sums = discounted_sum(values, 0.9)

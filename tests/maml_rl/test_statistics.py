@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, sem, trim_mean
 
-from maml_rl.statistics import bootstrap_interval, interquartile_mean, mean, mean_with_interval
+from maml_rl.statistics import bootstrap_interval, interquartile_mean, mean, mean_with_interval, strata_of
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -192,3 +192,19 @@ def test_the_interval_is_a_function_of_the_generator_and_plain_numbers():
 def test_an_interval_of_one_return_is_refused():
     with pytest.raises(ValueError, match="at least two values, got 1"):
         bootstrap_interval(np.array([[1.0]]), mean, generator())
+
+
+def test_a_mean_over_strata_has_the_uncertainty_within_them():
+    values, tasks = np.array([10.0, 12.0, -10.0, -12.0]), [1, 1, 0, 0]
+    apart, together = (mean_with_interval(values, generator(), strata) for strata in (tasks, None))
+    # each stratum: variance 2, so the variance of its mean is 1, and that of the mean of both (1 + 1) / 4
+    assert apart.standard_error == pytest.approx(0.5**0.5)
+    assert together.standard_error == pytest.approx(values.std(ddof=1) / 2)
+    assert (apart.low, apart.high) == (-1.0, 1.0)
+    assert together.low < -5
+
+
+def test_tasks_are_strata_where_each_occurs_again():
+    assert strata_of([1, 0, 1, 0]) == ["1", "0", "1", "0"]
+    assert strata_of([1, 0, 1]) is None
+    assert strata_of([[0.3], [0.7]]) is None

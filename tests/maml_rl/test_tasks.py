@@ -229,6 +229,16 @@ def test_evaluation_has_each_of_finitely_many_tasks_equally_often(start, count):
     assert max(occurrences) - min(occurrences) <= 1
 
 
+def test_of_many_tasks_the_seed_chooses_and_those_of_the_validation_are_others():
+    space = spaces.Discrete(50, start=5)
+    held_out, other = ({int(task) for task in evaluation_tasks(space, 20, seed)} for seed in (0, 1))
+    validation = {int(task) for task in evaluation_tasks(space, 20, 0, Phase.VALIDATION)}
+    assert len(held_out) == len(validation) == 20
+    assert held_out != other
+    assert held_out.isdisjoint(validation)
+    assert {*range(5, 55)} >= held_out | validation
+
+
 @pytest.mark.parametrize("name", ["goal", "velocity"])
 def test_no_training_draws_an_evaluation_task_whatever_its_seed(name):
     held_out = {task.tobytes() for task in evaluation_tasks(SPACES[name], 40)}
