@@ -61,6 +61,9 @@ maml-rl COMMAND --help tells the options of each.
 """
 
 
+# What to lower where a training diverges.
+_POLICY_STEPS = "--meta.inner-lr or --meta.trust-region.max-kl"
+_SUPERVISED_STEPS = "--method.inner-lr or --method.outer-lr"
 EVERY_PRESET: dict[str, Preset | SupervisedPreset] = {**PRESETS, **SUPERVISED_PRESETS}
 
 
@@ -95,12 +98,13 @@ def train(arguments: Sequence[str]) -> None:
     if isinstance(preset, SupervisedPreset):
         new = parse(TrainSupervised, options, f"maml-rl train {name}", TrainSupervised(preset.config, out))
         used = (new.machine.device, new.machine.threads)
-        _go(new.out, lambda: _train_modules()[1].train(new.run, new.out, *used))
+        _go(new.out, lambda: _train_modules()[1].train(new.run, new.out, *used), _SUPERVISED_STEPS)
         return
     chosen = parse(Train, options, f"maml-rl train {name}", Train(run=preset.config, out=out))
     _go(
         chosen.out,
         lambda: _train_modules()[0].train(chosen.run, chosen.out, *chosen.machine.used(), chosen.render_every),
+        _POLICY_STEPS,
     )
 
 
@@ -110,10 +114,11 @@ def _resume(chosen: Resume) -> None:
         unused = {"processes": machine.processes, "render-every": chosen.render_every or None}
         _refuse(out, "a run on supervised tasks", unused)
         used = (chosen.iterations, chosen.data, machine.device, machine.threads)
-        _go(out, lambda: _train_modules()[1].resume(out, *used))
+        _go(out, lambda: _train_modules()[1].resume(out, *used), _SUPERVISED_STEPS)
         return
     _refuse(out, "a run of reinforcement learning", {"data": chosen.data})
-    _go(out, lambda: _train_modules()[0].resume(out, chosen.iterations, *machine.used(), chosen.render_every))
+    given = (chosen.iterations, *machine.used(), chosen.render_every)
+    _go(out, lambda: _train_modules()[0].resume(out, *given), _POLICY_STEPS)
 
 
 def _refuse(run: Path, kind: str, options: Mapping[str, object]) -> None:
@@ -145,7 +150,7 @@ def _train_modules() -> tuple[Any, Any]:
     return reinforcement, supervised
 
 
-def _go(out: Path, work: Callable[[], Any]) -> None:
+def _go(out: Path, work: Callable[[], Any], smaller: str) -> None:
     go_on = f"maml-rl train --resume {shlex.quote(str(out))}"
     try:
         run = work()
@@ -159,8 +164,7 @@ def _go(out: Path, work: Callable[[], Any]) -> None:
         raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error
     except NonFiniteError as error:
         kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
-        hint = "train anew with a lower --meta.inner-lr or --meta.trust-region.max-kl"
-        raise InputError(f"training stopped: {error}: {kept}{hint}") from error
+        raise InputError(f"training stopped: {error}: {kept}train anew with a lower {smaller}") from error
     minutes = run.progress.seconds / 60
     steps = f", {run.progress.env_steps / 1e6:.1f} M env steps" if hasattr(run.progress, "env_steps") else ""
     print(f"{run.progress.iteration} iterations{steps} in {minutes:.1f} min")
@@ -228,7 +232,9 @@ def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
     machine = (chosen.machine.device, chosen.machine.threads)
     evaluations = evaluate(chosen.run, overrides, chosen.data, *machine)
     if not chosen.json:
-        print(f"{evaluations.config.tasks} held-out tasks, mean ± 95 %, inner lr {evaluations.inner_lr:g}\n")
+        learned = evaluations.run.config.method.learned_lr != "no"
+        inner_lr = "learned" if learned else f"{evaluations.inner_lr:g}"
+        print(f"{evaluations.config.tasks} held-out tasks, mean ± 95 %, inner lr {inner_lr}\n")
         print(table(evaluations))
     own_settings = all(value is None for value in overrides)
     return evaluations.record(), lambda path: draw(evaluations, directory, path), own_settings

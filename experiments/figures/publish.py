@@ -9,6 +9,7 @@ moments can be evaluated, not gone on with.
 """
 
 import argparse
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +35,10 @@ def publish(run: Path, out: Path, rows: int | None) -> None:
         InputError: If it has no usable checkpoint or was not evaluated.
     """
     checkpoint = load_checkpoint(run / CHECKPOINT)
-    if not (run / EVALUATION).exists():
-        raise InputError(f"{run} was not evaluated: maml-rl evaluate {run}")
+    evaluation = run / EVALUATION
+    evaluated = json.loads(evaluation.read_text()).get("iteration") if evaluation.exists() else None
+    if evaluated != checkpoint.record["progress"]["iteration"]:
+        raise InputError(f"{run} was not evaluated as it is now: maml-rl evaluate {run}")
     if KIND in checkpoint.record:
         checkpoint = without_moments(checkpoint)
         checkpoint.record["config"]["data"] = None

@@ -30,7 +30,8 @@ the same policy, sampler, optimiser and number of training episodes, so that onl
 - **random**: not trained, and fine-tuned as maml is.
 
 The step size of the gradient steps is that of the training for maml. For pretrained and random it is the best of
-several on validation tasks, which are neither those of the training nor those of the table; the tables of runs tell it.
+several on validation tasks, which are neither those of the training nor those of the table; of only two directions, on
+other episodes. The tables of runs tell it.
 """
 
 

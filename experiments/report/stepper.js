@@ -10,7 +10,8 @@
   }
   slider.addEventListener("input", show);
   document.addEventListener("keydown", (event) => {
-    if (event.target === slider || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.target === slider && event.key.startsWith("Arrow")) return;  // it moves of itself
     const digit = /^[0-9]$/.test(event.key) ? Number(event.key) : NaN;
     const moved = { ArrowLeft: Number(slider.value) - 1, ArrowRight: Number(slider.value) + 1 }[event.key] ?? digit;
     if (Number.isNaN(moved)) return;

@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, cycle
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from maml_rl.supervised.config import MethodConfig
 from maml_rl.supervised.evaluation import predictions
 from maml_rl.supervised.tasks import Sinusoid, TaskBatch
 
-_COLOURS = ("after", "method-1", "method-2", "method-3", "goal")
+_COLOURS = ("after", "method-1", "method-2", "goal", "later")
 _MOST_QUERIES = 20  # query images shown of a task
 _MOST_WAYS = 26  # that a letter stands for
 _ERROR = ("mean squared error", "", 1.0, 3)  # quantity, unit, scale and digits of regression
@@ -73,7 +73,7 @@ def examples(evaluations: Evaluations, tasks: TaskBatch) -> list[Section]:
             "class that it takes each for and how sure it is of that."
         )
         body = "".join(f"<h3>Task {m + 1}</h3>{one}" for m, one in enumerate(drawn))
-    elif tasks.support_x.shape[-1] == tasks.support_y.shape[-1] == 1:
+    elif tasks.support_x.shape[2:] == tasks.support_y.shape[2:] == (1,):
         drawn = [_fitted(evaluations, settings, _task(tasks, m), m) for m in range(len(tasks.support_x))]
         explanation = "The function that the network is after so many gradient steps on the points; cut at the frame."
         body = f'<div class="grid">{"".join(drawn)}</div>'
@@ -111,10 +111,9 @@ def _fitted(evaluations: Evaluations, settings: MethodConfig, task: TaskBatch, i
     heights = np.concatenate([support[1], query[1], series[0].y])
     margin = 0.4 * float(np.ptp(heights)) + 1e-6
     fits = predictions(run.network, settings, run.state.meta, task, x[:, None], steps)[..., 0]
-    fits = np.clip(np.nan_to_num(fits), heights.min() - margin, heights.max() + margin)
-    for step, fit in enumerate(fits):
-        label = "network" if step == 0 else ""
-        series.append(Series(label, "after", x.tolist(), np.round(fit, 4).tolist(), step=step))
+    for step, fit in enumerate(np.clip(fits, heights.min() - margin, heights.max() + margin)):
+        label, there = "network" if step == 0 else "", np.isfinite(fit)
+        series.append(Series(label, "after", x.numpy()[there].tolist(), np.round(fit[there], 4).tolist(), step=step))
     series.append(Series("points to learn from", "random", support[0], support[1], line=False, marks="point"))
     return chart(f"Task {index + 1}", "", Axes("x"), Axes("y"), series)
 
@@ -136,7 +135,7 @@ def _classified(evaluations: Evaluations, settings: MethodConfig, task: TaskBatc
         said = ""
         for step, of_step in enumerate(sure):
             answer = int(of_step[i].argmax())
-            right = answer == labels[i]
+            right = answer == labels[i] and bool(np.isfinite(of_step[i]).all())
             said += (
                 f'<div data-step="{step}" class="{"right" if right else "wrong"}">{"✓" if right else "✗"} '
                 f"{_letter(answer)} {100 * of_step[i, answer]:.0f} %</div>"
@@ -164,7 +163,7 @@ def results(evaluations: Evaluations) -> Section:
     steps = range(evaluations.config.gradient_steps + 1)
     quantity, unit, scale, digits = ("accuracy", ", %", 100.0, 2) if first.is_classification else _ERROR
     series, rows = [], [[quantity + unit, *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
-    for evaluation, colour in zip(evaluations.evaluations, _COLOURS, strict=False):
+    for evaluation, colour in zip(evaluations.evaluations, cycle(_COLOURS), strict=False):
         label, mean, half = _label(evaluation), evaluation.values.mean(1), evaluation.half_interval()
         series += _curve(label, colour, scale * mean, scale * half)
         cells = [

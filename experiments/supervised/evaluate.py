@@ -12,6 +12,7 @@ from experiments.run import CHECKPOINT
 from experiments.supervised.paper import method, paper_values
 from experiments.supervised.run import EvaluationConfig, Run, load_config, load_run
 from experiments.supervised.sources import task_source, with_shots
+from maml_rl.errors import InputError
 from maml_rl.parallel import TaskThreads, threads_for, usable_device
 from maml_rl.seeding import Phase
 from maml_rl.supervised.config import BatchNorm, MethodConfig
@@ -43,8 +44,14 @@ class Evaluation(NamedTuple):
 
     def half_interval(self) -> NDArray[np.float64]:
         """1.96 standard deviations over tasks by the root of their number, as the paper has it, by gradient step."""
-        half: NDArray[np.float64] = 1.96 * self.values.std(1, ddof=1) / self.values.shape[1] ** 0.5
+        with np.errstate(invalid="ignore"):  # of a task that diverged
+            half: NDArray[np.float64] = 1.96 * self.values.std(1, ddof=1) / self.values.shape[1] ** 0.5
         return half
+
+    def median(self) -> NDArray[np.float64]:
+        """Median over tasks by gradient step; what is not a number counts as the largest."""
+        middle: NDArray[np.float64] = np.median(np.where(np.isnan(self.values), np.inf, self.values), axis=1)
+        return middle
 
     def record(self) -> dict[str, Any]:
         """The evaluation as JSON values; a mean that is not finite is null."""
@@ -56,7 +63,7 @@ class Evaluation(NamedTuple):
             own = {
                 "mean_squared_error": mean,
                 "half_interval": half,
-                "median_squared_error": _plain(np.median(self.values, axis=1)),
+                "median_squared_error": _plain(self.median()),
                 "diverged_share": _plain(self.diverged()),
             }
         return {"shots": self.shots, **own}
@@ -132,8 +139,10 @@ def evaluate(
     """
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
-    directory = directory if directory.is_dir() else directory.parent
+    directory = (directory if directory.is_dir() else directory.parent).resolve()  # for the names of its neighbours
     run_config, _ = load_config(directory)
+    if overrides.shots and run_config.tasks.family == "function":
+        raise InputError("tasks of a function have as many examples as it returns: leave --shots out")
     config = replace(run_config.evaluation, **{k: v for k, v in overrides._asdict().items() if v is not None})
     run = load_run(directory, task_source(run_config.tasks, data or run_config.data))
     evaluations, inner_lr = _evaluate(run.to(torch_device), config, data, task_threads)
@@ -154,6 +163,8 @@ def _evaluate(
     """Evaluations for each number of shots and mode of batch normalisation, and the step size."""
     own, method_config = run.config, run.config.method
     all_shots = config.shots or (own.tasks.shots,)
+    if own.tasks.family == "function":  # which decides how many there are
+        all_shots = all_shots[:1]
     modes: tuple[BatchNorm | None, ...] = (None,)
     if run.network.has_batch_norm:
         modes = (method_config.batch_norm, *(mode for mode in _MODES if mode != method_config.batch_norm))
@@ -162,6 +173,7 @@ def _evaluate(
     evaluations = []
     for shots in all_shots:
         tasks = drawn_tasks(run, config, data, shots, config.tasks)
+        shots = shots if own.tasks.family != "function" else tasks.support_x.shape[1]
         for mode in modes:
             adapted = _adapted(run, method_config, config.gradient_steps, mode, tasks, threads)
             evaluations.append(Evaluation(shots, mode, adapted, own.tasks.is_classification))
@@ -226,7 +238,7 @@ def _columns(evaluation: Evaluation) -> list[list[str]]:
         mode = f", {evaluation.batch_norm} BN" if evaluation.batch_norm else ""
         cells = [f"{100 * m:.2f} ± {100 * h:.2f}" for m, h in zip(mean, half, strict=True)]
         return [[f"{evaluation.shots}-shot accuracy, %{mode}", *cells]]
-    medians = [f"{value:.3f}" for value in np.median(evaluation.values, axis=1)]
+    medians = [f"{value:.3f}" for value in evaluation.median()]
     diverged = [f"{100 * value:.1f} %" for value in evaluation.diverged()]
     cells = [f"{m:.3f} ± {h:.3f}" for m, h in zip(mean, half, strict=True)]
     return [[f"{evaluation.shots}-shot error", *cells], ["median", *medians], ["diverged", *diverged]]

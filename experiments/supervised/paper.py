@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from experiments.supervised.run import SupervisedConfig
 
+_FULLY_CONNECTED = (256, 128, 64, 64)  # units of the paper's network
+
 
 class PaperValue(NamedTuple):
     """Mean squared error, or accuracy as a fraction, over 600 held-out tasks."""
@@ -16,14 +18,21 @@ class PaperValue(NamedTuple):
 
 
 def method(config: SupervisedConfig) -> str:
-    """The paper's name of what a run's settings make of it; random where it was not trained."""
+    """The name of what a run's settings make of it, the paper's or its variant's; random where it was not trained."""
     if config.iterations == 0:
         return "random"
     if config.method.algorithm == "reptile":
         return "reptile"
-    if config.method.inner_steps == 0:
+    own = config.method
+    if own.inner_steps == 0:
         return "oracle" if config.tasks.observe_task else "pretrained"
-    return "first-order" if config.method.first_order else "maml"
+    if own.adapted == "last-layer":
+        return "anil"
+    if own.learned_lr == "parameter":
+        return "meta-sgd"
+    if own.learned_lr == "layer-and-step" or own.multi_step_iterations:
+        return "maml++"
+    return "first-order" if own.first_order or own.first_order_iterations >= config.iterations else "maml"
 
 
 def paper_values(config: SupervisedConfig, shots: int) -> dict[int, PaperValue]:
@@ -31,6 +40,8 @@ def paper_values(config: SupervisedConfig, shots: int) -> dict[int, PaperValue]:
     tasks = config.tasks
     family: str = tasks.family
     if family == "omniglot" and config.model.architecture == "fully-connected":
+        if config.model.hidden_sizes != _FULLY_CONNECTED:
+            return {}
         family += "-fully-connected"
     ways = tasks.ways if tasks.is_classification else None
     wanted = (family, ways, shots, method(config))

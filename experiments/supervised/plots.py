@@ -53,7 +53,7 @@ def read_log(metrics: Path) -> list[dict[str, str]]:
     if not metrics.exists():
         return []
     with metrics.open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if all(row.values())]  # without a last one that was cut off
 
 
 def _learning_curve(axes: Axes, metrics: Path) -> None:

@@ -73,6 +73,8 @@ class MethodConfig:
 
     def _check_reptile(self) -> None:
         require("inner_steps", self.inner_steps, self.inner_steps >= 1, "at least 1 for Reptile")
+        if self.adapted != "all":
+            raise InputError("Reptile learns only what it adapts: set adapted to all")
         for name in ("first_order", "first_order_iterations", "multi_step_iterations"):
             if getattr(self, name):
                 raise InputError(f"{name} has no meaning for Reptile, which takes no derivative of the inner update")

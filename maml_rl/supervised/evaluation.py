@@ -45,7 +45,7 @@ def adaptation(
         batch_norm: Statistics of batch normalisation for the query examples.
         threads: Threads that share the tasks. They do not change the result.
     """
-    settings = replace(config, algorithm="maml", batch_norm=batch_norm)
+    settings = replace(config, batch_norm=batch_norm)
 
     def of_chunk(meta: Params, chunk: TaskBatch) -> Tensor:
         def of_task(*examples: Tensor) -> Tensor:
@@ -83,9 +83,8 @@ def predictions(
         `[gradient steps + 1, n, outputs]`
     """
     one = TaskBatch(*(examples[0] for examples in task))
-    settings = replace(config, algorithm="maml")
     with torch.no_grad():
-        path = adapt_task(network, settings, meta, one, gradient_steps, first_order=True)
+        path = adapt_task(network, config, meta, one, gradient_steps, first_order=True)
         judged = [theta(meta), *(step.params for step in path)]
         outputs = [network.query(params, one.support_x, x, config.batch_norm) for params in judged]
     return torch.stack(outputs).double().cpu().numpy()

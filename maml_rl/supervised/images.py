@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from maml_rl.seeding import Phase
 Colours = Literal["binary", "grey", "rgb"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 SPLITS = {Phase.TRAINING: "training", Phase.VALIDATION: "validation", Phase.EVALUATION: "test"}
+
+
+_NO_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError)
+_NO_FILE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class ImageFile(NamedTuple):
@@ -68,8 +73,8 @@ class ImageForm:
         mode = {"binary": "1", "grey": "L", "rgb": "RGB"}[self.colours]
         try:
             with Image.open(io.BytesIO(file.read())) as image:
-                pixels = image.convert(mode, dither=Image.Dither.NONE)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+                pixels = _of_eight_bits(image).convert(mode, dither=Image.Dither.NONE)
+        except (*_NO_IMAGE, *_NO_FILE) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"the image {file.name} cannot be read ({reason}): replace or remove it") from error
         if pixels.size != self.size[::-1]:
@@ -77,6 +82,13 @@ class ImageForm:
             pixels = pixels.resize(self.size[::-1], way)
         array = np.asarray(pixels, dtype=np.uint8).reshape(*self.size, -1).transpose(2, 0, 1)
         return np.asarray(self.white - array if self.inverted else array, dtype=np.uint8)
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    """The image, scaled if its grey has 16 bits, which Pillow would cut off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(np.clip(np.asarray(image, np.float64) / 257, 0, 255).round().astype(np.uint8))
 
 
 class DecodedImages(NamedTuple):

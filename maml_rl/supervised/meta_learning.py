@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.errors import NonFiniteError
+from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.maml import InnerStep, inner_step
 from maml_rl.parallel import TaskThreads
 from maml_rl.supervised.config import MethodConfig
@@ -62,7 +62,7 @@ def adapted_names(network: Network, config: MethodConfig) -> list[str]:
     """Names of the parameters that the inner update changes."""
     if config.adapted == "last-layer":
         return list(network.last_layer())
-    norms = network.norm_parameters()
+    norms = network.norm_parameters() if config.algorithm != "reptile" else []  # whose gradient is how far it went
     return [name for name in network.parameters() if name not in norms]
 
 
@@ -85,20 +85,31 @@ def loss_and_accuracy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     if targets.dtype == torch.int64:
         right = (outputs.detach().argmax(-1) == targets).to(outputs.dtype)
         return torch.nn.functional.cross_entropy(outputs, targets), right.mean()
+    if outputs.shape != targets.shape:
+        raise InputError(
+            f"outputs of shape {list(outputs.shape)} do not fit targets of shape {list(targets.shape)}: a network for "
+            "regression has as many outputs as y has columns"
+        )
     return (outputs - targets).square().mean(), outputs.new_zeros(())
 
 
 def adapt_task(
-    network: Network, config: MethodConfig, meta: Params, task: TaskBatch, steps: int, first_order: bool
+    network: Network,
+    config: MethodConfig,
+    meta: Params,
+    task: TaskBatch,
+    steps: int,
+    first_order: bool,
+    in_turn: bool = False,
 ) -> list[InnerStep]:
-    """Inner updates of one task (lines 5 and 6), one entry for each step.
+    """Inner updates of one task (lines 5 and 6), one entry for each step, on the support examples.
 
-    Reptile's take support and query examples in turn: it has no split of its own, and its analysis is of steps on
-    minibatches that differ (Nichol et al. 2018, section 5.1).
+    Reptile trains on support and query examples in turn (`in_turn`): it has no split of its own, and its analysis is of
+    steps on minibatches that differ (Nichol et al. 2018, section 5.1).
     """
     params, path = theta(meta), []
     for step in range(steps):
-        on_query = config.algorithm == "reptile" and step % 2 == 1
+        on_query = in_turn and step % 2 == 1
         x, y = (task.query_x, task.query_y) if on_query else (task.support_x, task.support_y)
         rates = inner_rates(network, config, meta, step)
         path.append(
@@ -139,7 +150,7 @@ def outer_loss(
 def displacement(network: Network, config: MethodConfig, meta: Params, task: TaskBatch) -> tuple[Params, Tensor]:
     """Reptile's meta-gradient of a task, theta - theta' (Nichol et al. 2018, section 5.1), and its metrics `[4]`."""
     with torch.no_grad():
-        path = adapt_task(network, config, meta, task, config.inner_steps, first_order=True)
+        path = adapt_task(network, config, meta, task, config.inner_steps, first_order=True, in_turn=True)
         after = query_loss(network, config, path[-1].params, task)
         difference = {name: value - path[-1].params[name] for name, value in meta.items()}
     return difference, _task_metrics(path, *after)

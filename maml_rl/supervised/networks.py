@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from maml_rl.errors import InputError
 from maml_rl.seeding import Draw, Phase, Purpose
@@ -23,19 +24,22 @@ class Network:
     """An `nn.Module` applied to any parameters, also in several threads at once.
 
     Batch normalisation of any kind in it takes its statistics from the examples it is given (`TaskBatchNorm`), so
-    running statistics, if it has any, are not used. The module given is not changed.
+    running statistics, if it has any, are not used. The module given is not changed. What it returns must depend on
+    parameters, buffers and input alone: what Python decides in `forward` is decided once (`recorded`).
     """
 
     def __init__(self, module: nn.Module) -> None:
         """Of a module whose parameters are all there.
 
         Raises:
-            InputError: If it has no parameters, or some that get their shape from the first input.
+            InputError: If it has no parameters, or some that get their shape from the first input, or dropout.
         """
         if any(isinstance(value, nn.UninitializedParameter) for value in module.parameters()):
             raise InputError("the network has layers without a shape yet: give it an input once, then pass it on")
         if not list(module.parameters()):
             raise InputError("the network has no parameters to learn")
+        if any(isinstance(part, _DropoutNd) and part.training and part.p > 0 for part in module.modules()):
+            raise InputError("the network has dropout, which draws anew at every step: remove it, or call its eval()")
         self.module = module
         self._threads = threading.local()
 

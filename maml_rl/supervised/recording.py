@@ -6,7 +6,7 @@ that change nothing are left out, and the rest is called directly: three times a
 bits, and without the compiler for C++ that `torch.compile` needs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ Function = Callable[..., Any]
 
 
 def recorded(function: Function) -> Function:
-    """The same function, recorded at its second call with arguments of some shapes, and replayed from then on.
+    """The same function, recorded at its second call with arguments of some form, and replayed from then on.
 
     Args:
         function: Of tensors, in any nesting of tuples and dictionaries, to the same; what else it depends on must not
@@ -46,8 +46,8 @@ def recorded(function: Function) -> Function:
     one_at_a_time = Lock()  # recording changes what PyTorch's modules do, for all threads
 
     def replay(*arguments: Any) -> Any:
-        leaves = list(_tensors(arguments))
-        form = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+        leaves: list[Tensor] = []
+        form = _form(arguments, leaves)
         with one_at_a_time:
             if form not in graphs:
                 graphs[form] = None
@@ -64,13 +64,14 @@ class _Graph(NamedTuple):
     result: Any  # nesting of what it returns
 
 
-def _tensors(nested: Any) -> Iterator[Tensor]:
-    """All tensors in the order of `pytree`, in a fraction of its time."""
+def _form(nested: Any, leaves: list[Tensor]) -> tuple[Any, ...]:
+    """What a recording depends on of arguments, whose tensors are added in the order of `pytree`, in less time."""
     if isinstance(nested, Tensor):
-        yield nested
-    else:
-        for value in nested.values() if isinstance(nested, dict) else nested:
-            yield from _tensors(value)
+        leaves.append(nested)
+        return nested.shape, nested.stride(), nested.dtype, nested.device
+    if isinstance(nested, dict):
+        return (*nested, *[_form(value, leaves) for value in nested.values()])
+    return tuple([_form(value, leaves) for value in nested])
 
 
 def _record(function: Function, arguments: Any) -> _Graph:

@@ -126,7 +126,11 @@ class FunctionTasks:
             if not np.isfinite(array).all():
                 raise InputError(f"task {index}: {name} has a number that is not finite")
         support_x, support_y, query_x, query_y = (array.shape for array in arrays)
-        if (support_x[0], query_x[0]) != (support_y[0], query_y[0]) or support_x[1:] != query_x[1:]:
+        if (
+            (support_x[0], query_x[0]) != (support_y[0], query_y[0])
+            or support_x[1:] != query_x[1:]
+            or support_y[1:] != query_y[1:]
+        ):
             raise InputError(
                 f"task {index}: x and y need as many rows, support and query as many columns, "
                 f"got {_shapes([array.shape for array in arrays])}"

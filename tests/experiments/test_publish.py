@@ -46,7 +46,7 @@ def test_a_policy_is_copied_whole_and_its_log_thinned(tmp_path, published):
     )
     run = tmp_path / "run"
     train(small, run, threads=1)
-    (run / EVALUATION).write_text("{}")
+    (run / EVALUATION).write_text('{"iteration": 7}')
     out = published(run, "--name", "copy", "--rows", 3) / "copy"
     assert {path.name for path in out.iterdir()} == {CHECKPOINT, CONFIG, METRICS, EVALUATION, "machines.json"}
     assert load_config(out)[:2] == load_config(run)[:2]
@@ -65,7 +65,7 @@ def test_a_network_is_copied_without_moments_and_without_the_place_of_its_data(t
         model=ModelConfig("mlp", hidden_sizes=(4,)),
     )
     train_supervised(config, run, threads=1)
-    (run / EVALUATION).write_text("{}")
+    (run / EVALUATION).write_text('{"iteration": 4}')
     out = published(run) / "run"
     assert load_supervised(out)[0].data is None
     assert json.loads((out / CONFIG).read_text())["data"] is None
@@ -78,7 +78,7 @@ def test_a_network_is_copied_without_moments_and_without_the_place_of_its_data(t
 def test_a_random_run_has_no_log_and_is_copied(tmp_path, published):
     run = tmp_path / "random"
     train(RunConfig(env_id="envs:finn2017/Navigation2D-v0", iterations=0), run, threads=1)
-    (run / EVALUATION).write_text("{}")
+    (run / EVALUATION).write_text('{"iteration": 0}')
     out = published(run, "--rows", 3) / "random"
     assert (out / METRICS).read_bytes() == (run / METRICS).read_bytes()
     assert load_config(out)[1].iteration == 0
@@ -88,5 +88,5 @@ def test_a_run_that_was_not_evaluated_is_refused(tmp_path, published, capsys):
     train(RunConfig(env_id="envs:finn2017/Navigation2D-v0", iterations=0), tmp_path / "run", threads=1)
     with pytest.raises(SystemExit):
         published(tmp_path / "run")
-    assert f"was not evaluated: maml-rl evaluate {tmp_path / 'run'}" in capsys.readouterr().err
+    assert f"was not evaluated as it is now: maml-rl evaluate {tmp_path / 'run'}" in capsys.readouterr().err
     assert not (tmp_path / "trained").exists()

@@ -25,7 +25,7 @@ _SINUSOID = PRESETS["sinusoid"].config
 SHRUNK = replace(
     _SINUSOID,
     iterations=3,
-    method=replace(_SINUSOID.method, meta_batch_size=4),
+    method=replace(_SINUSOID.method, meta_batch_size=4, chunk_size=2),  # more than one piece of work for threads
     evaluation=replace(_SINUSOID.evaluation, tasks=6, gradient_steps=2, shots=(10, 5)),
 )
 FIRST = Overrides()

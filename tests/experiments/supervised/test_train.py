@@ -15,6 +15,7 @@ import experiments.supervised.train
 from experiments.provenance import MACHINES
 from experiments.run import CHECKPOINT, CONFIG, METRICS, from_record
 from experiments.run import load_config as load_policy_config
+from experiments.supervised.plots import read_log
 from experiments.supervised.presets import PRESETS
 from experiments.supervised.run import (
     EvaluationConfig,
@@ -279,6 +280,32 @@ def test_the_command_trains_on_a_function_of_the_users(maml_rl, monkeypatch, tmp
     assert code == 0
     code, output, _ = maml_rl("evaluate", tmp_path / "run", "--tasks=3", "--json")
     assert (code, len(json.loads(output)["mean_squared_error"])) == (0, 11)
+    assert (json.loads(output)["shots"], json.loads(output)["further"]) == (5, [])  # as many as the function returned
+    code, _, err = maml_rl("evaluate", tmp_path / "run", "--shots", 3)
+    assert (code, "leave --shots out" in err) == (2, True)
+
+
+def test_a_run_is_evaluated_from_within_its_directory(uninterrupted, maml_rl, monkeypatch, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    shutil.copytree(uninterrupted, tmp_path / "run-pretrained")
+    monkeypatch.chdir(tmp_path / "run")
+    for place in (".", CHECKPOINT):
+        code, output, err = maml_rl("evaluate", place, "--json")
+        assert (code, list(json.loads(output)["beside"])) == (0, ["pretrained"]), err
+
+
+def test_a_training_that_diverges_tells_what_to_lower(maml_rl):
+    code, _, err = maml_rl("train", "sinusoid", *SMALL, "--method.inner-lr", "1e30", "--out", "run")
+    assert code == 2
+    assert "train anew with a lower --method.inner-lr or --method.outer-lr" in err
+
+
+def test_a_row_of_the_log_that_was_cut_off_is_left_out(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    log = tmp_path / "run" / METRICS
+    whole = read_log(log)
+    log.write_text(log.read_text()[:-60])
+    assert read_log(log) == whole[:-1]
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,16 @@ def test_splits_share_no_class() -> None:
         ImageSplits(
             "those", ImageForm((2, 2), "grey"), {Phase.TRAINING: {"a": [image]}, Phase.EVALUATION: {"a": [image]}}
         )
+
+
+def test_grey_of_sixteen_bits_keeps_its_range(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 16448, 65535]], np.uint16)).save(tmp_path / "grey.png")
+    form = ImageForm((1, 3), "grey")
+    assert form.decode(ImageFile("grey.png", (tmp_path / "grey.png").read_bytes)).tolist() == [[[0, 64, 255]]]
+
+
+def test_an_image_too_large_to_be_one_is_named(monkeypatch, tmp_path: Path) -> None:
+    Image.new("L", (64, 64)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
+    with pytest.raises(InputError, match=r"the image large.png cannot be read"):
+        ImageForm((4, 4), "grey").decode(ImageFile("large.png", (tmp_path / "large.png").read_bytes))

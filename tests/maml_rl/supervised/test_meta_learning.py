@@ -215,6 +215,21 @@ def test_reptile_goes_towards_the_adapted_parameters_by_hand():
     assert metrics["loss/after"] == pytest.approx((0 + 4) / 2)
 
 
+def test_reptile_learns_all_parameters_of_batch_normalisation_too():
+    config = MethodConfig("reptile", inner_steps=3, inner_lr=0.3)
+    network = convolution()
+    gradient, _ = meta_gradient(network, config)(initial_state(network, config), image_tasks(2), THREADS)
+    moved = {name for name, value in gradient.items() if value.abs().max() > 1e-9}
+    assert moved >= {*network.norm_parameters(), *network.last_layer()}
+    with pytest.raises(InputError, match="Reptile learns only what it adapts"):
+        MethodConfig("reptile", adapted="last-layer")
+
+
+def test_outputs_that_do_not_fit_their_targets_are_refused():
+    with pytest.raises(InputError, match=r"outputs of shape \[3\] do not fit targets of shape \[3, 1\]"):
+        loss_and_accuracy(torch.zeros(3), torch.zeros(3, 1))
+
+
 def test_anil_adapts_the_last_layer_alone():
     config = MethodConfig(inner_steps=1, inner_lr=0.3, adapted="last-layer")
     network, tasks = mlp(), regression_tasks(1)

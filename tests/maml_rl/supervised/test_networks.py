@@ -310,3 +310,11 @@ def test_the_network_moves_with_its_buffers() -> None:
     assert network.to(torch.device("meta")).module.scale.device.type == "meta"
     assert network.module.scale.device.type == "cpu"
     np.testing.assert_allclose(network.parameters()["head.bias"], network.module.head.bias.detach())
+
+
+def test_dropout_that_draws_is_refused_and_one_that_does_not_is_taken():
+    module = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 1))
+    with pytest.raises(InputError, match="dropout"):
+        Network(module)
+    network = Network(module.eval())
+    assert network(network.parameters(), torch.ones(4, 2)).shape == (4, 1)

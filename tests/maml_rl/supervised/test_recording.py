@@ -103,3 +103,18 @@ def test_a_second_order_gradient_is_replayed_to_the_same_bits() -> None:
     for seed in range(4):
         weight, x, y = values(4, 6, seed=seed), values(5, 7, 4, seed=seed + 10), values(5, 7, seed=seed + 20)
         assert torch.equal(replayed(weight, x, y), gradient(weight, x, y))
+
+
+def test_arguments_of_other_names_or_layout_are_recorded_anew() -> None:
+    def function(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        return (params["a"] * x - params["b"]).view(12)
+
+    replayed = recorded(function)
+    a, b, x = values(3, 4), values(3, 4, seed=1), values(3, 4, seed=2)
+    for params in ({"a": a, "b": b}, {"b": b, "a": a}):
+        for _ in range(3):
+            assert torch.equal(replayed(params, x), function(params, x))
+    summed = recorded(lambda x: x.reshape(12).cumsum(0))
+    for layout in (x, values(4, 3, seed=3).t(), x):
+        for _ in range(3):
+            assert torch.equal(summed(layout), layout.reshape(12).cumsum(0))
