@@ -26,7 +26,7 @@ from experiments.adapt import adapt
 from experiments.compare import task_name
 from experiments.run import load_config
 from experiments.sb3_baselines import Point, env_steps_to_reach, from_scratch, oracle
-from maml_rl.checkpoint import write_atomically
+from maml_rl.checkpoint import write_atomically, write_json
 from maml_rl.errors import InputError
 
 RESULTS = Path("results")
@@ -60,10 +60,25 @@ def measure(points: Iterator[Point], env_steps: int, record: dict[str, Any], out
                 print(f"{point.env_steps} env steps: return {point.returns.mean():.1f}", file=sys.stderr, flush=True)
 
 
+def check_same(record: dict[str, Any], out: Path) -> None:
+    """Checks that what is there already is of the same training, which is then done anew.
+
+    Raises:
+        InputError: If it is of another one.
+    """
+    path = out.with_suffix(".json")
+    if not path.exists():
+        return
+    there = json.loads(path.read_text())
+    for name in ("env_id", "method", "task", "seed"):
+        if there.get(name) != record[name]:
+            raise InputError(f"{path} has {name} {there.get(name)}, this would have {record[name]}: give another --out")
+
+
 def write(record: dict[str, Any], out: Path) -> None:
     """Writes a record and its curve as a table and a picture, at `out` with three endings."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out.with_suffix(".json"), record)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(record["curve"])
@@ -117,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record |= {"task": values["task"], "adapted": {name: values[name] for name in ("env_steps", "mean_return")}}
             points = from_scratch(env_id, adapted.task, chosen.env_steps, chosen.every, episodes, chosen.seed)
         out = chosen.out or RESULTS / task_name(env_id) / f"sb3-{chosen.method}"
+        check_same(record, out)
         measure(points, chosen.env_steps, record, out)
     except (InputError, OSError) as error:
         parser.error(str(error))

@@ -68,6 +68,15 @@ def test_the_script_writes_the_curve_beside_the_adaptation(tmp_path, capsys):
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_curve_is_not_replaced_by_that_of_another_task(tmp_path):
+    record = {"env_id": BANDIT, "method": "from-scratch", "task": 1, "seed": 0, "curve": {}}
+    script.check_same(record, tmp_path / "curve")
+    (tmp_path / "curve.json").write_text(json.dumps(record))
+    script.check_same(record, tmp_path / "curve")
+    with pytest.raises(InputError, match=r"curve.json has task 1, this would have 0: give another --out"):
+        script.check_same({**record, "task": 0}, tmp_path / "curve")
+
+
 def test_the_script_measures_the_oracle(tmp_path):
     out = tmp_path / "curve"
     script.main(["oracle", str(NAVIGATION), "--env-steps=1", "--out", str(out)])
