@@ -17,7 +17,7 @@ from maml_rl.parallel import TaskThreads, threads_for, usable_device
 from maml_rl.seeding import Phase
 from maml_rl.supervised.config import BatchNorm, MethodConfig
 from maml_rl.supervised.evaluation import Adaptation, adaptation
-from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.supervised.tasks import TaskBatch, TaskSource
 
 _MODES: tuple[BatchNorm, ...] = ("transductive", "support")
 _BESIDE = ("pretrained", "oracle")
@@ -73,6 +73,7 @@ class Evaluations(NamedTuple):
     """A run's evaluations, the first of them with its own settings."""
 
     run: Run
+    source: TaskSource
     config: EvaluationConfig
     evaluations: list[Evaluation]
     inner_lr: float
@@ -144,21 +145,23 @@ def evaluate(
     if overrides.shots and run_config.tasks.family == "function":
         raise InputError("tasks of a function have as many examples as it returns: leave --shots out")
     config = replace(run_config.evaluation, **{k: v for k, v in overrides._asdict().items() if v is not None})
-    run = load_run(directory, task_source(run_config.tasks, data or run_config.data))
-    evaluations, inner_lr = _evaluate(run.to(torch_device), config, data, task_threads)
+    source = task_source(run_config.tasks, data or run_config.data)
+    run = load_run(directory, source)
+    evaluations, inner_lr = _evaluate(run.to(torch_device), source, config, task_threads)
     beside = {}
     for name in _BESIDE:
         other = directory.with_name(f"{directory.name}-{name}")
         if (other / CHECKPOINT).exists():
             other_config, _ = load_config(other)
             if other_config.tasks.family == run_config.tasks.family:
-                other_run = load_run(other, task_source(other_config.tasks, data or other_config.data))
-                beside[name], _ = _evaluate(other_run.to(torch_device), config, data, task_threads)
-    return Evaluations(run, config, evaluations, inner_lr, beside)
+                other_source = task_source(other_config.tasks, data or other_config.data)
+                other_run = load_run(other, other_source).to(torch_device)
+                beside[name], _ = _evaluate(other_run, other_source, config, task_threads)
+    return Evaluations(run, source, config, evaluations, inner_lr, beside)
 
 
 def _evaluate(
-    run: Run, config: EvaluationConfig, data: str | None, threads: TaskThreads
+    run: Run, source: TaskSource, config: EvaluationConfig, threads: TaskThreads
 ) -> tuple[list[Evaluation], float]:
     """Evaluations for each number of shots and mode of batch normalisation, and the step size."""
     own, method_config = run.config, run.config.method
@@ -169,10 +172,10 @@ def _evaluate(
     if run.network.has_batch_norm:
         modes = (method_config.batch_norm, *(mode for mode in _MODES if mode != method_config.batch_norm))
     if method_config.inner_steps == 0 and config.gradient_steps:
-        method_config = replace(method_config, inner_lr=_chosen(run, config, data, all_shots[0], threads))
+        method_config = replace(method_config, inner_lr=_chosen(run, source, config, all_shots[0], threads))
     evaluations = []
     for shots in all_shots:
-        tasks = drawn_tasks(run, config, data, shots, config.tasks)
+        tasks = drawn_tasks(run, source, config, shots, config.tasks)
         shots = shots if own.tasks.family != "function" else tasks.support_x.shape[1]
         for mode in modes:
             adapted = _adapted(run, method_config, config.gradient_steps, mode, tasks, threads)
@@ -181,20 +184,19 @@ def _evaluate(
 
 
 def drawn_tasks(
-    run: Run, config: EvaluationConfig, data: str | None, shots: int, count: int, phase: Phase = Phase.EVALUATION
+    run: Run, source: TaskSource, config: EvaluationConfig, shots: int, count: int, phase: Phase = Phase.EVALUATION
 ) -> TaskBatch:
     """Held-out tasks of an evaluation, the first `count` of them.
 
     Args:
         run: The run, on whose device they come.
+        source: Its tasks.
         config: Settings of the evaluation.
-        data: Directory of the images; that of the run if None.
         shots: Support examples of a task, or of each class.
         count: How many.
         phase: Those of the evaluation, or others for validation.
     """
-    settings = with_shots(run.config.tasks, shots, config.queries)
-    tasks = task_source(settings, data or run.config.data).batch(config.seed, phase, range(count))
+    tasks = with_shots(source, shots, config.queries).batch(config.seed, phase, range(count))
     device = next(iter(run.state.meta.values())).device
     return TaskBatch(*(examples.to(device) for examples in tasks))
 
@@ -205,9 +207,9 @@ def _adapted(
     return adaptation(run.network, config, run.state.meta, tasks, steps, mode or config.batch_norm, threads)
 
 
-def _chosen(run: Run, config: EvaluationConfig, data: str | None, shots: int, threads: TaskThreads) -> float:
+def _chosen(run: Run, source: TaskSource, config: EvaluationConfig, shots: int, threads: TaskThreads) -> float:
     """The step size with the lowest mean loss over tasks and gradient steps, on validation tasks."""
-    tasks = drawn_tasks(run, config, data, shots, config.validation_tasks, Phase.VALIDATION)
+    tasks = drawn_tasks(run, source, config, shots, config.validation_tasks, Phase.VALIDATION)
 
     def loss(inner_lr: float) -> float:
         method_config = replace(run.config.method, inner_lr=inner_lr)

@@ -103,10 +103,13 @@ class Run(NamedTuple):
         return self._replace(network=self.network.to(device), state=state)
 
 
-def new_run(config: SupervisedConfig, source: TaskSource) -> Run:
-    """A run before its first iteration, on the CPU, with a network for the tasks of `source`."""
+def new_run(config: SupervisedConfig, source: TaskSource, phase: Phase = Phase.TRAINING) -> Run:
+    """A run before its first iteration, on the CPU, with a network for the tasks of `source`.
+
+    A task of `phase` tells the shapes; of images, its split is decoded for that.
+    """
     ways = config.tasks.ways if config.tasks.is_classification else None
-    network = build_network(config.model, source.batch(config.seed, Phase.VALIDATION, [0]), ways, config.seed)
+    network = build_network(config.model, source.batch(config.seed, phase, [0]), ways, config.seed)
     return Run(config, network, initial_state(network, config.method), Progress(0, 0.0, {}))
 
 
@@ -134,7 +137,7 @@ def load_run(directory: Path, source: TaskSource, to_go_on: bool = False) -> Run
     path = directory / CHECKPOINT if directory.is_dir() else directory
     checkpoint = load_checkpoint(path)
     config, progress = _settings(path, checkpoint.record)
-    run = new_run(config, source)
+    run = new_run(config, source, Phase.TRAINING if to_go_on else Phase.EVALUATION)
     expected = _forms(run.state.meta)
     if to_go_on:
         if not any(name.startswith(_MOMENTS) for name in checkpoint.tensors):

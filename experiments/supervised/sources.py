@@ -63,9 +63,14 @@ class TasksConfig:
         return self.family not in ("sinusoid", "function")
 
 
-def with_shots(config: TasksConfig, shots: int, queries: int | None) -> TasksConfig:
-    """The same tasks with another number of support examples, and of query examples unless None."""
-    return replace(config, shots=shots, queries=queries or config.queries)
+def with_shots(source: TaskSource, shots: int, queries: int | None) -> TaskSource:
+    """The same tasks, of the same images, with another number of support examples, and of query examples unless None.
+
+    Those of a function stay as they are.
+    """
+    if isinstance(source, (FewShot, Sinusoid)):
+        return replace(source, shots=shots, queries=queries or source.queries)
+    return source
 
 
 def task_source(config: TasksConfig, data: str | None) -> TaskSource:

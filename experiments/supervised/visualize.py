@@ -50,7 +50,7 @@ def visualize(
     config = evaluations.run.config
     evaluations = evaluations._replace(run=evaluations.run.to(torch.device("cpu")))
     shots = evaluations.evaluations[0].shots
-    shown: TaskBatch = drawn_tasks(evaluations.run, evaluations.config, data, shots, tasks or _TASKS)
+    shown: TaskBatch = drawn_tasks(evaluations.run, evaluations.source, evaluations.config, shots, tasks or _TASKS)
     parts = [
         *sections.examples(evaluations, shown),
         sections.results(evaluations),
