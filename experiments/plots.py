@@ -131,11 +131,15 @@ def read_learning_curve(metrics: Path, inner_steps: int) -> tuple[list[float], d
 
 def read_metric(metrics: Path, name: str) -> list[float]:
     """One quantity by iteration; an empty list if there is no such file or quantity."""
+    return [float(row[name]) for row in read_log(metrics) if name in row]
+
+
+def read_log(metrics: Path) -> list[dict[str, str]]:
+    """Rows of a run's log, without a last one that was cut off; none if there is no log."""
     if not metrics.exists():
         return []
     with metrics.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be cut off
-    return [float(row[name]) for row in rows if name in row]
+        return [row for row in csv.DictReader(file) if all(row.values())]
 
 
 def steps_label(count: int) -> str:

@@ -1,6 +1,5 @@
 """Pictures of supervised runs: Figures 2 and 3 of Finn, Abbeel, Levine 2017, and accuracy by gradient step."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.plots import save_figure
+from experiments.plots import read_log, save_figure
 from experiments.run import METRICS
 from experiments.supervised.evaluate import Evaluation, Evaluations
 from experiments.supervised.paper import paper_values
@@ -46,14 +45,6 @@ def draw(evaluations: Evaluations, directory: Path, path: Path) -> None:
         f"{config.tasks.family}, {evaluations.run.progress.iteration} iterations of {method.meta_batch_size} tasks"
     )
     save_figure(figure, path)
-
-
-def read_log(metrics: Path) -> list[dict[str, str]]:
-    """Rows of a run's log; none if there is no log."""
-    if not metrics.exists():
-        return []
-    with metrics.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if all(row.values())]  # without a last one that was cut off
 
 
 def _learning_curve(axes: Axes, metrics: Path) -> None:

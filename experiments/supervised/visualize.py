@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 
+from experiments.plots import read_log
 from experiments.report import supervised as sections
 from experiments.report.page import page
 from experiments.report.sections import settings
 from experiments.run import METRICS
 from experiments.supervised.evaluate import Overrides, drawn_tasks, evaluate
-from experiments.supervised.plots import draw, read_log
+from experiments.supervised.plots import draw
 from experiments.visualize import Outputs, check_outputs
 from maml_rl.checkpoint import write_atomically
 from maml_rl.config import require
