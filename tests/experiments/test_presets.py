@@ -126,13 +126,14 @@ def test_baselines_differ_from_maml_by_their_idea_only(name):
     }
     assert asdict(oracle) == asdict(pretrained) | {
         "observe_task": True,
+        "iterations": 260 if name == "ant-vel" else pretrained.iterations,  # it learns no more after 150
         "evaluation": asdict(maml.evaluation) | {"gradient_steps": 0},
     }
     assert asdict(random) == asdict(pretrained) | {"iterations": 0}
     # As many env steps: MAML samples before and after its inner update, the others once an iteration.
     assert pretrained.iterations == 2 * maml.iterations
-    for suffix in ("-pretrained", "-oracle"):
-        assert million_env_steps(name + suffix) == million_env_steps(name)
+    for baseline in ("-pretrained", "-oracle") if name != "ant-vel" else ("-pretrained",):
+        assert million_env_steps(name + baseline) == million_env_steps(name)
 
 
 @pytest.mark.parametrize("name", META_WORLD)
