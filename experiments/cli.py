@@ -30,7 +30,7 @@ from experiments.arguments import (
 )
 from experiments.presets import PRESETS, Preset, find_preset
 from experiments.recording import RECORDED_TASKS, save_recording
-from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised
+from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised, run_directory
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
 from maml_rl.checkpoint import write_json
@@ -174,7 +174,7 @@ def _go(out: Path, work: Callable[[], Any], smaller: str) -> None:
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluates a run."""
     chosen = parse(Evaluate, arguments, "maml-rl evaluate")
-    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    directory = run_directory(chosen.run)
     out = chosen.out or directory
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a directory")
@@ -283,7 +283,7 @@ def adapt(arguments: Sequence[str]) -> None:
     given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
     adapted = adapt(chosen.run, *given, *chosen.machine.used(), chosen.record)
     save(adapted, chosen.out)
-    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    directory = run_directory(chosen.run)
     if adapted.recording:
         save_recording(directory / RECORDING, adapted.recording)
     record = adapted.record() | {"policy": str(chosen.out)}
@@ -322,7 +322,7 @@ def visualize(arguments: Sequence[str]) -> None:
     chosen = parse(Visualize, arguments, "maml-rl visualize")
     from experiments.visualize import REPORT, Outputs, visualize
 
-    directory = chosen.run if chosen.run.is_dir() else chosen.run.parent
+    directory = run_directory(chosen.run)
     outputs = Outputs(chosen.out or directory / REPORT, chosen.video, chosen.figure)
     if is_supervised(chosen.run):
         _visualize_supervised(chosen, directory, outputs.report)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from experiments.evaluate import current_evaluation, evaluate
 from experiments.paper import paper_returns, paper_task
 from experiments.provenance import flat, trained_on, training_command
-from experiments.run import EVALUATION, Progress, RunConfig, load_config, method
+from experiments.run import EVALUATION, Progress, RunConfig, load_config, method, run_directory
 from maml_rl.checkpoint import write_json
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
@@ -138,10 +138,7 @@ def compare(
     """
     if not directories:
         raise InputError("compare needs at least one run: maml-rl compare RUN [RUN ...]")
-    loaded = [
-        (directory if directory.is_dir() else directory.parent, *load_config(directory)[:2])
-        for directory in directories
-    ]
+    loaded = [(run_directory(directory), *load_config(directory)[:2]) for directory in directories]
     for (a, first, _), (b, second, _) in pairwise(loaded):
         if first.env_id != second.env_id:
             raise InputError(f"{a} is a run on {first.env_id}, {b} on {second.env_id}: compare runs of one environment")

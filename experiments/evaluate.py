@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.paper import paper_returns
 from experiments.recorder import Stage, recorded, spread
 from experiments.recording import Recording
-from experiments.run import EVALUATION, Progress, Run, RunConfig, load_config, load_run, method
+from experiments.run import EVALUATION, Progress, Run, RunConfig, load_config, load_run, method, run_directory
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, with_step_size
 from maml_rl.initial import build_policy, parameters
@@ -162,7 +162,7 @@ def current_evaluation(directory: Path, config: RunConfig, progress: Progress) -
     Raises:
         InputError: If the file is damaged.
     """
-    path = (directory if directory.is_dir() else directory.parent) / EVALUATION
+    path = run_directory(directory) / EVALUATION
     if not path.exists():
         return None
     try:

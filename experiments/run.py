@@ -112,14 +112,23 @@ def from_record(kind: type[Record], record: dict[str, Any]) -> Record:
     return kind(**{name: value(hints.get(name), raw) for name, raw in record.items()})
 
 
+def run_directory(run: Path) -> Path:
+    """Directory of a run that is given by its directory or its checkpoint."""
+    return run if run.is_dir() else run.parent
+
+
+def checkpoint_file(run: Path) -> Path:
+    """Checkpoint of a run that is given by its directory or its checkpoint."""
+    return run / CHECKPOINT if run.is_dir() else run
+
+
 def is_supervised(directory: Path) -> bool:
     """Whether a run is one of supervised learning.
 
     Raises:
         InputError: If there is no usable checkpoint.
     """
-    checkpoint = load_checkpoint(directory / CHECKPOINT if directory.is_dir() else directory)
-    return _kind(checkpoint) == SUPERVISED
+    return _kind(load_checkpoint(checkpoint_file(directory))) == SUPERVISED
 
 
 def _kind(checkpoint: Checkpoint) -> str | None:
@@ -142,7 +151,7 @@ def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
     Raises:
         InputError: If there is no usable checkpoint.
     """
-    path = directory / CHECKPOINT if directory.is_dir() else directory
+    path = checkpoint_file(directory)
     checkpoint = load_checkpoint(path)
     if _kind(checkpoint) == SUPERVISED:
         raise InputError(

@@ -21,7 +21,7 @@ from experiments.rendering import Drawing, check_video, frame_times, side_by_sid
 from experiments.report.page import page
 from experiments.report.rollouts import rollouts
 from experiments.report.sections import Reported, facts, lead, paths, returns, settings, training
-from experiments.run import RECORDING, RunConfig, load_config, load_run
+from experiments.run import RECORDING, RunConfig, load_config, load_run, run_directory
 from maml_rl.checkpoint import write_atomically
 from maml_rl.config import require
 from maml_rl.errors import InputError
@@ -156,7 +156,7 @@ def visualize(
     """
     check_outputs(outputs)
     config, progress, _ = load_config(directory)
-    directory = directory if directory.is_dir() else directory.parent
+    directory = run_directory(directory)
     _settings(config, tasks, gradient_steps)
     usable_device(device)
     recording = None if anew else stored_recording(directory, tasks, gradient_steps)

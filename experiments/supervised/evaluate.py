@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.evaluate import aligned
-from experiments.run import CHECKPOINT
+from experiments.run import CHECKPOINT, run_directory
 from experiments.supervised.paper import method, paper_values
 from experiments.supervised.run import EvaluationConfig, Run, load_config, load_run
 from experiments.supervised.sources import task_source, with_shots
@@ -140,7 +140,7 @@ def evaluate(
     """
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
-    directory = (directory if directory.is_dir() else directory.parent).resolve()  # for the names of its neighbours
+    directory = run_directory(directory).resolve()  # for the names of its neighbours
     run_config, _ = load_config(directory)
     if overrides.shots and run_config.tasks.family == "function":
         raise InputError("tasks of a function have as many examples as it returns: leave --shots out")

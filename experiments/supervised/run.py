@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from experiments.run import CHECKPOINT, CONFIG, KIND, SUPERVISED, from_record
+from experiments.run import CHECKPOINT, CONFIG, KIND, SUPERVISED, checkpoint_file, from_record
 from experiments.supervised.sources import TasksConfig
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
 from maml_rl.config import require
@@ -134,7 +134,7 @@ def load_run(directory: Path, source: TaskSource, to_go_on: bool = False) -> Run
     Raises:
         InputError: If there is no usable checkpoint, or it is of another kind or network.
     """
-    path = directory / CHECKPOINT if directory.is_dir() else directory
+    path = checkpoint_file(directory)
     checkpoint = load_checkpoint(path)
     config, progress = _settings(path, checkpoint.record)
     run = new_run(config, source, Phase.TRAINING if to_go_on else Phase.EVALUATION)
@@ -160,7 +160,7 @@ def load_config(directory: Path) -> tuple[SupervisedConfig, Progress]:
     Raises:
         InputError: If there is no usable checkpoint, or it is of another kind of run.
     """
-    path = directory / CHECKPOINT if directory.is_dir() else directory
+    path = checkpoint_file(directory)
     return _settings(path, load_checkpoint(path).record)
 
 

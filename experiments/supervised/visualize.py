@@ -8,7 +8,7 @@ from experiments.plots import read_log
 from experiments.report import supervised as sections
 from experiments.report.page import page
 from experiments.report.sections import settings
-from experiments.run import METRICS
+from experiments.run import METRICS, run_directory
 from experiments.supervised.evaluate import Overrides, drawn_tasks, evaluate
 from experiments.supervised.plots import draw
 from experiments.visualize import Outputs, check_outputs
@@ -46,7 +46,7 @@ def visualize(
     """
     check_outputs(Outputs(report, None, figure))
     require("tasks", tasks or 0, tasks is None or tasks >= 1, "at least 1")
-    directory = directory if directory.is_dir() else directory.parent
+    directory = run_directory(directory)
     evaluations = evaluate(directory, Overrides(gradient_steps=gradient_steps), data, device, threads)
     config = evaluations.run.config
     evaluations = evaluations._replace(run=evaluations.run.to(torch.device("cpu")))
