@@ -6,8 +6,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from experiments.supervised.run import SupervisedConfig
-
-_FULLY_CONNECTED = (256, 128, 64, 64)  # units of the paper's network
+from maml_rl.supervised.networks import PAPER_UNITS
 
 
 class PaperValue(NamedTuple):
@@ -40,7 +39,7 @@ def paper_values(config: SupervisedConfig, shots: int) -> dict[int, PaperValue]:
     tasks = config.tasks
     family: str = tasks.family
     if family == "omniglot" and config.model.architecture == "fully-connected":
-        if config.model.hidden_sizes != _FULLY_CONNECTED:
+        if config.model.units != PAPER_UNITS[config.model.architecture]:
             return {}
         family += "-fully-connected"
     ways = tasks.ways if tasks.is_classification else None

@@ -34,7 +34,7 @@ _SINUSOID = SupervisedConfig(
     iterations=70_000,
     checkpoint_every=5000,
     method=MethodConfig(meta_batch_size=25, inner_steps=1, inner_lr=0.01),
-    model=ModelConfig("mlp", hidden_sizes=(40, 40)),
+    model=ModelConfig("mlp"),
     evaluation=EvaluationConfig(gradient_steps=10, shots=(10, 5, 20), queries=100),
 )
 _OMNIGLOT = SupervisedConfig(

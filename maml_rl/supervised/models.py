@@ -102,16 +102,14 @@ class PooledConvNet(nn.Module):
 
 
 class FullyConnectedNet(nn.Module):
-    """The paper's fully connected network for Omniglot: 256, 128, 64 and 64 units, normalised and rectified, linear.
+    """The paper's kind of fully connected network for Omniglot: hidden layers normalised and rectified, then linear.
 
     Weights are normal with standard deviation 0.01, cut off at two of them, and biases zero, as in the paper's code.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, generator: Generator, hidden_sizes: Sequence[int] = (256, 128, 64, 64)
-    ) -> None:
+    def __init__(self, input_size: int, hidden_sizes: Sequence[int], outputs: int, generator: Generator) -> None:
         super().__init__()
-        sizes = [inputs, *hidden_sizes]
+        sizes = [input_size, *hidden_sizes]
         self.weights = nn.ParameterList(_truncated_normal((a, b), 0.01, generator) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(TaskBatchNorm(None, _zeros(size)) for size in hidden_sizes)
         self.head = nn.Linear(sizes[-1], outputs, device="meta")

@@ -18,6 +18,7 @@ from maml_rl.supervised.tasks import TaskBatch
 from maml_rl.types import Params
 
 Architecture = Literal["mlp", "strided-conv", "pooled-conv", "fully-connected"]
+PAPER_UNITS: dict[str, tuple[int, ...]] = {"mlp": (40, 40), "fully-connected": (256, 128, 64, 64)}  # A.1
 
 
 class Network:
@@ -105,15 +106,20 @@ class ModelConfig:
 
     architecture: Architecture = "mlp"
     """mlp (5.1, sinusoid); strided-conv or fully-connected (Omniglot); pooled-conv (MiniImagenet), all A.1."""
-    hidden_sizes: tuple[int, ...] = (40, 40)
-    """Units of each hidden layer of mlp (paper: 40, 40) and fully-connected (paper: 256, 128, 64, 64)."""
+    hidden_sizes: tuple[int, ...] | None = None
+    """Units of each hidden layer of mlp and fully-connected; the paper's, 40 40 and 256 128 64 64, if None."""
     filters: int = 64
     """Filters of each of the four convolutions (paper: 64 for Omniglot, 32 for MiniImagenet)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a layer without units."""
-        if min((*self.hidden_sizes, self.filters)) < 1:
-            raise InputError(f"every layer needs at least 1 unit, got {self.hidden_sizes} and {self.filters} filters")
+        if min((*self.units, self.filters)) < 1:
+            raise InputError(f"every layer needs at least 1 unit, got {self.units} and {self.filters} filters")
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Units of each hidden layer that is not a convolution."""
+        return PAPER_UNITS.get(self.architecture, ()) if self.hidden_sizes is None else self.hidden_sizes
 
 
 def build_network(config: ModelConfig, tasks: TaskBatch, ways: int | None, seed: int) -> Network:
@@ -134,8 +140,8 @@ def build_network(config: ModelConfig, tasks: TaskBatch, ways: int | None, seed:
     if config.architecture in ("mlp", "fully-connected"):
         inputs = int(np.prod(shape))
         if config.architecture == "mlp":
-            return Network(nn.Sequential(nn.Flatten(), MLP(inputs, config.hidden_sizes, outputs, generator)))
-        return Network(FullyConnectedNet(inputs, outputs, generator, config.hidden_sizes))
+            return Network(nn.Sequential(nn.Flatten(), MLP(inputs, config.units, outputs, generator)))
+        return Network(FullyConnectedNet(inputs, config.units, outputs, generator))
     least = 16 if config.architecture == "pooled-conv" else 1
     if len(shape) != 3 or min(shape[1:]) < least:
         raise InputError(

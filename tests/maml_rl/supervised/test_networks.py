@@ -16,7 +16,7 @@ from maml_rl.supervised.tasks import TaskBatch
 from maml_rl.types import Params
 
 SMALL = {"strided-conv": (1, 6, 6), "pooled-conv": (2, 16, 16), "fully-connected": (1, 4, 4)}
-PAPER = ModelConfig("fully-connected", (256, 128, 64, 64))
+PAPER = ModelConfig("fully-connected")
 
 
 def tasks(shape: tuple[int, ...], count: int = 3, ways: int = 3, seed: int = 0) -> TaskBatch:
@@ -303,6 +303,13 @@ def test_inputs_that_an_architecture_cannot_take_are_refused(architecture: str, 
 def test_a_layer_without_units_is_refused() -> None:
     with pytest.raises(InputError, match="at least 1 unit"):
         ModelConfig(hidden_sizes=(40, 0))
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "fully-connected"])
+def test_hidden_layers_of_ones_own_take_the_place_of_the_paper_s(architecture: str) -> None:
+    network = build_network(ModelConfig(architecture, (7, 6, 5)), tasks((4,)), 3, 0)  # type: ignore[arg-type]
+    sizes = {tuple(sorted(value.shape)) for value in network.parameters().values() if value.ndim == 2}
+    assert sizes == {(4, 7), (6, 7), (5, 6), (3, 5)}
 
 
 def test_the_network_moves_with_its_buffers() -> None:
