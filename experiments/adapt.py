@@ -18,7 +18,7 @@ from tqdm import tqdm
 from experiments.evaluate import aligned, chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
-from experiments.run import Run, RunConfig, load_config, load_run
+from experiments.run import Run, RunConfig, load_config, load_run, overridden
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, one_line
 from maml_rl.evaluation import adaptation, task_returns, with_step_size
@@ -118,8 +118,7 @@ def adapt(
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     run_config, progress, _ = load_config(directory)
-    given: dict[str, Any] = {"gradient_steps": gradient_steps, "episodes": episodes, "seed": seed}
-    config = replace(run_config.evaluation, **{name: value for name, value in given.items() if value is not None})
+    config = overridden(run_config.evaluation, gradient_steps=gradient_steps, episodes=episodes, seed=seed)
     inner_lr = chosen_step_size(directory, run_config, progress)
     validated = run_config.meta.inner_steps == 0 and config.gradient_steps > 0 and inner_lr is None
     num_envs = config.episodes * (config.validation_tasks if validated else 1)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,17 @@ from tqdm import tqdm
 from experiments.paper import paper_returns
 from experiments.recorder import Stage, recorded, spread
 from experiments.recording import Recording
-from experiments.run import EVALUATION, Progress, Run, RunConfig, load_config, load_run, method, run_directory
+from experiments.run import (
+    EVALUATION,
+    Progress,
+    Run,
+    RunConfig,
+    load_config,
+    load_run,
+    method,
+    overridden,
+    run_directory,
+)
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, with_step_size
 from maml_rl.initial import build_policy, parameters
@@ -125,7 +134,7 @@ def evaluate(
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     run_config, _, _ = load_config(directory)
-    config = replace(run_config.evaluation, **{k: v for k, v in overrides._asdict().items() if v is not None})
+    config = overridden(run_config.evaluation, **overrides._asdict())
     num_envs = min(_NUM_ENVS, config.tasks * config.episodes)
     with closing(vectorize(run_config.env_id, num_envs, processes, run_config.observe_task)) as envs:
         run = load_run(directory, envs)

@@ -9,7 +9,7 @@ adaptation.png            the same as a picture, with the learning curve
 recording.npz             episodes of a few tasks by gradient step (experiments/recording.py)
 """
 
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -110,6 +110,16 @@ def from_record(kind: type[Record], record: dict[str, Any]) -> Record:
         return tuple(raw) if get_origin(hint) is tuple else raw
 
     return kind(**{name: value(hints.get(name), raw) for name, raw in record.items()})
+
+
+def overridden(settings: Record, **given: Any) -> Record:
+    """The settings of a run with those a user gave in their place; None is what was not given.
+
+    Raises:
+        InputError: If a value is outside its range.
+    """
+    changed: Record = replace(settings, **{k: v for k, v in given.items() if v is not None})  # type: ignore[type-var]
+    return changed
 
 
 def run_directory(run: Path) -> Path:

@@ -22,7 +22,7 @@ from experiments.adapt import chosen_task
 from experiments.evaluate import chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
-from experiments.run import load_config, load_run
+from experiments.run import load_config, load_run, overridden
 from maml_rl.config import MetaConfig
 from maml_rl.errors import InputError
 from maml_rl.evaluation import adaptation, task_returns, with_step_size
@@ -59,8 +59,7 @@ class Session:
         torch_device = usable_device(device)
         self._threads = threads_for(torch_device, threads)
         config, progress, _ = load_config(directory)
-        given: dict[str, Any] = {"gradient_steps": gradient_steps, "episodes": episodes, "seed": seed}
-        self.config = replace(config.evaluation, **{name: value for name, value in given.items() if value is not None})
+        self.config = overridden(config.evaluation, gradient_steps=gradient_steps, episodes=episodes, seed=seed)
         self._evaluation, self._meta = config.evaluation, config.meta
         inner_lr = chosen_step_size(directory, config, progress)
         if inner_lr is not None:

@@ -3,7 +3,6 @@
 import json
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from experiments.rendering import Drawing, check_video, frame_times, side_by_sid
 from experiments.report.page import page
 from experiments.report.rollouts import rollouts
 from experiments.report.sections import Reported, facts, lead, paths, returns, settings, training
-from experiments.run import RECORDING, RunConfig, load_config, load_run, run_directory
+from experiments.run import RECORDING, RunConfig, load_config, load_run, overridden, run_directory
 from maml_rl.checkpoint import write_atomically
 from maml_rl.config import require
 from maml_rl.errors import InputError
@@ -103,8 +102,7 @@ def new_recording(
 def _settings(config: RunConfig, tasks: int | None, gradient_steps: int | None) -> EvaluationConfig:
     """How to record; raises InputError for a value outside its range."""
     require("tasks", tasks or 0, tasks is None or tasks >= 1, "at least 1")
-    steps = config.evaluation.gradient_steps if gradient_steps is None else gradient_steps
-    return replace(config.evaluation, gradient_steps=steps)
+    return overridden(config.evaluation, gradient_steps=gradient_steps)
 
 
 class Outputs(NamedTuple):

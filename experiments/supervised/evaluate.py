@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.evaluate import aligned
-from experiments.run import CHECKPOINT, run_directory
+from experiments.run import CHECKPOINT, overridden, run_directory
 from experiments.supervised.paper import method, paper_values
 from experiments.supervised.run import EvaluationConfig, Run, load_config, load_run
 from experiments.supervised.sources import task_source, with_shots
@@ -144,7 +144,7 @@ def evaluate(
     run_config, _ = load_config(directory)
     if overrides.shots and run_config.tasks.family == "function":
         raise InputError("tasks of a function have as many examples as it returns: leave --shots out")
-    config = replace(run_config.evaluation, **{k: v for k, v in overrides._asdict().items() if v is not None})
+    config = overridden(run_config.evaluation, **overrides._asdict())
     source = task_source(run_config.tasks, data or run_config.data)
     run = load_run(directory, source)
     evaluations, inner_lr = _evaluate(run.to(torch_device), source, config, task_threads)
