@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from envs.mujoco_mdp import gymnasium_xml
-from envs.mujoco_sensors import BodySensors
+from envs.mujoco_sensors import FASTEST, BodySensors, ContactForces, LawsOfMotion
 
 NQ, NV, NU, BODIES = 15, 14, 8, 13
 QPOS, QVEL = slice(1, 1 + NQ), slice(1 + NQ, 1 + NQ + NV)  # places in a state
@@ -25,11 +25,13 @@ def states(count: int, seed: int) -> np.ndarray:
     return np.concatenate([np.zeros((count, 1)), qpos, rng.normal(0, 2, (count, NV))], axis=1)
 
 
-def test_readings_are_mujocos_quantities(spec):
+# The sensors of MuJoCo from 3.3.5 on, where it is as new, and what takes their place before.
+@pytest.mark.parametrize("contact_forces", list(dict.fromkeys([FASTEST, LawsOfMotion])))
+def test_readings_are_mujocos_quantities(spec, contact_forces: type[ContactForces]):
     model = spec.compile()
     batch = states(60, seed=0)
     controls = np.random.default_rng(1).uniform(-1, 1, (60, NU))
-    readings = BodySensors(spec, "torso", threads=1).read(batch, controls)
+    readings = BodySensors(spec, "torso", 1, contact_forces).read(batch, controls)
     data, largest, loaded = mujoco.MjData(model), 0.0, 0
     for i in range(60):
         data.qpos[:], data.qvel[:], data.ctrl[:] = batch[i, QPOS], batch[i, QVEL], controls[i]
