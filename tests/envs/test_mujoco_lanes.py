@@ -9,6 +9,8 @@ from envs.mujoco_arenas import Arenas
 from envs.mujoco_lanes import Lanes
 from envs.mujoco_mdp import MujocoMDP
 
+pytest.importorskip("mujoco.studio", reason="the live view, which they are for, needs MuJoCo 4")
+
 COLOURS = [(0.3, 0.4, 0.7), (0.9, 0.5, 0.3), (0.3, 0.7, 0.4)]
 ROBOTS = {
     "half-cheetah": "envs:finn2017/HalfCheetahVel-v0",
