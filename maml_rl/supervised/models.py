@@ -59,10 +59,11 @@ class StridedConvNet(nn.Module):
         x = x.permute(0, 2, 3, 1)
         for i, (weight, norm) in enumerate(zip(self.weights, self.norms, strict=True)):
             columns = patches(x, stride=2)
-            rows = columns.flatten(0, 2)
-            # The first layer has the most rows, and they have the fewest columns.
-            rows = norm.rectified_product(rows, weight) if i == 0 else norm.rectified(rows @ weight)  # type: ignore[operator]
-            x = rows.view(*columns.shape[:3], -1)
+            if i == 0:  # it has the most rows, and they have the fewest columns
+                x = norm.rectified_product(columns, weight)  # type: ignore[operator]
+            else:
+                product = columns.flatten(0, 2) @ weight
+                x = norm.rectified(product.view(*columns.shape[:3], -1))  # type: ignore[operator]
         return self.head(x.mean((1, 2)))  # type: ignore[no-any-return]
 
 
@@ -92,11 +93,9 @@ class PooledConvNet(nn.Module):
                 # As a convolution of its own, a step of the whole network takes 1.4 times as long.
                 columns = patches(x.permute(0, 2, 3, 1), stride=1)
                 matrix = weight.permute(2, 3, 1, 0).flatten(0, 2)
-                rows = norm.rectified_product(columns.flatten(0, 2), matrix)  # type: ignore[operator]
-                y = rows.view(*columns.shape[:3], -1)
+                y = norm.rectified_product(columns, matrix)  # type: ignore[operator]
             else:
-                y = functional.conv2d(x, weight, padding=1).permute(0, 2, 3, 1)
-                y = norm.rectified(y.flatten(0, 2)).view(y.shape)  # type: ignore[operator]
+                y = norm.rectified(functional.conv2d(x, weight, padding=1).permute(0, 2, 3, 1))  # type: ignore[operator]
             x = functional.max_pool2d(y.permute(0, 3, 1, 2), 2)
         return self.head(x.flatten(1))  # type: ignore[no-any-return]
 

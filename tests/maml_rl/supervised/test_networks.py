@@ -230,6 +230,17 @@ def test_support_statistics_are_those_of_every_layer() -> None:
     torch.testing.assert_close(network.query(params, support, support, "support"), network(params, support))
 
 
+@pytest.mark.parametrize("architecture", SMALL)
+def test_support_statistics_are_those_of_all_support_examples(architecture: str) -> None:
+    network, batch = small(architecture), tasks(SMALL[architecture])
+    params, support, query = double(network), batch.support_x[0], batch.query_x[0]
+    # Support examples given as query examples are normalised as they were, and their order does not matter.
+    torch.testing.assert_close(network.query(params, support, support, "support"), network(params, support))
+    torch.testing.assert_close(
+        network.query(params, support.flip(0), query, "support"), network.query(params, support, query, "support")
+    )
+
+
 def test_without_batch_normalisation_the_modes_agree() -> None:
     network = build_network(ModelConfig(), tasks((2,)), 3, 0)
     params = {name: value.double() for name, value in network.parameters().items()}
