@@ -233,7 +233,8 @@ def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
     evaluations = evaluate(chosen.run, overrides, chosen.data, *machine)
     if not chosen.json:
         learned = evaluations.run.config.method.learned_lr != "no"
-        inner_lr = "learned" if learned else f"{evaluations.inner_lr:g}"
+        inner_lrs = dict.fromkeys(f"{evaluation.inner_lr:g}" for evaluation in evaluations.evaluations)
+        inner_lr = "learned" if learned else ", ".join(inner_lrs)
         print(f"{evaluations.config.tasks} held-out tasks, mean ± 95 %, inner lr {inner_lr}\n")
         print(table(evaluations))
     own_settings = all(value is None for value in overrides)

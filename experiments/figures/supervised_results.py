@@ -39,13 +39,16 @@ def _section(run: Path) -> str:
     for evaluation in (record, *record["further"]):
         rows += _rows(config, evaluation, steps)
     machines = dict.fromkeys(f"{m['cores']} cores, {m['processor']}" for m in trained_on(run))
+    by_shots = {e["shots"]: f"{e['inner_lr']:g}" for e in (record, *record["further"])}
+    alike = len(set(by_shots.values())) == 1
+    sizes = by_shots[record["shots"]] if alike else ", ".join(f"{lr} ({shots}-shot)" for shots, lr in by_shots.items())
     hours = progress.seconds / 3600
     spent = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
     return f"""\
 ## {run.name}
 
 `{training_command(config)}`: {progress.iteration} of {config.iterations} iterations, {spent} on
-{"; ".join(machines) or "a machine not noted"}. {record["num_tasks"]} held-out tasks, step size {record["inner_lr"]:g}.
+{"; ".join(machines) or "a machine not noted"}. {record["num_tasks"]} held-out tasks, step size {sizes}.
 
 {markdown(rows)}
 """

@@ -65,7 +65,7 @@ def examples(evaluations: Evaluations, tasks: TaskBatch) -> list[Section]:
         tasks: The tasks, on the CPU.
     """
     run, steps = evaluations.run, evaluations.config.gradient_steps
-    settings = replace(run.config.method, inner_lr=evaluations.inner_lr)
+    settings = replace(run.config.method, inner_lr=evaluations.inner_lr(evaluations.evaluations[0].shots))
     if run.config.tasks.is_classification:
         drawn = [_classified(evaluations, settings, _task(tasks, m)) for m in range(len(tasks.support_x))]
         explanation = (

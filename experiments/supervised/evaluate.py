@@ -30,6 +30,7 @@ class Evaluation(NamedTuple):
     batch_norm: BatchNorm | None  # statistics for the query examples; None of a network that has no use for them
     adaptation: Adaptation
     is_classification: bool
+    inner_lr: float  # step size
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -66,7 +67,7 @@ class Evaluation(NamedTuple):
                 "median_squared_error": _plain(self.median()),
                 "diverged_share": _plain(self.diverged()),
             }
-        return {"shots": self.shots, **own}
+        return {"shots": self.shots, "inner_lr": self.inner_lr, **own}
 
 
 class Evaluations(NamedTuple):
@@ -76,8 +77,11 @@ class Evaluations(NamedTuple):
     source: TaskSource
     config: EvaluationConfig
     evaluations: list[Evaluation]
-    inner_lr: float
     beside: dict[str, list[Evaluation]]  # of the runs with its name and "-pretrained", "-oracle", on the same tasks
+
+    def inner_lr(self, shots: int) -> float:
+        """Step size with some number of shots; of one that was not evaluated, that of the first evaluation."""
+        return {e.shots: e.inner_lr for e in self.evaluations}.get(shots, self.evaluations[0].inner_lr)
 
     def record(self) -> dict[str, Any]:
         """The evaluations as JSON values: the first, and the others in `further`."""
@@ -90,7 +94,6 @@ class Evaluations(NamedTuple):
             "gradient_steps": list(range(self.config.gradient_steps + 1)),
             **first,
             "num_tasks": self.config.tasks,
-            "inner_lr": self.inner_lr,
             "seed": self.config.seed,
             "training_seed": config.seed,
             "iteration": self.run.progress.iteration,
@@ -147,7 +150,7 @@ def evaluate(
     config = overridden(run_config.evaluation, **overrides._asdict())
     source = task_source(run_config.tasks, data or run_config.data)
     run = load_run(directory, source)
-    evaluations, inner_lr = _evaluate(run.to(torch_device), source, config, task_threads)
+    evaluations = _evaluate(run.to(torch_device), source, config, task_threads)
     beside = {}
     for name in _BESIDE:
         other = directory.with_name(f"{directory.name}-{name}")
@@ -156,14 +159,13 @@ def evaluate(
             if other_config.tasks.family == run_config.tasks.family:
                 other_source = task_source(other_config.tasks, data or other_config.data)
                 other_run = load_run(other, other_source).to(torch_device)
-                beside[name], _ = _evaluate(other_run, other_source, config, task_threads)
-    return Evaluations(run, source, config, evaluations, inner_lr, beside)
+                own_choice = replace(config, inner_lrs=other_config.evaluation.inner_lrs)
+                beside[name] = _evaluate(other_run, other_source, own_choice, task_threads)
+    return Evaluations(run, source, config, evaluations, beside)
 
 
-def _evaluate(
-    run: Run, source: TaskSource, config: EvaluationConfig, threads: TaskThreads
-) -> tuple[list[Evaluation], float]:
-    """Evaluations for each number of shots and mode of batch normalisation, and the step size."""
+def _evaluate(run: Run, source: TaskSource, config: EvaluationConfig, threads: TaskThreads) -> list[Evaluation]:
+    """Evaluations for each number of shots and mode of batch normalisation."""
     own, method_config = run.config, run.config.method
     all_shots = config.shots or (own.tasks.shots,)
     if own.tasks.family == "function":  # which decides how many there are
@@ -171,16 +173,16 @@ def _evaluate(
     modes: tuple[BatchNorm | None, ...] = (None,)
     if run.network.has_batch_norm:
         modes = (method_config.batch_norm, *(mode for mode in _MODES if mode != method_config.batch_norm))
-    if method_config.inner_steps == 0 and config.gradient_steps:
-        method_config = replace(method_config, inner_lr=_chosen(run, source, config, all_shots[0], threads))
     evaluations = []
     for shots in all_shots:
+        if method_config.inner_steps == 0 and config.gradient_steps:
+            method_config = replace(method_config, inner_lr=_chosen(run, source, config, shots, threads))
         tasks = drawn_tasks(run, source, config, shots, config.tasks)
         shots = shots if own.tasks.family != "function" else tasks.support_x.shape[1]
         for mode in modes:
             adapted = _adapted(run, method_config, config.gradient_steps, mode, tasks, threads)
-            evaluations.append(Evaluation(shots, mode, adapted, own.tasks.is_classification))
-    return evaluations, method_config.inner_lr
+            evaluations.append(Evaluation(shots, mode, adapted, own.tasks.is_classification, method_config.inner_lr))
+    return evaluations
 
 
 def drawn_tasks(

@@ -100,7 +100,7 @@ def _fit(axes: Axes, evaluations: Evaluations, index: int, shots: int) -> None:
     source, x = Sinusoid(shots), torch.linspace(-5, 5, 200)[:, None]
     task = source.batch(config.seed, Phase.EVALUATION, [index])
     amplitude, shift = (float(value[0]) for value in source.parameters(config.seed, Phase.EVALUATION, [index]))
-    method = replace(run.config.method, inner_lr=evaluations.inner_lr)
+    method = replace(run.config.method, inner_lr=evaluations.inner_lr(shots))
     cpu = run.to(torch.device("cpu"))
     fits = predictions(cpu.network, method, cpu.state.meta, task, x, config.gradient_steps)[..., 0]
     axes.plot(x, amplitude * np.sin(x.numpy() - shift), color=_TRUTH, label="truth")

@@ -74,7 +74,11 @@ PRESETS = {
         "paper, 5-shot squared error after 1, 5, 10 steps: 0.67, 0.38, 0.35",
     ),
     "sinusoid-pretrained": Preset(
-        replace(_SINUSOID, method=replace(_SINUSOID.method, inner_steps=0)),
+        replace(
+            _SINUSOID,
+            method=replace(_SINUSOID.method, inner_steps=0),
+            evaluation=replace(_SINUSOID.evaluation, inner_lrs=(0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)),
+        ),
         "the same: trained on all tasks at once, fine-tuned with the best step size on validation tasks",
         f"{_FINN}, 5.1, pretrained",
         "paper, 5-shot squared error after 1, 5, 10 steps: 2.41, 2.23, 2.19",

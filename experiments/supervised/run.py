@@ -39,7 +39,7 @@ class EvaluationConfig:
     validation_tasks: int = 200
     """Further held-out tasks, on which the step size is chosen for a network trained without inner updates."""
     inner_lrs: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
-    """Step sizes that it is chosen from."""
+    """Step sizes that it is chosen from, for each number of shots by itself."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""

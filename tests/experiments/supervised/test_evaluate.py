@@ -80,7 +80,7 @@ def test_baselines_beside_the_run_are_evaluated_on_the_same_tasks(evaluations, r
     assert evaluations.beside.keys() == {"pretrained", "oracle"}
     alone = evaluate(runs / "wave-pretrained", threads=1)
     assert np.array_equal(evaluations.beside["pretrained"][0].values, alone.evaluations[0].values)
-    assert alone.inner_lr in SHRUNK.evaluation.inner_lrs
+    assert {evaluation.inner_lr for evaluation in alone.evaluations} <= set(SHRUNK.evaluation.inner_lrs)
     assert alone.record()["method"] == "pretrained"
 
 
@@ -97,7 +97,7 @@ def test_the_number_of_threads_does_not_change_the_evaluation(runs, evaluations)
 
 def test_a_task_diverged_when_its_error_exceeds_all_before_adaptation():
     losses = np.array([[1.0, 2.0, 3.0, 0.5], [2.5, 3.5, np.inf, np.nan]])
-    evaluation = Evaluation(5, None, Adaptation(losses, np.zeros_like(losses)), is_classification=False)
+    evaluation = Evaluation(5, None, Adaptation(losses, np.zeros_like(losses)), is_classification=False, inner_lr=0.1)
     assert evaluation.diverged().tolist() == [0.0, 0.75]  # 2.5 is worse than its own 1, but no worse than the others
     record = evaluation.record()
     assert record["mean_squared_error"] == [1.625, None]
@@ -105,7 +105,7 @@ def test_a_task_diverged_when_its_error_exceeds_all_before_adaptation():
 
 def test_accuracy_is_a_fraction():
     accuracies = np.array([[0.2, 0.4], [1.0, 0.6]])
-    record = Evaluation(1, "support", Adaptation(np.ones_like(accuracies), accuracies), is_classification=True).record()
+    record = Evaluation(1, "support", Adaptation(np.ones_like(accuracies), accuracies), True, 0.1).record()
     assert record["mean_accuracy"] == pytest.approx([0.3, 0.8])
     assert record["batch_norm"] == "support"
 
