@@ -97,8 +97,10 @@ def _function(name: str) -> RegressionTask:
     module, _, attribute = name.partition(":")
     try:
         function: RegressionTask = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, SyntaxError, TypeError, ValueError) as error:
         raise InputError(f"tasks.function {name!r} cannot be imported ({error}): give module:function") from error
+    if not callable(function):
+        raise InputError(f"tasks.function {name!r} is no function but {function!r}: give module:function")
     return function
 
 

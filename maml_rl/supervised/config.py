@@ -39,7 +39,7 @@ class MethodConfig:
     Meta-SGD), or one for each tensor and gradient step (layer-and-step; Antoniou et al. 2019, MAML++)."""
     multi_step_iterations: int = 0
     """Meta-iterations over which the query losses after all gradient steps count, from equal weights to the last one
-    alone (Antoniou et al. 2019, MAML++); 0 counts the last alone."""
+    alone (Antoniou et al. 2019, MAML++); 0 counts the last alone. It needs 2 inner steps or more."""
     batch_norm: BatchNorm = "transductive"
     """Statistics of batch normalisation for the query examples: transductive, their own (the paper's code); or support,
     those of the support examples, so that no query example knows of another."""
@@ -68,6 +68,10 @@ class MethodConfig:
             require(name, str(value), value is None or value >= 1, "at least 1 or None")
         clip = self.gradient_clip
         require("gradient_clip", str(clip), clip is None or clip > 0, "above 0 or None")
+        if self.multi_step_iterations and self.inner_steps < 2:
+            raise InputError(f"multi_step_iterations needs inner_steps of at least 2, got {self.inner_steps}")
+        if self.learned_lr != "no" and self.inner_steps < 1:
+            raise InputError("learned_lr needs inner_steps of at least 1, got 0: there is no step whose size it learns")
         if self.algorithm == "reptile":
             self._check_reptile()
 

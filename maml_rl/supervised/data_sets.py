@@ -1,6 +1,7 @@
 """Few-shot data sets as their authors distribute them, and any directory of images by class. Nothing is downloaded."""
 
 import csv
+import io
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
@@ -12,6 +13,7 @@ import numpy as np
 from maml_rl.errors import InputError
 from maml_rl.seeding import Draw, Phase, uniforms
 from maml_rl.supervised.images import (
+    SUFFIXES,
     Colours,
     ImageClasses,
     ImageFile,
@@ -117,11 +119,17 @@ def mini_imagenet(directory: str | Path) -> ImageSplits:
 def _listed(root: Path, listing: Path) -> dict[str, list[ImageFile]]:
     """Images of each label of a csv file."""
     classes: dict[str, list[ImageFile]] = {}
-    with listing.open(encoding="utf-8", newline="") as file:
+    try:
+        text = listing.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{listing} is no text in UTF-8 ({error}): download it again") from error
+    with io.StringIO(text, newline="") as file:
         rows = csv.DictReader(file)
         if not {"filename", "label"} <= set(rows.fieldnames or ()):
             raise InputError(f"{listing} needs the columns filename and label, has {', '.join(rows.fieldnames or ())}")
         for row in rows:
+            if not row["filename"] or not row["label"]:
+                raise InputError(f"{listing}, line {rows.line_num}, needs a filename and a label: download it again")
             places = [root / "images", root, root / row["label"], root / "images" / row["label"]]
             path = next((place / row["filename"] for place in places if (place / row["filename"]).is_file()), None)
             if path is None:
@@ -160,7 +168,10 @@ def image_folder(
     else:
         found = folder_classes(root)
         if not found:
-            raise InputError(f"{root} has no folder with images: put the images of each class in a folder of its own")
+            known = ", ".join(SUFFIXES)
+            raise InputError(
+                f"{root} has no folder with images ({known}): put the images of each class in a folder of its own"
+            )
         classes = _divided(found, fractions, seed, root)
     return ImageSplits(str(root), form, classes)
 

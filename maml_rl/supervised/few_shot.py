@@ -36,11 +36,8 @@ class FewShot:
                 f"a task needs at least 1 way, shot and query, got {self.ways}, {self.shots} and {self.queries}"
             )
         for phase, classes in self.data.classes.items():
-            if len(classes) < self.ways:
-                raise InputError(
-                    f"{self.ways} ways are too many: the {SPLITS[phase]} split of {self.data.source} "
-                    f"has {len(classes)} {'class' if len(classes) == 1 else 'classes'}"
-                )
+            if phase != Phase.VALIDATION:  # which few have a use for
+                self._check_ways(phase)
             for name, files in classes.items():
                 if len(files) < self.shots + self.queries:
                     raise InputError(
@@ -51,16 +48,25 @@ class FewShot:
         if self.rotations and height != width:
             raise InputError(f"only square images can be turned, those of {self.data.source} are {height} x {width}")
 
+    def _check_ways(self, phase: Phase) -> None:
+        count = len(self.data.classes[phase])
+        if count < self.ways:
+            raise InputError(
+                f"{self.ways} ways are too many: the {SPLITS[phase]} split of {self.data.source} "
+                f"has {count} {'class' if count == 1 else 'classes'}"
+            )
+
     def batch(self, seed: int, phase: Phase, indices: Sequence[int]) -> TaskBatch:
         """The tasks of these indices: images `[M, ways * shots, channels, height, width]`, float32 from 0 to 1, labels.
 
         Images of a class stand side by side, in support and query: label 0 first.
 
         Raises:
-            InputError: If an image cannot be read, or the data have no split for the phase.
+            InputError: If an image cannot be read, or the data have no split for the phase, or too few classes in it.
         """
         if phase not in self.data.classes:
             raise InputError(f"{self.data.source} has no classes for {phase.name.lower()}")
+        self._check_ways(phase)
         images = self.data.images(phase)
         per_class = self.shots + self.queries
         numbers = uniforms(Draw(seed, phase), indices, self.ways * (2 + per_class))

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maml_rl.errors import InputError
 from maml_rl.processes import available_cores
@@ -23,7 +23,7 @@ SPLITS = {Phase.TRAINING: "training", Phase.VALIDATION: "validation", Phase.EVAL
 
 
 _NO_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError)
-_NO_FILE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
+_NO_FILE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # an encrypted archive: RuntimeError
 
 
 class ImageFile(NamedTuple):
@@ -66,6 +66,7 @@ class ImageForm:
         """Pixels of one image, `[channels, height, width]`, from 0 to `white`.
 
         A binary image is resized by taking the nearest pixel, the only way there is without grey; others by Lanczos.
+        What is transparent is white, and a photograph stands as its camera was held (EXIF).
 
         Raises:
             InputError: If it cannot be read.
@@ -73,9 +74,11 @@ class ImageForm:
         mode = {"binary": "1", "grey": "L", "rgb": "RGB"}[self.colours]
         try:
             with Image.open(io.BytesIO(file.read())) as image:
-                pixels = _of_eight_bits(image).convert(mode, dither=Image.Dither.NONE)
+                upright = _of_eight_bits(ImageOps.exif_transpose(image))
+                pixels = _opaque(upright).convert(mode, dither=Image.Dither.NONE)
         except (*_NO_IMAGE, *_NO_FILE) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = "no format that is known" if isinstance(error, UnidentifiedImageError) else reason
             raise InputError(f"the image {file.name} cannot be read ({reason}): replace or remove it") from error
         if pixels.size != self.size[::-1]:
             way = Image.Resampling.NEAREST if mode == "1" else Image.Resampling.LANCZOS
@@ -89,6 +92,14 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray(np.clip(np.asarray(image, np.float64) / 257, 0, 255).round().astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The image on white, if parts of it are transparent."""
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
 class DecodedImages(NamedTuple):

@@ -33,7 +33,8 @@ class Network:
         """Of a module whose parameters are all there.
 
         Raises:
-            InputError: If it has no parameters, or some that get their shape from the first input, or dropout.
+            InputError: If it has no parameters, or some that get their shape from the first input, or dropout, or
+                instance normalisation with running statistics.
         """
         if any(isinstance(value, nn.UninitializedParameter) for value in module.parameters()):
             raise InputError("the network has layers without a shape yet: give it an input once, then pass it on")
@@ -41,6 +42,10 @@ class Network:
             raise InputError("the network has no parameters to learn")
         if any(isinstance(part, _DropoutNd) and part.training and part.p > 0 for part in module.modules()):
             raise InputError("the network has dropout, which draws anew at every step: remove it, or call its eval()")
+        if any(
+            getattr(part, "running_mean", None) is not None and not is_batch_norm(part) for part in module.modules()
+        ):
+            raise InputError("the network has instance normalisation with running statistics: leave them out")
         self.module = module
         self._threads = threading.local()
 

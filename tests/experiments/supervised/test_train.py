@@ -326,6 +326,8 @@ def test_a_row_of_the_log_that_was_cut_off_is_left_out(uninterrupted, tmp_path):
         (["train", "mini-imagenet-5way-1shot", "--data", "absent"], "there is no MiniImagenet in absent"),
         (["train", "sinusoid", "--method.inner-lr", "-1"], "inner_lr must be above 0"),
         (["train", "sinusoid", "--tasks.family", "function"], "needs --tasks.function"),
+        (["train", "sinusoid", "--tasks.family=function", "--tasks.function=./wave.py:line"], "give module:function"),
+        (["train", "sinusoid", "--tasks.family=function", "--tasks.function=math:pi"], "is no function but 3.14"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(uninterrupted, maml_rl, tmp_path, arguments, message):

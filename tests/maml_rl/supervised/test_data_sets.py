@@ -193,6 +193,12 @@ def test_an_image_that_a_list_names_in_vain_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("file,class\nn1.jpg,n1\n")
     with pytest.raises(InputError, match=r"train.csv needs the columns filename and label, has file, class"):
         mini_imagenet(tmp_path)
+    (tmp_path / "train.csv").write_text("filename,label\nn1.jpg\n")
+    with pytest.raises(InputError, match=r"train.csv, line 2, needs a filename and a label"):
+        mini_imagenet(tmp_path)
+    (tmp_path / "train.csv").write_bytes("filename,label\nn1.jpg,é\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"train.csv is no text in UTF-8"):
+        mini_imagenet(tmp_path)
 
 
 def test_missing_mini_imagenet_is_one_line_that_says_what_to_download(tmp_path: Path) -> None:

@@ -147,6 +147,14 @@ def test_tasks_that_the_images_do_not_allow_are_refused(
         FewShot(data, **settings)  # type: ignore[arg-type]
 
 
+def test_few_classes_for_validation_keep_nobody_from_training(data: ImageSplits) -> None:
+    few = dict(list(data.classes[Phase.VALIDATION].items())[:2])
+    source = FewShot(ImageSplits("these", data.form, {**data.classes, Phase.VALIDATION: few}), ways=3)
+    assert source.batch(0, Phase.TRAINING, [0]).support_y.tolist() == [[0, 1, 2]]
+    with pytest.raises(InputError, match="3 ways are too many: the validation split of these has 2 classes"):
+        source.batch(0, Phase.VALIDATION, [0])
+
+
 def test_images_that_are_not_square_are_not_turned() -> None:
     files = [encoded(np.zeros((2, 3)))] * 2
     data = ImageSplits("these", ImageForm((2, 3), "grey"), {Phase.TRAINING: {"a": files}})

@@ -160,3 +160,21 @@ def test_an_image_too_large_to_be_one_is_named(monkeypatch, tmp_path: Path) -> N
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
     with pytest.raises(InputError, match=r"the image large.png cannot be read"):
         ImageForm((4, 4), "grey").decode(ImageFile("large.png", (tmp_path / "large.png").read_bytes))
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    ink = np.zeros((2, 2, 4), np.uint8)  # black everywhere
+    ink[0, 0, 3] = 255  # and seen in one pixel
+    Image.fromarray(ink, "RGBA").save(tmp_path / "ink.png")
+    for colours in ("binary", "grey", "rgb"):
+        pixels = ImageForm((2, 2), colours).decode(image_file(tmp_path / "ink.png"))
+        np.testing.assert_array_equal(pixels[0] > 0, [[False, True], [True, True]])
+
+
+def test_a_photograph_stands_as_its_camera_was_held(tmp_path):
+    photograph = Image.fromarray(np.array([[0, 255]], np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned by a quarter clockwise
+    photograph.save(tmp_path / "photograph.png", exif=exif)
+    pixels = ImageForm((2, 1), "grey").decode(image_file(tmp_path / "photograph.png"))
+    np.testing.assert_array_equal(pixels, [[[0], [255]]])

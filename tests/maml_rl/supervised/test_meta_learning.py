@@ -340,6 +340,8 @@ def test_an_iteration_changes_nothing_in_place():
         ({"inner_lr": 0.0}, "inner_lr must be above 0"),
         ({"inner_steps": -1}, "inner_steps must be at least 0"),
         ({"chunk_size": 0}, "chunk_size must be at least 1 or None"),
+        ({"multi_step_iterations": 9}, "multi_step_iterations needs inner_steps of at least 2, got 1"),
+        ({"learned_lr": "parameter", "inner_steps": 0}, "learned_lr needs inner_steps of at least 1"),
         ({"algorithm": "reptile", "inner_steps": 0}, "inner_steps must be at least 1 for Reptile"),
         ({"algorithm": "reptile", "first_order": True}, "first_order has no meaning for Reptile"),
         ({"algorithm": "reptile", "learned_lr": "parameter"}, "Reptile learns no step sizes"),

@@ -183,16 +183,36 @@ def test_a_users_module_is_normalised_by_the_batch_and_not_changed() -> None:
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
 
 
-def test_a_users_module_has_the_right_meta_gradient_mapped_over_tasks() -> None:
+def layer_normalised() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(25, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def instance_normalised() -> nn.Module:
+    norm = nn.InstanceNorm2d(3, affine=True)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), norm, nn.Tanh(), nn.Flatten(), nn.Linear(27, 3))
+
+
+@pytest.mark.parametrize("make", [layer_normalised, instance_normalised])
+def test_other_normalisations_of_a_users_module_have_pytorchs_values(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
-    network, batch = Network(Residual().double()), tasks((1, 5, 5))
+    module = make().double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    x = tasks((1, 5, 5)).query_x[0]
+    torch.testing.assert_close(Network(module)(dict(module.named_parameters()), x), module(x))
+
+
+@pytest.mark.parametrize("make", [Residual, layer_normalised, instance_normalised])
+def test_a_users_module_has_the_right_meta_gradient_mapped_over_tasks(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    network, batch = Network(make().double()), tasks((1, 5, 5))
     params = network.parameters()
     mapped = torch.func.grad(lambda p: meta_loss(network, p, batch))(params)
     generator = torch.Generator().manual_seed(0)
     along = {name: torch.randn(v.shape, generator=generator, dtype=v.dtype) for name, v in params.items()}
-    ends = [meta_loss(network, {n: v + s * 1e-5 * along[n] for n, v in params.items()}, batch) for s in (1, -1)]
+    ends = [meta_loss(network, {n: v + s * 1e-6 * along[n] for n, v in params.items()}, batch) for s in (1, -1)]
     found = torch.stack([(mapped[name] * along[name]).sum() for name in params]).sum()
-    torch.testing.assert_close(found, (ends[0] - ends[1]) / 2e-5, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(found, (ends[0] - ends[1]) / 2e-6, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("make", [lambda: small("strided-conv"), lambda: Network(Residual().double())])
@@ -309,6 +329,11 @@ def test_a_module_that_cannot_be_learned_is_refused(module: nn.Module, message: 
 def test_inputs_that_an_architecture_cannot_take_are_refused(architecture: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=f"{architecture} takes images"):
         small(architecture, shape)
+
+
+def test_running_statistics_of_instance_normalisation_are_refused() -> None:
+    with pytest.raises(InputError, match="running statistics"):
+        Network(nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2, track_running_stats=True)))
 
 
 def test_a_layer_without_units_is_refused() -> None:
