@@ -83,6 +83,8 @@ def task_source(config: TasksConfig, data: str | None) -> TaskSource:
         return Sinusoid(config.shots, config.queries, config.observe_task)
     if config.family == "function":
         return FunctionTasks(_function(config.function or ""))
+    if config.family == "images" and data is None:
+        raise InputError("the family images needs --data DIR, a directory with a folder of images for each class")
     directory = data or f"data/{config.family}"
     if config.family == "omniglot":
         images = omniglot(directory, "grey" if config.colours == "grey" else "binary", config.split)

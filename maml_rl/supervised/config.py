@@ -33,7 +33,7 @@ class MethodConfig:
     """Meta-iterations at the start that leave it out: derivative-order annealing (Antoniou et al. 2019, MAML++)."""
     adapted: Adapted = "all"
     """Which parameters the inner update changes: all but those of batch normalisation (paper's code), or those of the
-    last layer (Raghu et al. 2020, ANIL)."""
+    last layer, of a module of one's own the layer that it defines last (Raghu et al. 2020, ANIL)."""
     learned_lr: LearnedLr = "no"
     """Step sizes learned beside theta, beginning with `inner_lr`: one for each number (parameter; Li et al. 2017,
     Meta-SGD), or one for each tensor and gradient step (layer-and-step; Antoniou et al. 2019, MAML++)."""

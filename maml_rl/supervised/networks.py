@@ -75,9 +75,13 @@ class Network:
         return {name: value.detach().clone() for name, value in self.module.named_parameters()}
 
     def last_layer(self) -> list[str]:
-        """Names of the last layer's parameters: of the last submodule that has any of its own."""
-        own = [name for name, module in self.module.named_modules() if list(module.parameters(recurse=False))]
-        return [name for name in self.parameters() if name.rpartition(".")[0] == own[-1]]
+        """Names of the last layer's parameters: of the submodule defined last that has any and does not normalise."""
+        own = [
+            name
+            for name, module in self.module.named_modules()
+            if list(module.parameters(recurse=False)) and not is_batch_norm(module)
+        ]
+        return [name for name in self.parameters() if name.rpartition(".")[0] in own[-1:]]
 
     def norm_parameters(self) -> list[str]:
         """Names of batch normalisation's parameters, which the paper's code learns but does not adapt."""

@@ -326,6 +326,7 @@ def test_a_row_of_the_log_that_was_cut_off_is_left_out(uninterrupted, tmp_path):
         (["train", "mini-imagenet-5way-1shot", "--data", "absent"], "there is no MiniImagenet in absent"),
         (["train", "sinusoid", "--method.inner-lr", "-1"], "inner_lr must be above 0"),
         (["train", "sinusoid", "--tasks.family", "function"], "needs --tasks.function"),
+        (["train", "omniglot-5way-1shot", "--tasks.family", "images"], "the family images needs --data DIR"),
         (["train", "sinusoid", "--tasks.family=function", "--tasks.function=./wave.py:line"], "give module:function"),
         (["train", "sinusoid", "--tasks.family=function", "--tasks.function=math:pi"], "is no function but 3.14"),
     ],

@@ -294,6 +294,7 @@ def test_parameters_are_named_by_what_they_are_for() -> None:
     assert network.has_batch_norm
     assert Network(Residual()).norm_parameters() == ["norm.weight", "norm.bias"]
     assert Network(Residual()).last_layer() == ["head.weight", "head.bias"]
+    assert Network(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))).last_layer() == ["0.weight", "0.bias"]
 
 
 def test_threads_do_not_see_each_others_parameters() -> None:
