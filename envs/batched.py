@@ -254,7 +254,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
 
         Raises:
             RuntimeError: Before the first `reset`.
-            ValueError: If actions have another shape, are not finite or, where they are Discrete, not in their space.
+            ValueError: If actions have another shape, are not finite or, where they are Discrete, not in their space;
+                or if the MDP's ends or rewards are not one for each row.
         """
         if self._states is None:
             raise RuntimeError("call reset before step")
@@ -275,7 +276,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         next_states = self.mdp.transition(states, actions, tasks)
         self._observations[rows] = self.mdp.observation(next_states)
         self._steps[rows] += 1
-        self._terminated[rows] = self.mdp.terminated(next_states, tasks)
+        self._terminated[rows] = self._one_a_row("terminated", self.mdp.terminated(next_states, tasks), states)
         if self.max_episode_steps is not None:
             self._truncated[rows] = self._steps[rows] >= self.max_episode_steps
 
@@ -284,10 +285,20 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         lost = self._terminated[rows] & ~np.isfinite(next_states).all(axis=1)
         for name, values in self.mdp.reward_terms(states, actions, next_states, tasks).items():
             infos[name], infos[f"_{name}"] = np.zeros(self.num_envs), running
-            infos[name][rows] = np.where(lost, 0.0, values)
+            infos[name][rows] = np.where(lost, 0.0, self._one_a_row(f"reward_terms: {name}", values, states))
             rewards += infos[name]
         self._states[rows] = next_states  # last, since `states` may be a view
         return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), infos
+
+    def _one_a_row(self, name: str, values: Any, states: Array) -> Array:
+        """The values, if there is one for each row: another shape would be spread over rows that it is not of."""
+        array = np.asarray(values)
+        if array.shape != (len(states),):
+            raise ValueError(
+                f"{type(self.mdp).__name__}, {name}: expected one value for each row, shape {(len(states),)}, got "
+                f"{array.shape}; is an axis=1 missing?"
+            )
+        return array
 
     def state(self, index: int) -> Array:
         """State vector `[S]` of one sub-environment.

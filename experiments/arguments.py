@@ -215,7 +215,8 @@ class Compare:
     json: bool = False
     """Print one JSON object and nothing else; write no comparison."""
     out: Path | None = None
-    """Where comparison.json, comparison.csv and comparison.png go; results/TASK if None."""
+    """Where comparison.json, comparison.csv and comparison.png go. If None, results/TASK, where a comparison that has
+    other runs too is not replaced."""
     machine: _Machine = Machine()
 
 

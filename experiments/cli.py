@@ -263,7 +263,7 @@ def compare(arguments: Sequence[str]) -> None:
     if chosen.json:
         print(json.dumps(record))
         return
-    from experiments.comparison_files import COMPARISON, table, write_comparison
+    from experiments.comparison_files import COMPARISON, runs_of, stored_runs, table, write_comparison
 
     print(
         f"{record['env_id']}: mean return on {record['num_tasks']} held-out tasks, {record['episodes']} episodes each"
@@ -271,6 +271,9 @@ def compare(arguments: Sequence[str]) -> None:
     print("[95 % interval over seeds and tasks]\n")
     print(table(record))
     out = chosen.out or Path("results") / record["task"]
+    if chosen.out is None and stored_runs(out) - runs_of(record):
+        print(f"\n{out / COMPARISON} is of other runs too and stays as it is; give --out DIR to keep this one")
+        return
     write_comparison(record, out)
     print(f"\nwritten: {out / COMPARISON}, comparison.csv, comparison.png")
 

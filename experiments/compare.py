@@ -57,7 +57,7 @@ class Method(NamedTuple):
         """Mean and interquartile mean by gradient step, as far as the runs were evaluated."""
         evaluation = self.runs[0].evaluation
         generator = Draw(evaluation["seed"], Phase.EVALUATION).generator(Purpose.INTERVALS)
-        steps = range(min(gradient_steps, self.runs[0].gradient_steps) + 1)
+        steps = range(min(gradient_steps, *(run.gradient_steps for run in self.runs)) + 1)
         strata = strata_of(evaluation["tasks"])
         means, middle_means = (
             [bootstrap_interval(self.returns(step), statistic, generator, strata) for step in steps]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ def write_comparison(record: dict[str, Any], out: Path) -> None:
     write_json(out / COMPARISON, record)
     (out / "comparison.csv").write_text(csv_text(record))
     draw_comparison(record, out / "comparison.png")
+
+
+def stored_runs(out: Path) -> set[str]:
+    """Directories of the runs that a stored comparison is of; none if there is none, or it cannot be read."""
+    try:
+        return runs_of(json.loads((out / COMPARISON).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def runs_of(record: dict[str, Any]) -> set[str]:
+    """Directories of the runs of a comparison."""
+    return {run["directory"] for group in record["methods"] for run in group["runs"]}
 
 
 def table(record: dict[str, Any]) -> str:

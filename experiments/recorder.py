@@ -39,7 +39,7 @@ class Stage(NamedTuple):
 def spread(tasks: Sequence[Task], count: int) -> list[int]:
     """Indices of up to `count` different tasks; where a task is one number, from the lowest to the highest."""
     different = list({json.dumps(plain(task)): index for index, task in reversed(list(enumerate(tasks)))}.values())
-    if any(isinstance(task, (dict, tuple)) or np.size(task) != 1 for task in tasks):
+    if any(isinstance(task, (dict, tuple, str)) or np.size(task) != 1 for task in tasks):
         return sorted(different)[:count]
     different.sort(key=lambda index: float(np.ravel(tasks[index])[0]))
     places = np.linspace(0, len(different) - 1, min(count, len(different))).round().astype(int)

@@ -22,7 +22,8 @@ writes, and `results/*/sb3-*.json` of `python -m experiments.figures.sb3_baselin
 Mean return over held-out tasks after 0, 1, 2, ... gradient steps, and below it the interquartile mean, each with its
 95 % interval by a bootstrap over seeds and tasks; of one seed, the interval tells nothing of what another would give.
 The paper's rows (Finn, Abbeel, Levine 2017) are of one run, with the standard error over its tasks. All methods have
-the same policy, sampler, optimiser and number of training episodes, so that only the idea differs:
+the same policy, sampler, optimiser and number of training episodes, so that only the idea differs (ant-vel's oracle had
+about half of them: its return had long stood still):
 
 - **maml**: the method.
 - **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.

@@ -372,3 +372,20 @@ def test_closing_either_face_frees_what_the_mdp_draws_with():
     batch.close()
     single.close()
     assert closed == [batch.mdp, single.mdp]
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "named"),
+    [
+        ("reward_terms", lambda _: {"reward": np.float64(-1.0)}, "reward_terms: reward"),
+        ("reward_terms", lambda n: {"reward": np.zeros((n, 1))}, "reward_terms: reward"),
+        ("terminated", lambda _: np.bool_(False), "terminated"),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_ends_and_rewards_that_are_not_one_for_each_row_are_refused(monkeypatch, method, wrong, named, rows):
+    batch = countdown(*[5] * rows)
+    batch.reset(seed=0)
+    monkeypatch.setattr(batch.mdp, method, lambda *_: wrong(rows))
+    with pytest.raises(ValueError, match=f"{named}: expected one value for each row"):
+        batch.step(actions(batch))

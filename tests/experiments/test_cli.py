@@ -123,6 +123,13 @@ def test_runs_are_compared_as_table_files_and_json(maml_rl, run, tmp_path):
     assert "paper" in result.out
     written = {path.name for path in (tmp_path / "results" / "navigation").iterdir()}
     assert written == {"comparison.json", "comparison.csv", "comparison.png"}
+    assert maml_rl("compare", run).out.endswith("comparison.csv, comparison.png\n")  # of the same runs: replaced
+    kept = tmp_path / "results" / "navigation" / "comparison.json"
+    record = json.loads(kept.read_text())
+    record["methods"][0]["runs"].append(record["methods"][0]["runs"][0] | {"directory": "another"})
+    kept.write_text(json.dumps(record))
+    assert "is of other runs too and stays as it is" in maml_rl("compare", run).out
+    assert json.loads(kept.read_text()) == record
     assert maml_rl("compare", run, "--out", "there", "--gradient-steps", "1").code == 0
     assert json.loads((tmp_path / "there" / "comparison.json").read_text())["gradient_steps"] == 1
 

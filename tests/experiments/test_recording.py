@@ -135,6 +135,7 @@ def test_tasks_are_chosen_from_the_lowest_to_the_highest_and_never_twice():
     assert spread(velocities, 3) == [1, 2, 3]
     assert spread(velocities, 9) == [1, 4, 2, 0, 3]
     assert spread([np.int64(i % 2) for i in range(10)], 4) == [0, 1]
+    assert spread(["b", "a", "b"], 2) == [0, 1]  # not numbers: in their order
     goals = [np.array(goal) for goal in ([0, 1], [1, 0], [0, 1], [2, 2])]
     assert spread(goals, 2) == [0, 1]
     assert spread([{"a": 1}, {"a": 1}, {"a": 2}], 4) == [0, 2]

@@ -1,5 +1,7 @@
 """Task distributions: which environments are accepted, and which tasks are drawn."""
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from maml_rl.tasks import (
     assign_tasks,
     episode_limit,
     evaluation_tasks,
+    make,
     resets_itself,
     sample_tasks,
     task_space,
@@ -257,3 +260,23 @@ def test_validation_tasks_are_no_evaluation_tasks_and_no_training_tasks_whatever
     for seed in range(51):
         others = evaluation_tasks(SPACES[name], 40, seed) + training_tasks(SPACES[name], 40, Draw(seed, Phase.TRAINING))
         assert validation.isdisjoint(task.tobytes() for task in others)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            "import gymnasium\n\nclass E(gymnasium.Env):\n    def __init__(self):\n        raise OSError('no robot')\n"
+            "gymnasium.register('Broken-v0', E)\n",
+            r"cannot be made \(OSError: no robot; .*broken_env.py, line 5\)",
+        ),
+        ("robot = undefined\n", r"cannot be imported \(name 'undefined' is not defined; .*broken_env.py, line 1\)"),
+    ],
+)
+def test_an_exception_of_the_author_s_code_is_told_with_its_place(monkeypatch, tmp_path, source, told):
+    (tmp_path / "broken_env.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_env", raising=False)
+    monkeypatch.delitem(gymnasium.registry, "Broken-v0", raising=False)
+    with pytest.raises(InputError, match=told):
+        make("broken_env:Broken-v0")
