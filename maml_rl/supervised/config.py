@@ -48,8 +48,8 @@ class MethodConfig:
     outer_lr: float = 1e-3
     """Step size beta of the meta-update (paper: 0.001)."""
     cosine_iterations: int | None = None
-    """Meta-iterations over which beta falls along a half cosine to a hundredth (Antoniou et al. 2019); constant if
-    None."""
+    """Meta-iterations over which beta falls along a half cosine to a hundredth (Antoniou et al. 2019); training that is
+    longer repeats it (Loshchilov & Hutter 2017). Constant if None."""
     gradient_clip: float | None = None
     """Bound on each number of the meta-gradient (paper's code: 10 for MiniImagenet); None for none."""
     chunk_size: int | None = None

@@ -42,8 +42,11 @@ def adam(vector: Tensor, gradient: Tensor, moments: Moments, lr: float, count: i
 
 
 def cosine(lr: float, iterations: int | None, iteration: int) -> float:
-    """Step size at an iteration: falls along a half cosine to a hundredth over `iterations`; constant if None."""
+    """Step size at an iteration: falls along a half cosine to a hundredth over `iterations`, again and again.
+
+    Each period starts anew at `lr` (warm restarts, Loshchilov & Hutter 2017); constant if `iterations` is None.
+    """
     if iterations is None:
         return lr
-    share = (1 + math.cos(math.pi * min(iteration / iterations, 1.0))) / 2
+    share = (1 + math.cos(math.pi * (iteration % iterations) / iterations)) / 2
     return lr * (_LAST_FRACTION + (1 - _LAST_FRACTION) * share)
