@@ -250,7 +250,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
 
         Returns:
             Observations `[num_envs, ...]`, rewards `[num_envs]` float64, whether each episode has terminated and
-            whether it has been truncated, `[num_envs]` bool, and the reward's terms by name, `[num_envs]` each.
+            whether it has been truncated, `[num_envs]` bool, and the reward's terms by name, `[num_envs]` each; no
+            terms once all episodes have ended.
 
         Raises:
             RuntimeError: Before the first `reset`.
@@ -263,6 +264,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         if actions.shape != self.action_space.shape:
             raise ValueError(f"expected actions of shape {self.action_space.shape}, got {actions.shape}")
         running = ~(self._terminated | self._truncated)
+        if not running.any():
+            return (*self._arrays(np.zeros(self.num_envs)), {})
         rows: Any = slice(None) if running.all() else np.flatnonzero(running)
         states, tasks, actions = self._states[rows], self._tasks[rows], actions[rows]
         if not np.isfinite(actions).all():
@@ -288,7 +291,11 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
             infos[name][rows] = np.where(lost, 0.0, self._one_a_row(f"reward_terms: {name}", values, states))
             rewards += infos[name]
         self._states[rows] = next_states  # last, since `states` may be a view
-        return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy(), infos
+        return (*self._arrays(rewards), infos)
+
+    def _arrays(self, rewards: Array) -> tuple[Array, Array, Array, Array]:
+        """What `step` returns, less the reward's terms."""
+        return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy()
 
     def _one_a_row(self, name: str, values: Any, states: Array) -> Array:
         """The values, if there is one for each row: another shape would be spread over rows that it is not of."""
