@@ -35,13 +35,23 @@ class _Viewer(web_viewer.WebViewer):
         pass
 
     def _start_server(self) -> None:
-        bound = self._http_sock.getsockname()[0]
+        bound, port = self._http_sock.getsockname()[:2]
         expected = {info[4][0] for info in socket.getaddrinfo(self.interface, None)}
         if bound not in expected:
-            self._http_sock.close()
-            self._tcp_sock.close()
+            self._close_sockets()
             raise InputError(f"this version of MuJoCo, {mujoco.__version__}, would serve on {bound}, so it does not")
+        try:
+            # Studio's thread listens some time later, when the address has been told; and on Linux two processes can
+            # hold a port until one of them listens.
+            self._http_sock.listen()
+        except OSError as error:
+            self._close_sockets()
+            raise InputError(f"port {port} of {self.interface} was taken this moment: start again") from error
         super()._start_server()
+
+    def _close_sockets(self) -> None:
+        self._http_sock.close()
+        self._tcp_sock.close()
 
 
 def serve(panel: Panel, host: str, port: int | None) -> None:

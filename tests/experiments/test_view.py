@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,20 +50,22 @@ class Served(NamedTuple):
         return [float(text) for text in re.findall(r"^task \[([\d.]+)\]: mean return", self.output.read_text(), re.M)]
 
 
-def serve(directory: Path, *options: str, run: Path = RUN) -> Served:
-    """Starts `maml-rl view` and waits until it tells its address."""
+@contextmanager
+def serving(directory: Path, *options: str, run: Path = RUN) -> Iterator[Served]:
+    """A `maml-rl view` that has told its address; it is killed if it runs afterwards."""
     output = directory / "output"
-    with output.open("w") as file:
-        command = [sys.executable, "-m", "experiments", "view", str(run), *FAST, *options]
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True)
-    try:
-        wait_for(lambda: ADDRESS.search(output.read_text()) or process.poll() is not None)
-        found = ADDRESS.search(output.read_text())
-        assert found, output.read_text()
-    except AssertionError:
-        process.kill()
-        raise
-    return Served(process, int(found[2]), output)
+    command = [sys.executable, "-m", "experiments", "view", str(run), *FAST, *options]
+    with (
+        output.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        try:
+            wait_for(lambda: ADDRESS.search(output.read_text()) or process.poll() is not None)
+            found = ADDRESS.search(output.read_text())
+            assert found, output.read_text()
+            yield Served(process, int(found[2]), output)
+        finally:
+            process.kill()
 
 
 def stop(served: Served) -> int:
@@ -194,14 +196,11 @@ def moved(before: np.ndarray, after: np.ndarray) -> int:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Served]]:
     directory = tmp_path_factory.mktemp("page")
-    served = serve(directory, "--task", "0.2")
-    try:
+    with serving(directory, "--task", "0.2") as served:
         opened = Page(f"http://127.0.0.1:{served.port}/", directory / "profile")
         wait_for(lambda: served.tasks() == [pytest.approx(0.2)])
         yield opened, served
         opened.browser.quit()
-    finally:
-        stop(served)
 
 
 def test_the_page_shows_a_robot_for_each_number_of_gradient_steps_in_motion(page: tuple[Page, Served]) -> None:
@@ -241,14 +240,14 @@ def test_the_task_slider_makes_the_policy_adapt_and_move_otherwise(page: tuple[P
 
 
 def test_it_answers_on_its_own_interface_only_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
-    served = serve(tmp_path)
-    assert "http://127.0.0.1:" in served.output.read_text()
-    assert answers("127.0.0.1", served.port)
-    others = {"127.0.0.2", *socket.gethostbyname_ex(socket.gethostname())[2], *outward()} - {"127.0.0.1"}
-    assert [host for host in others if answers(host, served.port)] == []
-    assert stop(served) == 0
-    assert "Traceback" not in served.output.read_text()
-    assert not answers("127.0.0.1", served.port)
+    with serving(tmp_path) as served:
+        assert "http://127.0.0.1:" in served.output.read_text()
+        assert answers("127.0.0.1", served.port)
+        others = {"127.0.0.2", *socket.gethostbyname_ex(socket.gethostname())[2], *outward()} - {"127.0.0.1"}
+        assert [host for host in others if answers(host, served.port)] == []
+        assert stop(served) == 0
+        assert "Traceback" not in served.output.read_text()
+        assert not answers("127.0.0.1", served.port)
 
 
 def outward() -> set[str]:
@@ -262,10 +261,10 @@ def outward() -> set[str]:
 
 
 def test_another_interface_is_served_if_asked_for_with_a_warning(tmp_path: Path) -> None:
-    served = serve(tmp_path, "--host", "0.0.0.0")
-    wait_for(lambda: "no password" in served.output.read_text())
-    assert answers("127.0.0.2", served.port)  # so the test above would see it
-    assert stop(served) == 0
+    with serving(tmp_path, "--host", "0.0.0.0") as served:
+        wait_for(lambda: "no password" in served.output.read_text())
+        assert answers("127.0.0.2", served.port)  # so the test above would see it
+        assert stop(served) == 0
 
 
 def test_a_studio_that_listens_elsewhere_than_asked_is_not_started(
