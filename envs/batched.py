@@ -119,6 +119,9 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         max_episode_steps: Time limit, after which an episode is truncated; None for none.
         render_mode: `"rgb_array"` or None.
         settings: Keyword arguments for an MDP given by name.
+
+    Raises:
+        TypeError: If the elements of a space are neither arrays nor integers.
     """
 
     def __init__(
@@ -144,6 +147,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.task_space = self.mdp.task_space
 
+        self._task_shape = _shape(self.task_space)
         space = deepcopy(self.task_space)
         space.seed(0)
         self._next_tasks = np.stack([np.asarray(space.sample()) for _ in range(num_envs)])
@@ -178,7 +182,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         return [self._element(task) for task in self._next_tasks]
 
     def _element(self, task: Array) -> Any:
-        element: Any = task.copy() if _shape(self.task_space) else task[()]
+        element: Any = task.copy() if self._task_shape else task[()]
         return element
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
@@ -215,7 +219,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
             Observations `[num_envs, ...]`, unchanged where nothing was reset, and an empty dict.
 
         Raises:
-            ValueError: If the number of seeds is not `num_envs`, or `reset_mask` has another shape or no True value.
+            ValueError: If the number of seeds is not `num_envs`, or `reset_mask` has another shape or no True value; or
+                if the MDP's observations are not one for each row.
         """
         if seed is None or isinstance(seed, Integral):
             seeds: Sequence[int | None] = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
@@ -237,7 +242,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
             self._states = np.zeros((self.num_envs, states.shape[1]))
         self._states[rows] = states
         self._tasks[rows] = self._next_tasks[rows]
-        self._observations[rows] = self.mdp.observation(states)
+        self._observations[rows] = self._observed(states)
         self._steps[rows] = 0
         self._terminated[rows] = self._truncated[rows] = False
         return self._observations.copy(), {}
@@ -256,7 +261,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         Raises:
             RuntimeError: Before the first `reset`.
             ValueError: If actions have another shape, are not finite or, where they are Discrete, not in their space;
-                or if the MDP's ends or rewards are not one for each row.
+                or if the MDP's observations, ends or rewards are not one for each row.
         """
         if self._states is None:
             raise RuntimeError("call reset before step")
@@ -277,7 +282,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
                 raise ValueError(f"expected actions of {self.single_action_space}, got {outside}")
             actions = actions.astype(np.int64)
         next_states = self.mdp.transition(states, actions, tasks)
-        self._observations[rows] = self.mdp.observation(next_states)
+        self._observations[rows] = self._observed(next_states)
         self._steps[rows] += 1
         self._terminated[rows] = self._one_a_row("terminated", self.mdp.terminated(next_states, tasks), states)
         if self.max_episode_steps is not None:
@@ -297,12 +302,17 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         """What `step` returns, less the reward's terms."""
         return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy()
 
-    def _one_a_row(self, name: str, values: Any, states: Array) -> Array:
+    def _observed(self, states: Array) -> Array:
+        return self._one_a_row(
+            "observation", self.mdp.observation(states), states, _shape(self.single_observation_space)
+        )
+
+    def _one_a_row(self, name: str, values: Any, states: Array, shape: tuple[int, ...] = ()) -> Array:
         """The values, if there is one for each row: another shape would be spread over rows that it is not of."""
-        array = np.asarray(values)
-        if array.shape != (len(states),):
+        array, expected = np.asarray(values), (len(states), *shape)
+        if array.shape != expected:
             raise ValueError(
-                f"{type(self.mdp).__name__}, {name}: expected one value for each row, shape {(len(states),)}, got "
+                f"{type(self.mdp).__name__}, {name}: expected one value for each row, shape {expected}, got "
                 f"{array.shape}; is an axis=1 missing?"
             )
         return array
@@ -395,7 +405,7 @@ class TaskEnv(gymnasium.Env[Array, Array]):
 
 def _shape(space: gymnasium.Space[Any]) -> tuple[int, ...]:
     if space.shape is None:
-        raise TypeError(f"expected a space whose elements are arrays or integers, got {space}")
+        raise TypeError(f"a batched environment needs spaces whose elements are arrays or integers, not {space}")
     return space.shape
 
 

@@ -1,11 +1,9 @@
 """What is missing or wrong in an environment that is to be a task distribution, in sentences for its author."""
 
 import json
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from numbers import Real
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
@@ -13,13 +11,15 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from maml_rl.errors import one_line
-from maml_rl.tasks import Task
+from maml_rl.errors import one_line, place, reason
+from maml_rl.tasks import Task, assign_tasks
 
 AnyEnv = gymnasium.Env[Any, Any]
 _TASKS = 10  # tasks whose episodes are compared
 _STEPS = 50  # of the episodes that are compared
 _WHOLE_STEPS = 2000  # of whole episodes together, of which there are at least three
+_LONGEST = 1000  # steps of an episode of each task, where the first ones were alike
+_ROWS = 3  # of a batch, compared with single environments
 _LEAK = 0.99  # share of the variance of a task over held-out tasks, from which on it counts as told
 
 
@@ -49,7 +49,8 @@ class _FatalError(Exception):
 def check_task_env(env: AnyEnv, seed: int = 0) -> list[Finding]:
     """What keeps an environment from being meta-trained, as errors, and what is probably not meant, as warnings.
 
-    The environment is run with random actions: a few thousand steps, and some hundred resets.
+    The environment is run with random actions: a few thousand steps, ten thousand if its first ones do not depend on
+    the task, and some hundred resets. One that is registered with a batched form is compared with that.
 
     Args:
         env: The environment as `gymnasium.make` gives it. Its checker is better left out, with
@@ -61,7 +62,7 @@ def check_task_env(env: AnyEnv, seed: int = 0) -> list[Finding]:
     """
     findings: list[Finding] = []
     try:
-        for check in (_convention, _spaces, _interface, _values, _task_effect, _time_limit, _leak):
+        for check in (_convention, _spaces, _interface, _values, _task_effect, _time_limit, _leak, _batch):
             findings += check(env, seed)
             if check is _values and any(finding.level == "error" for finding in findings):
                 break  # the others compute with these values
@@ -83,10 +84,7 @@ def _called(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) 
     try:
         return function(*args, **kwargs)
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = " ".join("".join(traceback.format_exception_only(error)).split())
-        where = f"{Path(place.filename).name}, line {place.lineno}"
-        raise _FatalError(_error(f"{name} raised {reason} ({where}): mend that first")) from error
+        raise _FatalError(_error(f"{name} raised {reason(error)} ({place(error)}): mend that first")) from error
 
 
 def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
@@ -226,14 +224,28 @@ def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
             return
         differs |= not _same(first, episode)
     if others and not differs:
-        yield _error(
-            f"{len(unique)} tasks gave the same observations, rewards and ends: let the task change the reward or the "
-            "dynamics (is it read at reset?)"
-        )
+        yield from _no_effect(env, list(unique.values()), seed)
     if others and not _same(episode, _run(env, task, seed, actions, later=others[0])):
         yield _warning(
             "a task assigned in the middle of an episode changes that episode: copy task at reset, and use the copy"
         )
+
+
+def _no_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Finding]:
+    """What tasks do not change in long episodes; a reward that never varies may be one that is seldom earned."""
+    actions = _actions(env, min(_limit(env) or _LONGEST, _LONGEST), seed)
+    episodes = [_run(env, task, seed, actions) for task in tasks]
+    if not all(_same(episode, episodes[0]) for episode in episodes):
+        return
+    same = f"{len(tasks)} tasks gave the same observations, rewards and ends in {len(episodes[0].rewards)} random steps"
+    if len({float(reward) for reward in episodes[0].rewards}) == 1:
+        yield _warning(
+            f"{same}, and every reward was {float(episodes[0].rewards[0]):g}: if the reward is sparse, random actions "
+            "do not reach it, and neither will a policy that begins like them, so let it tell how near the goal is; "
+            "else let the task change the reward or the dynamics (is it read at reset?)"
+        )
+    else:
+        yield _error(f"{same}: let the task change the reward or the dynamics (is it read at reset?)")
 
 
 def _time_limit(env: AnyEnv, seed: int) -> Iterator[Finding]:
@@ -260,8 +272,8 @@ def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
     except (TypeError, ValueError):  # tasks that are no numbers
         return
     episodes = [_run(env, task, seed + i, _actions(env, 2, seed + i)) for i, task in enumerate(tasks)]
-    for place, when in ((0, "the first observation"), (-1, "an observation after a few random steps")):
-        inputs = np.stack([np.asarray(e.observations[place], np.float64).reshape(-1) for e in episodes])
+    for index, when in ((0, "the first observation"), (-1, "an observation after a few random steps")):
+        inputs = np.stack([np.asarray(e.observations[index], np.float64).reshape(-1) for e in episodes])
         single = [j for j in range(size) if _told(inputs[:, [j]], targets)]
         if single:
             yield _warning(f"{when} contains the task, in component {single[0]}: then there is nothing to adapt to")
@@ -270,6 +282,51 @@ def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
         else:
             continue
         return
+
+
+def _batch(env: AnyEnv, seed: int) -> Iterator[Finding]:
+    """Each row of the batched form, which training uses, is the single environment with its task, seed and actions."""
+    if env.spec is None or env.spec.vector_entry_point is None:
+        return
+    batch = _called("gymnasium.make_vec", gymnasium.make_vec, env.spec, _ROWS)
+    try:
+        tasks = _tasks(env, _ROWS, seed)
+        actions = [_actions(env, _STEPS, seed + i) for i in range(_ROWS)]
+        episodes = [_run(env, task, seed + i, actions[i]) for i, task in enumerate(tasks)]
+        _called("set_attr of the batch", assign_tasks, batch, tasks)
+        observations, _ = _called("reset of the batch", batch.reset, seed=[seed + i for i in range(_ROWS)])
+        for i, episode in enumerate(episodes):
+            if not _close(observations[i], episode.observations[0]):
+                yield _batch_fault("first observation", i)
+                return
+        for t in range(_STEPS):
+            together = np.stack([np.asarray(of_row[t]) for of_row in actions])
+            observations, rewards, terminated, truncated, _ = _called("step of the batch", batch.step, together)
+            for i, episode in enumerate(episodes):
+                if t >= len(episode.rewards):
+                    continue  # it has ended
+                for name, ours, single in (
+                    ("observation", observations[i], episode.observations[t + 1]),
+                    ("reward", rewards[i], episode.rewards[t]),
+                    ("end", (terminated[i], truncated[i]), episode.flags[t]),
+                ):
+                    if not _close(ours, single):
+                        yield _batch_fault(f"{name} of step {t + 1}", i)
+                        return
+    finally:
+        batch.close()
+
+
+def _batch_fault(what: str, row: int) -> Finding:
+    return _error(
+        f"in a batch of {_ROWS}, the {what} of row {row} differs from the single environment's with the same task, "
+        "seed and actions: a row must depend on nothing of the others (look for sums or means without axis=1)"
+    )
+
+
+def _close(a: Any, b: Any) -> bool:
+    """Whether two numbers or arrays are equal but for rounding."""
+    return np.shape(a) == np.shape(b) and bool(np.allclose(a, b, rtol=1e-4, atol=1e-6))
 
 
 def _vector(space: spaces.Space[Any], task: Task) -> Any:

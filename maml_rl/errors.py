@@ -1,5 +1,7 @@
 """Errors that a user can act on. The command line prints their message in one line."""
 
+import traceback
+
 
 class InputError(ValueError):
     """Something given to the package is not usable; the message says what was expected, what came and what to do."""
@@ -7,6 +9,10 @@ class InputError(ValueError):
 
 class NonFiniteError(ArithmeticError):
     """A quantity became infinite or not a number; the message names it."""
+
+
+class NonFiniteEnvironmentError(NonFiniteError):
+    """An environment returned an infinite number, or none, for finite actions; the message names the task."""
 
 
 class WorkerError(RuntimeError):
@@ -24,3 +30,14 @@ class WorkerError(RuntimeError):
 def one_line(value: object) -> str:
     """A value as it is shown in a message."""
     return " ".join(repr(value).split())
+
+
+def reason(error: BaseException) -> str:
+    """Type and message of an exception in one line."""
+    return " ".join("".join(traceback.format_exception_only(error)).split())
+
+
+def place(error: BaseException) -> str:
+    """File and line that raised an exception."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}, line {frame.lineno}"

@@ -380,12 +380,21 @@ def test_closing_either_face_frees_what_the_mdp_draws_with():
         ("reward_terms", lambda _: {"reward": np.float64(-1.0)}, "reward_terms: reward"),
         ("reward_terms", lambda n: {"reward": np.zeros((n, 1))}, "reward_terms: reward"),
         ("terminated", lambda _: np.bool_(False), "terminated"),
+        ("observation", lambda n: np.zeros((n, 5)), "observation"),
+        ("observation", lambda _: np.zeros(2), "observation"),
     ],
 )
 @pytest.mark.parametrize("rows", [1, 3])
-def test_ends_and_rewards_that_are_not_one_for_each_row_are_refused(monkeypatch, method, wrong, named, rows):
+def test_what_is_not_one_for_each_row_is_refused(monkeypatch, method, wrong, named, rows):
     batch = countdown(*[5] * rows)
     batch.reset(seed=0)
     monkeypatch.setattr(batch.mdp, method, lambda *_: wrong(rows))
     with pytest.raises(ValueError, match=f"{named}: expected one value for each row"):
         batch.step(actions(batch))
+
+
+def test_tasks_that_are_no_arrays_are_refused_by_name():
+    mdp = Progress()
+    mdp.task_space = Dict({"wind": Discrete(2)})
+    with pytest.raises(TypeError, match=r"elements are arrays or integers, not Dict"):
+        BatchedTaskEnv(mdp, num_envs=2)

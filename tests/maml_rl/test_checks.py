@@ -1,6 +1,6 @@
 """What an author is told about an environment: each fault alone, in an environment that is right otherwise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gymnasium
 import numpy as np
@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 import envs
+from envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
 from maml_rl.checks import Finding, check_task_env
 from maml_rl.tasks import make
 
@@ -135,6 +136,10 @@ def task_without_effect(env: Right) -> None:
     env.step = lambda action: (env.state.copy(), float(action[0]), False, False, {})
 
 
+def rewarded_at_the_goal_only(env: Right) -> None:
+    env.step = lambda action: (*Right.step(env, action)[:1], float(env.state[0] > 100 * env.goal[0]), False, False, {})
+
+
 def task_one_reset_late(env: Right) -> None:
     original, waiting = env.reset, []
 
@@ -239,14 +244,15 @@ FAULTS = [
     (changed("step", in_result(2, 0)), "error", "True or False"),
     (changed("step", in_result(4, None)), "error", "info has to be a dict"),
     (unseeded_start, "error", "gave two different episodes"),
-    (task_without_effect, "error", "gave the same observations, rewards and ends"),
+    (task_without_effect, "error", "gave the same observations, rewards and ends in 30 random steps: let"),
+    (rewarded_at_the_goal_only, "warning", "in 30 random steps, and every reward was 0: if the reward is sparse"),
     (task_one_reset_late, "error", "at the next reset"),
     (task_at_once, "warning", "in the middle of an episode"),
     (task_drawn_at_reset, "error", "reset changes task"),
     (ends_as_termination, "warning", "terminated after exactly 12 steps"),
     (task_in_observation, "warning", "contains the task, in component 1"),
     (task_as_a_linear_function, "warning", "as a linear function"),
-    (crash, "error", "step raised ZeroDivisionError: division by zero (test_checks.py, line "),
+    (crash, "error", "step raised ZeroDivisionError: division by zero ("),
     (refuses_extreme_actions, "error", "too far"),
 ]
 
@@ -271,6 +277,82 @@ def test_a_fault_is_told_in_one_sentence_with_what_to_do(fault, level, told):
     assert not any("\n" in finding.text for finding in findings)
     if level == "warning":  # a warning does not keep anybody from training
         assert not any(finding.level == "error" for finding in findings), findings
+
+
+def test_a_task_that_shows_only_late_in_the_episode_is_seen():
+    env = Right()
+    original = env.step
+    env.step = lambda action: (*original(action)[:1], float(env.state[1] > 1.5 + env.goal[0]), False, False, {})
+    assert check_task_env(limited(env, steps=800)) == []
+
+
+class Points(TaskMDP):
+    """Points on a line that should be where their task says."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.task_space = spaces.Box(0.0, 2.0, (1,), np.float64)
+
+    def initial(self, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        return np.stack([generator.normal(size=1) for generator in generators])
+
+    def transition(self, states: np.ndarray, actions: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+        return states + 0.1 * actions
+
+    def observation(self, states: np.ndarray) -> np.ndarray:
+        return states
+
+    def reward_terms(self, states: np.ndarray, actions: np.ndarray, next_states: np.ndarray, tasks: np.ndarray) -> dict:
+        return {"distance": -np.abs(next_states - tasks)[:, 0]}
+
+    def terminated(self, states: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+        return states[:, 0] > 5
+
+
+class PulledTogether(Points):
+    def transition(self, states: np.ndarray, actions: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+        return states + 0.1 * actions + 0.01 * (states.mean() - states)
+
+
+class RewardedTogether(Points):
+    def reward_terms(self, states: np.ndarray, actions: np.ndarray, next_states: np.ndarray, tasks: np.ndarray) -> dict:
+        return {"distance": np.full(len(states), -np.abs(next_states - tasks).sum())}
+
+
+class EndedTogether(Points):
+    def terminated(self, states: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+        return np.full(len(states), bool((states.min() < 0.3) & (states.max() > 0.3)))
+
+
+class StartedTogether(Points):
+    def initial(self, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        return generators[0].normal(size=(len(generators), 1))
+
+
+@pytest.mark.parametrize(
+    ("mdp", "told"),
+    [
+        (Points, None),
+        (PulledTogether, "the observation of step 1 of row 0 differs"),
+        (RewardedTogether, "the reward of step 1 of row 0 differs"),
+        (EndedTogether, "the end of step 1 of row 0 differs"),
+        (StartedTogether, "the first observation of row 1 differs"),
+    ],
+)
+def test_each_row_of_a_batch_has_to_be_the_single_environment(mdp, told):
+    env_id = "PointsForTests-v0"
+    gymnasium.register(
+        env_id,
+        entry_point=lambda **settings: TaskEnv(mdp(), **settings),
+        vector_entry_point=lambda **settings: BatchedTaskEnv(mdp(), **settings),
+        max_episode_steps=20,
+    )
+    try:
+        findings = check_task_env(make(env_id))
+    finally:
+        del gymnasium.registry[env_id]
+    assert [told in finding.text for finding in findings if finding.level == "error"] == ([True] if told else [])
 
 
 def test_a_time_limit_is_required():
