@@ -35,7 +35,7 @@ from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
 from maml_rl.checkpoint import write_json
 from maml_rl.checks import check_task_env
-from maml_rl.errors import InputError, NonFiniteError, WorkerError
+from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
 from maml_rl.tasks import make
 
 USAGE = """\
@@ -164,7 +164,12 @@ def _go(out: Path, work: Callable[[], Any], smaller: str) -> None:
         raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error
     except NonFiniteError as error:
         kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
-        raise InputError(f"training stopped: {error}: {kept}train anew with a lower {smaller}") from error
+        advice = f"train anew with a lower {smaller}"
+        if isinstance(error, NonFiniteEnvironmentError):
+            advice = (
+                "maml-rl check tells what is wrong with an environment; if actions have grown without bound, " + advice
+            )
+        raise InputError(f"training stopped: {error}: {kept}{advice}") from error
     minutes = run.progress.seconds / 60
     steps = f", {run.progress.env_steps / 1e6:.1f} M env steps" if hasattr(run.progress, "env_steps") else ""
     print(f"{run.progress.iteration} iterations{steps} in {minutes:.1f} min")

@@ -124,7 +124,7 @@ def meta_iteration(
         ]
         update = meta_update(policy, theta, data, config, threads)  # line 10
     except NonFiniteError as error:
-        raise NonFiniteError(f"iteration {iteration + 1}: {error}") from error
+        raise type(error)(f"iteration {iteration + 1}: {error}") from error
     sampled.append(query)
     by_task = _by_task(policy, sampled, data, threads)
     metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()} | update.metrics

@@ -22,11 +22,11 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-from maml_rl.errors import InputError, WorkerError, one_line
+from maml_rl.errors import InputError, WorkerError, one_line, reason
 
 StartMethod = Literal["spawn", "fork"]
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
-_TRACEBACK = "traceback"  # entry of `info` that holds an exception's
+_REASON, _TRACEBACK = "reason", "traceback"  # entries of `info` that hold an exception's
 _GRACE_SECONDS = 5.0  # for a process to finish its step and close its environment, before it is killed
 
 
@@ -89,9 +89,9 @@ class Episode(gymnasium.Wrapper[Any, Any, Any, Any]):
             self.env.unwrapped.task = self.task  # type: ignore[attr-defined]
             observation, info = self.env.reset(seed=seed, options=options)
             self._observation = self._checked(observation)
-        except Exception:
+        except Exception as error:
             self._flags = (False, True)
-            return self._observation, {_TRACEBACK: traceback.format_exc()}
+            return self._observation, _failure(error)
         self._flags = (False, False)
         return self._observation, _numbers(info)
 
@@ -102,9 +102,9 @@ class Episode(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
             self._observation, earned = self._checked(observation), float(reward)
-        except Exception:
+        except Exception as error:
             self._flags = (False, True)
-            return self._observation, 0.0, *self._flags, {_TRACEBACK: traceback.format_exc()}
+            return self._observation, 0.0, *self._flags, _failure(error)
         self._flags = (bool(terminated), bool(truncated))
         return self._observation, earned, *self._flags, _numbers(info)
 
@@ -212,8 +212,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
     def _raise_failure(self, infos: dict[str, Any]) -> None:
         for index, trace in enumerate(infos.get(_TRACEBACK, ())):
             if isinstance(trace, str):
-                reason = trace.strip().splitlines()[-1]
-                raise WorkerError(f"{self._place(index)} raised {reason}", trace)
+                raise WorkerError(f"{self._place(index)} raised {infos[_REASON][index]}", trace)
 
     def _place(self, index: int) -> str:
         task = one_line(self._tasks[index]) if self._tasks else "none yet"
@@ -229,6 +228,11 @@ def _make(spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap], own
     for wrap in wrappers:
         env = wrap(env)
     return Episode(env)
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    """An exception as it travels between processes: not as itself, which need not be picklable."""
+    return {_REASON: reason(error), _TRACEBACK: "".join(traceback.format_exception(error))}
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, float]:

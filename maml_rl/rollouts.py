@@ -10,7 +10,7 @@ import torch
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from maml_rl.errors import NonFiniteError
+from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError, one_line
 from maml_rl.policies import Policy
 from maml_rl.seeding import Draw, Purpose
 from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, groups, observation_size, resets_itself
@@ -35,7 +35,8 @@ def collect(
         draw: Place in the run, which seeds resets and actions.
 
     Raises:
-        NonFiniteError: If an observation, action or reward is not finite.
+        NonFiniteError: If an action is not finite.
+        NonFiniteEnvironmentError: If an observation or reward is not finite; names the task.
     """
     horizon, action_space = episode_limit(envs), envs.single_action_space
     shape = (len(tasks), episodes, horizon)
@@ -146,20 +147,21 @@ def _run_wave(
         else:
             alive = np.flatnonzero(running)
             seen[alive] = observations[alive].reshape(len(alive), -1)
-        _check_finite(seen, "observations", step)
+        _check_returned(seen, "an observation", tasks, rows // episodes, t, step)
         with torch.no_grad():
             distribution = policy(params, torch.from_numpy(grid).to(device).reshape(-1, episodes, grid.shape[-1]))
             sampled = distribution.sample(wave_noise[:, :, t])
             log_probs = distribution.log_prob(sampled)
         chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[place]
-        _check_finite(chosen, "actions", step)
+        if not np.isfinite(chosen).all():
+            raise NonFiniteError(f"actions sampled after {_steps(step)} are not finite")
         actions[:count] = _within(envs.single_action_space, chosen.reshape(count, *actions.shape[1:]))
         flat.observations[span, t] = seen
         flat.actions[span, t] = (chosen.T * running).T
         flat.log_probs[span, t] = log_probs.cpu().numpy().reshape(-1)[place] * running
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         flat.rewards[span, t] = rewards[:count] * running
-        _check_finite(flat.rewards[span, t], "rewards", step)
+        _check_returned(flat.rewards[span, t], "a reward", tasks, rows // episodes, t + 1, step)
         flat.mask[span, t] = running
         flat.terminated[span] |= terminated[:count] & running
         ended = running & (terminated[:count] | truncated[:count])
@@ -170,9 +172,20 @@ def _run_wave(
                 break
 
 
-def _check_finite(values: NDArray[Any], name: str, step: int) -> None:
+def _check_returned(
+    values: NDArray[Any], what: str, tasks: Sequence[Task], of_task: NDArray[np.int64], t: int, step: int
+) -> None:
+    """Checks what the environment returned in step `t` of the episodes, one row of an array for each."""
     if not np.isfinite(values).all():
-        raise NonFiniteError(f"{name} sampled after {step} gradient steps are not finite")
+        row = int(np.argmax(~np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
+        raise NonFiniteEnvironmentError(
+            f"the environment returned {what} that is not finite (task {one_line(tasks[of_task[row]])}, step {t} of an "
+            f"episode after {_steps(step)})"
+        )
+
+
+def _steps(count: int) -> str:
+    return f"{count} gradient step{'' if count == 1 else 's'}"
 
 
 def _within(space: Space[Any], actions: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,5 @@
 """Task distributions: a Gymnasium environment whose unwrapped form has `task_space` (p(T), a Space) and `task`."""
 
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -14,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from maml_rl.errors import InputError, WorkerError, one_line
+from maml_rl.errors import InputError, WorkerError, one_line, place, reason
 from maml_rl.processes import Processes, ProcessVectorEnv, available_cores
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.task_observation import TaskObservation, VectorTaskObservation
@@ -43,7 +42,7 @@ def registration(env_id: str) -> EnvSpec:
         raise InputError(f"there is no environment {env_id!r} ({_first_line(error)}){hint}") from error
     except Exception as error:  # the author's, of any kind
         raise InputError(
-            f"the module of {env_id!r} cannot be imported ({_first_line(error)}; {_place(error)})"
+            f"the module of {env_id!r} cannot be imported ({_first_line(error)}; {place(error)})"
         ) from error
 
 
@@ -57,8 +56,7 @@ def _making(env_id: str) -> Iterator[None]:
     except (gymnasium.error.Error, ImportError, ValueError, TypeError) as error:
         raise InputError(f"environment {env_id!r} cannot be made ({_first_line(error)})") from error
     except Exception as error:  # the author's, of any kind
-        told = f"{type(error).__name__}: {_first_line(error)}; {_place(error)}"
-        raise InputError(f"environment {env_id!r} cannot be made ({told})") from error
+        raise InputError(f"environment {env_id!r} cannot be made ({reason(error)}; {place(error)})") from error
 
 
 def make(env_id: str, **settings: Any) -> gymnasium.Env[Any, Any]:
@@ -220,12 +218,6 @@ def groups(envs: TaskVectorEnv) -> Sequence[TaskVectorEnv]:
     """Environments to sample from side by side, one thread each: those the batch offers, or itself alone."""
     offered: Sequence[TaskVectorEnv] = getattr(envs, "groups", [envs])
     return offered
-
-
-def _place(error: BaseException) -> str:
-    """File and line that raised an exception."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}, line {frame.lineno}"
 
 
 def _first_line(error: Exception) -> str:

@@ -96,6 +96,8 @@ class Failing(Walk):
         if self.state[1] == 3 and self.goal[0] > self.tasks_above:
             if self.way == "raise":
                 raise UnpicklableError("100 % broken: %s %d", lambda: None)
+            if self.way == "lines":
+                raise ValueError("the leg is broken:\n  buy a new one")
             if self.way == "exit":
                 sys.exit(3)
             if self.way == "shape":

@@ -23,7 +23,7 @@ from experiments import cli
 from experiments.presets import PRESETS
 from experiments.run import CHECKPOINT, CONFIG, METRICS, load_config
 from maml_rl.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
-from maml_rl.errors import NonFiniteError
+from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 
 COMMAND = Path(sys.executable).with_name("maml-rl")
 SHRUNK = ("--meta.meta-batch-size=3", "--meta.episodes=4", "--policy.hidden-sizes", "8", "8", "--threads=1")
@@ -496,11 +496,15 @@ def test_an_evaluation_that_diverges_is_one_line(maml_rl, run):
     assert content(run) == before
 
 
-def test_a_divergence_while_training_keeps_the_run(maml_rl, monkeypatch, run):
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [(NonFiniteError, "intact; train anew with a lower"), (NonFiniteEnvironmentError, "maml-rl check")],
+)
+def test_a_divergence_while_training_keeps_the_run(maml_rl, monkeypatch, run, error, advice):
     def diverge(*_: object) -> None:
-        raise NonFiniteError("iteration 2: meta-gradient is not finite")
+        raise error("iteration 2: meta-gradient is not finite")
 
     before = (run / CHECKPOINT).read_bytes()
     monkeypatch.setattr(experiments.train, "meta_iteration", diverge)
-    check_refused(maml_rl("train", "--resume", "run", "--iterations=3", "--threads=1"), "iteration 2", "intact")
+    check_refused(maml_rl("train", "--resume", "run", "--iterations=3", "--threads=1"), "iteration 2", advice)
     assert (run / CHECKPOINT).read_bytes() == before

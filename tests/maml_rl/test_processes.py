@@ -119,6 +119,7 @@ def test_a_finished_environment_stays_as_it_ended_until_its_reset(processes):
     ("way", "told"),
     [
         ("raise", "raised plain_environments.UnpicklableError: 100 % broken: %s %d"),
+        ("lines", "raised ValueError: the leg is broken: buy a new one"),
         ("shape", "an observation has shape (5,), observation_space has (2,)"),
         ("reward", "raised TypeError: "),
         ("exit", "ended by itself, with exit code 3"),

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
-from maml_rl.errors import NonFiniteError
+from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.policies import CategoricalMLP, GaussianMLP, Policy
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase, Purpose
@@ -423,18 +423,20 @@ def test_discrete_actions_start_where_the_space_starts():
 
 
 def test_a_reward_that_is_not_finite_is_an_error_that_names_it():
-    with pytest.raises(NonFiniteError, match="rewards sampled after 2 gradient steps"):
+    told = r"a reward that is not finite \(task 3, step 2 of an episode after 2 gradient steps\)"
+    with pytest.raises(NonFiniteEnvironmentError, match=told):
         sample(batch_of(BrokenReward(), 4), [2, 3], 2, DRAW._replace(step=2))
+
+
+def test_an_observation_that_is_not_finite_is_an_error_that_names_its_task():
+    told = r"an observation that is not finite \(task 8, step 2 of an episode after 1 gradient step\)"
+    with pytest.raises(NonFiniteEnvironmentError, match=told):
+        sample(batch_of(BrokenState(), 4), [2, 8], 2, DRAW._replace(step=1))
 
 
 def test_a_reward_that_is_not_finite_only_after_the_end_is_no_error():
     trajectories = sample(batch_of(BrokenReward(), 4), [1, 2], 2)
     assert trajectories.returns.tolist() == [[1.0] * 2, [2.0] * 2]
-
-
-def test_an_observation_that_is_not_finite_is_an_error_that_names_it():
-    with pytest.raises(NonFiniteError, match="observations"):
-        sample(batch_of(BrokenState(), 4), [8], 2)
 
 
 def test_the_state_in_which_an_episode_ends_is_not_part_of_it_and_need_not_be_finite():
