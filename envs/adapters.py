@@ -11,6 +11,7 @@ of theirs, by its class, as an environment that follows the convention `task_spa
     )
 """
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -43,6 +44,7 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
 
     def __init__(self, env: str | Callable[..., Any], **settings: Any) -> None:
         self.env = _build(env, settings)
+        self._generators = _Generators(self.env)
         self.observation_space = _space(self.env.observation_space)
         self.action_space = _space(self.env.action_space)
         self.metadata = {"render_modes": [], **getattr(self.env, "metadata", {})}
@@ -56,7 +58,7 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
         if _plain(example) != _plain(draw(0)):
             raise ValueError(
                 f"equal seeds draw different tasks from {self.env!r}: its sample_tasks has to draw from self.np_random "
-                "or from numpy's global generator"
+                "or from the global generators of NumPy or Python"
             )
         self._example = example
         self.task_space = SampledDict(example, draw) if isinstance(example, Mapping) else SampledBox(example, draw)
@@ -67,8 +69,8 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
         """Begins an episode with the assigned task."""
         super().reset(seed=seed)
         assert self._set_task is not None
-        self._set_task(_like(self._example, self.task))
-        with _seeded(self.env, seed):
+        with self._generators.at_work(seed):
+            self._set_task(_like(self._example, self.task))
             modern = _accepts(self.env.reset, "seed")
             result = self.env.reset(seed=seed, options=options) if modern else self.env.reset()
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
@@ -81,7 +83,8 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
         Raises:
             ValueError: If the environment's `step` returns neither four nor five values.
         """
-        result = self.env.step(action)
+        with self._generators.at_work():
+            result = self.env.step(action)
         if not isinstance(result, tuple) or len(result) not in (4, 5):
             raise ValueError(
                 f"step of {self.env!r} has to return (observation, reward, done, info) or (observation, reward, "
@@ -124,7 +127,7 @@ class TaskSampler:
         """The task that this seed draws."""
         if not hasattr(self._env, "sample_tasks"):
             raise TypeError(f"{self._env!r} has no sample_tasks: it draws no tasks")
-        with _seeded(self._env, seed):
+        with _Generators(self._env).at_work(seed):
             return self._env.sample_tasks(1)[0]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TaskSampler":
@@ -230,22 +233,43 @@ def _accepts(function: Callable[..., Any], name: str) -> bool:
     return name in parameters or any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
 
 
-@contextmanager
-def _seeded(env: Any, seed: int | None) -> Iterator[None]:
-    """Seeds the generators that environments of these libraries draw from: their own, and NumPy's global one.
+class _Generators:
+    """The generators that an environment of these libraries draws from: its own, and Python's and NumPy's global ones.
 
-    The global generator is put back afterwards.
+    It has the global ones as if it were alone in the process, which has its own while the environment does not run.
     """
-    if seed is None:
-        yield
-        return
-    if callable(getattr(env, "seed", None)):  # of Gym before 0.26
-        env.seed(seed)
-    elif isinstance(env, gymnasium.Env):
-        env.unwrapped.np_random = np.random.default_rng(seed)
-    before = np.random.get_state()  # noqa: NPY002, what these libraries use
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self._state = random.Random().getstate(), np.random.RandomState().get_state()
+
+    @contextmanager
+    def at_work(self, seed: int | None = None) -> Iterator[None]:
+        """While the environment runs; all of its generators begin anew with a seed, or else go on."""
+        outside = _global_state()
+        if seed is None:
+            _set_global_state(self._state)
+        else:
+            self._seed(seed)
+        try:
+            yield
+        finally:
+            self._state = _global_state()
+            _set_global_state(outside)
+
+    def _seed(self, seed: int) -> None:
+        if callable(getattr(self._env, "seed", None)):  # of Gym before 0.26
+            self._env.seed(seed)
+        elif isinstance(self._env, gymnasium.Env):
+            self._env.unwrapped.np_random = np.random.default_rng(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002, what these libraries use
+
+
+def _global_state() -> tuple[Any, Any]:
+    return random.getstate(), np.random.get_state()  # noqa: NPY002
+
+
+def _set_global_state(state: tuple[Any, Any]) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])  # noqa: NPY002

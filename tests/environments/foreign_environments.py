@@ -1,5 +1,7 @@
 """Environments as other libraries define them; the tests let processes import this module."""
 
+import random
+
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -109,6 +111,16 @@ class Number(Velocity):
         self.task_now = {"velocity": task}
 
 
+class Gusty(Goal):
+    """Everything from the global generators, Python's and NumPy's, also while an episode runs."""
+
+    def sample_tasks(self, n_tasks: int) -> np.ndarray:
+        return np.array([[random.uniform(-1.0, 1.0), random.gauss(0.0, 1.0)] for _ in range(n_tasks)])
+
+    def step(self, action: np.ndarray) -> tuple:
+        return super().step(action + random.gauss(0.0, 0.1) + np.random.normal(0.0, 0.1, 2))  # noqa: NPY002
+
+
 class Unseeded(Velocity):
     """Tasks from a generator that nobody can seed."""
 
@@ -136,7 +148,7 @@ class Growing(Velocity):
         return [np.zeros(self.np_random.integers(1, 9)) for _ in range(num_tasks)]
 
 
-for _class in (Goal, Direction, Velocity, Number, Unseeded, Named, Without, Growing):
+for _class in (Goal, Direction, Velocity, Number, Gusty, Unseeded, Named, Without, Growing):
     gymnasium.register(
         f"foreign/{_class.__name__}ForTests-v0",
         entry_point="envs.adapters:SampledTaskEnv",

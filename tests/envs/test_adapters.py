@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import random
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from maml_rl.errors import InputError
 from maml_rl.processes import Processes
 from maml_rl.tasks import assign_tasks, make, sample_tasks, task_space, vectorize
 
-NAMES = ["Goal", "Direction", "Velocity", "Number"]
+NAMES = ["Goal", "Direction", "Velocity", "Number", "Gusty"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def test_tasks_are_elements_of_the_space_a_function_of_its_seed_and_can_be_writt
     assert as_json(space, tasks) == as_json(space, space.from_jsonable(json.loads(as_json(space, tasks))))
     assert len({as_json(space, [task]) for task in tasks}) > 1
     flat = spaces.flatten(space, tasks[0])
-    assert flat.size == {"Goal": 2, "Direction": 1, "Velocity": 3, "Number": 1}[name]
+    assert flat.size == {"Goal": 2, "Direction": 1, "Velocity": 3, "Number": 1, "Gusty": 2}[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,12 +61,29 @@ def test_copies_and_other_processes_draw_the_same_tasks(name):
     assert as_json(space, sample_tasks(pickle.loads(pickle.dumps(space)), 5, seed=0)) == expected
 
 
-def test_drawing_tasks_and_resetting_leave_numpys_global_generator_as_it_was():
-    env = foreign("Goal")
-    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+def test_the_global_generators_stay_as_they_were():
+    env = foreign("Gusty")
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     sample_tasks(env.unwrapped.task_space, 3, seed=0)
     env.reset(seed=0)
-    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    env.step(env.action_space.sample())
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+
+
+def test_environments_that_draw_from_the_global_generators_do_not_disturb_each_other():
+    def episode(env: gymnasium.Env, between: Callable[[], object]) -> list:
+        seen = [env.reset(seed=4)[0]]
+        for _ in range(3):
+            between()
+            seen.append(env.step(np.zeros(2, np.float32))[0])
+        return seen
+
+    env, other = foreign("Gusty"), foreign("Gusty")
+    other.reset(seed=0)
+    alone = episode(env, lambda: None)
+    beside = episode(env, lambda: (other.step(np.zeros(2, np.float32)), random.random(), np.random.random()))  # noqa: NPY002
+    assert np.array_equal(alone, beside)
+    assert len(np.unique(alone, axis=0)) == 4
 
 
 def test_a_task_reaches_the_environment_at_the_next_reset_in_the_form_of_its_own():
