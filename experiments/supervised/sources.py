@@ -17,6 +17,14 @@ Family = Literal["sinusoid", "function", "omniglot", "mini-imagenet", "images"]
 _BLOCK_BYTES = 16e6  # of tasks drawn at once
 _BLOCK_ITERATIONS = 100
 
+_IMAGES = ("omniglot", "mini-imagenet", "images")
+_SETTINGS_OF = (  # those that not every family has, with the families
+    (("observe_task",), ("sinusoid",)),
+    (("ways", "rotations", "colours"), _IMAGES),
+    (("split",), ("omniglot",)),
+    (("image_size", "fractions", "split_seed"), ("images",)),
+)
+
 
 @dataclass(frozen=True)
 class TasksConfig:
@@ -44,6 +52,11 @@ class TasksConfig:
     """What is kept of an image: binary, grey or rgb; if None, binary for omniglot (paper), else rgb."""
     image_size: int = 84
     """Height and width that the images of the family images are resized to, pixels."""
+    fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
+    """Shares of the classes of the family images for training, validation and test, if its directory has no train, val
+    and test."""
+    split_seed: int = 0
+    """Seed of that division."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -56,6 +69,13 @@ class TasksConfig:
         require("image_size", self.image_size, self.image_size >= 1, "at least 1")
         if (self.family == "function") != (self.function is not None):
             raise InputError("the family function needs --tasks.function module:function, and no other family takes it")
+        require("split_seed", self.split_seed, self.split_seed >= 0, "at least 0")
+        for names, families in _SETTINGS_OF:
+            for name in names:
+                if self.family not in families and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    raise InputError(
+                        f"{name} is a setting of {' and '.join(families)}, not of the family {self.family}"
+                    )
 
     @property
     def is_classification(self) -> bool:
@@ -91,7 +111,8 @@ def task_source(config: TasksConfig, data: str | None) -> TaskSource:
     elif config.family == "mini-imagenet":
         images = mini_imagenet(directory)
     else:
-        images = image_folder(directory, (config.image_size, config.image_size), config.colours or "rgb")
+        size, colours = (config.image_size, config.image_size), config.colours or "rgb"
+        images = image_folder(directory, size, colours, config.fractions, config.split_seed)
     return FewShot(images, config.ways, config.shots, config.queries, config.rotations)
 
 

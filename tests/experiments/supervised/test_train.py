@@ -31,6 +31,7 @@ from maml_rl.checkpoint import load_checkpoint, save_checkpoint
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.seeding import Phase
 from maml_rl.supervised.config import MethodConfig
+from maml_rl.supervised.few_shot import FewShot
 from maml_rl.supervised.networks import ModelConfig
 
 ROOT = Path(__file__).parents[3]
@@ -265,6 +266,37 @@ def test_the_command_trains_on_a_folder_of_images_and_remembers_where_it_is(maml
     assert len(record["mean_accuracy"]) == len(record["gradient_steps"]) == 4
     code, _, _ = maml_rl("train", "--resume", out, "--iterations=4", "--data", moved)
     assert (code, load_config(out)[0].data) == (0, str(moved))
+
+
+def test_the_classes_of_a_folder_are_divided_as_the_settings_say(tmp_path):
+    config = TasksConfig("images", ways=2, shots=1, queries=1, image_size=16, fractions=(0.5, 0.25, 0.25))
+    data = str(images(tmp_path / "images"))
+    source, other = task_source(config, data), task_source(replace(config, split_seed=1), data)
+    assert isinstance(source, FewShot)
+    assert isinstance(other, FewShot)
+    assert [len(classes) for classes in source.data.classes.values()] == [6, 3, 3]
+    assert source.data.classes[Phase.TRAINING].keys() != other.data.classes[Phase.TRAINING].keys()
+    with pytest.raises(InputError, match=r"fractions must be three numbers above 0 that add up to 1"):
+        task_source(replace(config, fractions=(0.5, 0.5, 0.5)), data)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "told"),
+    [
+        (
+            "sinusoid",
+            {"ways": 2},
+            "ways is a setting of omniglot and mini-imagenet and images, not of the family sinusoid",
+        ),
+        ("omniglot", {"image_size": 28}, "image_size is a setting of images, not"),
+        ("mini-imagenet", {"split": "vinyals"}, "split is a setting of omniglot, not"),
+        ("images", {"observe_task": True}, "observe_task is a setting of sinusoid, not"),
+        ("images", {"split_seed": -1}, "split_seed must be at least 0"),
+    ],
+)
+def test_settings_of_other_families_are_refused(family, settings, told):
+    with pytest.raises(InputError, match=told):
+        TasksConfig(family, **settings)
 
 
 def test_the_command_trains_on_a_function_of_the_users(maml_rl, monkeypatch, tmp_path):
