@@ -22,7 +22,7 @@ from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.statistics import Interval, bootstrap_interval, interquartile_mean, mean, strata_of
 
-_ORDER = ["maml", "pretrained", "oracle", "random"]
+_ORDER = ["maml", "maml-oracle", "pretrained", "oracle", "random"]
 
 
 class EvaluatedRun(NamedTuple):
@@ -46,7 +46,7 @@ class Method(NamedTuple):
     runs: list[EvaluatedRun]
 
     def name(self) -> str:
-        """The paper's name of the method."""
+        """The name of the method, the paper's where it has one."""
         return method(self.runs[0].config)
 
     def returns(self, step: int) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from maml_rl.checkpoint import write_atomically
 from maml_rl.tasks import Task
 
 _BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
-_METHODS = {"maml": "C0", "pretrained": "C1", "oracle": "C2", "random": "C3"}
+_METHODS = {"maml": "C0", "pretrained": "C1", "oracle": "C2", "random": "C3", "maml-oracle": "C4"}
 _TRAJECTORIES = 4  # tasks whose episodes are drawn
 FIGURES = (".png", ".pdf", ".svg")
 """Endings of the files that a figure may go to."""

@@ -63,12 +63,15 @@ class RunConfig:
         require("checkpoint_every", self.checkpoint_every, self.checkpoint_every >= 1, "at least 1")
 
 
-def method(config: RunConfig) -> Literal["maml", "pretrained", "oracle", "random"]:
-    """The paper's name of what a run's settings make of it (Finn, Abbeel, Levine 2017, section 5.3)."""
+def method(config: RunConfig) -> Literal["maml", "maml-oracle", "pretrained", "oracle", "random"]:
+    """What a run's settings make of it, by the paper's name (Finn, Abbeel, Levine 2017, section 5.3) where it has one.
+
+    It has none for maml-oracle, MAML with the task in the observation.
+    """
     if config.iterations == 0:
         return "random"
     if config.meta.inner_steps:
-        return "maml"
+        return "maml-oracle" if config.observe_task else "maml"
     return "oracle" if config.observe_task else "pretrained"
 
 

@@ -17,7 +17,13 @@ from experiments.supervised.run import SupervisedConfig
 
 _METHOD_COLOURS = ("method-1", "method-2", "method-3")
 
-_METHODS = {"maml": "MAML", "pretrained": "pretrained", "oracle": "oracle", "random": "random"}
+_METHODS = {
+    "maml": "MAML",
+    "maml-oracle": "MAML, task observed",
+    "pretrained": "pretrained",
+    "oracle": "oracle",
+    "random": "random",
+}
 
 
 class Reported(NamedTuple):

@@ -2,7 +2,7 @@
 
 import re
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -119,6 +119,7 @@ def test_baselines_differ_from_maml_by_their_idea_only(name):
         "oracle",
         "random",
     ]
+    assert method(replace(maml, observe_task=True)) == "maml-oracle"  # no row of the paper's table
     without = {"inner_steps": 0}
     assert asdict(pretrained) == asdict(maml) | {
         "iterations": pretrained.iterations,
