@@ -1,19 +1,27 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format benchmark pictures build clean
+.PHONY: help demo test metaworld test-metaworld check format benchmark pictures build clean
 
 PYTHON ?= python3
 VENV := .venv
+METAWORLD := .venv-metaworld
 BIN := $(VENV)/bin
 DEMO := runs/navigation
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version): make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(METAWORLD)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(METAWORLD)
+	grep -v '^mujoco' constraints.txt > $(METAWORLD)/constraints.txt
+	$(METAWORLD)/bin/pip install --quiet --disable-pip-version-check --constraint $(METAWORLD)/constraints.txt \
+		--editable '.[metaworld,test]'
 	@touch $@
 
 demo: $(VENV)/installed  ## meta-train on 2D navigation, evaluate, draw a picture (a few minutes)
@@ -23,6 +31,11 @@ demo: $(VENV)/installed  ## meta-train on 2D navigation, evaluate, draw a pictur
 
 test: $(VENV)/installed  ## run the whole suite
 	$(BIN)/python -m pytest --numprocesses 2
+
+metaworld: $(METAWORLD)/installed  ## make .venv-metaworld, with Meta-World and the MuJoCo it needs
+
+test-metaworld: $(METAWORLD)/installed  ## test environments and evaluation in .venv-metaworld
+	$(METAWORLD)/bin/python -m pytest --numprocesses 2 tests/envs tests/experiments/test_metaworld_evaluation.py
 
 check: $(VENV)/installed  ## lint, format and types
 	$(BIN)/ruff check
@@ -48,4 +61,4 @@ build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an envi
 	bash tests/smoke_wheel.sh $(PYTHON)
 
 clean:  ## remove what make and the tools have made, except runs
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(METAWORLD) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 from maml_rl.errors import InputError
-from maml_rl.tasks import assign_tasks, episode_limit, evaluation_tasks, resets_itself, task_space, vectorize
+from maml_rl.tasks import assign_tasks, episode_limit, resets_itself, task_space, vectorize
 
 REACH = "envs:mclean2025/ML1-reach-v3"
 ML10 = "envs:mclean2025/ML10-v3"
@@ -125,12 +125,6 @@ def test_tasks_of_ml10_take_turns_among_the_manipulations(ml10):
         ours = rollout_of(ml10, task)
         np.testing.assert_array_equal(ours[0], observations)
         np.testing.assert_array_equal(ours[1], rewards)
-
-
-@with_metaworld
-def test_the_tasks_of_an_evaluation_are_of_all_manipulations(ml10):
-    tasks = evaluation_tasks(ml10.unwrapped.task_space, 20)
-    assert sorted(task % 10 for task in tasks) == sorted([*range(10)] * 2)
 
 
 @with_metaworld
