@@ -11,6 +11,7 @@ import pytest
 from experiments import cli
 
 ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("trained/*.md")])
 TUTORIAL = ROOT / "docs" / "own_environment.md"
 SMALL = {
     "train": ["--meta.meta-batch-size=2", "--meta.episodes=2", "--policy.hidden-sizes", "8", "--threads=1"],
@@ -78,10 +79,26 @@ def test_the_batched_environment_of_the_tutorial_has_about_forty_lines():
     assert len(wind.splitlines()) < 50
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/own_environment.md", "docs/environments.md", "docs/viewing.md"])
-def test_links_to_files_lead_somewhere(path):
-    for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / path).read_text()):
-        assert ((ROOT / path).parent / target).exists(), target
+def prose(page: Path) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """What its headings are called in links, as GitHub makes it from their text."""
+    titles = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.+)$", prose(page), re.M)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_and_headings_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("http"):
+            continue
+        file, _, heading = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), target
+        assert not heading or heading in anchors(linked), target
 
 
 def test_the_tutorial_is_linked_from_the_readme():

@@ -46,12 +46,3 @@ def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for block in BLOCKS:
         exec(compile(block, str(PAGE), "exec"), names)
     assert re.fullmatch(r"transductive: accuracy [01]\.\d\d\nsupport: accuracy [01]\.\d\d\n", capsys.readouterr().out)
-
-
-def test_links_lead_somewhere() -> None:
-    text = PAGE.read_text()
-    headings = {re.sub(r"\W+", "-", title.lower()) for title in re.findall(r"^#+ (.*)$", text, re.M)}
-    for target in re.findall(r"\]\(#([^)]*)\)", text):
-        assert target in headings
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (PAGE.parent / target).exists(), target
