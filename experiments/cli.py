@@ -320,10 +320,11 @@ def _with_task(arguments: Sequence[str]) -> Sequence[str]:
 def view(arguments: Sequence[str]) -> None:
     """Shows a run live."""
     chosen = parse(View, _with_task(arguments), "maml-rl view")
-    from experiments.view import view
+    from experiments.view import Session, view
 
-    given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
-    view(chosen.run, chosen.host, chosen.port, *given, *chosen.machine.used())
+    given = (chosen.gradient_steps, chosen.episodes, chosen.seed)
+    with contextlib.closing(Session(chosen.run, *given, *chosen.machine.used())) as session:
+        view(session, chosen.host, chosen.port, chosen.task)
 
 
 def visualize(arguments: Sequence[str]) -> None:

@@ -41,6 +41,7 @@ class Session:
         seed: Seed of everything random. Every adaptation draws the same, so that tasks can be compared.
         device: Where the policy and its updates are computed.
         threads: Threads that the updates may use.
+        processes: Processes of an environment that is not batched.
 
     Raises:
         InputError: If the run cannot be used, or its environment is neither a robot in MuJoCo nor navigation.
@@ -194,34 +195,17 @@ def _line(shown: Shown) -> str:
     return f"task {plain(shown.task)}: mean return {returns} after {steps} gradient steps ({shown.seconds:.1f} s)"
 
 
-def view(
-    directory: Path,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    task: Task | str | None = None,
-    gradient_steps: int | None = None,
-    episodes: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    threads: int | None = None,
-    processes: Processes = ALL_CORES,
-) -> None:
+def view(session: Session, host: str = "127.0.0.1", port: int | None = None, task: Task | str | None = None) -> None:
     """Shows a run live in a browser, until Ctrl-C.
 
     Args:
-        directory: The run.
+        session: The run.
         host: Interface that the page is served on.
         port: Port; the first free one from 8080 on if None.
         task: First task, as `experiments.adapt.read_task` takes it; drawn from the space if None.
-        gradient_steps: See `Session`.
-        episodes: See `Session`.
-        seed: See `Session`.
-        device: See `Session`.
-        threads: See `Session`.
-        processes: See `Session`.
 
     Raises:
-        InputError: If the run, the task, host or port cannot be used, or MuJoCo is too old for Studio.
+        InputError: If the task, host or port cannot be used, or MuJoCo is too old for Studio.
     """
     try:
         from experiments import panel, studio
@@ -231,15 +215,12 @@ def view(
             "pip install --upgrade mujoco"
         ) from error
     studio.check_address(host, port)
-    settings = (gradient_steps, episodes, seed, device, threads, processes)
-    with closing(Session(directory, *settings)) as session:
-        first = chosen_task(session.task_space, task, seed)
-        with closing(Adapting(session, lambda line: print(line, flush=True))) as adapting:
-            adapting.ask(first)
-            scene = scene_of(session.mdp, panel.colours(adapting.total))
-            title = f"{session.run.config.env_id}, {session.run.progress.iteration} meta-iterations"
-            shown = panel.Panel(title, session.task_space, session.mdp, scene, adapting)
-            studio.serve(shown, host, port)
+    first = chosen_task(session.task_space, task, session.config.seed)
+    with closing(Adapting(session, lambda line: print(line, flush=True))) as adapting:
+        adapting.ask(first)
+        scene = scene_of(session.mdp, panel.colours(adapting.total))
+        title = f"{session.run.config.env_id}, {session.run.progress.iteration} meta-iterations"
+        studio.serve(panel.Panel(title, session.task_space, session.mdp, scene, adapting), host, port)
 
 
 def scene_of(mdp: MujocoMDP | Navigation2D, colours: list[Colour]) -> Lanes | Arenas:

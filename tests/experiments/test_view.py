@@ -309,13 +309,13 @@ def test_a_port_in_use_ends_the_command_with_one_line() -> None:
     assert done.stderr == f"maml-rl: port {port} of 127.0.0.1 is in use: give another --port, or none for a free one\n"
 
 
-def test_without_studio_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_studio_the_error_names_what_to_install(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("panel", "studio"):
         monkeypatch.delitem(sys.modules, f"experiments.{name}")
         monkeypatch.delattr(f"experiments.{name}")
     monkeypatch.setitem(sys.modules, "mujoco.studio", None)
     with pytest.raises(InputError, match=r"needs MuJoCo's Studio, which comes with MuJoCo 4.*pip install"):
-        view(RUN)
+        view(session)
 
 
 # Adaptation
