@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envs.batched import Array, TaskMDP
 from maml_rl.advantages import advantage_batch
 from maml_rl.config import MetaConfig
-from maml_rl.errors import NonFiniteError
+from maml_rl.errors import NonFiniteEnvironmentError
 from maml_rl.maml import inner_update
 from maml_rl.meta_rl import Iteration, Sampled, adapt_each, meta_iteration, sample
 from maml_rl.objectives import reinforce_loss
@@ -305,7 +305,9 @@ def test_adapt_each_is_one_inner_update_of_every_task() -> None:
 @pytest.mark.parametrize("name", ["NaNFarAway", "InfinityFarAway"])
 @pytest.mark.parametrize("iteration", [0, 17])
 def test_a_reward_that_is_not_finite_is_an_error_that_names_iteration_and_quantity(name: str, iteration: int) -> None:
-    with pytest.raises(NonFiniteError, match=rf"iteration {iteration + 1}: rewards"):
+    with pytest.raises(
+        NonFiniteEnvironmentError, match=rf"iteration {iteration + 1}: the environment returned a reward"
+    ):
         run(f"meta_rl_tests/{name}-v0", iterations=(iteration,))
 
 
