@@ -123,11 +123,15 @@ class TaskSampler:
     def _env(self) -> Any:
         return _build(*self._arguments)
 
+    @cached_property
+    def _generators(self) -> "_Generators":
+        return _Generators(self._env)
+
     def __call__(self, seed: int) -> Task:
         """The task that this seed draws."""
         if not hasattr(self._env, "sample_tasks"):
             raise TypeError(f"{self._env!r} has no sample_tasks: it draws no tasks")
-        with _Generators(self._env).at_work(seed):
+        with self._generators.at_work(seed):
             return self._env.sample_tasks(1)[0]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TaskSampler":

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from copy import deepcopy
+from itertools import islice
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from maml_rl.errors import one_line, place, reason
-from maml_rl.tasks import Task, assign_tasks
+from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks
 
 AnyEnv = gymnasium.Env[Any, Any]
 _TASKS = 10  # tasks whose episodes are compared
@@ -288,33 +290,32 @@ def _batch(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """Each row of the batched form, which training uses, is the single environment with its task, seed and actions."""
     if env.spec is None or env.spec.vector_entry_point is None:
         return
-    batch = _called("gymnasium.make_vec", gymnasium.make_vec, env.spec, _ROWS)
-    try:
-        tasks = _tasks(env, _ROWS, seed)
-        actions = [_actions(env, _STEPS, seed + i) for i in range(_ROWS)]
-        episodes = [_run(env, task, seed + i, actions[i]) for i, task in enumerate(tasks)]
-        _called("set_attr of the batch", assign_tasks, batch, tasks)
-        observations, _ = _called("reset of the batch", batch.reset, seed=[seed + i for i in range(_ROWS)])
+    with closing(_called("gymnasium.make_vec", gymnasium.make_vec, env.spec, _ROWS)) as batch:
+        yield from islice(_batch_faults(env, batch, seed), 1)
+
+
+def _batch_faults(env: AnyEnv, batch: TaskVectorEnv, seed: int) -> Iterator[Finding]:
+    """Where a batch of `_ROWS` differs from single environments, from the first time on."""
+    tasks = _tasks(env, _ROWS, seed)
+    actions = [_actions(env, _STEPS, seed + i) for i in range(_ROWS)]
+    episodes = [_run(env, task, seed + i, actions[i]) for i, task in enumerate(tasks)]
+    _called("set_attr of the batch", assign_tasks, batch, tasks)
+    observations, _ = _called("reset of the batch", batch.reset, seed=[seed + i for i in range(_ROWS)])
+    for i, episode in enumerate(episodes):
+        if not _close(observations[i], episode.observations[0]):
+            yield _batch_fault("first observation", i)
+    for t in range(_STEPS):
+        together = np.stack([np.asarray(of_row[t]) for of_row in actions])
+        observations, rewards, terminated, truncated, _ = _called("step of the batch", batch.step, together)
         for i, episode in enumerate(episodes):
-            if not _close(observations[i], episode.observations[0]):
-                yield _batch_fault("first observation", i)
-                return
-        for t in range(_STEPS):
-            together = np.stack([np.asarray(of_row[t]) for of_row in actions])
-            observations, rewards, terminated, truncated, _ = _called("step of the batch", batch.step, together)
-            for i, episode in enumerate(episodes):
-                if t >= len(episode.rewards):
-                    continue  # it has ended
-                for name, ours, single in (
-                    ("observation", observations[i], episode.observations[t + 1]),
-                    ("reward", rewards[i], episode.rewards[t]),
-                    ("end", (terminated[i], truncated[i]), episode.flags[t]),
-                ):
-                    if not _close(ours, single):
-                        yield _batch_fault(f"{name} of step {t + 1}", i)
-                        return
-    finally:
-        batch.close()
+            if t >= len(episode.rewards):
+                continue  # it has ended
+            if not _close(observations[i], episode.observations[t + 1]):
+                yield _batch_fault(f"observation of step {t + 1}", i)
+            if not _close(rewards[i], episode.rewards[t]):
+                yield _batch_fault(f"reward of step {t + 1}", i)
+            if not _close((terminated[i], truncated[i]), episode.flags[t]):
+                yield _batch_fault(f"end of step {t + 1}", i)
 
 
 def _batch_fault(what: str, row: int) -> Finding:

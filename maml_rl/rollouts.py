@@ -138,7 +138,8 @@ def _run_wave(
     count = len(rows)
     actions = np.zeros((envs.num_envs, *envs.single_action_space.shape), envs.single_action_space.dtype)  # type: ignore[misc]
 
-    observations = _reset(envs, [tasks[row // episodes] for row in rows], [seeds[row] for row in rows])
+    own_tasks = [tasks[row // episodes] for row in rows]
+    observations = _reset(envs, own_tasks, [seeds[row] for row in rows])
     running = np.ones(count, np.bool_)
     for t in range(horizon):
         seen = grid[place]  # 0 where an episode has ended
@@ -147,7 +148,7 @@ def _run_wave(
         else:
             alive = np.flatnonzero(running)
             seen[alive] = observations[alive].reshape(len(alive), -1)
-        _check_returned(seen, "an observation", tasks, rows // episodes, t, step)
+        _check_returned(seen, "an observation", own_tasks, t, step)
         with torch.no_grad():
             distribution = policy(params, torch.from_numpy(grid).to(device).reshape(-1, episodes, grid.shape[-1]))
             sampled = distribution.sample(wave_noise[:, :, t])
@@ -161,7 +162,7 @@ def _run_wave(
         flat.log_probs[span, t] = log_probs.cpu().numpy().reshape(-1)[place] * running
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         flat.rewards[span, t] = rewards[:count] * running
-        _check_returned(flat.rewards[span, t], "a reward", tasks, rows // episodes, t + 1, step)
+        _check_returned(flat.rewards[span, t], "a reward", own_tasks, t + 1, step)
         flat.mask[span, t] = running
         flat.terminated[span] |= terminated[:count] & running
         ended = running & (terminated[:count] | truncated[:count])
@@ -172,14 +173,12 @@ def _run_wave(
                 break
 
 
-def _check_returned(
-    values: NDArray[Any], what: str, tasks: Sequence[Task], of_task: NDArray[np.int64], t: int, step: int
-) -> None:
-    """Checks what the environment returned in step `t` of the episodes, one row of an array for each."""
+def _check_returned(values: NDArray[Any], what: str, tasks: Sequence[Task], t: int, step: int) -> None:
+    """Checks what the environment returned in step `t` of episodes of these tasks, one row of an array for each."""
     if not np.isfinite(values).all():
         row = int(np.argmax(~np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
         raise NonFiniteEnvironmentError(
-            f"the environment returned {what} that is not finite (task {one_line(tasks[of_task[row]])}, step {t} of an "
+            f"the environment returned {what} that is not finite (task {one_line(tasks[row])}, step {t} of an "
             f"episode after {_steps(step)})"
         )
 

@@ -72,7 +72,7 @@ class TasksConfig:
         require("split_seed", self.split_seed, self.split_seed >= 0, "at least 0")
         for names, families in _SETTINGS_OF:
             for name in names:
-                if self.family not in families and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                if self.family not in families and getattr(self, name) != getattr(TasksConfig, name):
                     raise InputError(
                         f"{name} is a setting of {' and '.join(families)}, not of the family {self.family}"
                     )
