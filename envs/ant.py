@@ -30,6 +30,7 @@ class Definition(NamedTuple):
 
     time_step: float  # s
     frame_skip: int
+    impedance: tuple[float, float, float]  # of all contacts: MuJoCo's solimp
     pose: tuple[float, ...] | None  # positions at the start, before noise; those of the model if None
     noise: Noise
     action_scale: float
@@ -39,9 +40,14 @@ class Definition(NamedTuple):
     whole_body: bool  # velocity and position are those of the whole body's centre of mass, and observed; or the torso's
 
 
+_FINN_IMPEDANCE = (0.8, 0.8, 0.01)
+_MUJOCO_IMPEDANCE = (0.9, 0.95, 0.001)  # the default, which Gymnasium's model has
+
 DEFINITIONS = {
-    "finn2017": Definition(0.02, 1, _FINN_POSE, normal_noise, 1.0, 0.005, 0.05, (0.2, 1.0), True),
-    "rothfuss2019": Definition(0.01, 5, None, uniform_and_normal_noise, 0.1, 0.5, 1.0, (0.0, 1.0), False),
+    "finn2017": Definition(0.02, 1, _FINN_IMPEDANCE, _FINN_POSE, normal_noise, 1.0, 0.005, 0.05, (0.2, 1.0), True),
+    "rothfuss2019": Definition(
+        0.01, 5, _MUJOCO_IMPEDANCE, None, uniform_and_normal_noise, 0.1, 0.5, 1.0, (0.0, 1.0), False
+    ),
 }
 
 
@@ -51,8 +57,9 @@ class Ant(MujocoMDP):
     ## Description
 
     The robot is Gymnasium's `ant.xml` (14 degrees of freedom, 13 bodies). The definition `finn2017` is that of the code
-    behind the figures of Finn, Abbeel, Levine 2017: a control step is one physics step (RK4) of 0.02 s, and position
-    and velocity are those of the centre of mass of the whole body. `rothfuss2019` is that of Rothfuss et al. 2019
+    behind the figures of Finn, Abbeel, Levine 2017: a control step is one physics step (RK4) of 0.02 s, contacts are
+    softer (`solimp` 0.8, 0.8, 0.01), and position and velocity are those of the centre of mass of the whole body.
+    `rothfuss2019` is that of Rothfuss et al. 2019
     (ProMP): five physics steps of 0.01 s, position and velocity of the torso, and an action is divided by 10 before it
     is clipped.
 
@@ -137,6 +144,8 @@ class Ant(MujocoMDP):
         self.goal, self.definition = goal, DEFINITIONS[definition]
         spec = mujoco.MjSpec.from_string(gymnasium_xml("ant.xml"))
         spec.option.timestep = self.definition.time_step
+        for geom in spec.geoms:
+            geom.solimp[:3] = self.definition.impedance
         model = spec.compile()
         pose = model.qpos0 if self.definition.pose is None else np.array(self.definition.pose)
         frame_skip, scale = self.definition.frame_skip, self.definition.action_scale

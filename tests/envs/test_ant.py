@@ -46,6 +46,12 @@ def test_the_physics_is_mujocos_at_the_published_time_step(ants):
     assert np.abs(data.qpos[7:]).max() > 0.3  # something moved
 
 
+def test_contacts_are_as_soft_as_published(ants, rothfuss):
+    for mdp, impedance in ((ants["velocity"], [0.8, 0.8, 0.01]), (rothfuss, [0.9, 0.95, 0.001])):
+        assert np.array_equal(mdp.model.geom_solimp[:, :3], np.tile(impedance, (mdp.model.ngeom, 1)))
+        assert np.array_equal(mdp.model.geom_solref, np.tile([0.02, 1.0], (mdp.model.ngeom, 1)))
+
+
 def test_five_steps_of_a_hundredth_second_under_a_tenth_of_the_action(rothfuss):
     assert (rothfuss.model.opt.timestep, rothfuss.frame_skip, rothfuss.dt) == (0.01, 5, 0.05)
     state = rothfuss.initial([np.random.default_rng(0)])
