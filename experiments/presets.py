@@ -84,6 +84,12 @@ _ANT_META = replace(
     gae_lambda=0.97,
     trust_region=TrustRegion(max_kl=0.05, cg_damping=0.1),
 )
+_ANT_DIRECTION_META = replace(
+    _ANT_META,
+    meta_batch_size=10,
+    episodes=40,
+    trust_region=TrustRegion(max_kl=0.15, cg_damping=0.1, final_kl=0.01, fall_after=260, fall_iterations=80),
+)
 _ANT_CHANGES = f"{_STANDARDISED}, 20 tasks, inner lr 0.3, maximum KL 0.05, damping 0.1"
 _PROMP = RunConfig(
     env_id="envs:rothfuss2019/HalfCheetahDir-v0",
@@ -148,9 +154,10 @@ PRESETS = {
         "34, 91, 99, 101 (one seed); paper: 31, 97, 100, 101",
     ),
     "ant-dir": Preset(
-        replace(_ANT_DIRECTION, iterations=1150, meta=replace(_ANT_META, episodes=40)),
+        replace(_ANT_DIRECTION, iterations=340, meta=_ANT_DIRECTION_META),
         "ant, run forward or backward",
-        f"{_FINN}, Figure 5; {_ANT_CHANGES}",
+        f"{_FINN}, Figure 5; {_STANDARDISED}, 10 tasks, inner lr 0.3, maximum KL 0.15, in the end 0.01, damping 0.1, "
+        "340 iterations",
         "2, 297, 286, 293 after 57 M env steps (20 episodes); paper: 9, 499, 501, 499",
     ),
     "ant-goal": Preset(
@@ -270,11 +277,12 @@ def _baselines(name: str, maml: Preset) -> dict[str, Preset]:
     An iteration without inner updates samples once instead of before and after each, so there are as many more. The env
     steps are then the same too, but for episodes that end early.
     """
-    config = maml.config
+    config, region = maml.config, maml.config.meta.trust_region
+    more = config.meta.inner_steps + 1
+    if region.final_kl is not None:
+        region = replace(region, fall_after=more * region.fall_after, fall_iterations=more * region.fall_iterations)
     trpo = replace(
-        config,
-        iterations=config.iterations * (config.meta.inner_steps + 1),
-        meta=replace(config.meta, inner_steps=0),
+        config, iterations=more * config.iterations, meta=replace(config.meta, inner_steps=0, trust_region=region)
     )
     oracle = replace(trpo, observe_task=True, evaluation=replace(config.evaluation, gradient_steps=0))
     descriptions = {
