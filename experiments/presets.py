@@ -151,7 +151,7 @@ PRESETS = {
         replace(_ANT_VELOCITY, iterations=240, meta=_ANT_META),
         "ant, goal velocity in [0, 3] m/s",
         f"{_FINN}, Figure 5; {_ANT_CHANGES}, 240 iterations",
-        "34, 91, 99, 101 (one seed); paper: 31, 97, 100, 101",
+        "32, 98, 110, 114 (one seed); paper: 31, 97, 100, 101",
     ),
     "ant-dir": Preset(
         replace(_ANT_DIRECTION, iterations=340, meta=_ANT_DIRECTION_META),
