@@ -25,8 +25,8 @@ class TrustRegion:
     max_backtracks: int = 15
     """Candidates that the line search tries (rllab: 15)."""
     final_kl: float | None = None
-    """What max_kl falls to in the end, so that large steps learn and small ones take out their noise (not in the paper;
-    see docs/implementation_details.md); None if it does not fall."""
+    """What max_kl falls to in the end, None if it does not fall (not in the paper; see
+    docs/implementation_details.md)."""
     fall_after: int = 0
     """Meta-iterations before max_kl begins to fall."""
     fall_iterations: int = 100
