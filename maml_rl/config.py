@@ -1,6 +1,6 @@
 """Settings of the method, with unit and source beside each."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from maml_rl.errors import InputError
 from maml_rl.objectives import InnerObjective
@@ -24,13 +24,6 @@ class TrustRegion:
     """Factor by which the line search shortens the step (rllab: 0.8)."""
     max_backtracks: int = 15
     """Candidates that the line search tries (rllab: 15)."""
-    final_kl: float | None = None
-    """What max_kl falls to in the end, None if it does not fall (not in the paper; see
-    docs/implementation_details.md)."""
-    fall_after: int = 0
-    """Meta-iterations before max_kl begins to fall."""
-    fall_iterations: int = 100
-    """Meta-iterations in which it falls, by the same factor in each."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -41,16 +34,6 @@ class TrustRegion:
         require("curvature_fraction", fraction, 0 < fraction <= 1, "above 0 and at most 1")
         require("backtrack_ratio", self.backtrack_ratio, 0 < self.backtrack_ratio < 1, "between 0 and 1")
         require("max_backtracks", self.max_backtracks, self.max_backtracks >= 1, "at least 1")
-        require("final_kl", str(self.final_kl), self.final_kl is None or self.final_kl > 0, "above 0 or None")
-        require("fall_after", self.fall_after, self.fall_after >= 0, "at least 0")
-        require("fall_iterations", self.fall_iterations, self.fall_iterations >= 1, "at least 1")
-
-    def at(self, iteration: int) -> "TrustRegion":
-        """The same with the bound of a meta-iteration, counted from 0."""
-        if self.final_kl is None:
-            return self
-        fallen = min(max((iteration - self.fall_after) / self.fall_iterations, 0.0), 1.0)
-        return replace(self, max_kl=self.max_kl * (self.final_kl / self.max_kl) ** fallen)
 
 
 @dataclass(frozen=True)

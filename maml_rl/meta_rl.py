@@ -5,7 +5,6 @@ With `inner_steps = 0` it is TRPO on all tasks at once, the paper's pretrained b
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -100,7 +99,7 @@ def meta_iteration(
         envs: Task-distributed sub-environments, any number of them.
         config: Settings.
         seed: Seed of the run.
-        iteration: Which pass this is, from 0; with `seed` it decides everything that is random.
+        iteration: Which pass this is; with `seed` it decides everything that is random.
         threads: Threads that share the tasks of the update.
 
     Raises:
@@ -109,7 +108,6 @@ def meta_iteration(
     started = time.perf_counter()
     theta = detached(theta)
     draw = Draw(seed, Phase.TRAINING, iteration)
-    config = replace(config, trust_region=config.trust_region.at(iteration))
     try:
         tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)
         path, sampled = [repeat(theta, len(tasks))], []

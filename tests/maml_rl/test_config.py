@@ -13,9 +13,6 @@ OUT_OF_RANGE = [
     (TrustRegion, "curvature_fraction", [0.0, -0.5, 1.5, math.nan]),
     (TrustRegion, "backtrack_ratio", [0.0, 1.0, -0.8, 2.0, math.nan]),
     (TrustRegion, "max_backtracks", [0, -1]),
-    (TrustRegion, "final_kl", [0.0, -0.01, math.nan]),
-    (TrustRegion, "fall_after", [-1]),
-    (TrustRegion, "fall_iterations", [0, -1]),
     (MetaConfig, "meta_batch_size", [0, -40]),
     (MetaConfig, "episodes", [0, -20]),
     (MetaConfig, "inner_steps", [-1]),
@@ -26,7 +23,6 @@ OUT_OF_RANGE = [
 LIMITS = [
     (TrustRegion, {"max_kl": 1e-8, "cg_iterations": 1, "cg_damping": 0.0, "max_backtracks": 1}),
     (TrustRegion, {"curvature_fraction": 1.0, "backtrack_ratio": 0.99}),
-    (TrustRegion, {"final_kl": 1.0, "fall_after": 0, "fall_iterations": 1}),
     (MetaConfig, {"meta_batch_size": 1, "episodes": 1, "inner_steps": 0, "discount": 1.0, "gae_lambda": 0.0}),
     (MetaConfig, {"gae_lambda": 1.0, "inner_objective": "lvc", "first_order": True}),
 ]
@@ -56,7 +52,7 @@ def test_every_number_has_a_range_that_is_tested() -> None:
         (kind, field.name)
         for kind in (TrustRegion, MetaConfig)
         for field in dataclasses.fields(kind)
-        if type(getattr(kind(), field.name)) in (int, float) or field.name == "final_kl"
+        if type(getattr(kind(), field.name)) in (int, float)
     }
     assert tested == numbers
 
@@ -76,11 +72,3 @@ def test_defaults_are_those_of_the_paper() -> None:
     assert (config.meta_batch_size, config.episodes, config.inner_steps, config.inner_lr) == (40, 20, 1, 0.1)
     assert (config.discount, config.gae_lambda, config.first_order) == (0.99, 1.0, False)
     assert (config.inner_objective, config.trust_region.max_kl) == ("reinforce", 0.01)
-
-
-def test_the_trust_region_falls_by_the_same_factor_in_each_iteration() -> None:
-    region = TrustRegion(max_kl=0.16, final_kl=0.01, fall_after=100, fall_iterations=40)
-    expected = {0: 0.16, 99: 0.16, 100: 0.16, 110: 0.08, 120: 0.04, 130: 0.02, 140: 0.01, 1000: 0.01}
-    assert {iteration: region.at(iteration).max_kl for iteration in expected} == pytest.approx(expected)
-    assert dataclasses.replace(region.at(120), max_kl=0.16) == region
-    assert TrustRegion(max_kl=0.16, fall_after=100).at(1000).max_kl == 0.16
