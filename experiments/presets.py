@@ -87,7 +87,6 @@ _ANT_META = replace(
 _ANT_DIRECTION_META = replace(
     _ANT_META, meta_batch_size=10, episodes=40, trust_region=TrustRegion(max_kl=0.15, cg_damping=0.1)
 )
-_ANT_CHANGES = f"{_STANDARDISED}, 20 tasks, inner lr 0.3, maximum KL 0.05, damping 0.1"
 _PROMP = RunConfig(
     env_id="envs:rothfuss2019/HalfCheetahDir-v0",
     iterations=1000,
@@ -147,7 +146,7 @@ PRESETS = {
     "ant-vel": Preset(
         replace(_ANT_VELOCITY, iterations=240, meta=_ANT_META),
         "ant, goal velocity in [0, 3] m/s",
-        f"{_FINN}, Figure 5; {_ANT_CHANGES}, 240 iterations",
+        f"{_FINN}, Figure 5; {_STANDARDISED}, 20 tasks, inner lr 0.3, maximum KL 0.05, damping 0.1, 240 iterations",
         "32, 98, 110, 114 (one seed); paper: 31, 97, 100, 101",
     ),
     "ant-dir": Preset(
