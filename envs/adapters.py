@@ -1,7 +1,9 @@
-"""Environments written for other libraries, which draw tasks by `sample_tasks(n)` and take one by `set_task`.
+"""Environments written for other libraries: their ways to draw tasks, to take one, to reset and to step.
 
-learn2learn, garage, ProMP and pytorch-maml-rl define their tasks so, with `reset_task` as the second name. Register one
-of theirs, by its class, as an environment that follows the convention `task_space` and `task`:
+There are two conventions. Tasks are *drawn* in pytorch-maml-rl, learn2learn, garage, ProMP and varibad:
+`sample_tasks(n)` or `sample_task()` makes tasks, and `set_task(task)` or `reset_task(task)` takes one. Tasks are
+*indexed* in PEARL, rlkit and MACAW: an environment makes a list of tasks when it is built, and `reset_task(index)` or
+`set_task_idx(index)` takes one of them. Register such a class as an environment with `task_space` and `task`:
 
     gymnasium.register(
         "promp/PointEnv-v0",
@@ -12,67 +14,88 @@ of theirs, by its class, as an environment that follows the convention `task_spa
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cached_property
 from importlib import import_module
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-Task = Any
+from envs.drawn_tasks import DrawnTasks, IndexedTasks, Task, same
+
+Convention = Literal["drawn", "indexed"]
+
+_INDEX = re.compile(r"(\w+_)?(i|id|idx|index)", re.IGNORECASE)  # parameters that stand for a task's index
+_COUNTS, _LISTS = ("num_tasks", "n_tasks"), ("tasks", "goals")  # what tells how many tasks there are
 
 
 class SampledTaskEnv(gymnasium.Env[Any, Any]):
     """An environment of another library, with its task distribution as a Space and today's `reset` and `step`.
 
+    Drawn tasks reach the environment as it drew them, in value and in type (`envs.drawn_tasks.DrawnTasks`). Indexed
+    ones are integers, in a Discrete.
+
     Its own `reset` and `step` may be Gymnasium's or those of Gym before 0.26, which return the observation alone and
-    four values; there `info["TimeLimit.truncated"]` tells a time limit from an end. Its spaces may be Gym's.
+    four values; there `info["TimeLimit.truncated"]` tells a time limit from an end. Its spaces may be Gym's. What
+    takes a task may itself call `reset`.
+
+    It is built with the global generators of NumPy and Python seeded, so that it has the same list of tasks each time.
 
     Args:
         env: The environment's class, or `module:Class`, which is imported when it is needed.
+        convention: Whether tasks are drawn or indexed. If None they are indexed where there is `get_all_task_idx` or
+            `set_task_idx`, or where the parameter of `reset_task` is named as an index is.
+        task_count: Number of indexed tasks; as the environment tells it if None (`get_all_task_idx`, `num_tasks`,
+            `n_tasks`, or the length of `tasks` or `goals`). Given, it means that tasks are indexed.
         settings: Keyword arguments of that class.
 
     Raises:
-        TypeError: If the environment has no `sample_tasks`, neither `set_task` nor `reset_task`, tasks that are no
-            numbers, arrays, or dicts of them, or spaces other than a Box or Discrete.
-        ValueError: If equal seeds do not draw equal tasks.
+        TypeError: If the environment has not what its convention needs, if tasks have parts of an unknown type, or if
+            spaces are other than a Box or Discrete.
+        ValueError: If equal seeds do not draw equal tasks, or the environment has other tasks each time it is built.
     """
 
-    def __init__(self, env: str | Callable[..., Any], **settings: Any) -> None:
+    def __init__(
+        self,
+        env: str | Callable[..., Any],
+        convention: Convention | None = None,
+        task_count: int | None = None,
+        **settings: Any,
+    ) -> None:
         self.env = _build(env, settings)
         self._generators = _Generators(self.env)
         self.observation_space = _space(self.env.observation_space)
         self.action_space = _space(self.env.action_space)
         self.metadata = {"render_modes": [], **getattr(self.env, "metadata", {})}
         self.render_mode = settings.get("render_mode")
-        setters = [getattr(self.env, name, None) for name in ("set_task", "reset_task")]
-        self._set_task = next((setter for setter in setters if callable(setter)), None)
-        if self._set_task is None:
-            raise TypeError(f"{self.env!r} has neither set_task nor reset_task: it takes no task")
-        draw = TaskSampler(env, settings)
-        example = draw(0)
-        if _plain(example) != _plain(draw(0)):
-            raise ValueError(
-                f"equal seeds draw different tasks from {self.env!r}: its sample_tasks has to draw from self.np_random "
-                "or from the global generators of NumPy or Python"
-            )
-        self._example = example
-        self.task_space = SampledDict(example, draw) if isinstance(example, Mapping) else SampledBox(example, draw)
-        self.task = self.task_space.element(example)
+        self.task_space: DrawnTasks | IndexedTasks
+        self.task: Task
         """The task that the next `reset` begins."""
+        if _is_indexed(self.env, convention, task_count):
+            self._set_task = _setter(self.env, "set_task_idx", "reset_task", "set_task")
+            self.task_space = _indexed_tasks(self.env, _build(env, settings), task_count)
+            self.task = int(self.task_space.start)
+        else:
+            self._set_task = _setter(self.env, "set_task", "reset_task")
+            self.task_space = _drawn_tasks(self.env, TaskSampler(env, settings))
+            self.task = self.task_space.examples[0]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode with the assigned task."""
         super().reset(seed=seed)
-        assert self._set_task is not None
+        task = int(self.task) if isinstance(self.task_space, IndexedTasks) else deepcopy(self.task)
+        arguments = {"seed": seed, "options": options}
         with self._generators.at_work(seed):
-            self._set_task(_like(self._example, self.task))
-            modern = _accepts(self.env.reset, "seed")
-            result = self.env.reset(seed=seed, options=options) if modern else self.env.reset()
+            self._set_task(task)
+            result = self.env.reset(
+                **{name: value for name, value in arguments.items() if _accepts(self.env.reset, name)}
+            )
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
             return self._observed(result[0]), result[1]
         return self._observed(result), {}
@@ -128,11 +151,35 @@ class TaskSampler:
         return _Generators(self._env)
 
     def __call__(self, seed: int) -> Task:
-        """The task that this seed draws."""
-        if not hasattr(self._env, "sample_tasks"):
-            raise TypeError(f"{self._env!r} has no sample_tasks: it draws no tasks")
+        """The task that this seed draws.
+
+        Raises:
+            TypeError: If the environment draws none.
+        """
         with self._generators.at_work(seed):
-            return self._env.sample_tasks(1)[0]
+            if several := _attribute(self._env, "sample_tasks"):
+                (task,) = several(1)
+                return task
+            if one := _attribute(self._env, "sample_task"):
+                return one()
+            if _draws_at_reset(self._env):
+                return self._drawn_at_reset()
+        raise TypeError(
+            f"{self._env!r} draws no tasks: it needs sample_tasks(n), sample_task(), or get_task() and a "
+            "reset_task(task=None) that draws one; if its reset_task takes an index, give task_count=..."
+        )
+
+    def _drawn_at_reset(self) -> Task:
+        reset_task, get_task = _attribute(self._env, "reset_task"), _attribute(self._env, "get_task")
+        reset_task(None)
+        task = deepcopy(get_task())
+        reset_task(deepcopy(task))
+        if not same(task, get_task()):
+            raise TypeError(
+                f"get_task of {self._env!r} returned {task!r} and, after reset_task with that, {get_task()!r}: "
+                "it has to return what reset_task takes"
+            )
+        return task
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TaskSampler":
         return self
@@ -141,84 +188,110 @@ class TaskSampler:
         return TaskSampler, self._arguments
 
 
-class SampledBox(spaces.Box):
-    """p(T) of tasks that are numbers or arrays, as an environment of another library draws them.
-
-    Args:
-        example: A task, for shape and type.
-        draw: A task as a function of a seed.
-    """
-
-    def __init__(self, example: Task, draw: Callable[[int], Task]) -> None:
-        self._draw = draw
-        leaf = _leaf(example)
-        super().__init__(leaf.low, leaf.high, leaf.shape, leaf.dtype.type)
-
-    def sample(self, mask: Any = None, probability: Any = None) -> Any:
-        """A task, drawn by the environment with a seed from this space's generator."""
-        return self.element(self._draw(int(self.np_random.integers(2**31))))
-
-    def element(self, task: Task) -> Any:
-        """A task as this space has it."""
-        return np.asarray(task, self.dtype)
-
-
-class SampledDict(spaces.Dict):
-    """p(T) of tasks that are dicts of numbers or arrays, as an environment of another library draws them.
-
-    Args:
-        example: A task, for its keys, and for shape and type of each value.
-        draw: A task as a function of a seed.
-    """
-
-    def __init__(self, example: Mapping[str, Any], draw: Callable[[int], Task]) -> None:
-        self._draw = draw
-        super().__init__({name: _leaf(value) for name, value in example.items()})
-
-    def sample(self, mask: Any = None, probability: Any = None) -> Any:
-        """A task, drawn by the environment with a seed from this space's generator."""
-        return self.element(self._draw(int(self.np_random.integers(2**31))))
-
-    def element(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """A task as this space has it."""
-        known = {name: np.asarray(value, self[name].dtype) for name, value in task.items() if name in self.spaces}
-        return {**task, **known}
-
-
 def _build(env: str | Callable[..., Any], settings: dict[str, Any]) -> Any:
-    if isinstance(env, str):
-        module, _, name = env.partition(":")
-        env = getattr(import_module(module), name)
-    return env(**settings)  # type: ignore[operator]
+    """An environment, built with the global generators seeded, which stay as they were outside."""
+    outside = _global_state()
+    _seed_globally(0)
+    try:
+        if isinstance(env, str):
+            module, _, name = env.partition(":")
+            env = getattr(import_module(module), name)
+        return env(**settings)  # type: ignore[operator]
+    finally:
+        _set_global_state(outside)
 
 
-def _leaf(value: Any) -> spaces.Box:
-    """Space of all numbers, or arrays, of the shape and type of an example."""
-    array = np.asarray(value)
-    if array.dtype.kind == "f":
-        return spaces.Box(-np.inf, np.inf, array.shape, array.dtype.type)
-    if array.dtype.kind in "iub":
-        kind = np.dtype(np.int8 if array.dtype.kind == "b" else array.dtype)
-        return spaces.Box(np.iinfo(kind).min, np.iinfo(kind).max, array.shape, kind.type)
-    raise TypeError(f"tasks have to be numbers, arrays, or dicts of these, got {value!r}")
+def _attribute(env: Any, name: str) -> Any:
+    """An attribute of an environment, or of the one that it wraps; None if there is none."""
+    return getattr(env, name, getattr(getattr(env, "unwrapped", None), name, None))
 
 
-def _like(example: Any, task: Any) -> Any:
-    """A task of the Space in the form in which the environment draws its own: dict, float, integer, list, array."""
-    if isinstance(example, Mapping):
-        return {name: _like(example[name], value) for name, value in task.items()}
-    if isinstance(example, np.ndarray):
-        return np.array(task, example.dtype)
-    if isinstance(example, (list, tuple)):
-        return type(example)(np.asarray(task).tolist())
-    return type(example)(np.asarray(task).item())
+def _is_indexed(env: Any, convention: Convention | None, task_count: int | None) -> bool:
+    """Whether an environment takes tasks by their index: as given, else as far as it says so itself."""
+    if convention not in (None, *get_args(Convention)):
+        raise ValueError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
+    if convention == "drawn" and task_count is not None:
+        raise ValueError("task_count is the number of indexed tasks: leave it out where convention is 'drawn'")
+    if convention is not None or task_count is not None:
+        return convention != "drawn"
+    if _attribute(env, "get_all_task_idx") or _attribute(env, "set_task_idx"):
+        return True
+    reset_task = _attribute(env, "reset_task")
+    return reset_task is not None and _INDEX.fullmatch(next(iter(signature(reset_task).parameters), "")) is not None
 
 
-def _plain(task: Any) -> Any:
-    """A task as JSON values."""
-    if isinstance(task, Mapping):
-        return {name: _plain(value) for name, value in task.items()}
-    return np.asarray(task).tolist()
+def _setter(env: Any, *names: str) -> Callable[[Task], Any]:
+    """The first of these methods that an environment has."""
+    for name in names:
+        method = _attribute(env, name)
+        if callable(method):
+            return method  # type: ignore[no-any-return]
+    raise TypeError(f"{env!r} has none of {', '.join(names)}: it takes no task")
+
+
+def _drawn_tasks(env: Any, draw: TaskSampler) -> DrawnTasks:
+    """p(T) of an environment that draws its tasks."""
+    try:
+        return DrawnTasks(draw)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} from {env!r}: it has to draw from self.np_random, which its seed(seed) has to seed if there is "
+            "one, or from the global generators of NumPy or Python"
+        ) from error
+
+
+def _draws_at_reset(env: Any) -> bool:
+    """Whether `reset_task(None)` draws a task and `get_task` gives it, as in varibad's own example."""
+    reset_task, get_task = _attribute(env, "reset_task"), _attribute(env, "get_task")
+    if reset_task is None or get_task is None:
+        return False
+    first = next(iter(signature(reset_task).parameters.values()), None)
+    return first is not None and first.default is None
+
+
+def _indexed_tasks(env: Any, again: Any, count: int | None) -> IndexedTasks:
+    """p(T) of an environment that numbers its tasks; `again` is another one that was built alike.
+
+    Raises:
+        TypeError: If the environment does not tell how many tasks it has.
+        ValueError: If the two have different tasks.
+    """
+    first, second = (IndexedTasks(_indices(one, count), _kept(one)) for one in (env, again))
+    if first != second:
+        raise ValueError(
+            f"{env!r} has other tasks each time it is built: its __init__ has to draw them from the global generators "
+            "of NumPy or Python, or from one with a seed of its own"
+        )
+    return first
+
+
+def _kept(env: Any) -> dict[str, Any]:
+    """Lists of tasks that an environment has."""
+    return {name: tasks for name in _LISTS if isinstance(tasks := _attribute(env, name), (list, tuple, np.ndarray))}
+
+
+def _indices(env: Any, count: int | None) -> list[int]:
+    """Indices of an environment's tasks."""
+    if count is not None:
+        if count < 1:
+            raise ValueError(f"task_count must be at least 1, got {count}")
+        return list(range(count))
+    if all_indices := _attribute(env, "get_all_task_idx"):
+        found = list(all_indices())
+        if all(isinstance(index, (int, np.integer)) for index in found):
+            return [int(index) for index in found]
+        raise TypeError(f"get_all_task_idx of {env!r} returns {found}, which are no indices: give task_count=...")
+    counts = {f"len({name})": len(tasks) for name, tasks in _kept(env).items()}
+    for name in _COUNTS:
+        told = _attribute(env, name)
+        if told is not None:
+            counts[name] = int(told() if callable(told) else told)
+    if len(set(counts.values())) != 1:
+        told = ", ".join(f"{name} is {number}" for name, number in counts.items())
+        known = f"get_all_task_idx, {', '.join(_COUNTS + _LISTS)}"
+        reason = f"contradicts itself: {told}" if told else f"has none of {known}"
+        raise TypeError(f"how many tasks {env!r} has is not clear, as it {reason}: give task_count=...")
+    return list(range(next(iter(counts.values()))))
 
 
 def _space(space: Any) -> spaces.Space[Any]:
@@ -262,12 +335,16 @@ class _Generators:
             _set_global_state(outside)
 
     def _seed(self, seed: int) -> None:
-        if callable(getattr(self._env, "seed", None)):  # of Gym before 0.26
-            self._env.seed(seed)
-        elif isinstance(self._env, gymnasium.Env):
+        if isinstance(self._env, gymnasium.Env):
             self._env.unwrapped.np_random = np.random.default_rng(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002, what these libraries use
+        if seeding := _attribute(self._env, "seed"):  # of Gym before 0.26
+            seeding(seed)
+        _seed_globally(seed)
+
+
+def _seed_globally(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002, what these libraries use
 
 
 def _global_state() -> tuple[Any, Any]:

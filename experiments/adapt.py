@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from tqdm import tqdm
 
+from envs.drawn_tasks import DrawnTasks
 from experiments.evaluate import aligned, chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
@@ -187,23 +188,25 @@ def read_task(space: spaces.Space[Any], text: str) -> Task:
         InputError: If it cannot be read, or is not in the space.
     """
     example = json.dumps(plain(sample_tasks(space, 1, 0)[0]))
-    value = None
-    for form in (f"[{text}]", text):
+    values = []
+    for form in (text, f"[{text}]"):
         with suppress(json.JSONDecodeError):
-            value = json.loads(form)
-    if value is None:
+            values.append(json.loads(form))
+    if not values:
         raise InputError(f"task {text!r} cannot be read: give it as JSON, for example {example}")
     try:
-        (task,) = space.from_jsonable(_batch_of_one(space, value))
+        tasks = space.from_jsonable(_batch_of_one(space, values[0]))
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
-        task = None
-    if task is None or not space.contains(task):
+        tasks = []
+    if len(tasks) != 1 or not space.contains(tasks[0]):
         raise InputError(f"task {text} is not in the task space, {one_line(space)}: give one such as {example}")
-    return task
+    return tasks[0]
 
 
 def _batch_of_one(space: spaces.Space[Any], value: Any) -> Any:
     """A task's JSON value in the form in which `Space.from_jsonable` takes a batch of them."""
+    if isinstance(space, DrawnTasks):
+        return space.to_jsonable([space.read(value)])
     if isinstance(space, spaces.Dict):
         return {name: _batch_of_one(part, value[name]) for name, part in space.items()}
     if isinstance(space, spaces.Tuple):

@@ -33,7 +33,7 @@ TaskPaths = tuple[Any, NDArray[np.floating], NDArray[np.floating]]
 def draw_adaptation(evaluations: Evaluations, run_directory: Path, path: Path) -> None:
     """Draws learning curve, return by gradient step, and behaviour before and after adaptation; see `draw_figure`."""
     trained, paths = evaluations.trained, []
-    if trained.episodes[0][0].shape[1] == 2 and numbers(trained.tasks[0]).size == 2:
+    if trained.episodes[0][0].shape[1] == 2 and all(numbers(task).size == 2 for task in trained.tasks):
         after = min(1, evaluations.config.gradient_steps)
         paths = list(zip(trained.tasks, trained.episodes[0], trained.episodes[after], strict=True))
     draw_figure(evaluations.record(), evaluations.run.config, run_directory, paths, path)
@@ -179,17 +179,21 @@ def _paths(axes: Axes, paths: Sequence[TaskPaths], steps: int) -> None:
 
 
 def numbers(task: Task) -> NDArray[np.float64]:
-    """What a task, or its JSON value, consists of, in order."""
+    """The numbers that a task, or its JSON value, consists of, in order; none for a text, or where there is nothing."""
     if isinstance(task, (dict, list, tuple)):
         parts = [numbers(value) for value in (task.values() if isinstance(task, dict) else task)]
         return np.concatenate(parts) if parts else np.zeros(0)
+    if task is None or isinstance(task, str):
+        return np.zeros(0)
     return np.asarray(task, dtype=np.float64).reshape(-1)
 
 
 def _return_by_task(axes: Axes, evaluation: dict[str, Any]) -> None:
     """Return of each task against its value: which tasks are hard."""
     axes.set(title="Return by task", xlabel="task", ylabel="mean return")
-    values, last = np.array([numbers(task)[0] for task in evaluation["tasks"]]), evaluation["gradient_steps"][-1]
+    first, last = [numbers(task)[:1] for task in evaluation["tasks"]], evaluation["gradient_steps"][-1]
+    # Tasks without a number are drawn in their order.
+    values = np.concatenate(first) if all(map(len, first)) else np.arange(1, len(first) + 1)
     jitter: float | NDArray[np.float64] = 0.0
     if np.array_equal(values, values.round()):  # a finite set of tasks: points beside each other, not on top
         jitter = np.linspace(-0.08, 0.08, len(values))

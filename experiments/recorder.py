@@ -39,9 +39,10 @@ class Stage(NamedTuple):
 def spread(tasks: Sequence[Task], count: int) -> list[int]:
     """Indices of up to `count` different tasks; where a task is one number, from the lowest to the highest."""
     different = list({json.dumps(plain(task)): index for index, task in reversed(list(enumerate(tasks)))}.values())
-    if any(isinstance(task, (dict, tuple, str)) or np.size(task) != 1 for task in tasks):
+    values = [_one_number(task) for task in tasks]
+    if None in values:
         return sorted(different)[:count]
-    different.sort(key=lambda index: float(np.ravel(tasks[index])[0]))
+    different.sort(key=lambda index: values[index])  # type: ignore[arg-type, return-value]
     places = np.linspace(0, len(different) - 1, min(count, len(different))).round().astype(int)
     return [different[place] for place in places]
 
@@ -143,9 +144,21 @@ def _task_name(env: gymnasium.Env[Any, Any], task: Task, index: int) -> str:
     name: str | None = env.mdp.task_name(task) if isinstance(env, TaskEnv) else None
     if name is not None:
         return name
-    if isinstance(task, (dict, tuple)) or np.size(task) > 3:
+    value = plain(task)
+    if isinstance(value, str):
+        return f"task {value}"
+    parts = np.ravel(task).tolist() if isinstance(task, np.ndarray) else value if isinstance(value, list) else [value]
+    if len(parts) > 3 or not all(isinstance(part, (int, float)) for part in parts):
         return f"task {index + 1}"
-    return "task " + ", ".join(f"{number:.3g}" for number in np.ravel(task))
+    return "task " + ", ".join(f"{number:.3g}" for number in parts)
+
+
+def _one_number(task: Task) -> float | None:
+    """The number that a task is, or None if it is no single number."""
+    value = plain(task)
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _draws(env_id: str) -> bool:

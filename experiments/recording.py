@@ -92,7 +92,11 @@ def picture_times(length: int, horizon: int) -> NDArray[np.int64]:
 
 def in_the_plane(recording: Recording) -> bool:
     """Whether the motion is a path in the plane and the tasks are places in it."""
-    return recording.motion.shape[-1] == 2 and np.shape(recording.tasks)[1:] == (2,)
+    return recording.motion.shape[-1] == 2 and all(_is_place(task) for task in recording.tasks)
+
+
+def _is_place(task: Any) -> bool:
+    return isinstance(task, list) and len(task) == 2 and all(isinstance(value, (int, float)) for value in task)
 
 
 def save_recording(path: Path, recording: Recording) -> None:

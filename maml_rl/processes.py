@@ -131,6 +131,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         task_space: p(T); None if the environment has no `task_space` or no `task`.
 
     Raises:
+        InputError: If `task_space` is not the same in all processes.
         WorkerError: By every method, if the environment raises an exception, or if a process ends.
     """
 
@@ -144,7 +145,13 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         try:
             with self._reporting():
                 super().__init__([make] * num_envs, context=start_method, autoreset_mode=AutoresetMode.DISABLED)
-            self.task_space = self.call("task_space")[0]
+            self.task_space, *others = self.call("task_space")
+            # A Space without an equality of its own is equal to itself alone, and says nothing here.
+            if deepcopy(self.task_space) == self.task_space and any(other != self.task_space for other in others):
+                raise InputError(
+                    f"the processes of {spec.id} have different tasks: they must not depend on random numbers that are "
+                    "drawn when the environment is imported or built, except with a fixed seed"
+                )
         except BaseException:
             self.close_extras()
             raise

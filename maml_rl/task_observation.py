@@ -140,6 +140,10 @@ def _extended(observation_space: spaces.Space[Any], task_space: Any) -> spaces.B
         told = spaces.flatten_space(task_space)
     except NotImplementedError:  # a Space of the author's own that is no kind of Gymnasium's
         told = task_space
+    except ValueError as error:  # tasks that are no numbers, or not always as many
+        raise InputError(
+            f"a task of {one_line(task_space)} cannot be observed: {' '.join(str(error).split())}"
+        ) from error
     if not isinstance(told, spaces.Box):
         raise InputError(
             f"a task of {one_line(task_space)} cannot be observed: gymnasium.spaces.flatten makes no array"

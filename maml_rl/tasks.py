@@ -189,11 +189,12 @@ def evaluation_tasks(
 
     Those to choose settings by, of `Phase.VALIDATION`, are others than those of the evaluation itself.
 
-    Of a Discrete space, whose tasks training meets all, each occurs equally often, give or take one: the same mean as
-    by sampling, without the chance that one task is drawn more often. Where there are more than `count`, the seed
-    chooses; those of the validation come from the other end of the same order, and are others if there are enough.
+    Of a Discrete space that draws as Gymnasium's does, whose tasks training meets all, each occurs equally often, give
+    or take one: the same mean as by sampling, without the chance that one task is drawn more often. Where there are
+    more than `count`, the seed chooses; those of the validation come from the other end of the same order, and are
+    others if there are enough.
     """
-    if type(space) is spaces.Discrete:
+    if isinstance(space, spaces.Discrete) and type(space).sample is spaces.Discrete.sample:
         order = np.arange(space.n)
         if count < space.n:
             order = Draw(seed, Phase.EVALUATION).generator(Purpose.TASKS).permutation(order)
@@ -203,10 +204,14 @@ def evaluation_tasks(
 
 
 def plain(task: Task) -> Any:
-    """A task as JSON values."""
+    """A task as JSON values for people, which do not keep its types: a tuple is a list, any scalar a number or text."""
     if isinstance(task, dict):
-        return {name: plain(value) for name, value in task.items()}
-    return [plain(value) for value in task] if isinstance(task, tuple) else np.asarray(task).tolist()
+        return {str(name): plain(value) for name, value in task.items()}
+    if isinstance(task, (list, tuple)):
+        return [plain(value) for value in task]
+    if isinstance(task, (np.ndarray, np.generic)) and not isinstance(task.tolist(), type(task)):
+        return plain(task.tolist())
+    return task if task is None or isinstance(task, (bool, int, float, str)) else str(task)
 
 
 def resets_itself(envs: TaskVectorEnv) -> bool:

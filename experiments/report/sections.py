@@ -1,5 +1,6 @@
 """What a report says of a run besides its recorded episodes: returns, tasks, training and settings."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,17 +111,21 @@ def _by_task(run: Reported) -> list[str]:
     last = evaluation["gradient_steps"][-1]
     shown = [(0, "before", "hollow"), (min(1, last), "after", "point"), (last, "later", "point")]
     shown = [one for i, one in enumerate(shown) if one[0] not in [step for step, *_ in shown[:i]]]
-    if len(tasks[0]) == 2 and len({len(task) for task in tasks}) == 1:
+    sizes = {len(task) for task in tasks}
+    if sizes == {2}:
         return [_map(run, tasks, step) for step in sorted({0, min(1, last), last})]
-    names = [", ".join(f"{number:.3g}" for number in task[:4]) for task in tasks]
+    names = [
+        ", ".join(f"{number:.3g}" for number in found[:4]) or json.dumps(task)
+        for found, task in zip(tasks, evaluation["tasks"], strict=True)
+    ]
     axis = Axes(run.task_quantity)
-    if len(tasks[0]) == 1:
+    if sizes == {1}:
         x = np.array([task[0] for task in tasks])
         if np.array_equal(x, x.round()):  # a finite set of tasks: points beside each other, not on top
             ticks = np.unique(x).tolist()
             axis = Axes(run.task_quantity, ticks, [f"{tick:g}" for tick in ticks])
             x = x + np.linspace(-0.12, 0.12, len(x))
-    else:  # tasks of many numbers: from the hardest to the easiest
+    else:  # tasks of many numbers or of none: from the hardest to the easiest
         order = np.argsort(evaluation["task_returns"][min(1, last)])
         x = np.empty(len(tasks))
         x[order] = np.arange(1, len(tasks) + 1)

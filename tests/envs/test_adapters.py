@@ -18,7 +18,9 @@ from maml_rl.errors import InputError
 from maml_rl.processes import Processes
 from maml_rl.tasks import assign_tasks, make, sample_tasks, task_space, vectorize
 
-NAMES = ["Goal", "Direction", "Velocity", "Number", "Gusty"]
+NAMES = ["Goal", "Direction", "Velocity", "Number", "Gusty", "Named", "Legs", "Speeds", "Tampering", "Growing"]
+NAMES += ["Navigation", "VaribadPoint", "VaribadBandit"]
+INDEXED = {"PearlPoint": 4, "PearlVelocity": 3, "PearlParameters": 3, "Macaw": 3, "PearlNumbered": 3}
 
 
 @pytest.fixture(autouse=True)
