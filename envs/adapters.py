@@ -64,6 +64,7 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
     def __init__(
         self,
         env: str | Callable[..., Any],
+        *,
         convention: Convention | None = None,
         task_count: int | None = None,
         **settings: Any,
@@ -85,6 +86,17 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
             self._set_task = _setter(self.env, "set_task", "reset_task")
             self.task_space = _drawn_tasks(self.env, TaskSampler(env, settings))
             self.task = self.task_space.examples[0]
+            self._try(self.task)
+
+    def _try(self, task: Task) -> None:
+        try:
+            with self._generators.at_work(0):
+                self._set_task(deepcopy(task))
+        except Exception as error:
+            raise TypeError(
+                f"{self.env!r} draws the task {task!r}, and its {self._set_task.__name__} does not take it "
+                f"({type(error).__name__}: {error}): if it takes an index, give task_count=..."
+            ) from error
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode with the assigned task."""

@@ -230,7 +230,7 @@ class PearlPoint:
         self.goals = [np.random.uniform(-1.0, 1.0, 2) for _ in range(n_tasks)]  # noqa: NPY002
         self.reset_task(0)
         self.observation_space = GymBox(-np.inf, np.inf, (2,), np.float32)
-        self.action_space = GymBox(-0.1, 0.1, (2,), np.float32)
+        self.action_space = GymBox(-1.0, 1.0, (2,), np.float32)
 
     def get_all_task_idx(self) -> range:
         return range(len(self.goals))
@@ -245,7 +245,7 @@ class PearlPoint:
         return self.state
 
     def step(self, action: np.ndarray) -> tuple:
-        self.state = self.state + np.clip(action, -0.1, 0.1)
+        self.state = self.state + 0.1 * np.clip(action, -1.0, 1.0)
         return np.copy(self.state), -np.linalg.norm(self.state - self.goal), False, {}
 
 
@@ -399,7 +399,7 @@ class Navigation(PearlPoint):
 
     get_all_task_idx = None
     observation_space = GymBox(-np.inf, np.inf, (2,), np.float32)
-    action_space = GymBox(-0.1, 0.1, (2,), np.float32)
+    action_space = GymBox(-1.0, 1.0, (2,), np.float32)
 
     def __init__(self, task: dict | None = None) -> None:
         self.seed()

@@ -3,6 +3,8 @@
 import json
 import pickle
 import random
+import re
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -13,13 +15,14 @@ import pytest
 from gymnasium import spaces
 
 from envs.adapters import SampledTaskEnv
+from envs.drawn_tasks import DrawnTasks, same
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes
-from maml_rl.tasks import assign_tasks, make, sample_tasks, task_space, vectorize
+from maml_rl.tasks import assign_tasks, evaluation_tasks, make, plain, sample_tasks, task_space, vectorize
 
-NAMES = ["Goal", "Direction", "Velocity", "Number", "Gusty", "Named", "Legs", "Speeds", "Tampering", "Growing"]
-NAMES += ["Navigation", "VaribadPoint", "VaribadBandit"]
+DRAWN = ["Goal", "Direction", "Velocity", "Number", "Gusty", "Named", "Legs", "Speeds", "Tampering", "Growing"]
+DRAWN += ["Navigation", "VaribadPoint", "VaribadBandit"]
 INDEXED = {"PearlPoint": 4, "PearlVelocity": 3, "PearlParameters": 3, "Macaw": 3, "PearlNumbered": 3}
 
 
@@ -33,34 +36,47 @@ def foreign(name: str) -> gymnasium.Env:
     return make(f"foreign_environments:foreign/{name}ForTests-v0")
 
 
-def as_json(space: spaces.Space, tasks: list) -> str:
-    return json.dumps(space.to_jsonable(tasks))
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*DRAWN, *INDEXED])
 def test_the_environment_is_one_that_can_be_trained(name):
     assert check_task_env(foreign(name)) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DRAWN)
 def test_tasks_are_elements_of_the_space_a_function_of_its_seed_and_can_be_written(name):
     space = foreign(name).unwrapped.task_space
     tasks = sample_tasks(space, 20, seed=3)
+    assert isinstance(space, DrawnTasks)
     assert all(space.contains(task) for task in tasks)
-    assert as_json(space, tasks) == as_json(space, sample_tasks(space, 20, seed=3))
-    assert as_json(space, tasks) != as_json(space, sample_tasks(space, 20, seed=4))
-    assert as_json(space, tasks) == as_json(space, space.from_jsonable(json.loads(as_json(space, tasks))))
-    assert len({as_json(space, [task]) for task in tasks}) > 1
-    flat = spaces.flatten(space, tasks[0])
-    assert flat.size == {"Goal": 2, "Direction": 1, "Velocity": 3, "Number": 1, "Gusty": 2}[name]
+    assert same(tasks, sample_tasks(space, 20, seed=3))
+    assert not same(tasks, sample_tasks(space, 20, seed=4))
+    assert same(tasks, space.from_jsonable(json.loads(json.dumps(space.to_jsonable(tasks)))))
+    assert len({json.dumps(plain(task)) for task in tasks}) > 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DRAWN)
 def test_copies_and_other_processes_draw_the_same_tasks(name):
     space = foreign(name).unwrapped.task_space
-    expected = as_json(space, sample_tasks(space, 5, seed=0))
-    assert as_json(space, sample_tasks(deepcopy(space), 5, seed=0)) == expected
-    assert as_json(space, sample_tasks(pickle.loads(pickle.dumps(space)), 5, seed=0)) == expected
+    expected = sample_tasks(space, 5, seed=0)
+    assert same(sample_tasks(deepcopy(space), 5, seed=0), expected)
+    assert same(sample_tasks(pickle.loads(pickle.dumps(space)), 5, seed=0), expected)
+    assert pickle.loads(pickle.dumps(space)) == space == foreign(name).unwrapped.task_space
+
+
+def test_whole_numbers_among_fractions_stay_both():
+    tasks = sample_tasks(foreign("Speeds").unwrapped.task_space, 100, seed=0)
+    assert {(type(task), task) for task in tasks} == {(float, 0.5), (float, 1.5), (float, 2.5), (int, 1), (float, 0.25)}
+
+
+def test_an_environment_that_changes_its_task_changes_no_other_episode():
+    env = foreign("Tampering")
+    task = {"velocity": 1.0, "wind": [0.1, 0.0]}
+    env.unwrapped.task = task
+    rewards = []
+    for _ in range(2):
+        env.reset(seed=0)
+        rewards.append(env.step(np.zeros(1, np.float32))[1])
+    assert rewards[0] == rewards[1]
+    assert task == {"velocity": 1.0, "wind": [0.1, 0.0]}
 
 
 def test_the_global_generators_stay_as_they_were():
@@ -88,15 +104,15 @@ def test_environments_that_draw_from_the_global_generators_do_not_disturb_each_o
     assert len(np.unique(alone, axis=0)) == 4
 
 
-def test_a_task_reaches_the_environment_at_the_next_reset_in_the_form_of_its_own():
+def test_a_task_reaches_the_environment_at_the_next_reset():
     env = foreign("Velocity")
-    task = {"velocity": np.asarray(1.5), "wind": np.array([0.25, 0.5])}
+    task = {"velocity": 1.5, "wind": [0.25, 0.5]}
     env.reset(seed=0)
     before = env.unwrapped.env.task_now
     env.unwrapped.task = task
     assert env.unwrapped.env.task_now is before
     env.reset(seed=0)
-    assert env.unwrapped.env.task_now == {"velocity": 1.5, "wind": [0.25, 0.5]}
+    assert same(env.unwrapped.env.task_now, task)
 
 
 def test_spaces_and_observations_are_those_of_gymnasium():
@@ -138,7 +154,14 @@ def test_the_environment_runs_in_processes():
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("Unseeded", "self.np_random"), ("Named", "numbers, arrays, or dicts"), ("Without", "neither set_task nor")],
+    [
+        ("Unseeded", "equal seeds draw different tasks"),
+        ("OwnType", "of type Velocity"),
+        ("Without", "takes no task"),
+        ("PearlUnnamed", "give task_count"),  # nothing says that it takes indices
+        ("PearlByChance", "other tasks each time it is built"),
+        ("VaribadOther", "get_task"),
+    ],
 )
 def test_an_environment_that_cannot_be_adapted_is_refused_in_one_line(name, told):
     with pytest.raises(InputError) as raised:
@@ -147,9 +170,83 @@ def test_an_environment_that_cannot_be_adapted_is_refused_in_one_line(name, told
     assert "\n" not in str(raised.value)
 
 
-def test_a_task_outside_the_space_is_refused_in_one_line():
-    with pytest.raises(InputError, match="does not contain"):
-        sample_tasks(foreign("Growing").unwrapped.task_space, 20, seed=0)
+# Tasks by their index
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_indices_are_a_discrete_space_of_which_each_is_evaluated_equally_often(name):
+    env = foreign(name)
+    space = env.unwrapped.task_space
+    assert isinstance(space, spaces.Discrete)
+    assert (space.n, space.start) == (INDEXED[name], 0)
+    assert Counter(map(int, evaluation_tasks(space, 2 * INDEXED[name]))) == dict.fromkeys(range(INDEXED[name]), 2)
+    for task in evaluation_tasks(space, INDEXED[name]):
+        env.unwrapped.task = task
+        env.reset(seed=0)
+        theirs = env.unwrapped.env
+        assert theirs.goal is theirs.goals[task] if name == "PearlPoint" else theirs.task_now is theirs.tasks[task]
+
+
+def test_tasks_that_are_drawn_when_an_environment_is_built_are_always_the_same():
+    first, second = (SampledTaskEnv("foreign_environments:PearlPoint", n_tasks=7) for _ in range(2))
+    np.random.seed(5)  # noqa: NPY002
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    third = SampledTaskEnv("foreign_environments:PearlPoint", n_tasks=7)
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    assert same(first.env.goals, second.env.goals)
+    assert same(first.env.goals, third.env.goals)
+    assert first.task_space == second.task_space == third.task_space
+    assert len({tuple(goal) for goal in first.env.goals}) == first.task_space.n == 7
+
+
+def test_tasks_that_differ_between_processes_are_refused():
+    with pytest.raises(InputError, match="have different tasks") as raised:
+        vectorize("foreign_environments:foreign/PearlImportedForTests-v0", 2, Processes(2))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_environment_with_both_conventions_follows_the_one_that_is_given():
+    name = "foreign_environments:PearlParameters"
+    assert SampledTaskEnv(name, n_tasks=5).task_space.n == 5
+    assert SampledTaskEnv(name, task_count=1).task_space.n == 1
+    env = SampledTaskEnv(name, convention="drawn")
+    assert len({json.dumps(task) for task in env.task_space.to_jsonable(sample_tasks(env.task_space, 20, 0))}) == 20
+    env.task = {"velocity": 1.25}
+    env.reset(seed=0)
+    assert env.env.task_now == {"velocity": 1.25}
+    assert SampledTaskEnv("foreign_environments:PearlUnnamed", task_count=3).task_space.n == 3
+    assert SampledTaskEnv("foreign_environments:PearlUnnamed", convention="indexed").task_space.n == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("Goal", {"convention": "index"}, "convention must be one of drawn, indexed, got 'index'"),
+        ("Goal", {"convention": "drawn", "task_count": 3}, "leave it out"),
+        ("Goal", {"convention": "indexed"}, "has none of get_all_task_idx, num_tasks, n_tasks, tasks, goals"),
+        ("PearlPoint", {"convention": "drawn"}, "draws no tasks"),
+        ("PearlPoint", {"task_count": 0}, "at least 1, got 0"),
+        ("PearlNumbered", {"num_tasks": 4}, "contradicts itself: len(tasks) is 3, num_tasks is 4"),
+    ],
+)
+def test_a_convention_that_an_environment_does_not_follow_is_refused(name, given, told):
+    with pytest.raises((TypeError, ValueError), match=re.escape(told)):
+        SampledTaskEnv(f"foreign_environments:{name}", **given)
+
+
+def test_indices_that_are_none_are_refused():
+    env = make("foreign_environments:foreign/PearlPointForTests-v0").unwrapped.env
+    env.get_all_task_idx = lambda: ([0, 1], [0.5, 1.5])
+    with pytest.raises(TypeError, match="which are no indices: give task_count"):
+        SampledTaskEnv(lambda: env)
+
+
+def test_what_wraps_an_environment_hides_none_of_its_methods():
+    theirs = foreign("Velocity").unwrapped.env
+    env = SampledTaskEnv(lambda: gymnasium.wrappers.TimeLimit(theirs, 3))
+    env.reset(seed=0)
+    assert [env.step(np.zeros(1, np.float32))[2:4] for _ in range(3)] == [(False, False)] * 2 + [(False, True)]
+    assert isinstance(env.task_space, DrawnTasks)
 
 
 def test_a_step_of_neither_interface_is_told():

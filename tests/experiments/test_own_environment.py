@@ -218,6 +218,57 @@ def command(maml_rl, monkeypatch) -> Callable[..., Any]:
     return maml_rl
 
 
+# Environments of other libraries
+
+
+def foreign_id(name: str) -> str:
+    return f"foreign_environments:foreign/{name}ForTests-v0"
+
+
+@pytest.mark.parametrize("name", ["PearlPoint", "PearlVelocity", "VaribadBandit", "Navigation"])
+def test_environments_of_other_libraries_are_checked_and_trained(command, name):
+    assert command("check", foreign_id(name)) == (0, f"{foreign_id(name)}: nothing to mend\n", "")
+    train = ("train", "--env-id", foreign_id(name), "--preset", "navigation", "--iterations=1", *SMALL)
+    code, _, err = command(*train, "--out=run", "--processes=2")
+    assert code == 0, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "shown"),
+    [
+        ("Legs", '[4, 0.25, {"mass": 1}, ["walk", true]]', [4, 0.25, {"mass": 1.0}, ["walk", True]]),
+        ("Named", '"pull"', "pull"),
+        ("PearlPoint", "2", 2),
+    ],
+)
+def test_every_command_takes_tasks_of_any_type(command, tmp_path, name, typed, shown):
+    evaluation = ("--evaluation.tasks=3", "--evaluation.episodes=2", "--evaluation.gradient-steps=1")
+    train = ("--env-id", foreign_id(name), "--preset=navigation", "--iterations=1", *SMALL, *evaluation)
+    steps = [
+        ("train", *train, "--out=run", "--processes=1"),
+        ("evaluate", "run", "--record", "--processes=1", "--threads=1"),
+        ("adapt", "run", "--task", typed, "--out=policy.zip", "--json", "--processes=1", "--threads=1"),
+        ("visualize", "run", "--processes=1", "--threads=1"),
+    ]
+    for arguments in steps:
+        code, out, err = command(*arguments)
+        assert code == 0, err
+        assert "Traceback" not in err
+        if arguments[0] == "adapt":
+            assert json.loads(out)["task"] == shown
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_an_oracle_observes_tasks_of_numbers_and_refuses_others(command):
+    oracle = ("--preset=navigation-oracle", "--iterations=1", *SMALL, "--processes=1")
+    code, _, err = command("train", "--env-id", foreign_id("VaribadPoint"), *oracle, "--out=point")
+    assert code == 0, err
+    code, out, err = command("train", "--env-id", foreign_id("Named"), *oracle, "--out=named")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is no number" in err
+
+
 # Bad input
 
 
