@@ -32,7 +32,7 @@ from envs.drawn_tasks import DrawnTasks, IndexedTasks, Task, same
 Convention = Literal["drawn", "indexed"]
 
 _INDEX = re.compile(r"(\w+_)?(i|id|idx|index)", re.IGNORECASE)  # parameters that stand for a task's index
-_COUNTS, _LISTS = ("num_tasks", "n_tasks"), ("tasks", "goals")  # what tells how many tasks there are
+_COUNTS, _LISTS = ("num_tasks", "n_tasks"), ("tasks", "goals")  # attributes that show how many tasks there are
 
 
 class SampledTaskEnv(gymnasium.Env[Any, Any]):
@@ -42,8 +42,8 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
     ones are integers, in a Discrete.
 
     Its own `reset` and `step` may be Gymnasium's or those of Gym before 0.26, which return the observation alone and
-    four values; there `info["TimeLimit.truncated"]` tells a time limit from an end. Its spaces may be Gym's. What
-    takes a task may itself call `reset`.
+    four values; there `info["TimeLimit.truncated"]` distinguishes a time limit from an end. Its spaces may be Gym's.
+    The method that takes a task may itself call `reset`.
 
     It is built with the global generators of NumPy and Python seeded, so that it has the same list of tasks each time.
 
@@ -51,13 +51,13 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
         env: The environment's class, or `module:Class`, which is imported when it is needed.
         convention: Whether tasks are drawn or indexed. If None they are indexed where there is `get_all_task_idx` or
             `set_task_idx`, or where the parameter of `reset_task` is named as an index is.
-        task_count: Number of indexed tasks; as the environment tells it if None (`get_all_task_idx`, `num_tasks`,
-            `n_tasks`, or the length of `tasks` or `goals`). Given, it means that tasks are indexed.
+        task_count: Number of indexed tasks. If None the environment has to say it: by `get_all_task_idx`, else by
+            `num_tasks`, `n_tasks`, or the length of `tasks` or `goals`. A number means that tasks are indexed.
         settings: Keyword arguments of that class.
 
     Raises:
-        TypeError: If the environment has not what its convention needs, if tasks have parts of an unknown type, or if
-            spaces are other than a Box or Discrete.
+        TypeError: If the environment does not have what its convention needs, tasks have parts of an unknown type, or
+            spaces are neither a Box nor Discrete.
         ValueError: If equal seeds do not draw equal tasks, or the environment has other tasks each time it is built.
     """
 
@@ -84,13 +84,13 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
             self.task = int(self.task_space.start)
         else:
             self._set_task = _setter(self.env, "set_task", "reset_task")
-            self.task_space = _drawn_tasks(self.env, TaskSampler(env, settings))
+            self.task_space = DrawnTasks(TaskSampler(env, settings))
             self.task = self.task_space.examples[0]
             self._try(self.task)
 
     def _try(self, task: Task) -> None:
         try:
-            with self._generators.at_work(0):
+            with self._generators.at_work():
                 self._set_task(deepcopy(task))
         except Exception as error:
             raise TypeError(
@@ -170,8 +170,10 @@ class TaskSampler:
         """
         with self._generators.at_work(seed):
             if several := _attribute(self._env, "sample_tasks"):
-                (task,) = several(1)
-                return task
+                drawn = list(several(1))
+                if len(drawn) != 1:
+                    raise TypeError(f"sample_tasks(1) of {self._env!r} has to return one task, got {len(drawn)}")
+                return drawn[0]
             if one := _attribute(self._env, "sample_task"):
                 return one()
             if _draws_at_reset(self._env):
@@ -241,17 +243,6 @@ def _setter(env: Any, *names: str) -> Callable[[Task], Any]:
     raise TypeError(f"{env!r} has none of {', '.join(names)}: it takes no task")
 
 
-def _drawn_tasks(env: Any, draw: TaskSampler) -> DrawnTasks:
-    """p(T) of an environment that draws its tasks."""
-    try:
-        return DrawnTasks(draw)
-    except ValueError as error:
-        raise ValueError(
-            f"{error} from {env!r}: it has to draw from self.np_random, which its seed(seed) has to seed if there is "
-            "one, or from the global generators of NumPy or Python"
-        ) from error
-
-
 def _draws_at_reset(env: Any) -> bool:
     """Whether `reset_task(None)` draws a task and `get_task` gives it, as in varibad's own example."""
     reset_task, get_task = _attribute(env, "reset_task"), _attribute(env, "get_task")
@@ -265,7 +256,7 @@ def _indexed_tasks(env: Any, again: Any, count: int | None) -> IndexedTasks:
     """p(T) of an environment that numbers its tasks; `again` is another one that was built alike.
 
     Raises:
-        TypeError: If the environment does not tell how many tasks it has.
+        TypeError: If the number of tasks is not clear.
         ValueError: If the two have different tasks.
     """
     first, second = (IndexedTasks(_indices(one, count), _kept(one)) for one in (env, again))
@@ -295,13 +286,13 @@ def _indices(env: Any, count: int | None) -> list[int]:
         raise TypeError(f"get_all_task_idx of {env!r} returns {found}, which are no indices: give task_count=...")
     counts = {f"len({name})": len(tasks) for name, tasks in _kept(env).items()}
     for name in _COUNTS:
-        told = _attribute(env, name)
-        if told is not None:
-            counts[name] = int(told() if callable(told) else told)
+        number = _attribute(env, name)
+        if number is not None:
+            counts[name] = int(number() if callable(number) else number)
     if len(set(counts.values())) != 1:
-        told = ", ".join(f"{name} is {number}" for name, number in counts.items())
+        listed = ", ".join(f"{name} is {number}" for name, number in counts.items())
         known = f"get_all_task_idx, {', '.join(_COUNTS + _LISTS)}"
-        reason = f"contradicts itself: {told}" if told else f"has none of {known}"
+        reason = f"contradicts itself: {listed}" if counts else f"has none of {known}"
         raise TypeError(f"how many tasks {env!r} has is not clear, as it {reason}: give task_count=...")
     return list(range(next(iter(counts.values()))))
 
@@ -325,7 +316,7 @@ def _accepts(function: Callable[..., Any], name: str) -> bool:
 class _Generators:
     """The generators that an environment of these libraries draws from: its own, and Python's and NumPy's global ones.
 
-    It has the global ones as if it were alone in the process, which has its own while the environment does not run.
+    The environment uses the global ones as if it were alone in the process, whose state is restored afterwards.
     """
 
     def __init__(self, env: Any) -> None:
@@ -334,7 +325,7 @@ class _Generators:
 
     @contextmanager
     def at_work(self, seed: int | None = None) -> Iterator[None]:
-        """While the environment runs; all of its generators begin anew with a seed, or else go on."""
+        """Context in which the environment runs, with all of its generators seeded, or else where they left off."""
         outside = _global_state()
         if seed is None:
             _set_global_state(self._state)

@@ -28,9 +28,9 @@ _KNOWN = "None, Booleans, numbers, texts, lists, tuples, dicts, and NumPy's arra
 class DrawnTasks(spaces.Space[Task]):
     """p(T) of an environment that draws its tasks: an element is a task as it was drawn, in value and in type.
 
-    Tasks need not be alike. They may be of None, Booleans, numbers, texts, lists, tuples, dicts, and NumPy's arrays
-    and scalars, nested in any way. `gymnasium.spaces.flatten` makes an array of a task whose parts are all numbers, if
-    every task has as many of them in the same places.
+    Tasks need not be alike. They may consist of None, Booleans, numbers, texts, lists, tuples, dicts, and NumPy's
+    arrays and scalars, nested in any way. `gymnasium.spaces.flatten` makes an array of a task if all its parts are
+    numbers and every task has numbers in the same places.
 
     Args:
         draw: A task as a function of a seed.
@@ -49,7 +49,10 @@ class DrawnTasks(spaces.Space[Task]):
         self._draw = draw
         self.examples = [self._drawn(number) for number in range(_EXAMPLES)]
         if not same(self.examples, [self._drawn(number) for number in range(_EXAMPLES)]):
-            raise ValueError("equal seeds draw different tasks")
+            raise ValueError(
+                "equal seeds draw different tasks: the environment has to draw them from self.np_random, which its "
+                "seed(seed) has to seed if there is one, or from the global generators of NumPy or Python"
+            )
 
     def _drawn(self, seed: int) -> Task:
         task = self._draw(seed)
@@ -68,7 +71,7 @@ class DrawnTasks(spaces.Space[Task]):
         return self._drawn(int(self.np_random.integers(2**31)))
 
     def contains(self, x: Any) -> bool:
-        """Whether x consists of the types that a task may have: what else a task has to be, its environment knows."""
+        """Whether x consists of the types that a task may have. Only the environment knows more about its tasks."""
         try:
             encode(x)
         except TypeError:
@@ -135,8 +138,8 @@ class IndexedTasks(spaces.Discrete):
 
     Args:
         indices: The indices, each one more than the last.
-        tasks: What the environment keeps under them. Two spaces are equal only if that is, too: task 3 has to be the
-            same in every process.
+        tasks: What the environment keeps under them. It is part of the equality of two spaces: task 3 has to be the
+            same task in every process.
         seed: Seed of the samples.
 
     Raises:
@@ -149,7 +152,7 @@ class IndexedTasks(spaces.Discrete):
         super().__init__(len(indices), seed=seed, start=indices[0])
         try:
             self.kept = _text(tasks)
-        except TypeError:  # objects of the environment's own, which cannot be compared
+        except TypeError:  # objects of a class of the environment, which cannot be compared
             self.kept = ""
 
     def __eq__(self, other: object) -> bool:
@@ -198,7 +201,7 @@ def decode(value: Any) -> Task:
     """The task of which `encode` made JSON values.
 
     Raises:
-        KeyError, TypeError, ValueError: If it made none such.
+        KeyError, TypeError, ValueError: If these are no such values.
     """
     if isinstance(value, list):
         return [decode(item) for item in value]

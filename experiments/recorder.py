@@ -42,7 +42,7 @@ def spread(tasks: Sequence[Task], count: int) -> list[int]:
     values = [_one_number(task) for task in tasks]
     if None in values:
         return sorted(different)[:count]
-    different.sort(key=lambda index: values[index])  # type: ignore[arg-type, return-value]
+    different.sort(key=lambda index: values[index])
     places = np.linspace(0, len(different) - 1, min(count, len(different))).round().astype(int)
     return [different[place] for place in places]
 

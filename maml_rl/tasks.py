@@ -163,11 +163,16 @@ def sample_tasks(space: spaces.Space[Any], count: int, seed: int) -> list[Task]:
     """Tasks T_i ~ p(T); the space given is not changed.
 
     Raises:
-        InputError: If the space draws what it does not contain.
+        InputError: If the space cannot draw, or draws what it does not contain.
     """
     space = deepcopy(space)
     space.seed(seed)
-    tasks = [space.sample() for _ in range(count)]
+    try:
+        tasks = [space.sample() for _ in range(count)]
+    except Exception as error:  # the author's, of any kind
+        raise InputError(
+            f"task_space, {one_line(space)}, cannot draw a task ({reason(error)}; {place(error)})"
+        ) from error
     for task in tasks:
         if not space.contains(task):
             raise InputError(
@@ -209,8 +214,12 @@ def plain(task: Task) -> Any:
         return {str(name): plain(value) for name, value in task.items()}
     if isinstance(task, (list, tuple)):
         return [plain(value) for value in task]
-    if isinstance(task, (np.ndarray, np.generic)) and not isinstance(task.tolist(), type(task)):
+    if isinstance(task, np.ndarray):
         return plain(task.tolist())
+    if isinstance(task, np.floating):
+        return float(task)
+    if isinstance(task, np.generic):
+        return plain(task.item())
     return task if task is None or isinstance(task, (bool, int, float, str)) else str(task)
 
 

@@ -205,6 +205,13 @@ def test_a_task_that_differs_in_type_from_draw_to_draw_is_told_from_the_same():
         DrawnTasks(draw)
 
 
+def test_a_type_that_is_rare_and_not_known_is_refused_when_it_is_drawn():
+    space = DrawnTasks(lambda seed: object() if seed >= 10 else seed)
+    with pytest.raises(InputError, match="tasks have to consist of None") as raised:
+        sample_tasks(space, 1, seed=0)
+    assert "\n" not in str(raised.value)
+
+
 def test_spaces_that_draw_the_same_are_equal():
     assert drawn_from(1, 2) == drawn_from(1, 2)
     assert drawn_from(1, 2) != drawn_from(1.0, 2)
@@ -325,7 +332,7 @@ def test_an_observation_ends_with_the_numbers_of_the_task():
 
 
 @pytest.mark.parametrize(
-    ("drawn", "told"),
+    ("drawn", "reason"),
     [
         (["reach"], "'reach' is no number"),
         ([None], "None is no number"),
@@ -337,8 +344,8 @@ def test_an_observation_ends_with_the_numbers_of_the_task():
         ([10**400], "is no number"),
     ],
 )
-def test_tasks_that_are_no_numbers_or_not_always_as_many_are_not_observed(drawn, told):
-    with pytest.raises(InputError, match=told) as raised:
+def test_tasks_that_are_no_numbers_or_not_always_as_many_are_not_observed(drawn, reason):
+    with pytest.raises(InputError, match=reason) as raised:
         TaskObservation(Still(drawn_from(*drawn)))
     assert "cannot be observed" in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -13,6 +13,7 @@ from PIL import Image
 from experiments.evaluate import Evaluations, Overrides, evaluate, table
 from experiments.plots import draw_adaptation
 from experiments.presets import PRESETS
+from experiments.report.sections import Reported, returns
 from experiments.run import CHECKPOINT, METRICS, RunConfig, load_run
 from experiments.train import train
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
@@ -323,6 +324,20 @@ def test_the_picture_depends_on_the_numbers(navigation, evaluations, tmp_path):
         pictures.append(pixels(tmp_path / "picture.png"))
     np.testing.assert_array_equal(pictures[0], pictures[1])
     assert (pictures[0] != pictures[2]).any()
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [["reach", "push", "pull"], [None, 2.0, None], [[1.0], [1.0, 2.0], []], [{"a": (1, "b")}, {"a": 1}, {}]],
+    ids=json.dumps,
+)
+def test_tasks_of_any_type_are_drawn_and_reported(navigation, evaluations, tmp_path, tasks):
+    shown = evaluations._replace(trained=evaluations.trained._replace(tasks=tasks))
+    draw_adaptation(shown, navigation, tmp_path / "picture.png")
+    check_picture(tmp_path / "picture.png")
+    run = shown.run
+    body = returns(Reported(navigation, run.config, run.progress, shown.record())).body
+    assert body.count("task ") >= 3 * len(tasks)
 
 
 @pytest.mark.parametrize("case", ["no metrics", "empty metrics", "only the header"])

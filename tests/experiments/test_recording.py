@@ -139,6 +139,9 @@ def test_tasks_are_chosen_from_the_lowest_to_the_highest_and_never_twice():
     goals = [np.array(goal) for goal in ([0, 1], [1, 0], [0, 1], [2, 2])]
     assert spread(goals, 2) == [0, 1]
     assert spread([{"a": 1}, {"a": 1}, {"a": 2}], 4) == [0, 2]
+    assert spread([2.0, None, 1], 3) == [0, 1, 2]
+    assert spread([[1.0, "a"], [[1.0], (2,)], [[1.0], [2]]], 3) == [0, 1]  # a list is shown as a tuple is
+    assert spread([2.5, 1, True, 0.25], 2) == [3, 0]
 
 
 # Environments of others
