@@ -27,7 +27,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.drawn_tasks import DrawnTasks, IndexedTasks, Task, same
+from envs.drawn_tasks import DrawnTasks, IndexedTasks, Task, same, shown
 
 Convention = Literal["drawn", "indexed"]
 
@@ -94,7 +94,7 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
                 self._set_task(deepcopy(task))
         except Exception as error:
             raise TypeError(
-                f"{self.env!r} draws the task {task!r}, and its {self._set_task.__name__} does not take it "
+                f"{self.env!r} draws the task {shown(task)}, and its {self._set_task.__name__} does not take it "
                 f"({type(error).__name__}: {error}): if it takes an index, give task_count=..."
             ) from error
 
@@ -190,8 +190,8 @@ class TaskSampler:
         reset_task(deepcopy(task))
         if not same(task, get_task()):
             raise TypeError(
-                f"get_task of {self._env!r} returned {task!r} and, after reset_task with that, {get_task()!r}: "
-                "it has to return what reset_task takes"
+                f"get_task of {self._env!r} returned {shown(task)} and, after reset_task with that, "
+                f"{shown(get_task())}: it has to return what reset_task takes"
             )
         return task
 
@@ -283,7 +283,9 @@ def _indices(env: Any, count: int | None) -> list[int]:
         found = list(all_indices())
         if all(isinstance(index, (int, np.integer)) for index in found):
             return [int(index) for index in found]
-        raise TypeError(f"get_all_task_idx of {env!r} returns {found}, which are no indices: give task_count=...")
+        raise TypeError(
+            f"get_all_task_idx of {env!r} returns {shown(found)}, which are no indices: give task_count=..."
+        )
     counts = {f"len({name})": len(tasks) for name, tasks in _kept(env).items()}
     for name in _COUNTS:
         number = _attribute(env, name)

@@ -115,8 +115,11 @@ class DrawnTasks(spaces.Space[Task]):
         first, *others = ({place: None for place, _ in _numbers(task)} for task in self.examples)
         for task, found in zip(self.examples[1:], others, strict=True):
             if found.keys() != first.keys():
-                raise ValueError(f"tasks have numbers in different places, as {self.examples[0]!r} and {task!r} have")
+                raise ValueError(self._misplaced(task))
         return list(first)
+
+    def _misplaced(self, task: Task) -> str:
+        return f"tasks have numbers in different places, as {shown(self.examples[0])} and {shown(task)} have"
 
     @property
     def is_np_flattenable(self) -> bool:
@@ -187,7 +190,7 @@ def encode(task: Task) -> Any:
         return {_TYPE: "bytes_", "value": bytes(task).hex()}
     if (kind is np.ndarray or isinstance(task, np.generic)) and task.dtype.kind not in "OVT" and task.dtype.isnative:
         return _encoded_array(task, "array" if kind is np.ndarray else "scalar")
-    raise TypeError(f"tasks have to consist of {_KNOWN}, got {task!r}, of type {kind.__name__}")
+    raise TypeError(f"tasks have to consist of {_KNOWN}, got {shown(task)}, of type {kind.__name__}")
 
 
 def _encoded_array(array: NDArray[Any] | np.generic, kind: str) -> dict[str, Any]:
@@ -229,6 +232,11 @@ def decode(value: Any) -> Task:
         array = np.array(decode(value["values"]), dtype)
     array = array.reshape(value["shape"]).copy()
     return array if kind == "array" else array[()]
+
+
+def shown(value: Any) -> str:
+    """A value as it is shown in a message, in one line."""
+    return " ".join(repr(value).split())
 
 
 def same(a: Task, b: Task) -> bool:
@@ -276,7 +284,7 @@ def _numbers(task: Task, place: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, .
     elif isinstance(task, (bool, int, float, np.ndarray, np.generic)) and np.asarray(task).dtype.kind in "biuf":
         return [(place, float(task))]
     else:
-        raise ValueError(f"{task!r} is no number")
+        raise ValueError(f"{shown(task)} is no number")
     return [number for key, part in parts for number in _numbers(part, (*place, key))]
 
 
@@ -294,5 +302,5 @@ def _(space: DrawnTasks) -> spaces.Box:
 def _(space: DrawnTasks, x: Task) -> NDArray[np.float64]:
     numbers = dict(_numbers(x))
     if numbers.keys() != set(space.places):
-        raise ValueError(f"tasks have numbers in different places, as {space.examples[0]!r} and {x!r} have")
+        raise ValueError(space._misplaced(x))
     return np.array([numbers[place] for place in space.places], np.float64)
