@@ -150,8 +150,8 @@ def adapt(
         params, sampled = stages[-1]
         adapted = {name: value.cpu() for name, value in select(params, 0).items()}
         model = to_ppo(policy.cpu(), adapted, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
-        model.env = None  # closed from here on
         fit_critic(model, Trajectories(*(field[0].cpu() for field in sampled)), seed=seed)
+        model.env = None  # closed from here on
     task_json = space.to_jsonable([task])
     return Adapted(run, task, task_json, inner_lrs, seed, adapted, returns, env_steps, model, recording)
 

@@ -1,12 +1,16 @@
 """To and from Stable-Baselines3: our policies as its PPO models, our vector environments as its own.
 
+A policy observes what `gymnasium.spaces.flatten` makes of an environment's observation, and so does the network of a
+PPO model, one-hot choices included, but for pictures: Stable-Baselines3 moves their colours to the front and divides
+them by 255. Both become part of the first layer (`to_ppo`) or of the standardisation (`from_ppo`).
+
 A model from `to_ppo` is made of Stable-Baselines3's and PyTorch's classes only, so what it saves is loaded, used and
 trained further where this package is not installed.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -14,10 +18,18 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecMonitor,
+    VecTransposeImage,
+    is_vecenv_wrapped,
+    unwrap_vec_normalize,
+    unwrap_vec_wrapper,
+)
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 from torch import Tensor, nn
 
@@ -36,29 +48,31 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
 
     The standardisation of observations becomes part of the first layer, which is then trained on raw observations:
     W (x - mean) / std + b = (W / std) x + (b - W mean / std). That is exact; in float32, means of actions agree to
-    about 1e-7 |mean / std| of their size. The critic is random: `fit_critic` fits it.
+    about 1e-7 |mean / std| of their size. What Stable-Baselines3 does to pictures is undone there too. The critic is
+    random: `fit_critic` fits it.
 
     Args:
         policy: The policy.
         params: Its parameters, one set, without a leading M.
         env: Environment, or vector environment of Stable-Baselines3, with the policy's spaces.
-        settings: Keyword arguments of `PPO`, for example `gamma` and `seed`.
+        settings: Keyword arguments of `PPO`, for example `gamma` and `seed`; layers and activation are the policy's.
 
     Raises:
         InputError: If observations are clipped, which no layer of this network can do, or the spaces of `env` are not
-            those of the policy, or PPO does not take them.
+            those of the policy, or PPO does not take them, or `env` normalises observations.
     """
     check_exportable(policy, env)
     layers = [(params[f"weight_{i}"], params[f"bias_{i}"]) for i in range(policy.layers)]
     hidden = [len(bias) for _, bias in layers[:-1]]
     network = {"net_arch": {"pi": hidden, "vf": hidden}, "activation_fn": _ACTIVATIONS[policy.activation]}
-    model = PPO("MlpPolicy", env, **{"device": "cpu", "policy_kwargs": network} | settings)
+    settings = {"device": "cpu"} | settings | {"policy_kwargs": settings.get("policy_kwargs", {}) | network}
+    model = PPO("MlpPolicy", env, **settings)
     actor = _linear_layers(model.policy.mlp_extractor.policy_net, model.policy.action_net)
     with torch.no_grad():
         for layer, (weight, bias) in zip(actor, layers, strict=True):
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
-        _standardise_inputs(actor[0], policy.observation_mean, policy.observation_std)
+        _standardise_inputs(actor[0], policy.observation_mean, policy.observation_std, _inputs_of(model))
         if isinstance(policy, GaussianMLP):
             model.policy.log_std.copy_(params["log_std"])
     return model
@@ -70,7 +84,7 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
     Raises:
         InputError: If not; see `to_ppo`.
     """
-    observations, actions = env.observation_space, env.action_space
+    actions = env.action_space
     if policy.clip is not None:
         raise InputError(
             f"this policy clips standardised observations to +-{policy.clip:g}, which a network of Stable-Baselines3 "
@@ -89,24 +103,85 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
         raise InputError(
             f"Stable-Baselines3 needs actions in {expected} for this policy, those of env are in {one_line(actions)}"
         )
-    if not isinstance(observations, spaces.Box) or is_image_space(observations):
+    if _observation_size(env.observation_space) != size:
         raise InputError(
-            f"observations must be in a Box, and no pictures, those of env are in {one_line(observations)}"
+            f"this policy observes {size} numbers, env has observations in {one_line(env.observation_space)}"
         )
-    if int(np.prod(observations.shape)) != size:
-        raise InputError(f"this policy observes {size} numbers, env has observations in {one_line(observations)}")
+    normalised = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
+    if normalised is not None and normalised.norm_obs:
+        raise InputError(
+            "env is a VecNormalize that normalises observations, and this policy observes them as they are: give the "
+            "environments inside it, or norm_obs=False"
+        )
+
+
+def _observation_size(space: spaces.Space[Any]) -> int:
+    """Number of inputs of a network of Stable-Baselines3 for observations of a space.
+
+    Raises:
+        InputError: If its `MlpPolicy` has none for them, or other ones than `gymnasium.spaces.flatten`.
+    """
+    begins_at_zero = not np.any(getattr(space, "start", 0))  # its one-hot vectors count from 0
+    one_row = not isinstance(space, spaces.MultiDiscrete) or space.nvec.ndim == 1
+    kinds = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    if not isinstance(space, kinds) or not begins_at_zero or not one_row:
+        raise InputError(
+            "observations must be in a Box, a MultiBinary, or a Discrete or MultiDiscrete that begins at 0, they are "
+            f"in {one_line(space)}"
+        )
+    return spaces.flatdim(space)
+
+
+class _Inputs(NamedTuple):
+    """How the inputs of a model's network come from its environment's flattened observations."""
+
+    order: Tensor  # [obs]   the component of an observation that each input is
+    scale: float  # by which it is divided
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Inputs `[..., obs]` of observations `[..., obs]`."""
+        return observations[..., self.order] / self.scale
+
+    def in_order_of_observations(self, values: Tensor) -> Tensor:
+        """Values `[..., obs]` of the inputs, put where they are in an observation."""
+        return torch.empty_like(values).index_copy_(-1, self.order, values)
+
+
+def _inputs_of(model: PPO) -> _Inputs:
+    """How a model's network sees observations.
+
+    Raises:
+        InputError: If that cannot be known.
+    """
+    space = model.observation_space
+    order = np.arange(_observation_size(space))
+    is_picture = is_image_space(space)
+    wrapper = unwrap_vec_wrapper(model.env, VecTransposeImage) if model.env is not None else None
+    if wrapper is not None:
+        shape = wrapper.venv.observation_space.shape or ()
+        if np.prod(shape) != order.size:
+            raise InputError(
+                f"the model observes {space.shape}, made of the {shape} inside VecTransposeImage: stack frames first"
+            )
+        order = np.asarray(wrapper.transpose_observations(order.reshape(1, *shape))).ravel()
+    elif model.env is None and is_picture and space.shape[0] > 1:  # type: ignore[index]
+        raise InputError(
+            f"the model has no environment, so whether its pictures {space.shape} had their colours in front cannot be "
+            "known: load it with one, PPO.load(path, env)"
+        )
+    return _Inputs(torch.from_numpy(order), 255.0 if is_picture and model.policy.normalize_images else 1.0)
 
 
 def _linear_layers(*modules: nn.Module) -> list[nn.Linear]:
     return [layer for module in modules for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
-def _standardise_inputs(layer: nn.Linear, mean: Tensor, std: Tensor) -> None:
-    """Makes a layer compute of x what it computed of (x - mean) / std."""
+def _standardise_inputs(layer: nn.Linear, mean: Tensor, std: Tensor, inputs: _Inputs) -> None:
+    """Makes a layer compute of the inputs of an observation x what it computed of (x - mean) / std."""
     mean, std = (value.to(layer.weight.device).double() for value in (mean, std))
     weight = layer.weight.double() / std
     layer.bias.copy_(layer.bias.double() - weight @ mean)
-    layer.weight.copy_(weight)
+    layer.weight.copy_(weight[:, inputs.order] * inputs.scale)
 
 
 def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int = 0) -> float:
@@ -126,6 +201,7 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
         Share of the targets' variance that the critic explains, at most 1.
     """
     critic = nn.Sequential(model.policy.mlp_extractor.value_net, model.policy.value_net)
+    inputs_of = _inputs_of(model)
     mask = episodes.mask.bool()
     seen = episodes.observations[mask]
     mean, std = seen.mean(0), seen.std(0, correction=0)
@@ -156,14 +232,17 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
         layers = _linear_layers(critic)
         layers[-1].weight.mul_(scale)
         layers[-1].bias.mul_(scale).add_(shift)
-        _standardise_inputs(layers[0], mean, std)
-        return float(explained_variance(critic(episodes.observations)[..., 0], returns, episodes.mask))
+        _standardise_inputs(layers[0], mean, std, inputs_of)
+        fitted = critic(inputs_of(episodes.observations))[..., 0]
+        return float(explained_variance(fitted, returns, episodes.mask))
 
 
 def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
     """The policy of a PPO model, but for rounding, and its parameters.
 
-    Where the model's environment is a `VecNormalize`, its statistics and clip of observations become the policy's.
+    Where the model's environment is a `VecNormalize`, its statistics and clip of observations become the policy's, and
+    so does the division of pictures by 255. A model that was loaded has them only if it was loaded with its
+    environment: `PPO.load(path, env)`.
 
     Args:
         model: A model with an `MlpPolicy` whose hidden layers are all relu or all tanh.
@@ -173,10 +252,13 @@ def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
     """
     actor = model.policy
     activation = next((name for name, kind in _ACTIVATIONS.items() if actor.activation_fn is kind), None)
-    if model.use_sde or type(actor.features_extractor) is not FlattenExtractor or activation is None:
+    kinds = {"policy": ActorCriticPolicy, "features_extractor": FlattenExtractor, "mlp_extractor": MlpExtractor}
+    found = {"policy": type(actor)} | {name: type(getattr(actor, name)) for name in list(kinds)[1:]}
+    if model.use_sde or found != kinds or activation is None:
         raise InputError(
             "expected a PPO model with an MlpPolicy of relu or tanh without state-dependent exploration, got "
-            f"{type(actor.features_extractor).__name__}, {actor.activation_fn.__name__}, use_sde={model.use_sde}"
+            f"{', '.join(kind.__name__ for kind in found.values())}, {actor.activation_fn.__name__}, "
+            f"use_sde={model.use_sde}"
         )
     layers = _linear_layers(actor.mlp_extractor.policy_net, actor.action_net)
     settings: dict[str, Any] = {
@@ -184,27 +266,46 @@ def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
         "activation": activation,
         "generator": np.random.default_rng(0),  # weights are replaced
     }
-    normalised = model.get_vec_normalize_env()
-    if normalised is not None and normalised.norm_obs:
-        statistics: Any = normalised.obs_rms
-        settings["mean"] = torch.as_tensor(statistics.mean, dtype=torch.float32).flatten()
-        settings["std"] = torch.as_tensor(statistics.var + normalised.epsilon, dtype=torch.float32).sqrt().flatten()
-        settings["clip"] = normalised.clip_obs
+    inputs = _inputs_of(model)
+    settings |= _standardisation(model, inputs)
     size, outputs = layers[0].in_features, layers[-1].out_features
+    actions = model.action_space
     policy: MLPPolicy
-    if isinstance(model.action_space, spaces.Discrete):
+    if isinstance(actions, spaces.Discrete) and actions.start == 0:
         policy = CategoricalMLP(size, outputs, **settings)
-    elif isinstance(model.action_space, spaces.Box):
+    elif isinstance(actions, spaces.Box):
         policy = GaussianMLP(size, outputs, **settings)
     else:
-        raise InputError(f"actions must be in a Box or Discrete, those of the model are in {model.action_space}")
+        raise InputError(
+            f"actions must be in a Box, or a Discrete that begins at 0, those of the model are in {actions}"
+        )
     with torch.no_grad():
         for i, layer in enumerate(layers):
-            policy.get_parameter(f"weight_{i}").copy_(layer.weight)
+            weight = layer.weight.cpu()
+            weight = inputs.in_order_of_observations(weight) if i == 0 else weight
+            policy.get_parameter(f"weight_{i}").copy_(weight)
             policy.get_parameter(f"bias_{i}").copy_(layer.bias)
         if isinstance(policy, GaussianMLP):
             policy.log_std.copy_(actor.log_std)
     return policy, parameters(policy)
+
+
+def _standardisation(model: PPO, inputs: _Inputs) -> dict[str, Any]:
+    """`mean`, `std` and `clip` of a policy that standardises observations as a model and its environment do.
+
+    Where both a `VecNormalize` and the division of pictures apply, in this order, clip((x - mean) / std, c) / s is
+    clip((x - mean) / (s std), c / s).
+    """
+    size, scale = len(inputs.order), inputs.scale
+    normalised = model.get_vec_normalize_env()
+    if normalised is None or not normalised.norm_obs:
+        return {"std": torch.full((size,), scale)}
+    statistics: Any = normalised.obs_rms
+    mean = torch.as_tensor(statistics.mean).flatten()
+    std = torch.as_tensor(statistics.var + normalised.epsilon).sqrt().flatten() * scale
+    if is_vecenv_wrapped(normalised.venv, VecTransposeImage):  # its statistics are in the order of the inputs
+        mean, std = (inputs.in_order_of_observations(value) for value in (mean, std))
+    return {"mean": mean.float(), "std": std.float(), "clip": normalised.clip_obs / scale}
 
 
 class BatchVecEnv(VecEnv):

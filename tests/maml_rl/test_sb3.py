@@ -9,11 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete, flatten
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, flatdim, flatten
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from maml_rl.errors import InputError
 from maml_rl.initial import MLPPolicy
@@ -176,14 +177,150 @@ def test_a_saved_policy_is_used_and_trained_with_stable_baselines3_alone(tmp_pat
         (categorical(), Still(OBSERVATIONS, Discrete(4)), r"Discrete\(3\)"),
         (categorical(), Still(OBSERVATIONS, Discrete(3, start=1)), "begins at 0"),
         (gaussian(), Still(Box(-1.0, 1.0, (5,)), CONTINUOUS.action_space), "observes 4 numbers"),
-        (gaussian(), Still(Box(0, 255, (36, 36, 3), np.uint8), CONTINUOUS.action_space), "no pictures"),
-        (gaussian(), Still(Discrete(4), CONTINUOUS.action_space), "must be in a Box"),
+        (gaussian(), Still(Box(0, 255, (36, 36, 3), np.uint8), CONTINUOUS.action_space), "observes 4 numbers"),
+        (gaussian(), Still(Discrete(4, start=1), CONTINUOUS.action_space), "must be in a Box"),
+        (gaussian(), Still(Dict(a=OBSERVATIONS), CONTINUOUS.action_space), "must be in a Box"),
+        (gaussian(), VecNormalize(DummyVecEnv([lambda: CONTINUOUS])), "VecNormalize that normalises observations"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_one_line(policy, env, message):
     with pytest.raises(InputError, match=message) as refusal:
         to_ppo(policy, random_params(policy), env)
     assert "\n" not in str(refusal.value)
+
+
+# Observations of every kind
+
+KINDS = {
+    "numbers": OBSERVATIONS,
+    "a matrix": Box(-2.0, 2.0, (2, 3), np.float32),
+    "bytes": Box(0, 255, (7,), np.uint8),
+    "a picture": Box(0, 255, (1, 8, 8), np.uint8),
+    "colours first": Box(0, 255, (3, 8, 6), np.uint8),
+    "colours last": Box(0, 255, (8, 6, 3), np.uint8),
+    "bytes from 1": Box(1, 255, (3, 8, 6), np.uint8),
+    "a picture of floats": Box(0.0, 255.0, (3, 8, 6), np.float32),
+    "a choice": Discrete(5),
+    "choices": MultiDiscrete([2, 3, 4]),
+    "switches": MultiBinary(6),
+    "switches in rows": MultiBinary((2, 3)),
+}
+KIND = pytest.mark.parametrize("space", KINDS.values(), ids=KINDS)
+
+
+def drawn(space: Space, count: int = 30, seed: int = 0) -> np.ndarray:
+    space.seed(seed)
+    return np.stack([space.sample() for _ in range(count)])
+
+
+def flattened(space: Space, obs: np.ndarray) -> torch.Tensor:
+    """Observations as a policy of ours has them."""
+    return torch.as_tensor(np.stack([flatten(space, one) for one in obs]), dtype=torch.float32)
+
+
+def moments(model: PPO, obs: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the actions of a model, as it makes them of observations of its environment."""
+    distribution = model.policy.get_distribution(model.policy.obs_to_tensor(obs)[0]).distribution
+    return distribution.mean.detach(), distribution.stddev.detach()
+
+
+def assert_same_actions(policy: MLPPolicy, params: Params, model: PPO, space: Space, obs: np.ndarray) -> None:
+    """Our actions in observations of an environment are those of the model, and vary."""
+    ours, (mean, std) = policy(params, flattened(space, obs)), moments(model, obs)
+    torch.testing.assert_close(ours.mean.detach(), mean, **TOLERANCE)
+    torch.testing.assert_close(ours.log_std.exp().detach(), std, **TOLERANCE)
+    assert mean.std(0).min() > 100 * TOLERANCE["atol"]
+
+
+def standardised(space: Space) -> MLPPolicy:
+    """A policy for observations of a space, each with a mean and a standard deviation of its own."""
+    size = flatdim(space)
+    width = 255.0 if space.dtype == np.uint8 else 1.0
+    generator = torch.Generator().manual_seed(7)
+    std = width * (0.5 + torch.rand(size, generator=generator))
+    mean = width * torch.rand(size, generator=generator)
+    return GaussianMLP(
+        size, ACTIONS, hidden_sizes=(8,), activation="tanh", generator=np.random.default_rng(0), mean=mean, std=std
+    )
+
+
+def varied(model: PPO, factor: float = 100) -> PPO:
+    """The same model with a last layer that does not make all actions nearly 0, as a new one does."""
+    with torch.no_grad():
+        model.policy.action_net.weight.mul_(factor)
+    return model
+
+
+@KIND
+def test_observations_of_every_kind_are_exported(space):
+    policy = standardised(space)
+    params = {name: value.detach() for name, value in policy.named_parameters()}
+    for settings in ({}, {"policy_kwargs": {"normalize_images": False}}):
+        model = to_ppo(policy, params, Still(space, CONTINUOUS.action_space), **settings)
+        assert_same_actions(policy, params, model, space, drawn(space))
+
+
+@KIND
+def test_models_of_every_kind_of_observation_become_policies(space):
+    for settings in ({}, {"policy_kwargs": {"normalize_images": False}}):
+        model = varied(PPO("MlpPolicy", Still(space, CONTINUOUS.action_space), seed=1, **settings))
+        assert_same_actions(*from_ppo(model), model, space, drawn(space))
+
+
+@pytest.mark.parametrize("case", ["normalised", "normalised after their colours moved", "left alone", "of an old file"])
+@pytest.mark.parametrize("name", ["colours first", "colours last"])
+def test_pictures_and_the_statistics_of_vec_normalize_are_combined(name, case):
+    """Normalised pictures are no pictures to the model; in files of old versions they are, and divided by 255 too."""
+    space = KINDS[name]
+    envs = DummyVecEnv([lambda: Still(space, CONTINUOUS.action_space)])
+    moved = VecTransposeImage(envs) if name == "colours last" else None
+    envs = moved if moved and case == "normalised after their colours moved" else envs
+    normalised = VecNormalize(envs, norm_obs=case != "left alone", clip_obs=1.2)
+    seen = drawn(space)
+    if envs is moved:
+        seen = moved.transpose_observations(seen)
+    if normalised.norm_obs:
+        normalised.obs_rms.update(seen[:20])
+    if case == "of an old file":
+        normalised.observation_space = space
+    model = varied(PPO("MlpPolicy", normalised, seed=1), 25_500 if case == "of an old file" else 100)
+    policy, params = from_ppo(model)
+    mean, _ = moments(model, normalised.normalize_obs(seen))
+    torch.testing.assert_close(policy(params, flattened(space, drawn(space))).mean.detach(), mean, **TOLERANCE)
+    assert mean.std(0).min() > 100 * TOLERANCE["atol"]
+
+
+def test_the_critic_learns_values_of_pictures():
+    space = KINDS["colours last"]
+    policy = standardised(space)
+    model = to_ppo(policy, dict(policy.named_parameters()), Still(space, CONTINUOUS.action_space), seed=0)
+    obs = drawn(space, 300)
+    sampled = episodes(torch.zeros(300, 1), [1] * 300, [True] * 300)._replace(
+        observations=flattened(space, obs)[:, None]
+    )
+    sampled = sampled._replace(rewards=sampled.observations[..., :3].mean(-1))  # the colours of the first point
+    assert fit_critic(model, sampled, steps=1500) > 0.9
+    fitted = model.policy.predict_values(model.policy.obs_to_tensor(obs)[0])[:, 0].detach()
+    assert float(1 - (fitted - sampled.rewards[:, 0]).var() / sampled.rewards.var()) > 0.9
+
+
+def test_a_picture_of_unknown_order_is_refused(tmp_path):
+    """A model that is loaded without its environment does not know whether it had the colours last."""
+    for name, can_be_known in (("a picture", True), ("colours last", False), ("colours first", False)):
+        env = Still(KINDS[name], CONTINUOUS.action_space)
+        PPO("MlpPolicy", env).save(tmp_path / "model.zip")
+        from_ppo(PPO.load(tmp_path / "model.zip", env))
+        if can_be_known:
+            from_ppo(PPO.load(tmp_path / "model.zip"))
+            continue
+        with pytest.raises(InputError, match=r"PPO.load\(path, env\)"):
+            from_ppo(PPO.load(tmp_path / "model.zip"))
+
+
+def test_frames_that_are_stacked_after_their_colours_moved_are_refused():
+    envs = VecTransposeImage(DummyVecEnv([lambda: Still(KINDS["colours last"], CONTINUOUS.action_space)]))
+    with pytest.raises(InputError, match="stack frames first"):
+        from_ppo(PPO("MlpPolicy", VecFrameStack(envs, 2)))
 
 
 # The critic
@@ -292,12 +429,30 @@ def test_observations_that_vec_normalize_leaves_alone_are_left_alone():
     assert torch.equal(policy.observation_mean, torch.zeros(2))
 
 
+class Squared(ActorCriticPolicy):
+    """A policy of somebody's own, with the layers of an `MlpPolicy`."""
+
+    def extract_features(self, obs: torch.Tensor, features_extractor: object = None) -> torch.Tensor:
+        return super().extract_features(obs, features_extractor).square()
+
+
 @pytest.mark.parametrize(
-    "settings", [{"use_sde": True}, {"policy_kwargs": {"activation_fn": torch.nn.ELU}}], ids=["sde", "elu"]
+    ("policy", "settings"),
+    [
+        ("MlpPolicy", {"use_sde": True}),
+        ("MlpPolicy", {"policy_kwargs": {"activation_fn": torch.nn.ELU}}),
+        (Squared, {}),
+    ],
+    ids=["sde", "elu", "own class"],
 )
-def test_a_model_that_is_no_policy_of_ours_is_refused(settings):
+def test_a_model_that_is_no_policy_of_ours_is_refused(policy, settings):
     with pytest.raises(InputError, match="expected a PPO model"):
-        from_ppo(PPO("MlpPolicy", CONTINUOUS, **settings))
+        from_ppo(PPO(policy, CONTINUOUS, **settings))
+
+
+def test_choices_that_stable_baselines3_counts_otherwise_are_refused():
+    with pytest.raises(InputError, match="Discrete that begins at 0"):
+        from_ppo(PPO("MlpPolicy", Still(OBSERVATIONS, Discrete(3, start=1))))
 
 
 # Vector environments
