@@ -20,6 +20,7 @@ from experiments.evaluate import aligned, chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
 from experiments.run import Run, RunConfig, load_config, load_run, overridden
+from experiments.task_display import task_names
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, one_line
 from maml_rl.evaluation import adaptation, task_returns, with_step_size
@@ -37,6 +38,7 @@ class Adapted(NamedTuple):
 
     run: Run
     task: Task
+    task_name: str  # for people
     task_json: Any  # the same as `task_space.to_jsonable([task])`
     inner_lrs: list[float]  # step size of each gradient step
     seed: int
@@ -131,6 +133,7 @@ def adapt(
         check_exportable(run.policy, env)
         space = task_space(envs)
         task = chosen_task(space, task, seed)
+        (name,) = task_names(envs, [task])
         policy = run.policy.to(torch_device)
         theta = {name: value.to(torch_device) for name, value in run.theta.items()}
         meta = run_config.meta
@@ -153,7 +156,7 @@ def adapt(
         fit_critic(model, Trajectories(*(field[0].cpu() for field in sampled)), seed=seed)
         model.env = None  # closed from here on
     task_json = space.to_jsonable([task])
-    return Adapted(run, task, task_json, inner_lrs, seed, adapted, returns, env_steps, model, recording)
+    return Adapted(run, task, name, task_json, inner_lrs, seed, adapted, returns, env_steps, model, recording)
 
 
 def make_task_env(config: RunConfig) -> gymnasium.Env[Any, Any]:

@@ -28,12 +28,21 @@ from experiments.arguments import (
     Visualize,
     parse,
 )
+from experiments.evaluation_files import write_evaluation
 from experiments.presets import PRESETS, Preset, find_preset
 from experiments.recording import RECORDED_TASKS, save_recording
-from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised, run_directory
+from experiments.run import (
+    CHECKPOINT,
+    EVALUATION,
+    PICTURE,
+    RECORDING,
+    is_supervised,
+    load_config,
+    overridden,
+    run_directory,
+)
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
-from maml_rl.checkpoint import write_json
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
 from maml_rl.tasks import make
@@ -183,32 +192,32 @@ def evaluate(arguments: Sequence[str]) -> None:
     out = chosen.out or directory
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a directory")
-    if is_supervised(chosen.run):
-        record, draw, own_settings = _evaluate_supervised(chosen, directory)
-    else:
-        record, draw, own_settings = _evaluate_policy(chosen, directory, out)
+    evaluated = _evaluate_supervised if is_supervised(chosen.run) else _evaluate_policy
+    record, draw, is_kept = evaluated(chosen, directory, out)
     if chosen.json:
         print(json.dumps(record))
         return
-    if not own_settings and chosen.out is None and (out / EVALUATION).exists():
+    if is_kept:
         print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")
         return
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / EVALUATION, record)
-    draw(out / PICTURE)
+    write_evaluation(out, record, draw)
     print(f"\npicture: {out / PICTURE}")
 
 
 _Evaluated = tuple[dict[str, Any], Callable[[Path], None], bool]
-"""The record of an evaluation, what draws it, and whether it has the run's own settings."""
+"""The record of an evaluation, what draws it, and whether one with the run's own settings stays in its place."""
 
 
 def _evaluate_policy(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated:
     _refuse(directory, "a run of reinforcement learning", {"shots": chosen.shots, "data": chosen.data})
-    from experiments.evaluate import Overrides, evaluate, table
+    from experiments.evaluate import Overrides, current_evaluation, evaluate, table
     from experiments.plots import draw_adaptation
 
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
+    config, progress, _ = load_config(chosen.run)
+    has_own_settings = overridden(config.evaluation, **overrides._asdict()) == config.evaluation
+    would_replace = not has_own_settings and chosen.out is None and not chosen.json
+    is_kept = would_replace and current_evaluation(directory, config, progress) is not None
     evaluations = evaluate(chosen.run, overrides, *chosen.machine.used(), RECORDED_TASKS if chosen.record else 0)
     if evaluations.recording:
         out.mkdir(parents=True, exist_ok=True)
@@ -223,11 +232,10 @@ def _evaluate_policy(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated
         print(f"\n{table(evaluations)}")
         if evaluations.recording:
             print(f"\nrecording: {out / RECORDING}")
-    own_settings = all(value is None for value in overrides)
-    return evaluations.record(), lambda path: draw_adaptation(evaluations, directory, path), own_settings
+    return evaluations.record(), lambda path: draw_adaptation(evaluations, directory, path), is_kept
 
 
-def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
+def _evaluate_supervised(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated:
     given = {"episodes": chosen.episodes, "later-lr-factor": chosen.later_lr_factor, "record": chosen.record or None}
     _refuse(directory, "a run on supervised tasks", given | {"processes": chosen.machine.processes})
     from experiments.supervised.evaluate import Overrides, evaluate, table
@@ -242,8 +250,8 @@ def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
         inner_lr = "learned" if learned else ", ".join(inner_lrs)
         print(f"{evaluations.config.tasks} held-out tasks, mean ± 95 %, inner lr {inner_lr}\n")
         print(table(evaluations))
-    own_settings = all(value is None for value in overrides)
-    return evaluations.record(), lambda path: draw(evaluations, directory, path), own_settings
+    is_kept = any(value is not None for value in overrides) and chosen.out is None and (out / EVALUATION).exists()
+    return evaluations.record(), lambda path: draw(evaluations, directory, path), is_kept
 
 
 def evaluate_metaworld(arguments: Sequence[str]) -> None:
@@ -301,7 +309,7 @@ def adapt(arguments: Sequence[str]) -> None:
     if chosen.json:
         print(json.dumps(record))
         return
-    print(f"{record['env_id']}, task {adapted.task}: return of {record['episodes']} episodes\n")
+    print(f"{record['env_id']}, {adapted.task_name}: return of {record['episodes']} episodes\n")
     print(adapted.table())
     if adapted.recording:
         print(f"\nrecording: {directory / RECORDING}; maml-rl visualize {directory} shows it")

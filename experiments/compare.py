@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.evaluate import current_evaluation, evaluate
+from experiments.evaluate import announcement, current_evaluation, evaluate
+from experiments.evaluation_files import write_evaluation
 from experiments.paper import paper_returns, paper_task
+from experiments.plots import draw_adaptation
 from experiments.provenance import flat, trained_on, training_command
-from experiments.run import EVALUATION, Progress, RunConfig, load_config, method, run_directory
-from maml_rl.checkpoint import write_json
+from experiments.run import Progress, RunConfig, load_config, method, run_directory
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 from maml_rl.processes import ALL_CORES, Processes
@@ -240,9 +241,10 @@ def evaluated(
     stored = current_evaluation(directory, config, progress)
     if stored is not None:
         return EvaluatedRun(directory, config, progress, stored)
-    print(f"evaluating {directory}", file=sys.stderr)
-    record = evaluate(directory, device=device, threads=threads, processes=processes).record()
-    write_json(directory / EVALUATION, record)
+    print(announcement(directory, config, progress, config.evaluation), file=sys.stderr)
+    evaluations = evaluate(directory, device=device, threads=threads, processes=processes)
+    record = evaluations.record()
+    write_evaluation(directory, record, lambda path: draw_adaptation(evaluations, directory, path))
     return EvaluatedRun(directory, config, progress, record)
 
 

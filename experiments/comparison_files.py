@@ -43,7 +43,7 @@ def runs_of(record: dict[str, Any]) -> set[str]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Mean and interquartile mean by gradient step, with 95 % intervals, and the paper's mean below."""
+    """Mean and interquartile mean by gradient step, with 95 % intervals, and the paper's mean below, if it has one."""
     steps = range(record["gradient_steps"] + 1)
     rows = [["", "seeds", "env steps", *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
     for group in record["methods"]:
@@ -51,8 +51,9 @@ def table(record: dict[str, Any]) -> str:
         lines = {
             group["label"]: [show(interval) for interval in group["mean_return"]],
             "  interquartile": [show(interval) for interval in group["interquartile_mean"]],
-            "  paper": [f"{paper['mean']:.1f}" for paper in group["paper"]],
         }
+        if group["paper"]:
+            lines["  paper"] = [f"{paper['mean']:.1f}" for paper in group["paper"]]
         for name, cells in lines.items():
             about = [str(len(group["runs"])), f"{env_steps:.1f} M"] if name == group["label"] else ["", ""]
             rows.append([name, *about, *cells, *["-"] * (len(steps) - len(cells))])

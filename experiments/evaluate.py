@@ -24,6 +24,7 @@ from experiments.run import (
     overridden,
     run_directory,
 )
+from experiments.task_display import task_quantity
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, with_step_size
 from maml_rl.initial import build_policy, parameters
@@ -53,12 +54,13 @@ class Evaluation(NamedTuple):
 
 
 class Evaluations(NamedTuple):
-    """A run's evaluation beside that of its own policy before training."""
+    """A run's evaluation, and that of its own policy before training."""
 
     run: Run
     config: EvaluationConfig
     trained: Evaluation
     random: Evaluation
+    task_quantity: str = "task"  # what the numbers of a task are
     validation: Validation | None = None  # how the step size was chosen, where training had none
     recording: Recording | None = None  # of the trained policy on a few of the tasks
 
@@ -138,7 +140,7 @@ def evaluate(
     num_envs = min(_NUM_ENVS, config.tasks * config.episodes)
     with closing(vectorize(run_config.env_id, num_envs, processes, run_config.observe_task)) as envs:
         run = load_run(directory, envs)
-        tasks = evaluation_tasks(task_space(envs), config.tasks, config.seed)
+        tasks, quantity = evaluation_tasks(task_space(envs), config.tasks, config.seed), task_quantity(envs)
         policy = run.policy.to(torch_device)
         initial = parameters(build_policy(envs, run_config.policy, run_config.seed))
         thetas = [{name: value.to(torch_device) for name, value in theta.items()} for theta in (run.theta, initial)]
@@ -162,11 +164,21 @@ def evaluate(
     recording = None
     if chosen:
         recording = recorded(run, [tasks[m] for m in chosen], stages, config, meta.inner_lr, processes)
-    return Evaluations(run, config, trained, random, validation, recording)
+    return Evaluations(run, config, trained, random, quantity, validation, recording)
 
 
 def current_evaluation(directory: Path, config: RunConfig, progress: Progress) -> dict[str, Any] | None:
     """The record of a run's evaluation, if there is one of its last checkpoint and its own settings.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    record = stored_evaluation(directory)
+    return record if record and _is_current(record, config, progress) else None
+
+
+def stored_evaluation(directory: Path) -> dict[str, Any] | None:
+    """The record of a run's evaluation, if there is one, whatever its checkpoint and settings.
 
     Raises:
         InputError: If the file is damaged.
@@ -176,9 +188,54 @@ def current_evaluation(directory: Path, config: RunConfig, progress: Progress) -
         return None
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-        return record if _is_current(record, config, progress) else None
-    except (json.JSONDecodeError, AttributeError, KeyError) as error:
+        settings_of(record, EvaluationConfig())
+        return record
+    except (json.JSONDecodeError, AttributeError, IndexError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): remove it, to evaluate the run anew") from error
+
+
+def settings_of(record: dict[str, Any], own: EvaluationConfig) -> Overrides:
+    """The settings that an evaluation was made with, of a run whose own are `own`."""
+    sizes, factor = record["inner_lr"], own.later_lr_factor
+    if len(sizes) > 1 and sizes[1] != own.inner_lr(sizes[0], 1):
+        factor = sizes[1] / sizes[0]
+    return Overrides(record["num_tasks"], record["gradient_steps"][-1], record["episodes"], factor, record["seed"])
+
+
+def is_of_checkpoint(record: dict[str, Any], config: RunConfig, progress: Progress) -> bool:
+    """Whether an evaluation is of a run as it is now."""
+    now = (config.env_id, config.seed, progress.iteration, progress.env_steps)
+    return tuple(record.get(name) for name in ("env_id", "training_seed", "iteration", "env_steps")) == now
+
+
+def announcement(directory: Path, config: RunConfig, progress: Progress, settings: EvaluationConfig) -> str:
+    """What an evaluation that nobody has asked for will do, why, and how long it will take."""
+    stored = stored_evaluation(directory)
+    why = "it has no evaluation"
+    if stored:
+        found = settings_of(stored, config.evaluation)
+        why = f"its evaluation, {found.tasks} tasks x {found.episodes} episodes, has other settings"
+        if not is_of_checkpoint(stored, config, progress):
+            why = "its evaluation is of another checkpoint"
+    stages = settings.gradient_steps + 1
+    episodes = 2 * settings.tasks * settings.episodes * stages
+    if config.meta.inner_steps == 0 and settings.gradient_steps:
+        episodes += settings.validation_tasks * settings.episodes * stages * len(settings.inner_lrs)
+    return (
+        f"evaluating {directory}, since {why}: {settings.tasks} tasks x {settings.episodes} episodes after 0 to "
+        f"{settings.gradient_steps} gradient steps, of the run and of its random policy; "
+        f"{at_the_speed_of_training(config, progress, episodes)}"
+    )
+
+
+def at_the_speed_of_training(config: RunConfig, progress: Progress, episodes: int) -> str:
+    """A number of episodes, and how long they take at the speed at which the run was trained, if it was."""
+    trained_on = progress.iteration * config.meta.meta_batch_size * config.meta.episodes * (config.meta.inner_steps + 1)
+    if not trained_on:
+        return f"{episodes:,} episodes"
+    seconds = episodes * progress.seconds / trained_on
+    duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return f"{episodes:,} episodes, about {duration} at the speed of its training"
 
 
 def chosen_step_size(directory: Path, config: RunConfig, progress: Progress) -> float | None:
@@ -192,10 +249,6 @@ def _is_current(record: dict[str, Any], config: RunConfig, progress: Progress) -
     evaluation = config.evaluation
     steps = range(evaluation.gradient_steps)
     expected = {
-        "env_id": config.env_id,
-        "training_seed": config.seed,
-        "iteration": progress.iteration,
-        "env_steps": progress.env_steps,
         "num_tasks": evaluation.tasks,
         "episodes": evaluation.episodes,
         "seed": evaluation.seed,
@@ -209,15 +262,17 @@ def _is_current(record: dict[str, Any], config: RunConfig, progress: Progress) -
             return False
         inner_lr = record["inner_lr"][0]
     expected["inner_lr"] = [evaluation.inner_lr(inner_lr, step) for step in steps]
-    return all(record.get(name) == value for name, value in expected.items())
+    fits = all(record.get(name) == value for name, value in expected.items())
+    return fits and is_of_checkpoint(record, config, progress)
 
 
 def table(evaluations: Evaluations) -> str:
-    """Mean return by gradient step with its 95 % interval, beside the random initialisation's and the paper's."""
+    """Mean return by gradient step with its 95 % interval, the random policy's, and the paper's if it has any."""
     trained, random = (e.means(evaluations.config.seed) for e in (evaluations.trained, evaluations.random))
     config = evaluations.run.config
     paper, paper_random = (paper_returns(config.env_id, name) for name in (method(config), "random"))
-    rows = [["gradient steps", "this run", "95 % interval", "random policy", "paper", "paper, random"]]
+    published = {name: values for name, values in (("paper", paper), ("paper, random", paper_random)) if values}
+    rows = [["gradient steps", "this run", "95 % interval", "random policy", *published]]
     for step, (ours, theirs) in enumerate(zip(trained, random, strict=True)):
         rows.append(
             [
@@ -225,7 +280,7 @@ def table(evaluations: Evaluations) -> str:
                 f"{ours.value:.1f}",
                 f"[{ours.low:.1f}, {ours.high:.1f}]",
                 f"{theirs.value:.1f}",
-                *(f"{row[step].mean:.1f}" if step in row else "-" for row in (paper, paper_random)),
+                *(f"{values[step].mean:.1f}" if step in values else "-" for values in published.values()),
             ]
         )
     return aligned(rows)

@@ -3,6 +3,7 @@
 The panel is one of Dear ImGui, which builds it anew in every frame; MuJoCo's Studio draws both in the browser.
 """
 
+import json
 import time
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from envs.batched import TaskMDP
 from envs.mujoco_lanes import Colour
 from experiments.adapt import read_task
+from experiments.task_display import task_text
 from experiments.view import Adapting, Shown
 from maml_rl.errors import InputError
 from maml_rl.tasks import Task, plain, sample_tasks
@@ -179,7 +181,7 @@ class Panel(plugin.ViewerPlugin):
                 self._choose(self._edited)
             return
         for task in space.start + np.arange(space.n):
-            if imgui.RadioButton(self._mdp.task_name(task) or f"task {task}", bool(task == self._edited)):
+            if imgui.RadioButton(self._mdp.task_name(task) or task_text(task), bool(task == self._edited)):
                 self._choose(task)
 
     def _box_sliders(self, space: spaces.Box) -> None:
@@ -201,7 +203,7 @@ class Panel(plugin.ViewerPlugin):
             self._complaint = str(error)
 
     def _choose(self, task: Task) -> None:
-        self._edited, self._complaint, self._typed = task, "", str(plain(task))
+        self._edited, self._complaint, self._typed = task, "", json.dumps(plain(task))
         self._adapting.ask(task)
 
     def _progress(self) -> None:

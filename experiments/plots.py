@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from experiments.evaluate import Evaluations
 from experiments.paper import paper_returns
 from experiments.run import METRICS, RunConfig, method
+from experiments.task_display import Component, are_places, components, explanation
 from maml_rl.checkpoint import write_atomically
-from maml_rl.tasks import Task
 
 _BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
 _METHODS = {"maml": "C0", "pretrained": "C1", "oracle": "C2", "random": "C3", "maml-oracle": "C4"}
 _TRAJECTORIES = 4  # tasks whose episodes are drawn
+_GRIDS = {1: (3, 1), 2: (2, 2), 3: (3, 2), 4: (3, 2), 5: (3, 3), 6: (3, 3)}  # columns and rows, by charts of tasks
+_LETTERS = 36  # that stand beside each other under an axis
 FIGURES = (".png", ".pdf", ".svg")
 """Endings of the files that a figure may go to."""
 
@@ -32,15 +34,20 @@ TaskPaths = tuple[Any, NDArray[np.floating], NDArray[np.floating]]
 
 def draw_adaptation(evaluations: Evaluations, run_directory: Path, path: Path) -> None:
     """Draws learning curve, return by gradient step, and behaviour before and after adaptation; see `draw_figure`."""
-    trained, paths = evaluations.trained, []
-    if trained.episodes[0][0].shape[1] == 2 and all(numbers(task).size == 2 for task in trained.tasks):
+    trained, record, paths = evaluations.trained, evaluations.record(), []
+    if trained.episodes[0][0].shape[1] == 2 and are_places(record["tasks"], evaluations.task_quantity):
         after = min(1, evaluations.config.gradient_steps)
-        paths = list(zip(trained.tasks, trained.episodes[0], trained.episodes[after], strict=True))
-    draw_figure(evaluations.record(), evaluations.run.config, run_directory, paths, path)
+        paths = list(zip(record["tasks"], trained.episodes[0], trained.episodes[after], strict=True))
+    draw_figure(record, evaluations.run.config, run_directory, paths, path, evaluations.task_quantity)
 
 
 def draw_figure(
-    evaluation: dict[str, Any], config: RunConfig, run_directory: Path, paths: Sequence[TaskPaths], path: Path
+    evaluation: dict[str, Any],
+    config: RunConfig,
+    run_directory: Path,
+    paths: Sequence[TaskPaths],
+    path: Path,
+    task_quantity: str = "task",
 ) -> None:
     """Draws learning curve, return by gradient step, and behaviour before and after adaptation.
 
@@ -50,17 +57,23 @@ def draw_figure(
         run_directory: Its directory.
         paths: Paths in the plane, of which a few are drawn; the return of each task instead if there are none.
         path: The file, whose ending is one of `FIGURES`.
+        task_quantity: What the numbers of a task are.
     """
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    last = evaluation["gradient_steps"][-1]
+    shown = components(evaluation["tasks"], evaluation["task_returns"][min(1, last)], task_quantity)
+    columns, rows = _GRIDS[1 if paths else max(1, len(shown))]
+    figure = Figure(figsize=(13 * columns / 3, 4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3)
-    _learning_curve(left, run_directory / METRICS, config.meta.inner_steps)
-    _return_by_step(middle, evaluation, config)
+    panels = figure.subplots(rows, columns).ravel()
+    _learning_curve(panels[0], run_directory / METRICS, config.meta.inner_steps)
+    _return_by_step(panels[1], evaluation, config)
     if paths:
-        _paths(right, paths, min(1, evaluation["gradient_steps"][-1]))
+        _paths(panels[2], paths, min(1, last))
     else:
-        _return_by_task(right, evaluation)
-    figure.suptitle(f"{config.env_id}, {evaluation['env_steps'] / 1e6:.1f} M env steps")
+        _returns_by_task(figure, panels[2:], evaluation, shown)
+    env_steps = evaluation["env_steps"]
+    steps = f"{env_steps / 1e6:.1f} M" if env_steps >= 1e5 else f"{env_steps:,}"
+    figure.suptitle(f"{config.env_id}, {steps} env steps")
     save_figure(figure, path)
 
 
@@ -99,7 +112,8 @@ def return_by_method(axes: Axes, record: dict[str, Any]) -> None:
         if group["paper"]:
             steps, values = levelled(group["paper"], ("mean",), last)
             axes.plot(steps, values, "s--", color=colour, fillstyle="none", alpha=0.8)
-    axes.plot([], [], "s--", color="black", fillstyle="none", label="paper")
+    if any(group["paper"] for group in record["methods"]):
+        axes.plot([], [], "s--", color="black", fillstyle="none", label="paper")
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
@@ -115,6 +129,7 @@ def _learning_curve(axes: Axes, metrics: Path, inner_steps: int) -> None:
     if not env_steps:
         axes.text(0.5, 0.5, f"{metrics.name} has no rows", ha="center", transform=axes.transAxes)
         return
+    axes.locator_params(axis="x", nbins=5)
     for (step, values), colour in zip(returns.items(), (_BEFORE, _AFTER), strict=False):
         axes.plot(env_steps, values, color=colour, label=steps_label(step))
     axes.legend(frameon=False)
@@ -173,33 +188,44 @@ def _paths(axes: Axes, paths: Sequence[TaskPaths], steps: int) -> None:
         colour = f"C{i}"
         axes.plot(*before.T, color=colour, alpha=0.35, linewidth=0.8)
         axes.plot(*after.T, color=colour, linewidth=1.6)
-        axes.plot(*numbers(task), marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
+        axes.plot(*task, marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
     axes.plot(0, 0, "ko", markersize=4)
     axes.text(0.02, 0.02, "thin: before, thick: after, star: goal", transform=axes.transAxes, fontsize=8)
 
 
-def numbers(task: Task) -> NDArray[np.float64]:
-    """The numbers that a task, or its JSON value, consists of, in order; none for a text, or where there is nothing."""
-    if isinstance(task, (dict, list, tuple)):
-        parts = [numbers(value) for value in (task.values() if isinstance(task, dict) else task)]
-        return np.concatenate(parts) if parts else np.zeros(0)
-    if task is None or isinstance(task, str):
-        return np.zeros(0)
-    return np.asarray(task, dtype=np.float64).reshape(-1)
+def _returns_by_task(
+    figure: Figure, panels: Sequence[Axes], evaluation: dict[str, Any], shown: Sequence[Component]
+) -> None:
+    """Return of each task against each component of the task, or in its order if there are none: which are hard?"""
+    for axes, component in zip(panels, shown, strict=False):
+        share = f" ({explanation(component)})" if explanation(component) else ""
+        axes.set(title=f"Return by {component.name}", xlabel=f"{component.name}{share}", ylabel="mean return")
+        if component.ticks is not None:
+            rotation = 0 if sum(map(len, component.tick_names or ())) <= _LETTERS else 20
+            axes.set_xticks(component.ticks, component.tick_names, rotation=rotation)
+        _by_task(axes, evaluation, component.places)
+    if not shown:
+        panels[0].set(title="Return by task", xlabel="rank of the task", ylabel="mean return")
+        _by_task(panels[0], evaluation, ranks(evaluation))
+    if len(shown) <= 1:
+        panels[0].legend(frameon=False)
+    else:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    for axes in panels[max(1, len(shown)) :]:
+        axes.set_axis_off()
 
 
-def _return_by_task(axes: Axes, evaluation: dict[str, Any]) -> None:
-    """Return of each task against its value: which tasks are hard."""
-    axes.set(title="Return by task", xlabel="task", ylabel="mean return")
-    first, last = [numbers(task)[:1] for task in evaluation["tasks"]], evaluation["gradient_steps"][-1]
-    # Tasks without a number are drawn in their order.
-    values = np.concatenate(first) if all(map(len, first)) else np.arange(1, len(first) + 1)
-    jitter: float | NDArray[np.float64] = 0.0
-    if np.array_equal(values, values.round()):  # a finite set of tasks: points beside each other, not on top
-        jitter = np.linspace(-0.08, 0.08, len(values))
-        axes.set_xticks(np.unique(values))
-    axes.plot(values + jitter, evaluation["task_returns"][0], "o", color=_BEFORE, label="before adaptation")
+def _by_task(axes: Axes, evaluation: dict[str, Any], places: NDArray[np.float64]) -> None:
+    last = evaluation["gradient_steps"][-1]
+    axes.plot(places, evaluation["task_returns"][0], "o", color=_BEFORE, label="before adaptation")
     for step in sorted({min(1, last), last} - {0}):
         returns, fill = evaluation["task_returns"][step], "full" if step == 1 else "none"
-        axes.plot(values + jitter, returns, "o", fillstyle=fill, color=_AFTER, label=steps_label(step))
-    axes.legend(frameon=False)
+        axes.plot(places, returns, "o", fillstyle=fill, color=_AFTER, label=steps_label(step))
+
+
+def ranks(evaluation: dict[str, Any]) -> NDArray[np.float64]:
+    """Place of each task, from the hardest to the easiest after the first gradient step: 1, 2, ..., `[M]`."""
+    order = np.argsort(evaluation["task_returns"][min(1, evaluation["gradient_steps"][-1])])
+    places = np.empty(len(order))
+    places[order] = np.arange(1, len(order) + 1)
+    return places

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from envs.batched import BatchedTaskEnv, TaskEnv
 from experiments.recording import Kind, Recording, picture_times
 from experiments.run import Run
 from experiments.sheets import to_sheet
+from experiments.task_display import task_names, task_quantity
 from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns, with_step_size
 from maml_rl.parallel import TaskThreads
 from maml_rl.processes import ALL_CORES, Processes
@@ -105,8 +105,7 @@ def recorded(
     """
     env_id, draw = run.config.env_id, Draw(config.seed, Phase.RECORDING)
     with closing(make(env_id)) as env:
-        names = [_task_name(env.unwrapped, task, index) for index, task in enumerate(tasks)]
-        quantity = env.unwrapped.mdp.task_quantity if isinstance(env.unwrapped, TaskEnv) else "task"
+        names, quantity = task_names(env, tasks), task_quantity(env)
         drawn = not isinstance(env.unwrapped, TaskEnv) and "rgb_array" in env.metadata.get("render_modes", [])
     settings = {"render_mode": "rgb_array"} if drawn and _draws(env_id) else {}
     motion, pictures, rewards, lengths, mean_returns = [], [], [], [], []
@@ -137,20 +136,6 @@ def recorded(
         mean_returns=np.stack(mean_returns),
         pictures=pictures,
     )
-
-
-def _task_name(env: gymnasium.Env[Any, Any], task: Task, index: int) -> str:
-    """A task for people: as its environment names it, else its numbers if they are few, else its place."""
-    name: str | None = env.mdp.task_name(task) if isinstance(env, TaskEnv) else None
-    if name is not None:
-        return name
-    value = plain(task)
-    if isinstance(value, str):
-        return f"task {value}"
-    parts = np.ravel(task).tolist() if isinstance(task, np.ndarray) else value if isinstance(value, list) else [value]
-    if len(parts) > 3 or not all(isinstance(part, (int, float)) for part in parts):
-        return f"task {index + 1}"
-    return "task " + ", ".join(f"{number:.3g}" for number in parts)
 
 
 def _one_number(task: Task) -> float | None:

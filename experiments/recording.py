@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.sheets import from_sheet
+from experiments.task_display import are_places
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
 
@@ -92,11 +93,7 @@ def picture_times(length: int, horizon: int) -> NDArray[np.int64]:
 
 def in_the_plane(recording: Recording) -> bool:
     """Whether the motion is a path in the plane and the tasks are places in it."""
-    return recording.motion.shape[-1] == 2 and all(_is_place(task) for task in recording.tasks)
-
-
-def _is_place(task: Any) -> bool:
-    return isinstance(task, list) and len(task) == 2 and all(isinstance(value, (int, float)) for value in task)
+    return recording.motion.shape[-1] == 2 and are_places(recording.tasks, recording.task_quantity)
 
 
 def save_recording(path: Path, recording: Recording) -> None:

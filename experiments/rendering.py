@@ -26,7 +26,7 @@ Frames = NDArray[np.uint8]
 """Pictures `[n, height, width, 3]`, one after the other."""
 
 FRAMES_PER_SECOND = 25  # at most, of simulated time
-_LABEL_HEIGHT = 44  # pixels above a picture
+_FONT_SIZE, _LINE_HEIGHT, _MARGIN = 14, 19, 8  # pixels, of the text above a picture
 _INK, _PAPER = "#1c2530", "#ffffff"
 _FORMATS = (".gif", ".webp", ".mp4")
 
@@ -106,16 +106,36 @@ def frame_times(recording: Recording) -> tuple[NDArray[np.int64], float]:
 
 
 def side_by_side(drawing: Drawing, task: int, steps: Sequence[int]) -> Frames:
-    """One task's episodes after several numbers of gradient steps beside each other, labelled."""
-    recording = drawing.recording
+    """One task's episodes after several numbers of gradient steps side by side, labelled."""
+    recording, width = drawing.recording, drawing.size[0]
     times, _ = frame_times(recording)
+    rows = max(
+        len(_wrapped(_first_line(recording, m, step), width)) for m in range(len(recording.tasks)) for step in steps
+    )
     panels = []
     for step in steps:
-        lines = (f"{recording.task_names[task]}, {steps_label(step)}", return_label(recording, task, step))
-        label = np.asarray(_label(lines, drawing.size[0]))
+        named = _wrapped(_first_line(recording, task, step), width)
+        lines = (*named, return_label(recording, task, step))
+        label = np.asarray(_label(lines, width, rows + 1))
         frames = drawing.frames(task, step, times)
         panels.append(np.concatenate([np.broadcast_to(label, (len(frames), *label.shape)), frames], axis=1))
     return np.concatenate(panels, axis=2)
+
+
+def _first_line(recording: Recording, task: int, step: int) -> str:
+    return f"{recording.task_names[task]}, {steps_label(step)}"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A text in lines that fit into a width in pixels, broken between words; a word that is too long alone is cut."""
+    font, lines = ImageFont.load_default(_FONT_SIZE), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width - 2 * _MARGIN:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def return_label(recording: Recording, task: int, step: int) -> str:
@@ -206,11 +226,12 @@ def _write_mp4(path: Path, frames: Frames, frames_per_second: float) -> None:
             temporary.unlink()
 
 
-def _label(lines: Sequence[str], width: int) -> Image.Image:
-    image = Image.new("RGB", (width, _LABEL_HEIGHT), _PAPER)
+def _label(lines: Sequence[str], width: int, rows: int) -> Image.Image:
+    """Lines of text above a picture, with room for so many."""
+    image = Image.new("RGB", (width, _LINE_HEIGHT * rows + 6), _PAPER)
     draw = ImageDraw.Draw(image)
     for i, line in enumerate(lines):
-        draw.text((8, 5 + 19 * i), line, _INK, ImageFont.load_default(14))
+        draw.text((_MARGIN, 5 + _LINE_HEIGHT * i), line, _INK, ImageFont.load_default(_FONT_SIZE))
     return image
 
 

@@ -23,12 +23,13 @@ from experiments.evaluate import chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
 from experiments.run import load_config, load_run, overridden
+from experiments.task_display import task_names
 from maml_rl.config import MetaConfig
 from maml_rl.errors import InputError
 from maml_rl.evaluation import adaptation, task_returns, with_step_size
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
-from maml_rl.tasks import Task, plain, task_space, vectorize
+from maml_rl.tasks import Task, task_space, vectorize
 
 
 class Session:
@@ -84,6 +85,10 @@ class Session:
     def task_space(self) -> spaces.Space[Any]:
         """p(T)."""
         return task_space(self._envs)
+
+    def task_name(self, task: Task) -> str:
+        """A task in a few words."""
+        return task_names(self._envs, [task])[0]
 
     def _settings(self, report: Callable[[int], None]) -> MetaConfig:
         """Settings of the inner update; of a run that has no step size of its own, it is chosen once."""
@@ -184,15 +189,16 @@ class Adapting:
             return
         except Exception as error:  # a thread has nobody else to tell; a task that diverges leaves the others
             self.problem = next(iter(str(error).splitlines()), type(error).__name__)
-            self._say(f"task {plain(task)}: {self.problem}")
+            self._say(f"{self._session.task_name(task)}: {self.problem}")
         if number == self._asked:
             self.done = self.total
 
 
 def _line(shown: Shown) -> str:
+    (name,) = shown.recording.task_names
     returns = ", ".join(f"{value:.1f}" for value in shown.recording.mean_returns[:, 0])
     steps = f"0 to {shown.recording.gradient_steps}" if shown.recording.gradient_steps else "0"
-    return f"task {plain(shown.task)}: mean return {returns} after {steps} gradient steps ({shown.seconds:.1f} s)"
+    return f"{name}: mean return {returns} after {steps} gradient steps ({shown.seconds:.1f} s)"
 
 
 def view(session: Session, host: str = "127.0.0.1", port: int | None = None, task: Task | str | None = None) -> None:

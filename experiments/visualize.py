@@ -11,16 +11,26 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from experiments.compare import evaluated, task_name
+from experiments.compare import task_name
 from experiments.comparison_files import COMPARISON
-from experiments.plots import FIGURES, draw_figure
+from experiments.evaluate import (
+    DEFAULTS,
+    announcement,
+    at_the_speed_of_training,
+    evaluate,
+    is_of_checkpoint,
+    settings_of,
+    stored_evaluation,
+)
+from experiments.evaluation_files import write_evaluation
+from experiments.plots import FIGURES, draw_adaptation, draw_figure
 from experiments.recorder import record, spread
 from experiments.recording import RECORDED_TASKS, Recording, in_the_plane, load_recording, save_recording
 from experiments.rendering import Drawing, check_video, frame_times, side_by_side, write_video
 from experiments.report.page import page
 from experiments.report.rollouts import rollouts
 from experiments.report.sections import Reported, facts, lead, paths, returns, settings, training
-from experiments.run import RECORDING, RunConfig, load_config, load_run, overridden, run_directory
+from experiments.run import RECORDING, Progress, RunConfig, load_config, load_run, overridden, run_directory
 from maml_rl.checkpoint import write_atomically
 from maml_rl.config import require
 from maml_rl.errors import InputError
@@ -51,7 +61,7 @@ def stored_recording(directory: Path, tasks: int | None = None, gradient_steps: 
     of_the_run = stored.env_id == config.env_id and stored.iteration == progress.iteration
     if of_the_run and _as_many(stored, tasks) and gradient_steps in (None, stored.gradient_steps):
         return stored
-    print(f"{path} is of another checkpoint or other settings: recording anew", file=sys.stderr)
+    print(f"{path} is of another checkpoint or other settings: recording again", file=sys.stderr)
     return None
 
 
@@ -71,38 +81,43 @@ def new_recording(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
-    inner_lr: float | None = None,
+    evaluation: dict[str, Any] | None = None,
 ) -> Recording:
     """A run's episodes on a few of its held-out tasks, recorded now and stored nowhere.
 
     Args:
         directory: The run.
         tasks: How many of the held-out tasks; four if None.
-        gradient_steps: Gradient steps; those of the run's evaluation if None.
+        gradient_steps: Gradient steps; those of the evaluation if None.
         device: Where policy and updates are computed.
         threads: Threads that share the tasks; all cores if None. They do not change the result.
         processes: Processes of an environment that is not batched. They do not change the result.
-        inner_lr: Step size of the first gradient step, where an evaluation has chosen it already.
+        evaluation: The record of the run's evaluation, whose tasks, episodes and step sizes are those of the recording;
+            the run's own settings if None.
 
     Raises:
         InputError: If the run or a setting cannot be used.
     """
     config, _, _ = load_config(directory)
-    evaluation = _settings(config, tasks, gradient_steps)
+    settings = _recorded_settings(config, tasks, gradient_steps, evaluation)
     torch_device = usable_device(device)
     with closing(vectorize(config.env_id, 1, processes, config.observe_task)) as envs:
         run = load_run(directory, envs)
-        held_out = evaluation_tasks(task_space(envs), max(evaluation.tasks, tasks or 0), evaluation.seed)
+        held_out = evaluation_tasks(task_space(envs), max(settings.tasks, tasks or 0), settings.seed)
     theta = {name: value.to(torch_device) for name, value in run.theta.items()}
     run = run._replace(policy=run.policy.to(torch_device), theta=theta)
     chosen = [held_out[m] for m in spread(held_out, tasks or RECORDED_TASKS)]
-    return record(run, chosen, evaluation, threads_for(torch_device, threads), processes, inner_lr)
+    inner_lr = next(iter(evaluation["inner_lr"]), None) if evaluation else None
+    return record(run, chosen, settings, threads_for(torch_device, threads), processes, inner_lr)
 
 
-def _settings(config: RunConfig, tasks: int | None, gradient_steps: int | None) -> EvaluationConfig:
+def _recorded_settings(
+    config: RunConfig, tasks: int | None, gradient_steps: int | None, evaluation: dict[str, Any] | None = None
+) -> EvaluationConfig:
     """How to record; raises InputError for a value outside its range."""
     require("tasks", tasks or 0, tasks is None or tasks >= 1, "at least 1")
-    return overridden(config.evaluation, gradient_steps=gradient_steps)
+    given = settings_of(evaluation, config.evaluation) if evaluation else DEFAULTS
+    return overridden(overridden(config.evaluation, **given._asdict()), gradient_steps=gradient_steps)
 
 
 class Outputs(NamedTuple):
@@ -141,7 +156,8 @@ def visualize(
     """Makes a run's report, and a video and a figure if asked to; returns why the report has no moving pictures, if so.
 
     Args:
-        directory: The run. Its recording and its evaluation are made if it has none.
+        directory: The run. Its recording and its evaluation are made if it has none of its last checkpoint; an
+            evaluation is used whatever its settings.
         outputs: Files to make.
         tasks: How many of the held-out tasks; those of the recording, or four, if None.
         gradient_steps: Gradient steps; those of the recording, or of the run's evaluation, if None.
@@ -155,20 +171,45 @@ def visualize(
     check_outputs(outputs)
     config, progress, _ = load_config(directory)
     directory = run_directory(directory)
-    _settings(config, tasks, gradient_steps)
+    _recorded_settings(config, tasks, gradient_steps)
     usable_device(device)
+    machine = (device, threads, processes)
     recording = None if anew else stored_recording(directory, tasks, gradient_steps)
-    evaluation = evaluated(directory, config, progress, device, threads, processes).evaluation
+    evaluation = evaluation_shown(directory, config, progress, *machine)
     if recording is None:
-        inner_lr = next(iter(evaluation["inner_lr"]), None)
-        recording = new_recording(directory, tasks, gradient_steps, device, threads, processes, inner_lr)
+        settings = _recorded_settings(config, tasks, gradient_steps, evaluation)
+        episodes = (settings.episodes + 1) * (tasks or RECORDED_TASKS) * (settings.gradient_steps + 1)
+        print(f"recording: {at_the_speed_of_training(config, progress, episodes)}", file=sys.stderr)
+        recording = new_recording(directory, tasks, gradient_steps, *machine, evaluation)
         save_recording(directory / RECORDING, recording)
     if outputs.video is not None:
         video(recording, outputs.video)
     if outputs.figure is not None:
-        draw_figure(evaluation, config, directory, recorded_paths(recording), outputs.figure)
+        draw_figure(evaluation, config, directory, recorded_paths(recording), outputs.figure, recording.task_quantity)
     reported = Reported(directory, config, progress, evaluation, comparison(config.env_id), recording.task_quantity)
     return report(reported, recording, outputs.report)
+
+
+def evaluation_shown(
+    directory: Path, config: RunConfig, progress: Progress, device: str, threads: int | None, processes: Processes
+) -> dict[str, Any]:
+    """The record of a run's evaluation: the stored one of its last checkpoint, whatever its settings, or a new one.
+
+    A new one is stored. It has the settings of the one before, or the run's own if there is none.
+    """
+    stored = stored_evaluation(directory)
+    if stored and is_of_checkpoint(stored, config, progress):
+        return stored
+    given = settings_of(stored, config.evaluation) if stored else DEFAULTS
+    print(
+        f"{announcement(directory, config, progress, overridden(config.evaluation, **given._asdict()))}. "
+        f"For fewer: maml-rl evaluate {directory} --tasks 8 --episodes 5",
+        file=sys.stderr,
+    )
+    evaluations = evaluate(directory, given, device, threads, processes)
+    record = evaluations.record()
+    write_evaluation(directory, record, lambda path: draw_adaptation(evaluations, directory, path))
+    return record
 
 
 def report(run: Reported, recording: Recording, path: Path) -> str | None:

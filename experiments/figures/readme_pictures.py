@@ -37,7 +37,9 @@ def draw(trained: Path = TRAINED, pictures: Path = PICTURES) -> list[Path]:
     navigation = trained / "navigation"
     config, progress, _ = load_config(navigation)
     evaluation = evaluated(navigation, config, progress, "cpu", None, ALL_CORES).evaluation
-    draw_figure(evaluation, config, navigation, recorded_paths(new_recording(navigation)), pictures / FIGURE)
+    recording = new_recording(navigation)
+    paths = recorded_paths(recording)
+    draw_figure(evaluation, config, navigation, paths, pictures / FIGURE, recording.task_quantity)
     return [pictures / CLIP, pictures / FIGURE]
 
 

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.report.page import text
 
 _WIDTH = 460
+_LETTERS = 52  # that have room under a chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 44
 
 
@@ -108,7 +109,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _axes(x_scale: _Scale, y_scale: _Scale, x_axis: Axes, y_axis: Axes) -> str:
     parts, bottom = [], y_scale.start
-    for tick, name in zip(x_scale.ticks, x_axis.names or map(_short, x_scale.ticks), strict=True):
+    names = _fitted(x_axis.names) if x_axis.names else map(_short, x_scale.ticks)
+    for tick, name in zip(x_scale.ticks, names, strict=True):
         x = f"{x_scale(tick):.1f}"
         parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{text(name)}</text>')
     for tick, name in zip(y_scale.ticks, y_axis.names or map(_short, y_scale.ticks), strict=True):
@@ -120,6 +122,12 @@ def _axes(x_scale: _Scale, y_scale: _Scale, x_axis: Axes, y_axis: Axes) -> str:
     place = f"14,{(_TOP + bottom) / 2}"
     parts.append(f'<text transform="translate({place}) rotate(-90)" text-anchor="middle">{text(y_axis.label)}</text>')
     return "".join(parts)
+
+
+def _fitted(names: Sequence[str]) -> list[str]:
+    """Names of the ticks of a horizontal axis, cut where they would run into each other."""
+    room = max(3, _LETTERS // len(names))
+    return [name if len(name) <= room else f"{name[: room - 1]}…" for name in names]
 
 
 def _short(tick: float) -> str:

@@ -1,20 +1,22 @@
 """What a report says of a run besides its recorded episodes: returns, tasks, training and settings."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from experiments.evaluate import settings_of
 from experiments.paper import paper_returns
-from experiments.plots import levelled, numbers, read_learning_curve, read_metric, steps_label
+from experiments.plots import levelled, ranks, read_learning_curve, read_metric, steps_label
 from experiments.provenance import flat, trained_on, training_command
 from experiments.recording import Recording, in_the_plane
 from experiments.report.charts import Axes, Series, chart, thinned
 from experiments.report.page import Fact, Section, table, text
 from experiments.run import METRICS, Progress, RunConfig, method
 from experiments.supervised.run import SupervisedConfig
+from experiments.task_display import are_places, components, explanation, task_text
 
 _METHOD_COLOURS = ("method-1", "method-2", "method-3")
 
@@ -78,7 +80,22 @@ def returns(run: Reported) -> Section:
                 interval = f" [{_number(one.low[i])}, {_number(one.high[i])}]"
             cells.append(f'{_number(value)}<span class="muted">{interval}</span>')
         rows.append([text(one.label), *cells, *["–"] * (count - len(cells))])  # noqa: RUF001
-    return Section("What a gradient step brings", f'<div class="grid">{"".join(charts)}</div>{table(rows)}')
+    body = f'{_settings_note(run)}<div class="grid">{"".join(charts)}</div>{table(rows)}'
+    return Section("What a gradient step brings", body)
+
+
+def _settings_note(run: Reported) -> str:
+    """How the evaluation was made, if not with the run's own settings."""
+    own = asdict(run.config.evaluation)
+    made = settings_of(run.evaluation, run.config.evaluation)._asdict()
+    others = [
+        f"{name.replace('_', ' ')} {value:g} instead of {own[name]:g}"
+        for name, value in made.items()
+        if value != own[name]
+    ]
+    if not others:
+        return ""
+    return f'<p class="note">Evaluated with other settings than the run\'s own: {", ".join(others)}.</p>'
 
 
 def _by_step(run: Reported) -> tuple[str, str, Axes, Axes, list[Series]]:
@@ -106,37 +123,37 @@ def _by_step(run: Reported) -> tuple[str, str, Axes, Axes, list[Series]]:
 
 def _by_task(run: Reported) -> list[str]:
     """Charts of each task's return: which tasks are hard?"""
-    evaluation = run.evaluation
-    tasks = [numbers(task).tolist() for task in evaluation["tasks"]]
-    last = evaluation["gradient_steps"][-1]
-    shown = [(0, "before", "hollow"), (min(1, last), "after", "point"), (last, "later", "point")]
-    shown = [one for i, one in enumerate(shown) if one[0] not in [step for step, *_ in shown[:i]]]
-    sizes = {len(task) for task in tasks}
-    if sizes == {2}:
+    evaluation, quantity = run.evaluation, run.task_quantity
+    tasks, last = evaluation["tasks"], evaluation["gradient_steps"][-1]
+    if are_places(tasks, quantity):
         return [_map(run, tasks, step) for step in sorted({0, min(1, last), last})]
-    names = [
-        ", ".join(f"{number:.3g}" for number in found[:4]) or json.dumps(task)
-        for found, task in zip(tasks, evaluation["tasks"], strict=True)
-    ]
-    axis = Axes(run.task_quantity)
-    if sizes == {1}:
-        x = np.array([task[0] for task in tasks])
-        if np.array_equal(x, x.round()):  # a finite set of tasks: points beside each other, not on top
-            ticks = np.unique(x).tolist()
-            axis = Axes(run.task_quantity, ticks, [f"{tick:g}" for tick in ticks])
-            x = x + np.linspace(-0.12, 0.12, len(x))
-    else:  # tasks of many numbers or of none: from the hardest to the easiest
-        order = np.argsort(evaluation["task_returns"][min(1, last)])
-        x = np.empty(len(tasks))
-        x[order] = np.arange(1, len(tasks) + 1)
-        axis = Axes("rank of the task")
-    series = []
-    for step, colour, mark in shown:
-        values = evaluation["task_returns"][step]
-        titles = [f"task {name}, {steps_label(step)}: {_number(v)}" for name, v in zip(names, values, strict=True)]
-        series.append(Series(steps_label(step), colour, x.tolist(), values, line=False, marks=mark, titles=titles))
     subtitle = f"each point is the mean of {evaluation['episodes']} episodes"
-    return [chart("Return by task", subtitle, axis, Axes("mean return"), series)]
+    shown = components(tasks, evaluation["task_returns"][min(1, last)], quantity)
+    if not shown:
+        series = _tasks_at(ranks(evaluation), evaluation)
+        return [chart("Return by task", subtitle, Axes("rank of the task"), Axes("mean return"), series)]
+    return [
+        chart(
+            f"Return by {component.name}",
+            f"{subtitle}; it {explanation(component)}" if explanation(component) else subtitle,
+            Axes(component.name, component.ticks, component.tick_names),
+            Axes("mean return"),
+            _tasks_at(component.places, evaluation),
+        )
+        for component in shown
+    ]
+
+
+def _tasks_at(places: NDArray[np.float64], evaluation: dict[str, Any]) -> list[Series]:
+    """Returns of tasks at these places of an axis, before adaptation, after a gradient step and after the last."""
+    names, last = [task_text(task) for task in evaluation["tasks"]], evaluation["gradient_steps"][-1]
+    kinds = {last: ("later", "point"), min(1, last): ("after", "point"), 0: ("before", "hollow")}  # the last one counts
+    series = []
+    for step, (colour, mark) in sorted(kinds.items()):
+        values = evaluation["task_returns"][step]
+        titles = [f"{name}, {steps_label(step)}: {_number(value)}" for name, value in zip(names, values, strict=True)]
+        series.append(Series(steps_label(step), colour, places.tolist(), values, line=False, marks=mark, titles=titles))
+    return series
 
 
 def _map(run: Reported, tasks: list[list[float]], step: int) -> str:
@@ -212,7 +229,8 @@ def settings(config: RunConfig | SupervisedConfig, directory: Path) -> Section:
 
 def training_time(seconds: float) -> Fact:
     """How long a training took."""
-    return Fact(f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min", "training time")
+    minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return Fact(f"{seconds / 3600:.1f} h" if seconds >= 3600 else minutes, "training time")
 
 
 def _plain(value: Any) -> str:

@@ -216,7 +216,7 @@ def test_the_command_saves_a_policy_and_its_last_lines_train_it_further(maml_rl,
     )
     assert result.code == 0, result.err
     lines = result.out.splitlines()
-    assert lines[0] == "envs:finn2017/Navigation2D-v0, task [-0.3  0.2]: return of 5 episodes"
+    assert lines[0] == "envs:finn2017/Navigation2D-v0, goal (-0.30, 0.20): return of 5 episodes"
     assert [line.split()[0] for line in lines[4:7]] == ["0", "1", "2"]
     assert "policy: policy.zip" in lines
     assert [path.name for path in tmp_path.iterdir()] == ["policy.zip"]

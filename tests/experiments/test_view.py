@@ -47,7 +47,10 @@ class Served(NamedTuple):
 
     def tasks(self) -> list[float]:
         """Tasks that it has adapted to."""
-        return [float(text) for text in re.findall(r"^task \[([\d.]+)\]: mean return", self.output.read_text(), re.M)]
+        return [
+            float(text)
+            for text in re.findall(r"^goal velocity ([\d.]+) m/s: mean return", self.output.read_text(), re.M)
+        ]
 
 
 @contextmanager
@@ -350,7 +353,7 @@ def test_the_task_asked_for_last_is_the_one_that_is_shown(session: Session) -> N
         wait_for(lambda: adapting.done == adapting.total)
         assert adapting.shown is not None
         assert adapting.shown.task == task(1.5)
-    assert [line.split(":")[0] for line in said] == ["task [1.5]"]
+    assert [line.split(":")[0] for line in said] == ["goal velocity 1.50 m/s"]
 
 
 def test_an_adaptation_that_fails_says_so_and_leaves_what_is_shown(
@@ -369,7 +372,7 @@ def test_an_adaptation_that_fails_says_so_and_leaves_what_is_shown(
         wait_for(lambda: adapting.done == adapting.total)
         assert adapting.shown is shown
         assert adapting.problem == "actions sampled after 1 gradient steps are not finite"
-    assert said[1] == "task [1.0]: actions sampled after 1 gradient steps are not finite"
+    assert said[1] == "goal velocity 1.00 m/s: actions sampled after 1 gradient steps are not finite"
 
 
 def test_an_environment_that_cannot_be_shown_points_to_the_report(tmp_path: Path) -> None:

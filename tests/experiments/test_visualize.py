@@ -20,13 +20,18 @@ from experiments.recording import load_recording
 from experiments.report import rollouts
 from experiments.report.charts import Axes, Series, chart, thinned
 from experiments.report.page import Fact, Section, page
-from experiments.run import EVALUATION, RECORDING, RunConfig
+from experiments.run import EVALUATION, PICTURE, RECORDING, RunConfig
 from experiments.train import train
+from experiments.visualize import Outputs
+from experiments.visualize import visualize as visualize_run
 from maml_rl import evaluation as evaluation_module
 from maml_rl.config import MetaConfig, PolicyConfig
 from maml_rl.evaluation import EvaluationConfig
+from maml_rl.processes import Processes
 
 TRAINED = Path(__file__).parents[2] / "trained"
+ENVIRONMENTS = Path(__file__).parents[1] / "environments"
+IN_A_FORK = Processes(1, "fork")
 MINUS = "\N{MINUS SIGN}"
 SMALL = RunConfig(
     env_id="envs:finn2017/Navigation2D-v0",
@@ -75,18 +80,142 @@ def test_a_run_without_recording_and_evaluation_gets_both_and_they_are_used_agai
     assert {name: (run / name).read_bytes() for name in whole} == whole
 
 
+def files_of(run: Path, *names: str) -> list[bytes]:
+    return [(run / name).read_bytes() for name in names]
+
+
+def test_an_evaluation_that_was_just_made_with_other_settings_is_shown_and_not_made_again(
+    maml_rl, visualize, run, monkeypatch
+):
+    assert maml_rl("evaluate", run, "--tasks=3", "--episodes=2", "--threads=1").code == 0
+    made = files_of(run, EVALUATION, PICTURE)
+    monkeypatch.setattr("experiments.visualize.evaluate", None)  # calling it fails
+    result = visualize(run, "--tasks=2", "--gradient-steps=1")
+    assert (result.code, result.err.startswith("recording: 12 episodes, about ")) == (0, True), result.err
+    assert files_of(run, EVALUATION, PICTURE) == made
+    text = (run / "report.html").read_text()
+    assert "Mean return on 3 held-out tasks" in text
+    assert "other settings than the run's own: tasks 3 instead of 5, episodes 2 instead of 3.</p>" in text
+    recording, evaluation = load_recording(run / RECORDING), json.loads((run / EVALUATION).read_text())
+    assert (recording.episodes, recording.inner_lrs) == (2, evaluation["inner_lr"])
+    assert all(task in evaluation["tasks"] for task in recording.tasks)
+
+
+def test_without_an_evaluation_it_says_what_it_will_do_and_how_long(visualize, run):
+    said = visualize(run).err.splitlines()
+    assert said[0].startswith(
+        f"evaluating {run}, since it has no evaluation: 5 tasks x 3 episodes after 0 to 1 gradient"
+    )
+    assert "60 episodes, about " in said[0]  # 5 x 3 x 2, of two policies
+    assert f"maml-rl evaluate {run} --tasks 8 --episodes 5" in said[0]
+    assert said[1].startswith("recording: 32 episodes, about ")  # 4 x (3 + 1) x 2
+    assert len(said) == 2
+    assert (run / PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert "other settings" not in (run / "report.html").read_text()
+
+
+def test_an_evaluation_of_another_checkpoint_is_made_again_with_its_own_settings_and_its_picture(
+    maml_rl, visualize, run
+):
+    maml_rl("evaluate", run, "--tasks=3", "--episodes=2", "--seed=4", "--later-lr-factor=0.3", "--gradient-steps=2")
+    before = json.loads((run / EVALUATION).read_text())
+    picture = (run / PICTURE).read_bytes()
+    assert maml_rl("train", "--resume", run, "--iterations=3", "--threads=1").code == 0
+    said = visualize(run).err
+    assert "since its evaluation is of another checkpoint: 3 tasks x 2 episodes after 0 to 2 gradient steps" in said
+    after = json.loads((run / EVALUATION).read_text())
+    for name in ("num_tasks", "episodes", "seed", "gradient_steps", "tasks"):
+        assert after[name] == before[name], name
+    assert after["inner_lr"] == pytest.approx(before["inner_lr"])
+    assert (before["iteration"], after["iteration"]) == (2, 3)
+    assert (run / PICTURE).read_bytes() != picture
+
+
+def test_an_evaluation_with_the_runs_own_settings_is_replaced_by_no_other(maml_rl, run, tmp_path):
+    assert maml_rl("evaluate", run, "--tasks=3", "--threads=1").code == 0
+    assert maml_rl("evaluate", run, "--tasks=2", "--threads=1").code == 0  # neither is the run's own
+    assert json.loads((run / EVALUATION).read_text())["num_tasks"] == 2
+    assert maml_rl("evaluate", run, "--tasks=5", "--threads=1").code == 0  # as many as the run's own
+    own = files_of(run, EVALUATION, PICTURE)
+    result = maml_rl("evaluate", run, "--tasks=3", "--threads=1")
+    assert f"{run / EVALUATION} stays as it is, with the run's own settings" in result.out
+    assert files_of(run, EVALUATION, PICTURE) == own
+    assert maml_rl("train", "--resume", run, "--iterations=3", "--threads=1").code == 0
+    maml_rl("evaluate", run, "--tasks=3", "--threads=1")  # the one before is of another checkpoint
+    assert json.loads((run / EVALUATION).read_text())["num_tasks"] == 3
+    said = maml_rl("compare", run, "--out", tmp_path / "compared", "--threads=1").err
+    assert "since its evaluation, 3 tasks x 3 episodes, has other settings: 5 tasks x 3 episodes" in said
+    assert json.loads((run / EVALUATION).read_text())["num_tasks"] == 5
+    replaced = (run / PICTURE).read_bytes()
+    maml_rl("evaluate", run, "--threads=1")
+    assert (run / PICTURE).read_bytes() == replaced
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_record_and_picture_as_they_were(maml_rl, run, monkeypatch):
+    maml_rl("evaluate", run, "--tasks=3", "--threads=1")
+    before = files_of(run, EVALUATION, PICTURE)
+    monkeypatch.setattr("experiments.plots.save_figure", refuse)
+    assert maml_rl("evaluate", run, "--tasks=2", "--threads=1").code == 2
+    assert files_of(run, EVALUATION, PICTURE) == before
+
+
+def refuse(*_: object) -> None:
+    raise OSError("no space left on device")
+
+
+# Tasks with names
+
+
+@pytest.fixture(scope="module")
+def cart(tmp_path_factory) -> Path:
+    """The report of a run whose tasks are dicts of numbers, choices and switches."""
+    out = tmp_path_factory.mktemp("runs") / "cart"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ENVIRONMENTS)
+        config = replace(SMALL, env_id="dict_environments:CartForTests-v0", iterations=1)
+        train(replace(config, evaluation=replace(SMALL.evaluation, tasks=12)), out, threads=1, processes=IN_A_FORK)
+        visualize_run(
+            out, Outputs(out / "report.html", out / "video.gif", out / "figure.svg"), 3, None, processes=IN_A_FORK
+        )
+    return out
+
+
+@pytest.mark.parametrize("name", ["payload", "friction", "motors[0]", "motors[1]", "broken"])
+def test_a_report_and_its_figure_have_every_component_of_the_tasks(cart, name):
+    text = (cart / "report.html").read_text()
+    assert f">Return by {name}<" in text
+    assert f"Return by {name}<" in (cart / "figure.svg").read_text()
+    assert "explains " in text
+
+
+def test_the_tasks_of_a_report_are_told_with_keys_and_values(cart):
+    recording, text = load_recording(cart / RECORDING), (cart / "report.html").read_text()
+    for task, name in zip(recording.tasks, recording.task_names, strict=True):
+        motors = ", ".join(f"{value:.3g}" for value in task["motors"])
+        expected = f"payload {task['payload']:.3g}, friction {task['friction']}, motors ({motors}), "
+        assert name == f"{expected}broken {task['broken'][0]}"
+        assert f"<span>{name}</span>" in text
+    assert data_of(text)["tasks"] == recording.task_names
+    assert "<title>payload " in text  # of the points of the charts
+
+
+def test_a_long_name_is_broken_into_lines_above_a_video(cart):
+    with Image.open(cart / "video.gif") as video:
+        assert video.size == (640, 3 * 19 + 6 + 240)
+
+
 def test_other_settings_and_another_checkpoint_are_recorded_anew(visualize, run):
     visualize(run)
     result = visualize(run, "--tasks=2", "--gradient-steps=2", "--out=there.html")
-    assert "recording anew" in result.err
+    assert "recording again" in result.err
     assert Path("there.html").exists()
     recording = load_recording(run / RECORDING)
     assert (len(recording.tasks), recording.gradient_steps) == (2, 2)
     for arguments, said in (([], False), (["--tasks=2"], False), (["--tasks=3"], True), (["--record"], False)):
-        assert ("recording anew" in visualize(run, *arguments).err) == said
+        assert ("recording again" in visualize(run, *arguments).err) == said
     train(replace(SMALL, iterations=3), run.parent / "longer", threads=1)
     shutil.copy(run / RECORDING, run.parent / "longer" / RECORDING)
-    assert "recording anew" in visualize(run.parent / "longer").err
+    assert "recording again" in visualize(run.parent / "longer").err
     assert load_recording(run.parent / "longer" / RECORDING).iteration == 3
 
 
@@ -224,7 +353,10 @@ def test_an_oracle_and_a_discrete_environment_are_reported(visualize, tmp_path):
     }.items():
         train(config, tmp_path / name, threads=1)
         result = visualize(tmp_path / name)
-        assert (result.code, result.err.replace(f"evaluating {tmp_path / name}\n", "")) == (0, "")
+        assert (result.code, [line.partition(" ")[0] for line in result.err.splitlines()]) == (
+            0,
+            ["evaluating", "recording:"],
+        )
         kind = data_of((tmp_path / name / "report.html").read_text())["kind"]
         assert kind == ("paths" if name == "oracle" else "clips")
 
