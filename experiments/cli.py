@@ -31,16 +31,7 @@ from experiments.arguments import (
 from experiments.evaluation_files import write_evaluation
 from experiments.presets import PRESETS, Preset, find_preset
 from experiments.recording import RECORDED_TASKS, save_recording
-from experiments.run import (
-    CHECKPOINT,
-    EVALUATION,
-    PICTURE,
-    RECORDING,
-    is_supervised,
-    load_config,
-    overridden,
-    run_directory,
-)
+from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised, run_directory
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
 from maml_rl.checks import check_task_env
@@ -193,7 +184,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a directory")
     evaluated = _evaluate_supervised if is_supervised(chosen.run) else _evaluate_policy
-    record, draw, is_kept = evaluated(chosen, directory, out)
+    record, draw, is_kept = evaluated(chosen, directory)
     if chosen.json:
         print(json.dumps(record))
         return
@@ -208,10 +199,11 @@ _Evaluated = tuple[dict[str, Any], Callable[[Path], None], bool]
 """The record of an evaluation, what draws it, and whether one with the run's own settings stays in its place."""
 
 
-def _evaluate_policy(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated:
+def _evaluate_policy(chosen: Evaluate, directory: Path) -> _Evaluated:
     _refuse(directory, "a run of reinforcement learning", {"shots": chosen.shots, "data": chosen.data})
     from experiments.evaluate import Overrides, current_evaluation, evaluate, table
     from experiments.plots import draw_adaptation
+    from experiments.run import load_config, overridden
 
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
     config, progress, _ = load_config(chosen.run)
@@ -219,6 +211,7 @@ def _evaluate_policy(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated
     would_replace = not has_own_settings and chosen.out is None and not chosen.json
     is_kept = would_replace and current_evaluation(directory, config, progress) is not None
     evaluations = evaluate(chosen.run, overrides, *chosen.machine.used(), RECORDED_TASKS if chosen.record else 0)
+    out = chosen.out or directory
     if evaluations.recording:
         out.mkdir(parents=True, exist_ok=True)
         save_recording(out / RECORDING, evaluations.recording)
@@ -235,13 +228,18 @@ def _evaluate_policy(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated
     return evaluations.record(), lambda path: draw_adaptation(evaluations, directory, path), is_kept
 
 
-def _evaluate_supervised(chosen: Evaluate, directory: Path, out: Path) -> _Evaluated:
+def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
     given = {"episodes": chosen.episodes, "later-lr-factor": chosen.later_lr_factor, "record": chosen.record or None}
     _refuse(directory, "a run on supervised tasks", given | {"processes": chosen.machine.processes})
     from experiments.supervised.evaluate import Overrides, evaluate, table
     from experiments.supervised.plots import draw
+    from experiments.supervised.run import load_config
+    from experiments.supervised.stored import has_own_settings, is_current
 
     overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.shots, chosen.seed)
+    config, progress = load_config(chosen.run)
+    would_replace = not has_own_settings(overrides, config) and chosen.out is None and not chosen.json
+    is_kept = would_replace and is_current(directory, config, progress)
     machine = (chosen.machine.device, chosen.machine.threads)
     evaluations = evaluate(chosen.run, overrides, chosen.data, *machine)
     if not chosen.json:
@@ -250,7 +248,6 @@ def _evaluate_supervised(chosen: Evaluate, directory: Path, out: Path) -> _Evalu
         inner_lr = "learned" if learned else ", ".join(inner_lrs)
         print(f"{evaluations.config.tasks} held-out tasks, mean ± 95 %, inner lr {inner_lr}\n")
         print(table(evaluations))
-    is_kept = any(value is not None for value in overrides) and chosen.out is None and (out / EVALUATION).exists()
     return evaluations.record(), lambda path: draw(evaluations, directory, path), is_kept
 
 

@@ -234,8 +234,14 @@ def at_the_speed_of_training(config: RunConfig, progress: Progress, episodes: in
     if not trained_on:
         return f"{episodes:,} episodes"
     seconds = episodes * progress.seconds / trained_on
-    duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-    return f"{episodes:,} episodes, about {duration} at the speed of its training"
+    return f"{episodes:,} episodes, about {duration(seconds)} at the speed of its training"
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def chosen_step_size(directory: Path, config: RunConfig, progress: Progress) -> float | None:

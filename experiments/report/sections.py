@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.evaluate import settings_of
+from experiments.evaluate import duration, settings_of
 from experiments.paper import paper_returns
 from experiments.plots import levelled, ranks, read_learning_curve, read_metric, steps_label
 from experiments.provenance import flat, trained_on, training_command
@@ -229,8 +229,7 @@ def settings(config: RunConfig | SupervisedConfig, directory: Path) -> Section:
 
 def training_time(seconds: float) -> Fact:
     """How long a training took."""
-    minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    return Fact(f"{seconds / 3600:.1f} h" if seconds >= 3600 else minutes, "training time")
+    return Fact(duration(seconds), "training time")
 
 
 def _plain(value: Any) -> str:

@@ -55,11 +55,13 @@ class Evaluation(NamedTuple):
         return middle
 
     def record(self) -> dict[str, Any]:
-        """The evaluation as JSON values; a mean that is not finite is null."""
+        """The evaluation as JSON values, with each task's to six digits; what is not finite is null."""
         mean, half = (_plain(values) for values in (self.values.mean(1), self.half_interval()))
+        own: dict[str, Any]
         if self.is_classification:
             losses = _plain(self.adaptation.losses.mean(1))
             own = {"mean_accuracy": mean, "half_interval": half, "mean_loss": losses, "batch_norm": self.batch_norm}
+            own["task_accuracies"] = _rounded(self.adaptation.accuracies)
         else:
             own = {
                 "mean_squared_error": mean,
@@ -67,6 +69,7 @@ class Evaluation(NamedTuple):
                 "median_squared_error": _plain(self.median()),
                 "diverged_share": _plain(self.diverged()),
             }
+        own["task_losses"] = _rounded(self.adaptation.losses)
         return {"shots": self.shots, "inner_lr": self.inner_lr, **own}
 
 
@@ -77,7 +80,8 @@ class Evaluations(NamedTuple):
     source: TaskSource
     config: EvaluationConfig
     evaluations: list[Evaluation]
-    beside: dict[str, list[Evaluation]]  # of the runs with its name and "-pretrained", "-oracle", on the same tasks
+    beside: dict[str, list[Evaluation]]  # of its neighbours, on the same tasks
+    neighbours: dict[str, int]  # meta-iterations of each
 
     def inner_lr(self, shots: int) -> float:
         """Step size with some number of shots; of one that was not evaluated, that of the first evaluation."""
@@ -99,12 +103,18 @@ class Evaluations(NamedTuple):
             "iteration": self.run.progress.iteration,
             "seconds": self.run.progress.seconds,
             "further": further,
+            "neighbours": self.neighbours,
             "beside": {name: [e.record() for e in evaluations] for name, evaluations in self.beside.items()},
         }
 
 
 def _plain(values: NDArray[np.float64]) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _rounded(values: NDArray[np.float64]) -> list[list[float | None]]:
+    """Values `[steps + 1, M]` to six digits."""
+    return [[None if value is None else float(f"{value:.6g}") for value in _plain(row)] for row in values]
 
 
 class Overrides(NamedTuple):
@@ -151,17 +161,26 @@ def evaluate(
     source = task_source(run_config.tasks, data or run_config.data)
     run = load_run(directory, source)
     evaluations = _evaluate(run.to(torch_device), source, config, task_threads)
-    beside = {}
-    for name in _BESIDE:
-        other = directory.with_name(f"{directory.name}-{name}")
-        if (other / CHECKPOINT).exists():
-            other_config, _ = load_config(other)
-            if other_config.tasks.family == run_config.tasks.family:
-                other_source = task_source(other_config.tasks, data or other_config.data)
-                other_run = load_run(other, other_source).to(torch_device)
-                own_choice = replace(config, inner_lrs=other_config.evaluation.inner_lrs)
-                beside[name] = _evaluate(other_run, other_source, own_choice, task_threads)
-    return Evaluations(run, source, config, evaluations, beside)
+    beside, iterations = {}, {}
+    for name, other in neighbours(directory).items():
+        other_config, progress = load_config(other)
+        other_source = task_source(other_config.tasks, data or other_config.data)
+        other_run = load_run(other, other_source).to(torch_device)
+        own_choice = replace(config, inner_lrs=other_config.evaluation.inner_lrs)
+        beside[name], iterations[name] = (
+            _evaluate(other_run, other_source, own_choice, task_threads),
+            progress.iteration,
+        )
+    return Evaluations(run, source, config, evaluations, beside, iterations)
+
+
+def neighbours(directory: Path) -> dict[str, Path]:
+    """Runs on the same family of tasks with a run's name and "-pretrained" or "-oracle", by these words."""
+    directory = run_directory(directory).resolve()
+    family = load_config(directory)[0].tasks.family
+    found = {name: directory.with_name(f"{directory.name}-{name}") for name in _BESIDE}
+    existing = {name: other for name, other in found.items() if (other / CHECKPOINT).exists()}
+    return {name: other for name, other in existing.items() if load_config(other)[0].tasks.family == family}
 
 
 def _evaluate(run: Run, source: TaskSource, config: EvaluationConfig, threads: TaskThreads) -> list[Evaluation]:

@@ -1,19 +1,32 @@
 """Seeing a supervised run adapt: its report, and a figure for a paper."""
 
+import sys
 from pathlib import Path
 
 import torch
 
+from experiments.evaluation_files import write_evaluation
 from experiments.plots import read_log
 from experiments.report import supervised as sections
 from experiments.report.page import page
 from experiments.report.sections import settings
-from experiments.run import METRICS, run_directory
-from experiments.supervised.evaluate import Overrides, drawn_tasks, evaluate
+from experiments.run import METRICS, overridden, run_directory
+from experiments.supervised.evaluate import DEFAULTS, Evaluations, drawn_tasks, evaluate
 from experiments.supervised.plots import draw
+from experiments.supervised.run import load_config
+from experiments.supervised.stored import (
+    announcement,
+    has_own_settings,
+    is_current,
+    restored,
+    settings_of,
+    stored_record,
+    why_not,
+)
 from experiments.visualize import Outputs, check_outputs
 from maml_rl.checkpoint import write_atomically
 from maml_rl.config import require
+from maml_rl.parallel import usable_device
 from maml_rl.supervised.tasks import TaskBatch
 
 _TASKS = 4
@@ -47,7 +60,7 @@ def visualize(
     check_outputs(Outputs(report, None, figure))
     require("tasks", tasks or 0, tasks is None or tasks >= 1, "at least 1")
     directory = run_directory(directory)
-    evaluations = evaluate(directory, Overrides(gradient_steps=gradient_steps), data, device, threads)
+    evaluations = _evaluations_shown(directory, gradient_steps, data, device, threads)
     config = evaluations.run.config
     evaluations = evaluations._replace(run=evaluations.run.to(torch.device("cpu")))
     shots = evaluations.evaluations[0].shots
@@ -63,3 +76,31 @@ def visualize(
     write_atomically(report, page(directory.resolve().name, lead, facts, parts, footer).encode())
     if figure is not None:
         draw(evaluations, directory, figure)
+
+
+def _evaluations_shown(
+    directory: Path, gradient_steps: int | None, data: str | None, device: str, threads: int | None
+) -> Evaluations:
+    """A run's stored evaluations, whatever their settings, or new ones if they are not of the runs now.
+
+    New ones are stored, unless they would replace others with the run's own settings. They have the settings of those
+    before, or the run's own if there are none.
+    """
+    usable_device(device)
+    config, progress = load_config(directory)
+    overridden(config.evaluation, gradient_steps=gradient_steps)
+    record = stored_record(directory)
+    why = why_not(record, directory, gradient_steps) if record else "it has no evaluation"
+    if record and not why:
+        return restored(record, directory, gradient_steps, data)
+    given = settings_of(record) if record else DEFAULTS
+    if gradient_steps is not None:
+        given = given._replace(gradient_steps=gradient_steps)
+    if config.tasks.family == "function":
+        given = given._replace(shots=None)
+    settings = overridden(config.evaluation, **given._asdict())
+    print(announcement(directory, config, progress, settings, why), file=sys.stderr)
+    evaluations = evaluate(directory, given, data, device, threads)
+    if has_own_settings(given, config) or not is_current(directory, config, progress):
+        write_evaluation(directory, evaluations.record(), lambda path: draw(evaluations, directory, path))
+    return evaluations

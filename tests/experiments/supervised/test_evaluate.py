@@ -1,5 +1,7 @@
 """Evaluation of supervised runs: what is measured, recorded and drawn."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.run import EVALUATION, PICTURE
 from experiments.supervised.evaluate import Evaluation, Evaluations, Overrides, evaluate, table
 from experiments.supervised.paper import PaperValue, method, paper_values
 from experiments.supervised.plots import draw
 from experiments.supervised.presets import PRESETS
 from experiments.supervised.run import load_run
 from experiments.supervised.sources import task_source
+from experiments.supervised.stored import restored, why_not
 from experiments.supervised.train import train
 from maml_rl.maml import inner_update
 from maml_rl.parallel import TaskThreads
@@ -150,3 +154,76 @@ def test_the_table_has_a_row_for_each_number_of_steps(evaluations):
 def test_figures_2_and_3_are_drawn(evaluations, runs, tmp_path):
     draw(evaluations, runs / "wave", tmp_path / "adaptation.png")
     assert (tmp_path / "adaptation.png").read_bytes().startswith(b"\x89PNG")
+
+
+# What is stored, and shown again
+
+
+@pytest.fixture
+def copied(runs, tmp_path) -> Path:
+    """A copy of the run and its neighbours."""
+    shutil.copytree(runs, tmp_path / "runs")
+    return tmp_path / "runs" / "wave"
+
+
+def test_stored_evaluations_are_those_that_were_made(evaluations, runs):
+    record = json.loads(json.dumps(evaluations.record(), allow_nan=False))
+    assert why_not(record, runs / "wave") == ""
+    again = restored(record, runs / "wave")
+    assert again.config == evaluations.config
+    pairs = zip(again.evaluations, evaluations.evaluations, strict=True)
+    beside = [(again.beside[name][0], evaluations.beside[name][0]) for name in evaluations.beside]
+    for ours, theirs in (*pairs, *beside):
+        np.testing.assert_allclose(ours.values, theirs.values, rtol=1e-5)
+        np.testing.assert_allclose(ours.half_interval(), theirs.half_interval(), rtol=1e-4)
+        assert (ours.shots, ours.inner_lr, ours.batch_norm) == (theirs.shots, theirs.inner_lr, theirs.batch_norm)
+    assert restored(record, runs / "wave", gradient_steps=1).evaluations[0].values.shape == (2, 6)
+
+
+def test_a_report_shows_the_evaluation_that_is_there_and_makes_none(maml_rl, copied, monkeypatch):
+    assert maml_rl("evaluate", copied, "--tasks=4", "--threads=1").code == 0
+    made = [(copied / name).read_bytes() for name in (EVALUATION, PICTURE)]
+    monkeypatch.setattr("experiments.supervised.visualize.evaluate", None)  # calling it fails
+    for arguments in ([], ["--gradient-steps=1", "--figure=fits.svg"]):
+        result = maml_rl("visualize", copied, "--threads=1", *arguments)
+        assert (result.code, result.err) == (0, "")
+        assert "on 4 held-out tasks" in (copied / "report.html").read_text()
+    assert [(copied / name).read_bytes() for name in (EVALUATION, PICTURE)] == made
+
+
+def test_a_report_makes_what_is_missing_says_so_and_stores_it(maml_rl, copied):
+    def said(*arguments: str) -> str:
+        result = maml_rl("visualize", copied, "--threads=1", *arguments)
+        assert result.code == 0
+        return result.err
+
+    first = said()
+    assert first.startswith(
+        f"evaluating {copied}, since it has no evaluation: 6 tasks x 2 gradient steps for 10, 5 shots"
+    )
+    assert "of the run and of pretrained, oracle; about " in first
+    assert (copied / PICTURE).exists()
+    assert said() == ""
+    own = (copied / EVALUATION).read_bytes()
+    assert "since its evaluation has 2 gradient steps" in said("--gradient-steps=3")
+    assert (copied / EVALUATION).read_bytes() == own  # one with the run's own settings stays
+    assert maml_rl("evaluate", copied, "--tasks=3", "--threads=1").out.endswith("give --out DIR to keep this one\n")
+    maml_rl("train", "--resume", f"{copied}-oracle", "--iterations=4", "--threads=1")
+    assert "other checkpoints of its neighbours" in said()
+    maml_rl("train", "--resume", copied, "--iterations=4", "--threads=1")
+    assert maml_rl("evaluate", copied, "--tasks=3", "--threads=1").out.endswith("adaptation.png\n")
+    maml_rl("train", "--resume", copied, "--iterations=5", "--threads=1")
+    assert "of another checkpoint: 3 tasks x 2 gradient steps" in said()
+    record = json.loads((copied / EVALUATION).read_text())
+    assert (record["num_tasks"], record["iteration"]) == (3, 5)
+    for name in ("task_losses", "neighbours"):
+        (copied / EVALUATION).write_text(json.dumps({key: record[key] for key in record if key != name}))
+        assert "since its evaluation " in said()
+
+
+def test_a_damaged_evaluation_is_one_line(maml_rl, copied):
+    for content in ("{", "[]", "null", '{"shots": 1}'):
+        (copied / EVALUATION).write_text(content)
+        result = maml_rl("visualize", copied, "--threads=1")
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "remove it, to evaluate the run again" in result.err
