@@ -228,7 +228,8 @@ def _write_mp4(path: Path, frames: Frames, frames_per_second: float) -> None:
 
 def _label(lines: Sequence[str], width: int, rows: int) -> Image.Image:
     """Lines of text above a picture, with room for so many."""
-    image = Image.new("RGB", (width, _LINE_HEIGHT * rows + 6), _PAPER)
+    height = _LINE_HEIGHT * rows + 6
+    image = Image.new("RGB", (width, height + height % 2), _PAPER)  # mp4 has no odd sizes
     draw = ImageDraw.Draw(image)
     for i, line in enumerate(lines):
         draw.text((_MARGIN, 5 + _LINE_HEIGHT * i), line, _INK, ImageFont.load_default(_FONT_SIZE))

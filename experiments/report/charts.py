@@ -11,6 +11,7 @@ from experiments.report.page import text
 _WIDTH = 460
 _LETTERS = 52  # that have room under a chart
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 44
+_BESIDE, _LETTER = 32, 7.2  # pixels left of the plot: for the axis and its gap, and for each letter of its ticks
 
 
 class Series(NamedTuple):
@@ -84,14 +85,17 @@ def _scales(series: Sequence[Series], x_axis: Axes, y_axis: Axes, height: int, s
     x = [value for one in series for value in one.x]
     y = [value for one in series for values in (one.y, one.low or (), one.high or ()) for value in values]
     (x_low, x_high), (y_low, y_high) = _span(x), _span(y)
-    bottom = height - _BOTTOM
-    if square:
+    bottom, left = height - _BOTTOM, _LEFT
+    if not square:  # whose limits, and so whose ticks, depend on the width
+        names = y_axis.names or list(map(_short, y_axis.ticks or _ticks(y_low, y_high)))
+        left = max(_LEFT, round(_BESIDE + _LETTER * max(map(len, names), default=0)))
+    else:
         wide, tall = _WIDTH - _LEFT - _RIGHT, bottom - _TOP
         unit = max((x_high - x_low) / wide, (y_high - y_low) / tall)
         x_low, x_high = (x_low + x_high - unit * wide) / 2, (x_low + x_high + unit * wide) / 2
         y_low, y_high = (y_low + y_high - unit * tall) / 2, (y_low + y_high + unit * tall) / 2
     return (
-        _Scale(x_low, x_high, _LEFT, _WIDTH - _RIGHT, x_axis.ticks or _ticks(x_low, x_high)),
+        _Scale(x_low, x_high, left, _WIDTH - _RIGHT, x_axis.ticks or _ticks(x_low, x_high)),
         _Scale(y_low, y_high, bottom, _TOP, y_axis.ticks or _ticks(y_low, y_high)),
     )
 
@@ -108,16 +112,16 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _axes(x_scale: _Scale, y_scale: _Scale, x_axis: Axes, y_axis: Axes) -> str:
-    parts, bottom = [], y_scale.start
+    parts, bottom, left = [], y_scale.start, x_scale.start
     names = _fitted(x_axis.names) if x_axis.names else map(_short, x_scale.ticks)
     for tick, name in zip(x_scale.ticks, names, strict=True):
         x = f"{x_scale(tick):.1f}"
         parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{text(name)}</text>')
     for tick, name in zip(y_scale.ticks, y_axis.names or map(_short, y_scale.ticks), strict=True):
         y = f"{y_scale(tick):.1f}"
-        parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y}" dy="4" text-anchor="end">{text(name)}</text>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        parts.append(f'<line class="axis" x1="{left}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{left - 8}" y="{y}" dy="4" text-anchor="end">{text(name)}</text>')
+    middle = (left + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{bottom + _BOTTOM - 8}" text-anchor="middle">{text(x_axis.label)}</text>')
     place = f"14,{(_TOP + bottom) / 2}"
     parts.append(f'<text transform="translate({place}) rotate(-90)" text-anchor="middle">{text(y_axis.label)}</text>')

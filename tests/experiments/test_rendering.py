@@ -199,10 +199,10 @@ def test_a_video_has_the_robots_in_every_frame_and_the_label_above(tmp_path, end
     assert len(frames) == 21
     assert seconds == pytest.approx(0.04, rel=0.02)
     for frame, original in zip(frames, drawn, strict=True):
-        assert frame.shape == (164, 320, 3)
-        for panel in (frame[44:, :160], frame[44:, 160:]):
+        assert frame.shape == (184, 320, 3)
+        for panel in (frame[64:, :160], frame[64:, 160:]):
             assert len(robot(panel)) > 0.01 * 120 * 160
-        assert np.abs(frame[:44].astype(float) - original[:44]).mean() < 6.0
+        assert np.abs(frame[:64].astype(float) - original[:64]).mean() < 6.0
 
 
 def test_a_file_that_cannot_be_written_is_refused_in_one_line(tmp_path, monkeypatch):

@@ -14,13 +14,18 @@ import pytest
 from PIL import Image
 
 from experiments.rendering import Drawing
+from experiments.run import RunConfig
 from experiments.supervised.run import EvaluationConfig as SupervisedEvaluation
 from experiments.supervised.run import SupervisedConfig
 from experiments.supervised.sources import TasksConfig
 from experiments.supervised.train import train as train_supervised
 from experiments.supervised.visualize import visualize as visualize_supervised
+from experiments.train import train
 from experiments.visualize import Outputs, new_recording, visualize
+from maml_rl.config import MetaConfig, PolicyConfig
 from maml_rl.errors import InputError
+from maml_rl.evaluation import EvaluationConfig
+from maml_rl.processes import Processes
 from maml_rl.supervised.config import MethodConfig
 from maml_rl.supervised.networks import ModelConfig
 
@@ -191,7 +196,25 @@ def classes(pages) -> Path:
     return pages / "classes" / "report.html"
 
 
-@pytest.fixture(params=["robot", "navigation", "sinusoid", "classes"])
+@pytest.fixture(scope="module")
+def cart(pages) -> Path:
+    """The report of a small run whose tasks have names, and are of several kinds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "environments")
+        config = RunConfig(
+            "dict_environments:CartForTests-v0",
+            iterations=1,
+            meta=MetaConfig(meta_batch_size=2, episodes=3),
+            policy=PolicyConfig(hidden_sizes=(8,)),
+            evaluation=EvaluationConfig(tasks=12, gradient_steps=2, episodes=3),
+        )
+        processes = Processes(1, "fork")
+        train(config, pages / "cart", threads=1, processes=processes)
+        visualize(pages / "cart", Outputs(pages / "cart" / "report.html"), threads=1, processes=processes)
+    return pages / "cart" / "report.html"
+
+
+@pytest.fixture(params=["robot", "navigation", "cart", "sinusoid", "classes"])
 def any_page(request) -> Path:
     return request.getfixturevalue(request.param)
 

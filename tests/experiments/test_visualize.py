@@ -201,7 +201,7 @@ def test_the_tasks_of_a_report_are_told_with_keys_and_values(cart):
 
 def test_a_long_name_is_broken_into_lines_above_a_video(cart):
     with Image.open(cart / "video.gif") as video:
-        assert video.size == (640, 3 * 19 + 6 + 240)
+        assert video.size == (640, 64 + 240)
 
 
 def test_other_settings_and_another_checkpoint_are_recorded_anew(visualize, run):
