@@ -38,7 +38,8 @@ class TaskMDP(ABC):
         action_space: Space of one action.
         task_space: p(T), a Space whose elements are arrays or integers.
         render_fps: Control steps per second of simulated time; only rendering uses it.
-        task_quantity: What the numbers of a task are, with their unit, for people.
+        task_quantity: What the numbers of a task are, with their unit, for people. Two numbers that are a "goal ..." are
+            drawn as a place in the plane.
     """
 
     observation_space: gymnasium.Space[Any]

@@ -119,8 +119,8 @@ class Evaluate:
     json: bool = False
     """Print one JSON object and nothing else; write no files but the recording, if there is one."""
     out: Path | None = None
-    """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with settings
-    given here does not replace another."""
+    """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with other settings
+    than the run's own does not replace one with these."""
     machine: _Machine = Machine()
 
 
@@ -171,7 +171,8 @@ class View:
 
 @dataclass(frozen=True)
 class Visualize:
-    """Makes a report of a run: one page that shows a few tasks before and after adaptation, and its results."""
+    """Makes a report of a run: one page that shows a few tasks before and after adaptation, and the run's evaluation,
+    which is made if there is none of its last checkpoint (see maml-rl evaluate --tasks)."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
@@ -182,9 +183,9 @@ class Visualize:
     figure: Path | None = None
     """File for a figure of the results as well, for a paper: .pdf, .svg or .png."""
     tasks: int | None = None
-    """Held-out tasks to show; those that are recorded, or 4, if None."""
+    """Held-out tasks to watch; those that are recorded, or 4, if None."""
     gradient_steps: int | None = None
-    """Gradient steps to show; as many as are recorded, or as the run is evaluated for, if None."""
+    """Gradient steps to watch; as many as are recorded, or as the run is evaluated for, if None."""
     record: bool = False
     """Record the episodes anew, whatever is recorded already."""
     data: str | None = None
