@@ -38,8 +38,8 @@ class TaskMDP(ABC):
         action_space: Space of one action.
         task_space: p(T), a Space whose elements are arrays or integers.
         render_fps: Control steps per second of simulated time; only rendering uses it.
-        task_quantity: What the numbers of a task are, with their unit, for people. Two numbers that are a "goal ..." are
-            drawn as a place in the plane.
+        task_quantity: What the numbers of a task are, with their unit, for people. If it begins with "goal", tasks of
+            two numbers are drawn as places in the plane.
     """
 
     observation_space: gymnasium.Space[Any]

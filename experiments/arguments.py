@@ -119,8 +119,8 @@ class Evaluate:
     json: bool = False
     """Print one JSON object and nothing else; write no files but the recording, if there is one."""
     out: Path | None = None
-    """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with other settings
-    than the run's own does not replace one with these."""
+    """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with the run's own
+    settings is not replaced by one with others."""
     machine: _Machine = Machine()
 
 

@@ -1,12 +1,13 @@
 """Evaluation of a run on held-out tasks, as numbers: Figures 4 and 5 of Finn, Abbeel, Levine 2017 for this policy."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -32,7 +33,7 @@ from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.statistics import Mean, mean_with_interval, strata_of
-from maml_rl.tasks import Task, evaluation_tasks, plain, task_space, vectorize
+from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, groups, plain, task_space, vectorize
 
 _NUM_ENVS = 800  # sub-environments stepped at once; it does not change what is sampled
 
@@ -138,14 +139,17 @@ def evaluate(
     run_config, _, _ = load_config(directory)
     config = overridden(run_config.evaluation, **overrides._asdict())
     num_envs = min(_NUM_ENVS, config.tasks * config.episodes)
-    with closing(vectorize(run_config.env_id, num_envs, processes, run_config.observe_task)) as envs:
+    with (
+        tqdm(total=_episodes(run_config, config), unit="episode", desc="evaluating", disable=None, leave=False) as bar,
+        closing(vectorize(run_config.env_id, num_envs, processes, run_config.observe_task)) as made,
+    ):
+        envs = _Counted(made, bar.update)
         run = load_run(directory, envs)
         tasks, quantity = evaluation_tasks(task_space(envs), config.tasks, config.seed), task_quantity(envs)
         policy = run.policy.to(torch_device)
         initial = parameters(build_policy(envs, run_config.policy, run_config.seed))
         thetas = [{name: value.to(torch_device) for name, value in theta.items()} for theta in (run.theta, initial)]
         meta, validation = with_step_size(policy, thetas[0], envs, run_config.meta, config, task_threads)
-        bar = tqdm(total=2 * (config.gradient_steps + 1), unit="step", desc="evaluating", disable=None, leave=False)
         chosen = spread(tasks, recorded_tasks)
         stages: list[Stage] = []
         evaluations = []
@@ -157,14 +161,33 @@ def evaluate(
                     stages.append(Stage({name: value[chosen] for name, value in params.items()}, returns[-1][chosen]))
                 lengths = sampled.mask[:, 0].sum(-1).long()
                 episodes.append([o[:n].cpu().numpy() for o, n in zip(sampled.observations[:, 0], lengths, strict=True)])
-                bar.update()
             evaluations.append(Evaluation(tasks, np.stack(returns), episodes))
-        bar.close()
     trained, random = evaluations
     recording = None
     if chosen:
         recording = recorded(run, [tasks[m] for m in chosen], stages, config, meta.inner_lr, processes)
     return Evaluations(run, config, trained, random, quantity, validation, recording)
+
+
+class _Counted(VectorWrapper[Any, Any, Any, Any, Any]):
+    """Sub-environments that report how many episodes begin."""
+
+    def __init__(self, envs: TaskVectorEnv, begun: Callable[[int], object]) -> None:
+        super().__init__(envs)
+        self._begun = begun
+        self.groups: list[TaskVectorEnv] = [self if one is envs else _Counted(one, begun) for one in groups(envs)]
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        """Begins episodes; those that are there to fill the batch have the seed of another one."""
+        self._begun(len(set(seed)))
+        return self.env.reset(seed=seed, options=options)
+
+
+def _episodes(config: RunConfig, settings: EvaluationConfig) -> int:
+    """Number of episodes of an evaluation: of the run, of its random policy, and to choose a step size if need be."""
+    stages = settings.gradient_steps + 1
+    chosen_from = len(settings.inner_lrs) if config.meta.inner_steps == 0 and settings.gradient_steps else 0
+    return (2 * settings.tasks + chosen_from * settings.validation_tasks) * settings.episodes * stages
 
 
 def current_evaluation(directory: Path, config: RunConfig, progress: Progress) -> dict[str, Any] | None:
@@ -217,14 +240,10 @@ def announcement(directory: Path, config: RunConfig, progress: Progress, setting
         why = f"its evaluation, {found.tasks} tasks x {found.episodes} episodes, has other settings"
         if not is_of_checkpoint(stored, config, progress):
             why = "its evaluation is of another checkpoint"
-    stages = settings.gradient_steps + 1
-    episodes = 2 * settings.tasks * settings.episodes * stages
-    if config.meta.inner_steps == 0 and settings.gradient_steps:
-        episodes += settings.validation_tasks * settings.episodes * stages * len(settings.inner_lrs)
     return (
         f"evaluating {directory}, since {why}: {settings.tasks} tasks x {settings.episodes} episodes after 0 to "
         f"{settings.gradient_steps} gradient steps, of the run and of its random policy; "
-        f"{at_the_speed_of_training(config, progress, episodes)}"
+        f"{at_the_speed_of_training(config, progress, _episodes(config, settings))}"
     )
 
 

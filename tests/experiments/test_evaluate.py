@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
-from experiments.evaluate import Evaluations, Overrides, evaluate, table
+from experiments.evaluate import Evaluations, Overrides, announcement, evaluate, table
 from experiments.plots import draw_adaptation
 from experiments.presets import PRESETS
 from experiments.report.sections import Reported, returns
-from experiments.run import CHECKPOINT, METRICS, RunConfig, load_run
+from experiments.run import CHECKPOINT, METRICS, RunConfig, load_config, load_run
 from experiments.train import train
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
 from maml_rl.config import PolicyConfig
@@ -181,6 +182,27 @@ def test_the_two_directions_occur_equally_often(direction):
     record = json.loads(json.dumps(evaluations.record(), allow_nan=False))
     assert sorted(record["tasks"]) == [0, 0, 1, 1]
     assert record["env_id"] == DIRECTION.env_id
+
+
+@pytest.mark.parametrize("name", ["navigation", "direction", "pretrained"])
+def test_the_progress_ends_at_the_number_of_episodes_announced(request, name, monkeypatch):
+    class Bar(tqdm):
+        """A bar that is remembered."""
+
+        def close(self) -> None:
+            counts.append((self.n, self.total))
+            super().close()
+
+    counts: list[tuple[int, int]] = []
+    directory = request.getfixturevalue(name)
+    monkeypatch.setattr(
+        "experiments.evaluate.tqdm", lambda *args, **settings: Bar(*args, **settings | {"disable": False})
+    )
+    config, progress, _ = load_config(directory)
+    evaluate(directory, threads=1)
+    ((done, total), *_) = counts
+    assert done == total > 0
+    assert f"; {total:,} episodes, about " in announcement(directory, config, progress, config.evaluation)
 
 
 # Runs without inner updates
