@@ -111,10 +111,12 @@ def test_the_page_on_viewing_does_what_it_says(elsewhere, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["maml-rl", *shrunk("maml-rl train navigation --iterations 1"), f"--out={run}"])
     cli.main()
     commands = re.findall(r"^maml-rl (?!view )(?:[^#\n]*[^#\s])", (ROOT / "docs" / "viewing.md").read_text(), re.M)
-    assert len(commands) == 5
+    assert len(commands) == 7
     for command in commands:
         command = command.replace("RUN", str(run)).replace("--task 1.3", "--task 0.3,0.2").replace(".mp4", ".gif")
-        small = ["--episodes=2"] if "adapt " in command else SMALL["evaluate"][:3] if "evaluate " in command else []
+        small = (
+            ["--episodes=2"] if "adapt " in command else SMALL["evaluate"][:3] if command.endswith("--record") else []
+        )
         monkeypatch.setattr(sys, "argv", [*shlex.split(command), *small])
         cli.main()
         assert "Traceback" not in capsys.readouterr().err
