@@ -7,10 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +29,8 @@ from maml_rl.tasks import Task, vectorize
 
 pytest.importorskip("mujoco.studio", reason="the live view needs MuJoCo 4")
 from mujoco.studio.web import web_server
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 from envs.mujoco_arenas import Arenas
 from envs.mujoco_lanes import Colour
@@ -287,6 +293,166 @@ def test_a_studio_that_listens_elsewhere_than_asked_is_not_started(
     with pytest.raises(InputError, match=r"would serve on 0\.0\.0\.0, so it does not"):
         studio.serve(shown, "127.0.0.1", None)
     assert not answers("127.0.0.1", ports[0])
+
+
+# Which pages it answers
+
+
+class Address(NamedTuple):
+    """Where a server in this process answers."""
+
+    host: str
+    port: int
+
+    def get(self, path: str, **headers: str) -> int:
+        """Status of a request whose headers are all given: what a browser would forbid a page to forge."""
+        with closing(HTTPConnection(self.host, self.port, timeout=PATIENCE)) as connection:
+            connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+    def opened(self, path: str, host: str | None, origin: str | None) -> ClientConnection:
+        """A WebSocket with these headers, or `InvalidStatus` where it is refused."""
+        connection = socket.create_connection((self.host, self.port), timeout=PATIENCE)
+        uri = f"ws://{host or f'{self.host}:{self.port}'}{path}"
+        return connect(uri, sock=connection, origin=origin, compression=None, max_size=None)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    with serving(tmp_path_factory.mktemp("address"), run=TRAINED / "navigation") as served:
+        yield Address("127.0.0.1", served.port)
+
+
+OWN_HOSTS = [
+    "127.0.0.1:{}",
+    "localhost:{}",
+    "[::1]:{}",
+    "LOCALHOST:{}",
+    "127.0.0.1",
+    "localhost:9000",
+    "192.168.1.5:{}",
+]
+STRANGE_HOSTS = [
+    "evil.example:{}",
+    "127.0.0.1.evil.example:{}",
+    "localhost.evil.example:{}",
+    "evil.example",
+    "localhost:{}@evil.example",
+    "evil.example:{}:127.0.0.1",
+    "[127.0.0.1:{}",
+    "127.0.0.1:",
+    "",
+]
+
+
+@pytest.mark.parametrize("host", OWN_HOSTS)
+@pytest.mark.parametrize("path", ["/", "/model?total_bytes"])
+def test_its_own_hosts_are_answered(address: Address, host: str, path: str) -> None:
+    host = host.format(address.port)
+    assert address.get(path, Host=host) == 200
+    assert address.get(path, Host=host, Origin=f"http://{host}") == 200
+
+
+@pytest.mark.parametrize("host", STRANGE_HOSTS)
+@pytest.mark.parametrize("path", ["/", "/model", "/ui", "/state", "/assets/x"])
+def test_a_name_that_anyone_can_point_here_is_refused(address: Address, host: str, path: str) -> None:
+    assert address.get(path, Host=host.format(address.port)) in (400, 403)
+    assert address.get(path) in (400, 403)
+
+
+FOREIGN = [
+    "http://evil.example",
+    "https://127.0.0.1:{}",
+    "http://127.0.0.1:1",
+    "http://localhost:{}",
+    "http://127.0.0.1:{}.evil.example",
+    "null",
+    "",
+    "file://",
+]
+
+
+@pytest.mark.parametrize("origin", [*FOREIGN, None])
+@pytest.mark.parametrize("path", ["/ui?sid=a", "/state?sid=a"])
+def test_a_page_of_another_origin_opens_no_channel(address: Address, path: str, origin: str | None) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        address.opened(path, None, origin and origin.format(address.port))
+    assert refused.value.response.status_code == 403
+    if origin is not None:
+        own, forged = f"127.0.0.1:{address.port}", origin.format(address.port)
+        assert address.get("/model", Host=own, Origin=forged) == 403  # nor may it read what is shown
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:{}", "localhost:{}", "localhost:9000"])
+def test_its_own_page_opens_both_channels(address: Address, host: str) -> None:
+    host = host.format(address.port)
+    with address.opened("/state?sid=me", host, f"http://{host}") as state:
+        assert "role=spectator" in state.recv(PATIENCE)
+    with address.opened("/ui?sid=me", host, f"http://{host}") as channel:
+        channel.ping().wait(PATIENCE)
+
+
+def test_no_model_is_taken_even_from_its_own_page(address: Address) -> None:
+    host = f"127.0.0.1:{address.port}"
+    with pytest.raises(InvalidStatus) as refused:
+        address.opened("/drop?sid=me", host, f"http://{host}")
+    assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/ui?sid=large", "/state?sid=large"])
+def test_a_large_message_closes_the_channel(address: Address, path: str) -> None:
+    host = f"127.0.0.1:{address.port}"
+    with address.opened(path, host, f"http://{host}") as channel:
+        channel.send(bytes(2**17))
+        with pytest.raises(ConnectionClosedError, match="1009"):  # too big
+            list(channel)
+
+
+def test_names_of_this_machine_are_known_where_others_may_come() -> None:
+    own = f"{socket.gethostname()}:8080"
+    seen: dict[str, Any] = {}
+    for interface in ("127.0.0.1", "0.0.0.0"):
+        request = SimpleNamespace(path="/", headers=web_server.Headers({"Host": own}))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(studio, "_serve", lambda _, **settings: settings["process_request"])
+            process = studio.guarded(interface)(None, process_request=lambda *_: None)
+        seen[interface] = process(None, request)
+    assert seen["127.0.0.1"].status_code == 403
+    assert seen["0.0.0.0"] is None
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_a_server_shows_whether_it_lets_any_page_in(status: int) -> None:
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.headers["Host"] == "stranger.invalid" else 500)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert studio._refuses_strangers("127.0.0.1", server.server_port) is (status == 403)
+        thread.join()
+
+
+def test_a_studio_that_would_let_any_page_in_is_not_started(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studio, "_refuses_strangers", lambda *_: False)
+    monkeypatch.setattr(web_server.WebServer, "start", lambda _: None)
+    scene = Arenas(panel.colours(2))
+    shown = panel.Panel("title", session.task_space, session.mdp, scene, Adapting(session, print))
+    with pytest.raises(InputError, match="would let any page of the browser in, so it does not"):
+        studio.serve(shown, "127.0.0.1", None)
+
+
+# What it says where it cannot start
 
 
 @pytest.mark.parametrize(
