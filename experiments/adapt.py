@@ -1,7 +1,6 @@
 """Adaptation of a trained run to one task, to a policy that Stable-Baselines3 uses and trains further."""
 
 import io
-import json
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from experiments.task_display import task_names
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, one_line
 from maml_rl.evaluation import adaptation, task_returns, with_step_size
+from maml_rl.json_values import json_text, parse_json
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.sb3 import check_exportable, fit_critic, to_ppo
@@ -190,13 +190,13 @@ def read_task(space: spaces.Space[Any], text: str) -> Task:
     Raises:
         InputError: If it cannot be read, or is not in the space.
     """
-    example = json.dumps(plain(sample_tasks(space, 1, 0)[0]))
+    example = json_text(plain(sample_tasks(space, 1, 0)[0]))
     values = []
     for form in (text, f"[{text}]"):
-        with suppress(json.JSONDecodeError):
-            values.append(json.loads(form))
+        with suppress(ValueError):
+            values.append(parse_json(form))
     if not values:
-        raise InputError(f"task {text!r} cannot be read: give it as JSON, for example {example}")
+        raise InputError(f"task {one_line(text)[:200]} cannot be read: give it as JSON, for example {example}")
     try:
         tasks = space.from_jsonable(_batch_of_one(space, values[0]))
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):

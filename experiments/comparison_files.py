@@ -2,18 +2,73 @@
 
 import csv
 import io
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from experiments.evaluate import aligned
 from experiments.paper import PaperReturn
 from experiments.plots import draw_comparison
+from experiments.provenance import Hardware
+from experiments.records import read_record
 from maml_rl.checkpoint import write_json
+from maml_rl.errors import InputError
 
 COMPARISON = "comparison.json"
+
+
+class IntervalRecord(TypedDict):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ComparedRun(TypedDict):
+    """A run of a comparison."""
+
+    directory: str
+    seed: int
+    iterations: int
+    env_steps: int
+    seconds: float
+    machines: list[Hardware]
+    command: str
+    inner_lr: list[float]
+    task_returns: list[list[float]]
+
+
+class PaperRecord(TypedDict):
+    """The paper's mean return, with its standard error over tasks."""
+
+    mean: float
+    standard_error: float
+
+
+class ComparedMethod(TypedDict):
+    """Runs that differ by their seed only, with values by gradient step."""
+
+    label: str
+    method: str
+    mean_return: list[IntervalRecord]
+    interquartile_mean: list[IntervalRecord]
+    paper: list[PaperRecord]
+    runs: list[ComparedRun]
+
+
+class ComparisonRecord(TypedDict):
+    """A comparison as JSON values: `comparison.json`."""
+
+    env_id: str
+    task: str
+    gradient_steps: int
+    num_tasks: int
+    episodes: int
+    seed: int
+    tasks: list[Any]
+    methods: list[ComparedMethod]
 
 
 def write_comparison(record: dict[str, Any], out: Path) -> None:
@@ -29,11 +84,31 @@ def write_comparison(record: dict[str, Any], out: Path) -> None:
     draw_comparison(record, out / "comparison.png")
 
 
+def read_comparison(path: Path) -> dict[str, Any]:
+    """The record of a comparison (`ComparisonRecord`).
+
+    Raises:
+        InputError: If the file is damaged.
+        FileNotFoundError: If there is none.
+    """
+    remedy = "remove it, or compare the runs again with maml-rl compare"
+    record: dict[str, Any] = read_record(path, ComparisonRecord, remedy)
+    most = record["gradient_steps"] + 1
+    for group in record["methods"]:
+        count = len(group["mean_return"])
+        if not (1 <= count <= most and count == len(group["interquartile_mean"]) and group["runs"]):
+            raise InputError(
+                f"{path} is damaged ({group['label'][:60]!r} should have a run, and values for 0 to {most - 1} "
+                f"gradient steps): {remedy}"
+            )
+    return record
+
+
 def stored_runs(out: Path) -> set[str]:
     """Directories of the runs that a stored comparison is of; none if there is none, or it cannot be read."""
     try:
-        return runs_of(json.loads((out / COMPARISON).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        return runs_of(read_comparison(out / COMPARISON))
+    except (OSError, InputError):
         return set()
 
 

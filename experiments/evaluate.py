@@ -1,10 +1,9 @@
 """Evaluation of a run on held-out tasks, as numbers: Figures 4 and 5 of Finn, Abbeel, Levine 2017 for this policy."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from gymnasium.vector import VectorWrapper
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from experiments.paper import paper_returns
 from experiments.recorder import Stage, recorded, spread
 from experiments.recording import Recording
+from experiments.records import read_record
 from experiments.run import (
     EVALUATION,
     Progress,
@@ -52,6 +52,37 @@ class Evaluation(NamedTuple):
         generator = Draw(seed, Phase.EVALUATION).generator(Purpose.INTERVALS)
         strata = strata_of([plain(task) for task in self.tasks])
         return [mean_with_interval(returns, generator, strata) for returns in self.returns]
+
+
+class ValidationRecord(TypedDict):
+    """How the step size was chosen, as JSON values."""
+
+    tasks: int
+    inner_lrs: list[float]
+    mean_returns: list[float | None]
+
+
+class EvaluationRecord(TypedDict):
+    """An evaluation as JSON values: `evaluation.json`, with a value for each number of gradient steps, S."""
+
+    env_id: str
+    method: NotRequired[str]  # for people
+    gradient_steps: list[int]  # [S]   0, 1, ...
+    mean_return: list[float]  # [S]
+    standard_error: list[float]  # [S]
+    interval_95: list[tuple[float, float]]  # [S]
+    random_mean_return: list[float]  # [S]   of the random initialisation
+    random_interval_95: list[tuple[float, float]]  # [S]
+    num_tasks: int  # M
+    episodes: int
+    inner_lr: list[float]  # [S - 1]
+    validation: NotRequired[ValidationRecord | None]  # of a run without inner updates
+    seed: int
+    training_seed: int
+    iteration: int
+    env_steps: int
+    tasks: list[Any]  # [M]
+    task_returns: list[list[float]]  # [S, M]
 
 
 class Evaluations(NamedTuple):
@@ -209,12 +240,35 @@ def stored_evaluation(directory: Path) -> dict[str, Any] | None:
     path = run_directory(directory) / EVALUATION
     if not path.exists():
         return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        settings_of(record, EvaluationConfig())
-        return record
-    except (json.JSONDecodeError, AttributeError, IndexError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove it, to evaluate the run anew") from error
+    return read_evaluation(path)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The record of an evaluation (`EvaluationRecord`).
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    remedy = "remove it, to evaluate the run again"
+    record: dict[str, Any] = read_record(path, EvaluationRecord, remedy)
+    steps, tasks = len(record["gradient_steps"]), len(record["tasks"])
+    by_step = ("mean_return", "standard_error", "interval_95", "random_mean_return", "random_interval_95")
+    sizes = {name: len(record[name]) for name in (*by_step, "task_returns")}
+    passed = (
+        steps >= 1
+        and record["gradient_steps"] == list(range(steps))
+        and set(sizes.values()) == {steps}
+        and len(record["inner_lr"]) == steps - 1
+        and all(size > 0 for size in record["inner_lr"])
+        and tasks == record["num_tasks"] >= 1
+        and all(len(returns) == tasks for returns in record["task_returns"])
+    )
+    if not passed:
+        raise InputError(
+            f"{path} is damaged (it should have values for gradient steps 0, 1, ..., and returns of {tasks} tasks "
+            f"after each): {remedy}"
+        )
+    return record
 
 
 def settings_of(record: dict[str, Any], own: EvaluationConfig) -> Overrides:

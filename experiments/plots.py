@@ -19,6 +19,8 @@ from experiments.paper import paper_returns
 from experiments.run import METRICS, RunConfig, method
 from experiments.task_display import Component, are_places, components, explanation
 from maml_rl.checkpoint import write_atomically
+from maml_rl.errors import InputError
+from maml_rl.json_values import read_text
 
 _BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
 _METHODS = {"maml": "C0", "pretrained": "C1", "oracle": "C2", "random": "C3", "maml-oracle": "C4"}
@@ -140,21 +142,48 @@ def read_learning_curve(metrics: Path, inner_steps: int) -> tuple[list[float], d
 
     Empty lists if there is no such file.
     """
-    env_steps = [value / 1e6 for value in read_metric(metrics, "sampling/env_steps")]
-    return env_steps, {step: read_metric(metrics, f"return/after_{step}_steps") for step in (0, inner_steps)}
+    returns = {step: f"return/after_{step}_steps" for step in (0, inner_steps)}
+    rows = read_log(metrics, "sampling/env_steps", *returns.values())
+    env_steps = [row["sampling/env_steps"] / 1e6 for row in rows]
+    return env_steps, {step: [row[name] for row in rows] for step, name in returns.items()}
 
 
 def read_metric(metrics: Path, name: str) -> list[float]:
     """One quantity by iteration; an empty list if there is no such file or quantity."""
-    return [float(row[name]) for row in read_log(metrics) if name in row]
+    return [row[name] for row in read_log(metrics) if name in row]
 
 
-def read_log(metrics: Path) -> list[dict[str, str]]:
-    """Rows of a run's log, without a last one that was cut off; none if there is no log."""
+def read_log(metrics: Path, *columns: str) -> list[dict[str, float]]:
+    """Rows of a run's log, without a last one that was cut off; none if there is no log.
+
+    Args:
+        metrics: The file.
+        columns: Quantities that it has to have.
+
+    Raises:
+        InputError: If it is damaged.
+    """
     if not metrics.exists():
         return []
-    with metrics.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if all(row.values())]
+    remedy = "restore it from a copy, or remove it"
+    text = read_text(metrics, remedy)
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise InputError(f"{metrics} is damaged ({error}): {remedy}") from error
+    log = [_numbers_of(row) for row in rows]
+    whole = [row for row in log if row is not None]
+    if None in log[:-1] or any(name not in row for row in whole[:1] for name in columns):
+        raise InputError(f"{metrics} is damaged (it should have rows of numbers, with the columns of a run): {remedy}")
+    return whole
+
+
+def _numbers_of(row: dict[str, str]) -> dict[str, float] | None:
+    """The quantities of a row; None if it is not whole."""
+    try:
+        return {name: float(value) for name, value in row.items()}
+    except (TypeError, ValueError):
+        return None
 
 
 def steps_label(count: int) -> str:

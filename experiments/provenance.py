@@ -1,25 +1,43 @@
 """Where a run comes from: the command that trains it anew, and the machines that trained it."""
 
-import json
 import platform
 import shlex
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
 from experiments.presets import PRESETS
+from experiments.records import read_record
 from experiments.run import RunConfig
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.run import SupervisedConfig
 from maml_rl.checkpoint import write_json
-from maml_rl.errors import InputError
 from maml_rl.processes import available_cores
 
 MACHINES = "machines.json"
+
+
+class Hardware(TypedDict):
+    """What computed a run."""
+
+    processor: str
+    cores: int
+    accelerator: NotRequired[str]
+
+
+class Machine(Hardware):
+    """A machine that trained a run, with the versions that it had."""
+
+    from_iteration: int
+    python: str
+    torch: str
+    numpy: str
+    gymnasium: str
+    mujoco: str
 
 
 def training_command(config: RunConfig | SupervisedConfig) -> str:
@@ -86,10 +104,7 @@ def trained_on(directory: Path) -> list[dict[str, Any]]:
         InputError: If the file is damaged.
     """
     path = directory / MACHINES
-    try:
-        machines: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}): remove it") from error
+    machines: list[dict[str, Any]] = read_record(path, list[Machine], "remove it") if path.exists() else []
     return machines
 
 

@@ -6,6 +6,7 @@ recording needs no OpenGL. Of any other environment its own pictures are recorde
 A file is an npz archive of plain arrays, which executes no code when it is read:
 
 record        JSON: format, version, and the fields of `Recording` that are no arrays
+sha256        digest of the record and of all arrays that follow
 motion        poses or observations [S, M, T + 1, P] float32, before the first step and after each
 rewards       [S, M, T] float32
 lengths       steps of each episode [S, M]
@@ -14,17 +15,19 @@ pictures      contact sheets (`experiments.sheets`), one after the other, with t
 """
 
 import io
-import json
+import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.records import from_record
 from experiments.sheets import from_sheet
 from experiments.task_display import are_places
-from maml_rl.checkpoint import write_atomically
+from maml_rl.checkpoint import Array, check_version, digest, write_atomically
 from maml_rl.errors import InputError
+from maml_rl.json_values import json_text, parse_json
 
 FORMAT = "maml-rl recording"
 VERSION = 1
@@ -32,7 +35,25 @@ RECORDED_TASKS = 4  # unless told otherwise
 Kind = Literal["poses", "pictures", "observations"]
 
 _MOST_PICTURES = 100  # of one episode, besides the first
-_ARRAYS = ("motion", "rewards", "lengths", "mean_returns", "pictures")
+_TYPES = {"motion": np.float32, "rewards": np.float32, "lengths": np.int64, "mean_returns": np.float64}
+_REMEDY = "remove it, to record again"
+
+
+class _Record(NamedTuple):
+    """The fields of `Recording` that are no arrays, with format and version."""
+
+    format: str
+    version: int
+    kind: Kind
+    env_id: str
+    tasks: list[Any]
+    task_names: list[str]
+    task_quantity: str
+    inner_lrs: list[float]
+    episodes: int
+    seed: int
+    iteration: int
+    seconds_per_step: float
 
 
 class Recording(NamedTuple):
@@ -79,7 +100,7 @@ class Recording(NamedTuple):
         try:
             return from_sheet(self.pictures[step][task], len(times)), times
         except ValueError as error:
-            raise InputError(f"the recorded {error}: record anew with maml-rl visualize RUN --record") from error
+            raise InputError(f"the recorded {error}: record again with maml-rl visualize RUN --record") from error
 
     def episode(self, task: int, step: int) -> NDArray[np.float32]:
         """Poses or observations `[length + 1, P]` of one episode."""
@@ -98,17 +119,16 @@ def in_the_plane(recording: Recording) -> bool:
 
 def save_recording(path: Path, recording: Recording) -> None:
     """Writes a recording; the file at `path` is the old one or the new one, never a part."""
-    record: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    record |= {name: value for name, value in recording._asdict().items() if name not in _ARRAYS}
-    pictures = [file for stage in recording.pictures for file in stage]
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        record=np.array(json.dumps(record)),
-        **{name: getattr(recording, name) for name in _ARRAYS if name != "pictures"},
-        pictures=np.frombuffer(b"".join(pictures), np.uint8),
-        picture_sizes=np.array([len(file) for file in pictures], np.int64),
+    own = recording._asdict()
+    record = json_text(
+        {"format": FORMAT, "version": VERSION} | {name: own[name] for name in _Record._fields if name in own}
     )
+    pictures = [file for stage in recording.pictures for file in stage]
+    arrays: dict[str, Any] = {name: np.asarray(own[name], dtype) for name, dtype in _TYPES.items()}
+    arrays["pictures"] = np.frombuffer(b"".join(pictures), np.uint8)
+    arrays["picture_sizes"] = np.array([len(file) for file in pictures], np.int64)
+    content = io.BytesIO()
+    np.savez_compressed(content, record=np.array(record), sha256=np.array(content_digest(record, arrays)), **arrays)
     write_atomically(path, content.getvalue())
 
 
@@ -116,34 +136,54 @@ def load_recording(path: Path) -> Recording:
     """Reads a recording.
 
     Raises:
-        InputError: If the file is missing, truncated, not a recording, or from a newer version of this package.
+        InputError: If the file is missing, truncated, damaged, not a recording, or from a newer version of this
+            package.
     """
     if not path.is_file():
         raise InputError(f"there is no recording at {path}: make one with maml-rl evaluate RUN --record")
+    content = path.read_bytes()
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        # NumPy, zipfile, zlib and Python's tokeniser each have their own exceptions and warnings for turned bits.
+        with warnings.catch_warnings(action="error"), np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        record = json.loads(str(arrays.pop("record")))
-        found, version = record.pop("format"), record.pop("version")
-    except Exception as error:  # NumPy, zipfile, zlib and Python's tokeniser each have their own for turned bits
-        raise InputError(f"{path} is damaged or no recording of maml-rl: remove it, to record anew") from error
+        text, sha256 = str(arrays.pop("record")), str(arrays.pop("sha256"))
+        record = parse_json(text)
+        found, version = record["format"], record["version"]
+    except Exception as error:
+        raise InputError(f"{path} is damaged or no recording of maml-rl: {_REMEDY}") from error
     if found != FORMAT:
-        raise InputError(f"{path} is no recording of maml-rl: remove it, to record anew")
-    if version > VERSION:
-        raise InputError(
-            f"{path} was written by a newer maml-rl (recording version {version}, this one reads up to {VERSION}): "
-            "upgrade maml-rl"
-        )
+        raise InputError(f"{path} is no recording of maml-rl: {_REMEDY}")
+    check_version(f"{path}", version, VERSION)
     try:
-        sizes = arrays.pop("picture_sizes")
-        files = _split(arrays.pop("pictures").tobytes(), sizes)
-        shape = arrays["lengths"].shape
-        pictures = [files[i : i + shape[1]] for i in range(0, len(files), shape[1])] or [[] for _ in range(shape[0])]
-        recording = Recording(**record, **arrays, pictures=pictures)
+        if sha256 != content_digest(text, arrays):
+            raise ValueError("its content does not fit its checksum")
+        recording = _recording(from_record(_Record, record), arrays)
         _check(recording)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove it, to record anew") from error
+        raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from error
     return recording
+
+
+def content_digest(record: str, arrays: dict[str, NDArray[Any]]) -> str:
+    """The digest of a recording's content."""
+    return digest(
+        record, (Array(name, array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items())
+    )
+
+
+def _recording(record: _Record, arrays: dict[str, Any]) -> Recording:
+    """The recording that a file holds; raises KeyError, TypeError or ValueError unless its arrays are as written."""
+    sizes = arrays.pop("picture_sizes")
+    if sizes.ndim != 1 or sizes.dtype != np.int64 or (sizes < 0).any():
+        raise ValueError("picture_sizes should be whole numbers")
+    for name, dtype in _TYPES.items():
+        if arrays[name].dtype != dtype:
+            raise TypeError(f"{name} should be of type {np.dtype(dtype)}, is of type {arrays[name].dtype}")
+    files = _split(arrays.pop("pictures").tobytes(), sizes)
+    stages, tasks = arrays["lengths"].shape
+    pictures = [files[i : i + tasks] for i in range(0, len(files), tasks)] if tasks else []
+    fields = {name: value for name, value in record._asdict().items() if name in Recording._fields}
+    return Recording(**fields, **arrays, pictures=pictures or [[] for _ in range(stages)])
 
 
 def _split(content: bytes, sizes: NDArray[np.int64]) -> list[bytes]:
@@ -174,7 +214,7 @@ def _check(recording: Recording) -> None:
         raise ValueError(f"{len(recording.tasks)} tasks, {tasks} recorded; {stages} stages")
     if (recording.lengths < 0).any() or (recording.lengths > horizon).any():
         raise ValueError(f"lengths should be from 0 to {horizon}")
-    if recording.kind not in ("poses", "pictures", "observations"):
-        raise ValueError(f"there is no kind {recording.kind!r}")
+    if not (recording.seconds_per_step > 0 and recording.episodes >= 1 and recording.iteration >= 0):
+        raise ValueError("seconds_per_step and episodes should be above 0, iteration at least 0")
     if recording.kind == "pictures" and [len(stage) for stage in recording.pictures] != [tasks] * stages:
         raise ValueError("pictures are missing")

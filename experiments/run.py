@@ -1,7 +1,7 @@
 """A run directory: what was asked for, what was reached, and the policy itself.
 
 config.json               settings, for people; the checkpoint holds them too
-checkpoint.safetensors    parameters, observation statistics, settings and progress
+checkpoint.safetensors    parameters, observation statistics, settings and progress, with their checksum
 metrics.csv, tensorboard  every logged quantity by iteration (docs/metrics.md)
 machines.json             the machines that trained it
 evaluation.json           return by gradient step on held-out tasks
@@ -9,11 +9,11 @@ adaptation.png            the same as a picture, with the learning curve
 recording.npz             episodes of a few tasks by gradient step (experiments/recording.py)
 """
 
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from experiments.records import from_record
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
 from maml_rl.config import MetaConfig, PolicyConfig, require
 from maml_rl.errors import InputError
@@ -83,6 +83,13 @@ class Progress(NamedTuple):
     seconds: float  # spent on them
 
 
+class Content(NamedTuple):
+    """The record of a checkpoint."""
+
+    config: RunConfig
+    progress: Progress
+
+
 class Run(NamedTuple):
     """A run as loaded: its policy, meta-parameters, settings and progress."""
 
@@ -92,36 +99,16 @@ class Run(NamedTuple):
     progress: Progress
 
 
-Record = TypeVar("Record")
+Settings = TypeVar("Settings")
 
 
-def from_record(kind: type[Record], record: dict[str, Any]) -> Record:
-    """Dataclass from the JSON form of `dataclasses.asdict`.
-
-    Raises:
-        TypeError: If a field is missing or unknown, or a value is none of its choices.
-    """
-    hints = get_type_hints(kind)
-
-    def value(hint: Any, raw: Any) -> Any:
-        if is_dataclass(hint) and isinstance(hint, type):
-            return from_record(hint, raw)
-        if get_origin(hint) in (Union, UnionType):
-            return raw if raw is None else value(get_args(hint)[0], raw)
-        if get_origin(hint) is Literal and raw not in get_args(hint):
-            raise TypeError(f"{raw!r} is none of {', '.join(map(str, get_args(hint)))}")
-        return tuple(raw) if get_origin(hint) is tuple else raw
-
-    return kind(**{name: value(hints.get(name), raw) for name, raw in record.items()})
-
-
-def overridden(settings: Record, **given: Any) -> Record:
+def overridden(settings: Settings, **given: Any) -> Settings:
     """The settings of a run with those a user gave in their place; None is what was not given.
 
     Raises:
         InputError: If a value is outside its range.
     """
-    changed: Record = replace(settings, **{k: v for k, v in given.items() if v is not None})  # type: ignore[type-var]
+    changed: Settings = replace(settings, **{k: v for k, v in given.items() if v is not None})  # type: ignore[type-var]
     return changed
 
 
@@ -141,11 +128,7 @@ def is_supervised(directory: Path) -> bool:
     Raises:
         InputError: If there is no usable checkpoint.
     """
-    return _kind(load_checkpoint(checkpoint_file(directory))) == SUPERVISED
-
-
-def _kind(checkpoint: Checkpoint) -> str | None:
-    return checkpoint.record.get(KIND) if isinstance(checkpoint.record, dict) else None
+    return load_checkpoint(checkpoint_file(directory)).record.get(KIND) == SUPERVISED
 
 
 def save_run(directory: Path, run: Run) -> None:
@@ -158,6 +141,27 @@ def save_run(directory: Path, run: Run) -> None:
     save_checkpoint(directory / CHECKPOINT, Checkpoint(tensors, {"config": record, "progress": run.progress._asdict()}))
 
 
+AnyContent = TypeVar("AnyContent")
+
+
+def read_content(path: Path, record: dict[str, Any], kind: type[AnyContent]) -> AnyContent:
+    """The record of a run's checkpoint, of a kind with `config` and `progress`.
+
+    Raises:
+        InputError: If it is another one, or a setting is outside its range.
+    """
+    try:
+        content = from_record(kind, record)
+    except TypeError as error:
+        raise InputError(f"{path} holds settings that this version of maml-rl does not know ({error})") from error
+    except InputError as error:
+        raise InputError(f"{path} holds a setting that cannot be: {error}") from error
+    reached = {name: value for name, value in record["progress"].items() if not isinstance(value, dict)}
+    for name, value in reached.items():
+        require(f"progress.{name} in {path}", value, value >= 0, "at least 0")
+    return content
+
+
 def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
     """Settings, progress and tensors of a run's checkpoint.
 
@@ -166,17 +170,13 @@ def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
     """
     path = checkpoint_file(directory)
     checkpoint = load_checkpoint(path)
-    if _kind(checkpoint) == SUPERVISED:
+    if checkpoint.record.get(KIND) == SUPERVISED:
         raise InputError(
             f"{directory} is a run of supervised learning, and this is for reinforcement learning: such a run is for "
             "maml-rl evaluate, maml-rl visualize and maml-rl train --resume"
         )
-    try:
-        config = from_record(RunConfig, checkpoint.record["config"])
-        progress = Progress(**checkpoint.record["progress"])
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} holds settings that this version of maml-rl does not know ({error})") from error
-    return config, progress, checkpoint.tensors
+    content = read_content(path, checkpoint.record, Content)
+    return content.config, content.progress, checkpoint.tensors
 
 
 def new_run(config: RunConfig, envs: TaskVectorEnv) -> Run:

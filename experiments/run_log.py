@@ -10,6 +10,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from experiments.run import METRICS
 from maml_rl.checkpoint import write_atomically
+from maml_rl.errors import InputError
+from maml_rl.json_values import RESTORE, read_text
 
 
 def run_logger(out: Path, finished: int) -> Logger:
@@ -68,9 +70,8 @@ class MetricsTable(KVWriter):
         self._writer: csv.DictWriter[str] | None = None
         lines: list[str] = []
         if path.exists():
-            lines = [f"{line}\n" for line in path.read_text().splitlines() if line]
-            rows = list(csv.DictReader(lines))
-            kept = [line for line, row in zip(lines[1:], rows, strict=True) if _iteration(row) <= finished]
+            lines = [f"{line}\n" for line in read_text(path).split("\n") if line]
+            kept = [line for line in lines[1:] if _iteration(path, lines[0], line) <= finished]
             lines = [*lines[:1], *kept] if kept else []
         write_atomically(path, "".join(lines).encode())
         self._file = path.open("a", newline="")
@@ -93,7 +94,12 @@ class MetricsTable(KVWriter):
         self._file.close()
 
 
-def _iteration(row: dict[str, str | None]) -> float:
+def _iteration(path: Path, head: str, line: str) -> float:
     """A row's iteration; infinite for a row that was cut off in the writing."""
-    text = row.get("iteration") or ""
-    return int(text) if text.isdigit() and None not in row.values() else float("inf")
+    try:
+        row = next(csv.DictReader([head, line]), {})
+        return float("inf") if None in row.values() else int(row.get("iteration") or "")
+    except csv.Error as error:
+        raise InputError(f"{path} is damaged ({error}): {RESTORE}") from error
+    except ValueError:
+        return float("inf")

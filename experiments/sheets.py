@@ -36,7 +36,7 @@ def from_sheet(sheet: bytes, count: int) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(sheet)) as file:
             pixels = np.asarray(file.convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"pictures cannot be read: {error}") from error
     height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
     if pixels.shape[:2] != (rows * height, columns * width):

@@ -1,6 +1,5 @@
 """Seeing a run adapt: its report, videos of its episodes, and a figure for a paper."""
 
-import json
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from experiments.compare import task_name
-from experiments.comparison_files import COMPARISON
+from experiments.comparison_files import COMPARISON, read_comparison
 from experiments.evaluate import (
     DEFAULTS,
     announcement,
@@ -253,8 +252,5 @@ def comparison(env_id: str) -> dict[str, Any] | None:
     path = Path("results") / task_name(env_id) / COMPARISON
     if not path.is_file():
         return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}): remove it, or make it anew with maml-rl compare") from error
-    return record if record.get("env_id") == env_id else None
+    record = read_comparison(path)
+    return record if record["env_id"] == env_id else None

@@ -1,19 +1,24 @@
 """Checkpoints: one safetensors file with tensors and a JSON record, written whole or not at all.
 
-Loading executes no code. A file is written beside the old one and renamed over it, so a run that is interrupted at any
-moment leaves a readable checkpoint.
+Loading executes no code, and refuses a file that is not what was written: its header has a digest of tensors and
+record. A file is written next to the old one and renamed over it, so a run that is interrupted at any moment leaves a
+readable checkpoint.
 """
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from maml_rl.errors import InputError
+from maml_rl.json_values import json_text, parse_json
 
 FORMAT = "maml-rl checkpoint"
 VERSION = 1
@@ -24,6 +29,24 @@ class Checkpoint(NamedTuple):
 
     tensors: dict[str, Tensor]
     record: dict[str, Any]
+
+
+class Array(NamedTuple):
+    """A named array as it counts in a digest."""
+
+    name: str
+    dtype: str
+    shape: Sequence[int]
+    content: bytes
+
+
+def digest(record: str, arrays: Iterable[Array]) -> str:
+    """SHA-256 of a record's text and of arrays: of their names, types, shapes and bytes, whatever their order."""
+    sha = hashlib.sha256(json.dumps(record).encode())
+    for array in sorted(arrays):
+        sha.update(json.dumps([array.name, array.dtype, list(array.shape), len(array.content)]).encode())
+        sha.update(array.content)
+    return sha.hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -37,14 +60,22 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, record: Any, indent: int = 1) -> None:
-    """Replaces a file by JSON values in one step."""
-    write_atomically(path, (json.dumps(record, indent=indent) + "\n").encode())
+    """Replaces a file by JSON values in one step; a number that is not finite becomes null."""
+    write_atomically(path, (json_text(record, indent) + "\n").encode())
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint; the file at `path` is the old one or the new one, never a part."""
-    metadata = {"format": FORMAT, "version": str(VERSION), "record": json.dumps(checkpoint.record)}
+    """Writes a checkpoint; the file at `path` is the old one or the new one, never a part.
+
+    Raises:
+        InputError: If the record holds a number that is not finite.
+    """
+    try:
+        record = json.dumps(checkpoint.record, allow_nan=False)
+    except ValueError as error:
+        raise InputError(f"{path} cannot be written: every number of its settings should be finite") from error
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    metadata = {"format": FORMAT, "version": str(VERSION), "record": record, "sha256": _digest(record, tensors)}
     write_atomically(path, save(tensors, metadata))
 
 
@@ -52,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Reads a checkpoint, tensors on the CPU.
 
     Raises:
-        InputError: If the file is missing, truncated, not of this package, or from a newer version of it.
+        InputError: If the file is missing, truncated, damaged, not of this package, or from a newer version of it.
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint at {path}: give the directory of a run")
@@ -66,13 +97,37 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path} is truncated or damaged ({error}): restore it from a copy") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is not a checkpoint of maml-rl: give the directory of a run that it trained")
-    version, record = metadata.get("version", ""), metadata.get("record", "")
-    if version.isdigit() and int(version) > VERSION:
-        raise InputError(
-            f"{path} was written by a newer maml-rl (checkpoint version {version}, this one reads up to "
-            f"{VERSION}): upgrade maml-rl"
-        )
+    text = metadata.get("record", "")
+    check_version(f"{path}", metadata.get("version"), VERSION)
+    if metadata.get("sha256") != _digest(text, tensors):
+        raise InputError(f"{path} is damaged (its content does not fit its checksum): restore it from a copy")
     try:
-        return Checkpoint(tensors, json.loads(record))
-    except json.JSONDecodeError as error:
+        record = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{path} has a damaged record ({error}): restore it from a copy") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path} has a damaged record (it should be a JSON object): restore it from a copy")
+    return Checkpoint(tensors, record)
+
+
+def check_version(source: str, found: object, newest: int) -> None:
+    """Checks that this package reads a file's version.
+
+    Raises:
+        InputError: If the file is of a newer version, or of none.
+    """
+    version = str(found)
+    if version == str(newest):
+        return
+    if version.isascii() and version.isdecimal() and not version.startswith("0"):
+        raise InputError(
+            f"{source} was written by a newer maml-rl (version {version[:20]} of its format, this one reads {newest}): "
+            "upgrade maml-rl"
+        )
+    raise InputError(f"{source} is damaged (its version should be {newest}): restore it from a copy")
+
+
+def _digest(record: str, tensors: dict[str, Tensor]) -> str:
+    contents = {name: value.reshape(-1).view(torch.uint8).numpy(force=True) for name, value in tensors.items()}
+    arrays = (Array(name, str(v.dtype), v.shape, contents[name].tobytes()) for name, v in tensors.items())
+    return digest(record, arrays)

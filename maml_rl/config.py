@@ -1,6 +1,7 @@
 """Settings of the method, with unit and source beside each."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from maml_rl.errors import InputError
 from maml_rl.objectives import InnerObjective
@@ -93,6 +94,8 @@ class MetaConfig:
 
 
 def require(name: str, value: float | str, passed: bool, expected: str) -> None:
-    """Raises InputError, naming the setting, unless its value passed the check."""
+    """Raises InputError, naming the setting, unless its value passed the check and is no infinite number."""
+    if passed and value in (inf, -inf):
+        passed, expected = False, f"{expected} and finite"
     if not passed:
         raise InputError(f"{name} must be {expected}, got {value}")

@@ -14,24 +14,41 @@ From what these leave in `results/navigation` the figure is drawn anew by
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.comparison_files import COMPARISON
+from experiments.comparison_files import COMPARISON, read_comparison
 from experiments.evaluate import Overrides, evaluate
 from experiments.plots import return_by_method
+from experiments.records import read_record
+from maml_rl.errors import InputError
+from maml_rl.json_values import json_text
 
 RESULTS = Path("results")
 PATHS = "navigation/paths.json"
 FIGURE = "navigation/figure4.png"
 _TASKS = 4  # held-out tasks whose paths are drawn, the first of those of the comparison
+
+
+class RunPaths(TypedDict):
+    """Paths of a run."""
+
+    run: str
+    paths: list[list[list[tuple[float, float]]]]  # [gradient steps + 1, tasks, time steps, 2]
+
+
+class PathsRecord(TypedDict):
+    """The file of paths."""
+
+    tasks: list[tuple[float, float]]
+    maml: RunPaths
+    pretrained: RunPaths
 
 
 def write_paths(maml: Path, pretrained: Path, results: Path = RESULTS) -> None:
@@ -44,13 +61,13 @@ def write_paths(maml: Path, pretrained: Path, results: Path = RESULTS) -> None:
         record[name] = {"run": run.as_posix(), "paths": paths}
     path = results / PATHS
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record) + "\n")
+    path.write_text(json_text(record) + "\n")
 
 
 def draw(results: Path = RESULTS) -> Path:
     """Draws the figure from files, and returns where it is."""
-    comparison = json.loads((results / "navigation" / COMPARISON).read_text())
-    paths = json.loads((results / PATHS).read_text())
+    comparison = read_comparison(results / "navigation" / COMPARISON)
+    paths: dict[str, Any] = read_record(results / PATHS, PathsRecord, "make it again with --paths")
     figure = Figure(figsize=(14, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, *others = figure.subplots(1, 3)
@@ -63,6 +80,8 @@ def draw(results: Path = RESULTS) -> Path:
 
 def _draw_paths(axes: Axes, name: str, record: dict[str, Any]) -> None:
     steps = record[name]["paths"]
+    if not steps or any(len(step) != len(record["tasks"]) for step in steps):
+        raise InputError(f"{PATHS} is damaged (it should have a path of each task): make it again with --paths")
     axes.set(title=f"{name}, before and after {len(steps) - 1} steps", xlabel="x", ylabel="y", aspect="equal")
     axes.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8))
     for i, goal in enumerate(record["tasks"]):
@@ -78,9 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paths", nargs=2, type=Path, metavar="RUN", help="evaluate these runs for their paths first")
     chosen = parser.parse_args(arguments)
-    if chosen.paths:
-        write_paths(*chosen.paths)
-    print(draw())
+    try:
+        if chosen.paths:
+            write_paths(*chosen.paths)
+        print(draw())
+    except (InputError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

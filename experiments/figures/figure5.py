@@ -10,14 +10,15 @@ and, for ant-dir, by `maml-rl train` of ant-dir, ant-dir-pretrained, ant-dir-ora
     python -m experiments.figures.figure5
 """
 
-import json
+import sys
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.comparison_files import COMPARISON
+from experiments.comparison_files import COMPARISON, read_comparison
 from experiments.plots import return_by_method
+from maml_rl.errors import InputError
 
 RESULTS = Path("results")
 FIGURE = "figure5.png"
@@ -36,10 +37,19 @@ def draw(results: Path = RESULTS) -> Path:
     figure = Figure(figsize=(5 * len(found), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, path in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        return_by_method(axes, json.loads(path.read_text()))
+        return_by_method(axes, read_comparison(path))
     figure.savefig(results / FIGURE, dpi=120)
     return results / FIGURE
 
 
+def main() -> None:
+    """Runs the script."""
+    try:
+        print(draw())
+    except (InputError, OSError) as error:
+        print(f"figure5: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 if __name__ == "__main__":
-    print(draw())
+    main()

@@ -9,18 +9,27 @@ moments can be evaluated, not gone on with.
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from experiments.provenance import MACHINES
-from experiments.run import CHECKPOINT, CONFIG, EVALUATION, KIND, METRICS, PICTURE
+from experiments.records import read_record
+from experiments.run import CHECKPOINT, CONFIG, EVALUATION, METRICS, PICTURE, is_supervised, load_config
+from experiments.supervised.run import load_config as load_supervised_config
 from experiments.supervised.run import without_moments
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint, write_json
 from maml_rl.errors import InputError
+from maml_rl.json_values import read_text
 
 TRAINED = Path("trained")
+
+
+class Evaluated(TypedDict):
+    """What an evaluation of any kind of run has."""
+
+    iteration: int
 
 
 def publish(run: Path, out: Path, rows: int | None) -> None:
@@ -35,17 +44,17 @@ def publish(run: Path, out: Path, rows: int | None) -> None:
         InputError: If it has no usable checkpoint or was not evaluated.
     """
     checkpoint = load_checkpoint(run / CHECKPOINT)
-    evaluation = run / EVALUATION
-    evaluated = json.loads(evaluation.read_text()).get("iteration") if evaluation.exists() else None
-    if evaluated != checkpoint.record["progress"]["iteration"]:
+    supervised, evaluation = is_supervised(run), run / EVALUATION
+    progress = load_supervised_config(run)[1] if supervised else load_config(run)[1]
+    if not evaluation.exists() or read_record(evaluation, Evaluated)["iteration"] != progress.iteration:
         raise InputError(f"{run} was not evaluated as it is now: maml-rl evaluate {run}")
-    if KIND in checkpoint.record:
+    if supervised:
         checkpoint = without_moments(checkpoint)
         checkpoint.record["config"]["data"] = None
     out.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out / CHECKPOINT, checkpoint)
     write_json(out / CONFIG, checkpoint.record["config"], indent=2)
-    head, *lines = (run / METRICS).read_text().splitlines() or [""]  # a run of no iterations has an empty log
+    head, *lines = read_text(run / METRICS).splitlines() or [""]  # a run of no iterations has an empty log
     if rows is not None and lines:
         lines = lines[::-1][:: -(-len(lines) // rows)][::-1]
     (out / METRICS).write_text("".join(f"{line}\n" for line in [head, *lines] if line))

@@ -5,12 +5,15 @@ python -m experiments.figures.results_page
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.comparison_files import COMPARISON, show
+from experiments.comparison_files import COMPARISON, read_comparison, show
 from experiments.figures import figure4, figure5
+from experiments.figures.sb3_baselines import read_learner
 from experiments.figures.supervised_results import markdown, sections
+from maml_rl.errors import InputError
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
 _HEAD = """\
@@ -38,11 +41,11 @@ other episodes. The tables of runs tell it.
 
 def page(results: Path = RESULTS, trained: Path = TRAINED) -> str:
     """The page as Markdown."""
-    records = [json.loads(path.read_text()) for path in sorted(results.glob(f"*/{COMPARISON}"))]
+    records = [read_comparison(path) for path in sorted(results.glob(f"*/{COMPARISON}"))]
     order = ["navigation", *figure5.TASKS]
     records.sort(key=lambda record: order.index(record["task"]) if record["task"] in order else len(order))
     parts = [_HEAD, *map(_section, records)]
-    learners = [json.loads(path.read_text()) for path in sorted(results.glob("*/sb3-*.json"))]
+    learners = [read_learner(path) for path in sorted(results.glob("*/sb3-*.json"))]
     if learners:
         parts.append(_ordinary_learners(learners))
     figures = [name for name in (figure4.FIGURE, figure5.FIGURE) if (results / name).exists()]
@@ -113,7 +116,11 @@ def _run(run: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Runs the script."""
-    PAGE.write_text(page(), encoding="utf-8")
+    try:
+        PAGE.write_text(page(), encoding="utf-8")
+    except (InputError, OSError) as error:
+        print(f"results_page: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     print(PAGE)
 
 

@@ -10,11 +10,10 @@ evaluation, so that Ctrl-C keeps what has been measured.
 import argparse
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from experiments.adapt import adapt
 from experiments.compare import task_name
+from experiments.records import read_record
 from experiments.run import load_config
 from experiments.sb3_baselines import Point, env_steps_to_reach, from_scratch, oracle
 from maml_rl.checkpoint import write_atomically, write_json
@@ -60,6 +60,48 @@ def measure(points: Iterator[Point], env_steps: int, record: dict[str, Any], out
                 print(f"{point.env_steps} env steps: return {point.returns.mean():.1f}", file=sys.stderr, flush=True)
 
 
+class Curve(TypedDict):
+    """Return of an ordinary learner over its training."""
+
+    env_steps: list[int]
+    mean_return: list[float]
+    standard_error: list[float]
+
+
+class Adapted(TypedDict):
+    """What a meta-trained policy reaches on the same task by gradient step."""
+
+    env_steps: list[int]
+    mean_return: list[float]
+
+
+class LearnerRecord(TypedDict):
+    """An ordinary learner as JSON values: `sb3-*.json`."""
+
+    env_id: str
+    method: str
+    seed: NotRequired[int]
+    task: Any
+    curve: Curve
+    adapted: NotRequired[Adapted]
+    env_steps_to_reach: NotRequired[list[int | None]]
+
+
+def read_learner(path: Path) -> dict[str, Any]:
+    """The record of an ordinary learner (`LearnerRecord`).
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    remedy = "remove it, or train again"
+    record: dict[str, Any] = read_record(path, LearnerRecord, remedy)
+    lengths = {len(values) for values in record["curve"].values()}
+    adapted = [len(values) for values in record.get("adapted", {}).values()]
+    if len(lengths) != 1 or 0 in lengths or any(length < 2 for length in adapted):
+        raise InputError(f"{path} is damaged (its curves should be of one length, none empty): {remedy}")
+    return record
+
+
 def check_same(record: dict[str, Any], out: Path) -> None:
     """Checks that what is there already is of the same training, which is then done anew.
 
@@ -69,7 +111,7 @@ def check_same(record: dict[str, Any], out: Path) -> None:
     path = out.with_suffix(".json")
     if not path.exists():
         return
-    there = json.loads(path.read_text())
+    there = read_learner(path)
     for name in ("env_id", "method", "task", "seed"):
         if there.get(name) != record[name]:
             raise InputError(f"{path} has {name} {there.get(name)}, this would have {record[name]}: give another --out")

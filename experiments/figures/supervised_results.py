@@ -1,12 +1,12 @@
 """Tables of the supervised runs for the page of results, from the files that `maml-rl evaluate` wrote."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.provenance import trained_on, training_command
 from experiments.run import CHECKPOINT, EVALUATION, is_supervised
+from experiments.supervised.evaluate import read_evaluation
 from experiments.supervised.paper import paper_values
 from experiments.supervised.run import SupervisedConfig, load_config
 
@@ -33,7 +33,7 @@ def sections(trained: Path) -> list[str]:
 
 def _section(run: Path) -> str:
     config, progress = load_config(run)
-    record = json.loads((run / EVALUATION).read_text())
+    record = read_evaluation(run / EVALUATION)
     steps = [step for step in record["gradient_steps"] if step in _SHOWN]
     rows = [["", *map(str, steps)]]
     for evaluation in (record, *record["further"]):
@@ -61,24 +61,30 @@ def _rows(config: SupervisedConfig, evaluation: dict[str, Any], steps: Sequence[
     if "mean_accuracy" in evaluation:
         mode, accuracy = evaluation["batch_norm"], evaluation["mean_accuracy"]
         label = f"**{shots}-shot**" + (f", {mode}" if mode else "")
-        rows = [[label, *(f"{100 * accuracy[s]:.2f} ± {100 * half[s]:.2f}" for s in steps)]]
+        rows = [[label, *(f"{100 * accuracy[s]:.2f} ± {100 * (half[s] or 0):.2f}" for s in steps)]]
         if paper and mode != "support":
             cells = [
                 f"{100 * paper[s].value:.1f} ± {100 * (paper[s].half_interval or 0):.1f}" for s in steps if s in paper
             ]
             rows.append(["paper", *["-"] * (len(steps) - len(cells)), *cells])
         return rows
-    error = [
-        f"{evaluation['mean_squared_error'][s]:.3f} ± {half[s]:.3f}" if half[s] is not None else "-" for s in steps
-    ]
+    mean, median = ([_cell(evaluation[f"{name}_squared_error"][s]) for s in steps] for name in ("mean", "median"))
     rows = [
-        [f"**{shots}-shot**", *error],
-        ["median", *(f"{evaluation['median_squared_error'][s]:.3f}" for s in steps)],
+        [
+            f"**{shots}-shot**",
+            *(m if half[s] is None else f"{m} ± {half[s]:.3f}" for m, s in zip(mean, steps, strict=True)),
+        ],
+        ["median", *median],
         ["diverged", *(f"{100 * evaluation['diverged_share'][s]:.1f} %" for s in steps)],
     ]
     if paper:
         rows.append(["paper", *(f"{paper[s].value:.2f}" if s in paper else "-" for s in steps)])
     return rows
+
+
+def _cell(value: float | None) -> str:
+    """An error; one that is not finite is null in the file."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def markdown(rows: list[list[str]]) -> str:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, cycle
+from typing import Literal
 
 import numpy as np
 import torch
@@ -219,16 +220,20 @@ def _by_task(evaluation: Evaluation, quantity: str, unit: str, scale: float) -> 
     return chart(f"{quantity.capitalize()} by task", subtitle, Axes("% of the tasks"), Axes(quantity + unit), series)
 
 
-def training(config: SupervisedConfig, log: Sequence[dict[str, str]]) -> Section:
-    """Learning curve."""
+def training(config: SupervisedConfig, name: Literal["accuracy", "loss"], log: Sequence[dict[str, float]]) -> Section:
+    """Learning curve.
+
+    Args:
+        config: The run.
+        name: The quantity that its log shows.
+        log: Rows of the log.
+    """
     if not log:
         return Section("Training", f'<p class="muted">{METRICS} has no rows.</p>')
-    accuracy = "accuracy/after" in log[0]
-    name, scale = ("accuracy", 100.0) if accuracy else ("loss", 1.0)
-    quantity = "accuracy, %" if accuracy else "mean loss"
-    iterations = thinned([float(row["iteration"]) for row in log])
+    scale, quantity = (100.0, "accuracy, %") if name == "accuracy" else (1.0, "mean loss")
+    iterations = thinned([row["iteration"] for row in log])
     series = [
-        Series(f"{when} adaptation", when, iterations, thinned([scale * float(row[f"{name}/{when}"]) for row in log]))
+        Series(f"{when} adaptation", when, iterations, thinned([scale * row[f"{name}/{when}"] for row in log]))
         for when in ("before", "after")
     ]
     subtitle = f"mean over the {config.method.meta_batch_size} training tasks of each meta-iteration"

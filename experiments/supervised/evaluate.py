@@ -1,13 +1,15 @@
 """Evaluation of a run on held-out tasks, as numbers: Figure 3 and Tables 1 and 2 of Finn, Abbeel, Levine 2017."""
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.evaluate import aligned
+from experiments.records import read_record
 from experiments.run import CHECKPOINT, overridden, run_directory
 from experiments.supervised.paper import method, paper_values
 from experiments.supervised.run import EvaluationConfig, Run, load_config, load_run
@@ -21,6 +23,7 @@ from maml_rl.supervised.tasks import TaskBatch, TaskSource
 
 _MODES: tuple[BatchNorm, ...] = ("transductive", "support")
 _BESIDE = ("pretrained", "oracle")
+_REGRESSION = {"mean_squared_error", "median_squared_error", "diverged_share"}
 
 
 class Evaluation(NamedTuple):
@@ -71,6 +74,66 @@ class Evaluation(NamedTuple):
             }
         own["task_losses"] = _rounded(self.adaptation.losses)
         return {"shots": self.shots, "inner_lr": self.inner_lr, **own}
+
+
+class ShotsRecord(TypedDict):
+    """An evaluation as JSON values; a mean that is not finite is null. Of classification, or else of regression."""
+
+    shots: int
+    inner_lr: float
+    half_interval: list[float | None]
+    mean_accuracy: NotRequired[list[float]]
+    mean_loss: NotRequired[list[float | None]]
+    batch_norm: NotRequired[BatchNorm | None]
+    mean_squared_error: NotRequired[list[float | None]]
+    median_squared_error: NotRequired[list[float | None]]
+    diverged_share: NotRequired[list[float]]
+    task_losses: NotRequired[list[list[float | None]]]  # by gradient step and task
+    task_accuracies: NotRequired[list[list[float | None]]]
+
+
+class EvaluationRecord(ShotsRecord):
+    """All evaluations of a run as JSON values: `evaluation.json`."""
+
+    family: str
+    ways: int | None
+    method: str
+    gradient_steps: list[int]
+    num_tasks: int
+    seed: int
+    training_seed: int
+    iteration: int
+    seconds: float
+    further: list[ShotsRecord]
+    beside: dict[str, list[ShotsRecord]]
+    neighbours: NotRequired[dict[str, int]]  # iterations of the runs of `beside`
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The record of a run's evaluations (`EvaluationRecord`).
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    remedy = "remove it, to evaluate the run again"
+    record: dict[str, Any] = read_record(path, EvaluationRecord, remedy)
+    steps = len(record["gradient_steps"])
+    classified = "mean_accuracy" in record
+    names = {"mean_accuracy", "batch_norm"} if classified else _REGRESSION
+    for evaluation in (record, *record["further"], *chain.from_iterable(record["beside"].values())):
+        by_step = [evaluation.get(name, []) for name in (*names, "half_interval") if name != "batch_norm"]
+        by_task = [evaluation[name] for name in ("task_losses", "task_accuracies") if name in evaluation]
+        passed = (
+            steps >= 1
+            and names <= evaluation.keys()
+            and {len(values) for values in (*by_step, *by_task)} == {steps}
+            and all(len(values) == record["num_tasks"] for values in chain.from_iterable(by_task))
+            and (not classified or len(by_task) in (0, 2))
+        )
+        if not passed:
+            expected = ", ".join(sorted(names))
+            raise InputError(f"{path} is damaged (it should have {expected} by gradient step): {remedy}")
+    return record
 
 
 class Evaluations(NamedTuple):
@@ -153,7 +216,6 @@ def evaluate(
     """
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
-    directory = run_directory(directory).resolve()  # for the names of its neighbours
     run_config, _ = load_config(directory)
     if overrides.shots and run_config.tasks.family == "function":
         raise InputError("tasks of a function have as many examples as it returns: leave --shots out")

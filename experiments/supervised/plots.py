@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,17 +48,27 @@ def draw(evaluations: Evaluations, directory: Path, path: Path) -> None:
     save_figure(figure, path)
 
 
+def learning_curve(metrics: Path) -> tuple[Literal["accuracy", "loss"], list[dict[str, float]]]:
+    """The quantity that a run's log shows before and after adaptation, and the log's rows; none if there is no log.
+
+    Raises:
+        InputError: If the log is damaged.
+    """
+    rows = read_log(metrics)
+    name: Literal["accuracy", "loss"] = "accuracy" if rows and "accuracy/after" in rows[0] else "loss"
+    return name, read_log(metrics, "iteration", f"{name}/before", f"{name}/after")
+
+
 def _learning_curve(axes: Axes, metrics: Path) -> None:
     axes.set(title="Training", xlabel="meta-iterations")
-    rows = read_log(metrics)
+    name, rows = learning_curve(metrics)
     if not rows:
         axes.text(0.5, 0.5, f"{metrics.name} has no rows", ha="center", transform=axes.transAxes)
         return
-    name = "accuracy" if "accuracy/after" in rows[0] else "loss"
     axes.set_ylabel(name if name == "accuracy" else "squared error")
-    iterations = [int(row["iteration"]) for row in rows]
+    iterations = [row["iteration"] for row in rows]
     for when, colour in (("before", _BEFORE), ("after", _AFTER)):
-        values = [float(row[f"{name}/{when}"]) for row in rows]
+        values = [row[f"{name}/{when}"] for row in rows]
         axes.plot(iterations, values, color=colour, linewidth=0.8, label=f"{when} adaptation")
     if name == "loss":
         axes.set_yscale("log")

@@ -2,12 +2,12 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from experiments.run import CHECKPOINT, CONFIG, KIND, SUPERVISED, checkpoint_file, from_record
+from experiments.run import CHECKPOINT, CONFIG, KIND, SUPERVISED, checkpoint_file, read_content
 from experiments.supervised.sources import TasksConfig
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
 from maml_rl.config import require
@@ -86,6 +86,14 @@ class Progress(NamedTuple):
     iteration: int  # meta-iterations finished
     seconds: float  # spent on them
     pending: dict[str, float]  # sums of the metrics since the last row of the log
+
+
+class Content(NamedTuple):
+    """The record of a checkpoint."""
+
+    kind: Literal["supervised"]
+    config: SupervisedConfig
+    progress: Progress
 
 
 class Run(NamedTuple):
@@ -167,10 +175,8 @@ def load_config(directory: Path) -> tuple[SupervisedConfig, Progress]:
 def _settings(path: Path, record: dict[str, Any]) -> tuple[SupervisedConfig, Progress]:
     if record.get(KIND) != SUPERVISED:
         raise InputError(f"{path} is no run of supervised learning")
-    try:
-        return from_record(SupervisedConfig, record["config"]), Progress(**record["progress"])
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} holds settings that this version of maml-rl does not know ({error})") from error
+    content = read_content(path, record, Content)
+    return content.config, content.progress
 
 
 def without_moments(checkpoint: Checkpoint) -> Checkpoint:

@@ -1,6 +1,5 @@
 """A supervised run's stored evaluation, which its report and its figure are made from without computing it again."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,9 @@ from numpy.typing import NDArray
 
 from experiments.evaluate import duration
 from experiments.run import EVALUATION, overridden
-from experiments.supervised.evaluate import Evaluation, Evaluations, Overrides, neighbours
+from experiments.supervised.evaluate import Evaluation, Evaluations, Overrides, neighbours, read_evaluation
 from experiments.supervised.run import EvaluationConfig, Progress, SupervisedConfig, load_config, load_run
 from experiments.supervised.sources import task_source
-from maml_rl.errors import InputError
 from maml_rl.supervised.evaluation import Adaptation
 
 
@@ -23,14 +21,7 @@ def stored_record(directory: Path) -> dict[str, Any] | None:
         InputError: If the file is damaged.
     """
     path = directory / EVALUATION
-    if not path.exists():
-        return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        settings_of(record)
-        return record
-    except (json.JSONDecodeError, AttributeError, IndexError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove it, to evaluate the run again") from error
+    return read_evaluation(path) if path.exists() else None
 
 
 def settings_of(record: dict[str, Any]) -> Overrides:

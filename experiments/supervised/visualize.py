@@ -6,13 +6,12 @@ from pathlib import Path
 import torch
 
 from experiments.evaluation_files import write_evaluation
-from experiments.plots import read_log
 from experiments.report import supervised as sections
 from experiments.report.page import page
 from experiments.report.sections import settings
 from experiments.run import METRICS, overridden, run_directory
 from experiments.supervised.evaluate import DEFAULTS, Evaluations, drawn_tasks, evaluate
-from experiments.supervised.plots import draw
+from experiments.supervised.plots import draw, learning_curve
 from experiments.supervised.run import load_config
 from experiments.supervised.stored import (
     announcement,
@@ -68,7 +67,7 @@ def visualize(
     parts = [
         *sections.examples(evaluations, shown),
         sections.results(evaluations),
-        sections.training(config, read_log(directory / METRICS)),
+        sections.training(config, *learning_curve(directory / METRICS)),
         settings(config, directory),
     ]
     lead, facts = sections.lead(evaluations), sections.facts(evaluations)

@@ -200,15 +200,26 @@ def test_a_missing_evaluation_is_made_and_stored(runs, copied):
         ("navigation", {"seed": 1}),
         ("navigation", {"episodes": 40}),
         ("navigation", {"inner_lr": [0.5, 0.5]}),
-        ("navigation", {"gradient_steps": [0, 1, 2, 3]}),
         ("navigation-pretrained", {"validation": None}),
-        ("navigation-pretrained", {"validation": {"tasks": 2, "inner_lrs": [0.1, 0.2]}}),
+        ("navigation-pretrained", {"validation": {"tasks": 2, "inner_lrs": [0.1, 0.2], "mean_returns": [1.0, 2.0]}}),
     ],
 )
 def test_an_evaluation_of_something_else_is_made_again(copied, unevaluated, name, change):
     run = copied(name)
     record = json.loads((run / EVALUATION).read_text())
     (run / EVALUATION).write_text(json.dumps(record | change))
+    with pytest.raises(AskedError):
+        compare([run])
+    assert unevaluated == [run]
+
+
+def test_an_evaluation_of_fewer_gradient_steps_is_made_again(copied, unevaluated):
+    run = copied("navigation")
+    record = json.loads((run / EVALUATION).read_text())
+    by_step = ("gradient_steps", "mean_return", "standard_error", "interval_95", "random_mean_return")
+    for name in (*by_step, "random_interval_95", "task_returns", "inner_lr"):
+        record[name] = record[name][:-1]
+    (run / EVALUATION).write_text(json.dumps(record))
     with pytest.raises(AskedError):
         compare([run])
     assert unevaluated == [run]

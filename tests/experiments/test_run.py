@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from experiments.presets import PRESETS
+from experiments.records import from_record
 from experiments.run import (
     CHECKPOINT,
     CONFIG,
     Progress,
     Run,
     RunConfig,
-    from_record,
     load_config,
     load_run,
     new_run,

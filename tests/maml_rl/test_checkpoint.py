@@ -3,13 +3,24 @@
 import json
 import os
 import pickle
+import random
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save, save_file
 
-from maml_rl.checkpoint import FORMAT, VERSION, Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from maml_rl.checkpoint import (
+    FORMAT,
+    VERSION,
+    Array,
+    Checkpoint,
+    digest,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 from maml_rl.errors import InputError
 
 RECORD = {"config": {"inner_lr": 0.1, "hidden_sizes": [100, 100], "clip": None, "name": 'ä "quoted"'}, "iteration": 7}
@@ -115,6 +126,85 @@ def test_a_newer_version_is_refused_and_an_upgrade_proposed(tmp_path):
 def test_a_missing_file_or_a_directory_is_refused(tmp_path):
     assert "no checkpoint" in refused(tmp_path / "absent" / "checkpoint.safetensors")
     assert "no checkpoint" in refused(tmp_path)
+
+
+def same(loaded: Checkpoint) -> bool:
+    expected = tensors()
+    return (
+        loaded.record == RECORD
+        and loaded.tensors.keys() == expected.keys()
+        and all(loaded.tensors[name].dtype == value.dtype for name, value in expected.items())
+        and all(torch.equal(loaded.tensors[name], value) for name, value in expected.items())
+    )
+
+
+def test_a_bit_turned_anywhere_is_refused_or_changes_nothing(path):
+    content, generator = path.read_bytes(), random.Random(0)
+    size = 8 + int.from_bytes(content[:8], "little")
+    turned = [(place, generator.randrange(8)) for place in range(size)]  # of the header a bit of every byte
+    turned += [(place, bit) for place in range(size, len(content)) for bit in range(8)]  # of the tensors every bit
+    silent = 0
+    for place, bit in turned:
+        changed = bytearray(content)
+        changed[place] ^= 1 << bit
+        path.write_bytes(changed)
+        try:
+            loaded = load_checkpoint(path)
+        except InputError:
+            continue
+        assert same(loaded), (place, bit)
+        silent += 1
+    assert silent == 0  # today; a bit that means nothing would be no fault
+
+
+@pytest.mark.parametrize("change", ["value", "name", "type", "shape", "record", "no digest"])
+def test_content_that_does_not_fit_its_digest_is_refused(path, change):
+    with safe_open(path, framework="pt") as file:
+        metadata, values = file.metadata(), {name: file.get_tensor(name) for name in tensors()}
+    if change == "value":
+        values["count"][1] = 7
+    elif change == "name":
+        values["other"] = values.pop("count")
+    elif change == "type":
+        values["count"] = values["count"].view(torch.float64)
+    elif change == "shape":
+        values["weight_0"] = values["weight_0"].reshape(3, 5)
+    elif change == "record":
+        metadata["record"] = metadata["record"].replace("0.1", "0.2")
+    else:
+        del metadata["sha256"]
+    save_file(values, path, metadata)
+    assert "does not fit its checksum" in refused(path)
+
+
+def test_the_digest_does_not_depend_on_the_order_of_tensors():
+    arrays = [Array("a", "int8", (2,), b"ab"), Array("b", "int8", (1,), b"c")]
+    assert digest("{}", arrays) == digest("{}", arrays[::-1])
+    moved = [Array("a", "int8", (1,), b"a"), Array("b", "int8", (2,), b"bc")]
+    assert digest("{}", arrays) != digest("{}", moved)
+
+
+def test_types_that_numpy_does_not_have_come_back_too(tmp_path):
+    value = torch.arange(4.0).to(torch.bfloat16).reshape(2, 2).requires_grad_()
+    save_checkpoint(tmp_path / "c", Checkpoint({"value": value, "empty": torch.zeros(0, 3)}, {}))
+    loaded = load_checkpoint(tmp_path / "c").tensors
+    assert torch.equal(loaded["value"], value)
+    assert loaded["empty"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_setting_that_is_not_finite_is_refused_and_the_old_file_stays(path, value):
+    with pytest.raises(InputError, match="should be finite"):
+        save_checkpoint(path, Checkpoint({}, {"config": {"inner_lr": value}}))
+    assert same(load_checkpoint(path))
+
+
+@pytest.mark.parametrize("record", ["[]", "null", "1", '"text"', "[" * 100_000, "9" * 5000, '{"a": NaN}', "{", ""])
+def test_a_record_that_is_no_object_is_refused(tmp_path, record):
+    path = tmp_path / "checkpoint.safetensors"
+    metadata = {"format": FORMAT, "version": str(VERSION), "record": record, "sha256": digest(record, [])}
+    path.write_bytes(save({}, metadata))
+    assert "damaged record" in refused(path)
 
 
 class RunsCode:

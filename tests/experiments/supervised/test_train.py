@@ -14,7 +14,8 @@ from PIL import Image
 import experiments.supervised.train
 from experiments.plots import read_log
 from experiments.provenance import MACHINES
-from experiments.run import CHECKPOINT, CONFIG, METRICS, from_record
+from experiments.records import from_record
+from experiments.run import CHECKPOINT, CONFIG, METRICS
 from experiments.run import load_config as load_policy_config
 from experiments.supervised.presets import PRESETS
 from experiments.supervised.run import (
