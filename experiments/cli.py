@@ -2,12 +2,13 @@
 
 import argparse
 import contextlib
-import json
+import ctypes
+import os
 import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
+from maml_rl.json_values import json_text
 from maml_rl.tasks import make
 
 USAGE = """\
@@ -65,6 +67,40 @@ maml-rl COMMAND --help tells the options of each.
 _POLICY_STEPS = "--meta.inner-lr or --meta.trust-region.max-kl"
 _SUPERVISED_STEPS = "--method.inner-lr or --method.outer-lr"
 EVERY_PRESET: dict[str, Preset | SupervisedPreset] = {**PRESETS, **SUPERVISED_PRESETS}
+
+
+@contextlib.contextmanager
+def _showing(as_json: bool) -> Iterator[Callable[[Any], None]]:
+    """Takes the object that a command prints with `--json`, and keeps all else that is printed out of standard output.
+
+    An environment prints what it likes, when it is imported and later, from its processes and from libraries in C. So
+    it is the file descriptor that goes to standard error, until the object is written.
+    """
+    objects: list[Any] = []
+    if not as_json:
+        yield objects.append
+        return
+    with _output_to_errors():
+        yield objects.append
+    for shown in objects:
+        print(json_text(shown))
+
+
+@contextlib.contextmanager
+def _output_to_errors() -> Iterator[None]:
+    """Lets everything printed to standard output go to standard error."""
+    sys.stdout.flush()
+    output = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()  # what was written to the stream itself
+        with contextlib.suppress(AttributeError):
+            ctypes.pythonapi.fflush(None)  # C's own buffer
+        os.dup2(output, 1)
+        os.close(output)
 
 
 def presets(arguments: Sequence[str]) -> None:
@@ -184,9 +220,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a directory")
     evaluated = _evaluate_supervised if is_supervised(chosen.run) else _evaluate_policy
-    record, draw, is_kept = evaluated(chosen, directory)
+    with _showing(chosen.json) as show:
+        record, draw, is_kept = evaluated(chosen, directory)
+        show(record)
     if chosen.json:
-        print(json.dumps(record))
         return
     if is_kept:
         print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")
@@ -254,9 +291,10 @@ def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
 def evaluate_metaworld(arguments: Sequence[str]) -> None:
     """Evaluates a run of a Meta-World benchmark."""
     chosen = parse(EvaluateMetaWorld, arguments, "maml-rl evaluate-metaworld")
-    evaluation = metaworld_evaluation.evaluate_metaworld(chosen.run, chosen.protocol)
+    with _showing(chosen.json) as show:
+        evaluation = metaworld_evaluation.evaluate_metaworld(chosen.run, chosen.protocol)
+        show(evaluation.record())
     if chosen.json:
-        print(json.dumps(evaluation.record()))
         return
     print(f"success rate on {chosen.protocol.goals} test goals of each manipulation, before and after adaptation\n")
     print(evaluation.table())
@@ -269,9 +307,10 @@ def compare(arguments: Sequence[str]) -> None:
 
     if chosen.out and chosen.out.exists() and not chosen.out.is_dir():
         raise InputError(f"--out {chosen.out} is a file: give a directory")
-    record = compare(chosen.runs, chosen.gradient_steps, *chosen.machine.used()).record()
+    with _showing(chosen.json) as show:
+        record = compare(chosen.runs, chosen.gradient_steps, *chosen.machine.used()).record()
+        show(record)
     if chosen.json:
-        print(json.dumps(record))
         return
     from experiments.comparison_files import COMPARISON, runs_of, stored_runs, table, write_comparison
 
@@ -295,16 +334,16 @@ def adapt(arguments: Sequence[str]) -> None:
 
     check_new_file(chosen.out)
     given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
-    adapted = adapt(chosen.run, *given, *chosen.machine.used(), chosen.record)
-    save(adapted, chosen.out)
     directory = run_directory(chosen.run)
-    if adapted.recording:
-        save_recording(directory / RECORDING, adapted.recording)
-    record = adapted.record() | {"policy": str(chosen.out)}
-    if adapted.recording:
-        record["recording"] = str(directory / RECORDING)
+    with _showing(chosen.json) as show:
+        adapted = adapt(chosen.run, *given, *chosen.machine.used(), chosen.record)
+        save(adapted, chosen.out)
+        record = adapted.record() | {"policy": str(chosen.out)}
+        if adapted.recording:
+            save_recording(directory / RECORDING, adapted.recording)
+            record["recording"] = str(directory / RECORDING)
+        show(record)
     if chosen.json:
-        print(json.dumps(record))
         return
     print(f"{record['env_id']}, {adapted.task_name}: return of {record['episodes']} episodes\n")
     print(adapted.table())
@@ -364,11 +403,11 @@ def _visualize_supervised(chosen: Visualize, directory: Path, report: Path) -> N
 def check(arguments: Sequence[str]) -> None:
     """Checks an environment."""
     chosen = parse(Check, arguments, "maml-rl check")
-    with contextlib.closing(make(chosen.env_id)) as env:
-        findings = check_task_env(env)
-    if chosen.json:
-        print(json.dumps({"env_id": chosen.env_id, "findings": [finding._asdict() for finding in findings]}))
-    else:
+    with _showing(chosen.json) as show:
+        with contextlib.closing(make(chosen.env_id)) as env:
+            findings = check_task_env(env)
+        show({"env_id": chosen.env_id, "findings": [finding._asdict() for finding in findings]})
+    if not chosen.json:
         count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}" if findings else "nothing to mend"
         print(f"{chosen.env_id}: {count}")
         for finding in findings:
