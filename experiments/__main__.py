@@ -4,17 +4,23 @@ Kept apart from the command line because each process of an environment imports 
 use for PyTorch.
 """
 
+import os
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
-    """Runs the command line; modules of the current directory can be imported, as with `python -m`."""
-    sys.path.append("")
+    """Runs the command line; what is printed after its end, when Python exits, is not its output."""
     try:
         from experiments import cli
     except KeyboardInterrupt:  # PyTorch takes seconds to import
         raise SystemExit(130) from None
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        with suppress(AttributeError, OSError):  # no output, or a pipe that nobody reads any more
+            sys.stdout.flush()
+            os.dup2(2, 1)
 
 
 if __name__ == "__main__":

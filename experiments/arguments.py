@@ -48,8 +48,18 @@ class SupervisedMachine:
     """Threads that share the tasks; all cores if None."""
 
 
+@dataclass(frozen=True)
+class Trust:
+    """Whose code a command may run."""
+
+    trust_module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Module that a run names and that may be imported, which runs its code; several in several options. Modules that
+    you have trained with, or given here, are remembered."""
+
+
 _Run = Annotated[RunConfig, tyro.conf.arg(name="")]
 _Machine = Annotated[Machine, tyro.conf.arg(name="")]
+_Trust = Annotated[Trust, tyro.conf.arg(name="")]
 _SupervisedRun = Annotated[SupervisedConfig, tyro.conf.arg(name="")]
 _SupervisedMachine = Annotated[SupervisedMachine, tyro.conf.arg(name="")]
 
@@ -89,6 +99,7 @@ class Resume:
     """Directory of the images of a supervised run; the run's own if None."""
     render_every: int = 0
     """Meta-iterations from one animated clip in TensorBoard to the next, of reinforcement learning; none if 0."""
+    trust: _Trust = Trust()
     machine: _Machine = Machine()
 
 
@@ -121,6 +132,7 @@ class Evaluate:
     out: Path | None = None
     """Where adaptation.png and evaluation.json go. If None, the run's directory, where an evaluation with the run's own
     settings is not replaced by one with others."""
+    trust: _Trust = Trust()
     machine: _Machine = Machine()
 
 
@@ -144,6 +156,7 @@ class Adapt:
     """Record an episode after each number of gradient steps as the run's recording.npz, for maml-rl visualize RUN."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    trust: _Trust = Trust()
     machine: _Machine = Machine()
 
 
@@ -166,6 +179,7 @@ class View:
     """Episodes for each gradient step; those of the run's evaluation if None (paper: 20)."""
     seed: int = 0
     """Seed of the first task, if none is given, and of everything random in each adaptation."""
+    trust: _Trust = Trust()
     machine: _Machine = Machine()
 
 
@@ -190,6 +204,7 @@ class Visualize:
     """Record the episodes anew, whatever is recorded already."""
     data: str | None = None
     """Of a supervised run: directory of the images (the run's own)."""
+    trust: _Trust = Trust()
     machine: _Machine = Machine()
 
 
@@ -202,6 +217,7 @@ class EvaluateMetaWorld:
     protocol: Annotated[Protocol, tyro.conf.arg(name="")] = field(default_factory=Protocol)
     json: bool = False
     """Print one JSON object and nothing else."""
+    trust: _Trust = Trust()
 
 
 @dataclass(frozen=True)
@@ -218,6 +234,7 @@ class Compare:
     out: Path | None = None
     """Where comparison.json, comparison.csv and comparison.png go. If None, results/TASK, where a comparison that has
     other runs too is not replaced."""
+    trust: _Trust = Trust()
     machine: _Machine = Machine()
 
 

@@ -35,6 +35,7 @@ from experiments.recording import RECORDED_TASKS, save_recording
 from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised, run_directory
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
+from experiments.trust import allow, check_runs
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
 from maml_rl.json_values import json_text
@@ -133,10 +134,12 @@ def train(arguments: Sequence[str]) -> None:
     preset, out = find_preset(name, EVERY_PRESET), Path("runs") / name
     if isinstance(preset, SupervisedPreset):
         new = parse(TrainSupervised, options, f"maml-rl train {name}", TrainSupervised(preset.config, out))
+        allow([(new.run.tasks.function or "").partition(":")[0]])
         used = (new.machine.device, new.machine.threads)
         _go(new.out, lambda: _train_modules()[1].train(new.run, new.out, *used), _SUPERVISED_STEPS)
         return
     chosen = parse(Train, options, f"maml-rl train {name}", Train(run=preset.config, out=out))
+    allow([chosen.run.env_id.rpartition(":")[0]])
     _go(
         chosen.out,
         lambda: _train_modules()[0].train(chosen.run, chosen.out, *chosen.machine.used(), chosen.render_every),
@@ -146,6 +149,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def _resume(chosen: Resume) -> None:
     out, machine = chosen.resume, chosen.machine
+    check_runs([out], chosen.trust.trust_module)
     if is_supervised(out):
         unused = {"processes": machine.processes, "render-every": chosen.render_every or None}
         _refuse(out, "a run on supervised tasks", unused)
@@ -219,6 +223,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     out = chosen.out or directory
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: give a directory")
+    check_runs(_with_neighbours(chosen.run), chosen.trust.trust_module)
     evaluated = _evaluate_supervised if is_supervised(chosen.run) else _evaluate_policy
     with _showing(chosen.json) as show:
         record, draw, is_kept = evaluated(chosen, directory)
@@ -234,6 +239,13 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 _Evaluated = tuple[dict[str, Any], Callable[[Path], None], bool]
 """The record of an evaluation, what draws it, and whether one with the run's own settings stays in its place."""
+
+
+def _with_neighbours(run: Path) -> list[Path]:
+    """A run, and those that its evaluation shows for comparison."""
+    from experiments.supervised.evaluate import neighbours
+
+    return [run, *(neighbours(run).values() if is_supervised(run) else ())]
 
 
 def _evaluate_policy(chosen: Evaluate, directory: Path) -> _Evaluated:
@@ -291,6 +303,7 @@ def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
 def evaluate_metaworld(arguments: Sequence[str]) -> None:
     """Evaluates a run of a Meta-World benchmark."""
     chosen = parse(EvaluateMetaWorld, arguments, "maml-rl evaluate-metaworld")
+    check_runs([chosen.run], chosen.trust.trust_module)
     with _showing(chosen.json) as show:
         evaluation = metaworld_evaluation.evaluate_metaworld(chosen.run, chosen.protocol)
         show(evaluation.record())
@@ -307,6 +320,7 @@ def compare(arguments: Sequence[str]) -> None:
 
     if chosen.out and chosen.out.exists() and not chosen.out.is_dir():
         raise InputError(f"--out {chosen.out} is a file: give a directory")
+    check_runs(chosen.runs, chosen.trust.trust_module)
     with _showing(chosen.json) as show:
         record = compare(chosen.runs, chosen.gradient_steps, *chosen.machine.used()).record()
         show(record)
@@ -333,6 +347,7 @@ def adapt(arguments: Sequence[str]) -> None:
     from experiments.adapt import adapt, check_new_file, next_steps, save
 
     check_new_file(chosen.out)
+    check_runs([chosen.run], chosen.trust.trust_module)
     given = (chosen.task, chosen.gradient_steps, chosen.episodes, chosen.seed)
     directory = run_directory(chosen.run)
     with _showing(chosen.json) as show:
@@ -366,6 +381,7 @@ def view(arguments: Sequence[str]) -> None:
     chosen = parse(View, _with_task(arguments), "maml-rl view")
     from experiments.view import Session, view
 
+    check_runs([chosen.run], chosen.trust.trust_module)
     given = (chosen.gradient_steps, chosen.episodes, chosen.seed)
     with contextlib.closing(Session(chosen.run, *given, *chosen.machine.used())) as session:
         view(session, chosen.host, chosen.port, chosen.task)
@@ -377,6 +393,7 @@ def visualize(arguments: Sequence[str]) -> None:
     from experiments.visualize import REPORT, Outputs, visualize
 
     directory = run_directory(chosen.run)
+    check_runs(_with_neighbours(chosen.run), chosen.trust.trust_module)
     outputs = Outputs(chosen.out or directory / REPORT, chosen.video, chosen.figure)
     if is_supervised(chosen.run):
         _visualize_supervised(chosen, directory, outputs.report)
@@ -403,6 +420,7 @@ def _visualize_supervised(chosen: Visualize, directory: Path, report: Path) -> N
 def check(arguments: Sequence[str]) -> None:
     """Checks an environment."""
     chosen = parse(Check, arguments, "maml-rl check")
+    allow([chosen.env_id.rpartition(":")[0]])
     with _showing(chosen.json) as show:
         with contextlib.closing(make(chosen.env_id)) as env:
             findings = check_task_env(env)

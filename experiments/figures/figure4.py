@@ -27,6 +27,7 @@ from experiments.comparison_files import COMPARISON, read_comparison
 from experiments.evaluate import Overrides, evaluate
 from experiments.plots import return_by_method
 from experiments.records import read_record
+from experiments.trust import check_runs
 from maml_rl.errors import InputError
 from maml_rl.json_values import json_text
 
@@ -99,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         if chosen.paths:
+            check_runs(chosen.paths)
             write_paths(*chosen.paths)
         print(draw())
     except (InputError, OSError) as error:

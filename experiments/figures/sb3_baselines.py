@@ -26,6 +26,7 @@ from experiments.compare import task_name
 from experiments.records import read_record
 from experiments.run import load_config
 from experiments.sb3_baselines import Point, env_steps_to_reach, from_scratch, oracle
+from experiments.trust import check_runs
 from maml_rl.checkpoint import write_atomically, write_json
 from maml_rl.errors import InputError
 
@@ -159,9 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=int, default=20_480, help="env steps between evaluations (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
     parser.add_argument("--out", type=Path, help="where the files go, without ending (results/TASK/sb3-METHOD)")
+    parser.add_argument("--trust-module", action="append", default=[], help="module that the run may import")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
+        check_runs([chosen.run], chosen.trust_module)
         config = load_config(chosen.run)[0]
         episodes, env_id = config.evaluation.episodes, config.env_id
         record: dict[str, Any] = {"env_id": env_id, "method": chosen.method, "seed": chosen.seed, "task": "any"}

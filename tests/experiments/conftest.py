@@ -22,6 +22,7 @@ class Result(NamedTuple):
 def maml_rl(monkeypatch, capsys, tmp_path) -> Callable[..., Result]:
     """Runs the command in this process, in an empty directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which a command may add the directory
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments)])
