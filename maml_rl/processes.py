@@ -5,6 +5,7 @@ Nothing in this module imports PyTorch, so neither do the processes, unless the 
 
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,8 +13,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_all_start_methods
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from numbers import Real
+from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
@@ -21,12 +23,15 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import _async_worker
 
 from maml_rl.errors import InputError, WorkerError, one_line, reason
+from maml_rl.waiting import REPORT_AFTER, report_times, report_waiting, reporting_waits
 
 StartMethod = Literal["spawn", "fork"]
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 _REASON, _TRACEBACK = "reason", "traceback"  # entries of `info` that hold an exception's
+_LOOK_SECONDS = 1.0  # between looks at whether all processes are alive, while one takes long to answer
 _GRACE_SECONDS = 5.0  # for a process to finish its step and close its environment, before it is killed
 
 
@@ -50,6 +55,9 @@ class Processes:
     """Processes; as many as cores if None."""
     start_method: StartMethod = "spawn"
     """How they start: spawn or fork."""
+    report_hang_after: float = REPORT_AFTER
+    """Seconds after which stderr names an environment that has not come back, with its process and task, and again each
+    time that the wait has doubled; inf for never."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -58,6 +66,8 @@ class Processes:
         if self.start_method not in get_all_start_methods():
             known = ", ".join(get_all_start_methods())
             raise InputError(f"start_method must be one of {known} on this system, got {self.start_method!r}")
+        if not self.report_hang_after > 0:
+            raise InputError(f"report_hang_after must be above 0, got {self.report_hang_after}")
 
 
 ALL_CORES = Processes()
@@ -123,7 +133,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
     Args:
         spec: The environment as registered.
         num_envs: Number of sub-environments and processes.
-        start_method: How the processes start.
+        processes: How the processes start, and when one that does not answer is reported. Their count is `num_envs`.
         wrappers: What each environment is wrapped in, the innermost first.
         settings: Keyword arguments of the environment.
 
@@ -136,15 +146,16 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
     """
 
     def __init__(
-        self, spec: EnvSpec, num_envs: int, start_method: StartMethod, wrappers: Sequence[Wrap] = (), **settings: Any
+        self, spec: EnvSpec, num_envs: int, processes: Processes, wrappers: Sequence[Wrap] = (), **settings: Any
     ) -> None:
         self.parent_pipes, self.processes = [], []  # so that closing works however far the start came
         self._tasks: list[Any] = []
-        self._name = spec.id
-        make = partial(_make, spec, settings, wrappers, os.getpid())
+        self._name, self._report_hang_after = spec.id, processes.report_hang_after
+        make = partial(_make, spec, settings, wrappers, os.getpid(), processes.report_hang_after)
+        method = processes.start_method
         try:
             with self._reporting():
-                super().__init__([make] * num_envs, context=start_method, autoreset_mode=AutoresetMode.DISABLED)
+                super().__init__([make] * num_envs, context=method, worker=_work, autoreset_mode=AutoresetMode.DISABLED)
             self.task_space, *others = self.call("task_space")
             # A Space without an equality of its own is equal to itself alone, and says nothing here.
             if deepcopy(self.task_space) == self.task_space and any(other != self.task_space for other in others):
@@ -196,12 +207,62 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
             with suppress(OSError):  # the process has ended
                 pipe.send(("close", None))
         for process in self.processes:
+            if process.pid is None:  # its start has failed
+                continue
             process.join(max(0.0, end - monotonic()))
             if process.is_alive():
                 process.kill()
                 process.join()
         for pipe in self.parent_pipes:
             pipe.close()
+
+    def _check_spaces(self) -> None:
+        """The first that Gymnasium asks of the processes, once they have begun and made their environments."""
+        ended = None
+        try:
+            self._await_answers("its start")
+        except EOFError as error:
+            ended = error
+        for index, (pipe, process) in enumerate(zip(self.parent_pipes, self.processes, strict=True)):
+            try:
+                if pipe.poll():
+                    pipe.recv()
+            except (EOFError, ConnectionError):
+                process.join()
+                raise WorkerError(f"{self._place(index)} {_end(process.exitcode or 0)}{self._cause()}") from None
+        if ended:
+            raise ended
+        self._await_answers("making its environment")
+        for index, pipe in enumerate(self.parent_pipes):
+            if failure := pipe.recv():
+                raise WorkerError(f"{self._place(index)} raised {failure[_REASON]}", failure[_TRACEBACK])
+        super()._check_spaces()  # type: ignore[no-untyped-call]
+
+    def _poll_pipe_envs(self, timeout: float | None = None) -> bool:
+        """What Gymnasium waits by before it receives the answers to a call."""
+        if timeout is None:
+            self._await_answers(self._state.value)
+            return True
+        return bool(super()._poll_pipe_envs(timeout))
+
+    def _await_answers(self, call: str) -> None:
+        """Waits until every process has answered, and reports those that take long.
+
+        Raises:
+            EOFError: If a process has ended instead.
+        """
+        begun = monotonic()
+        times = report_times(self._report_hang_after)
+        due = next(times)
+        for pipe in self.parent_pipes:
+            while not pipe.poll(min(max(begun + due - monotonic(), 0.0), _LOOK_SECONDS)):
+                silent = [index for index, other in enumerate(self.parent_pipes) if not other.poll()]
+                if any(p.exitcode or (p.exitcode == 0 and i in silent) for i, p in enumerate(self.processes)):
+                    raise EOFError("a process has ended")
+                if silent and monotonic() >= begun + due:
+                    others = f" and {len(silent) - 1} more have" if len(silent) > 1 else " has"
+                    report_waiting(f"{self._place(silent[0])}{others} not come back from {call}", due)
+                    due = next(times)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -221,16 +282,49 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
             if isinstance(trace, str):
                 raise WorkerError(f"{self._place(index)} raised {infos[_REASON][index]}", trace)
 
+    def _cause(self) -> str:
+        """Why a process may have ended before it began its work."""
+        script = getattr(sys.modules["__main__"], "__file__", None) or ""
+        if self.context != "spawn" or not script.endswith(".py"):
+            return " before it made its environment"
+        return (
+            f" while it imported {Path(script).name}, as every spawned process does first: "
+            'put what the script does under if __name__ == "__main__":'
+        )
+
     def _place(self, index: int) -> str:
         task = one_line(self._tasks[index]) if self._tasks else "none yet"
         return f"process {index} of {self._name} (task {task})"
 
 
-def _make(spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap], owner: int) -> Episode:
+def _work(index: int, make: Callable[[], Any], pipe: "Connection[Any, Any]", *others: Any) -> None:
+    """What a process does: it says that it has begun, and that or why not it has made its environment, and then serves.
+
+    What ends it before that happens while it imports the main module, or what its arguments need.
+    """
+    pipe.send(None)
+    try:
+        env = make()
+    except Exception as error:
+        pipe.send(_failure(error))
+        return
+    pipe.send(None)
+    _async_worker(index, lambda: env, pipe, *others)
+
+
+def _make(
+    spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap], owner: int, report_hang_after: float
+) -> Episode:
     """A sub-environment, in its process or, for its spaces, in the owner of the processes."""
-    if os.getpid() != owner:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the owner then closes the others
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a fork copies
+    if os.getpid() == owner:
+        with reporting_waits(f"{spec.id} has not been made", report_hang_after):
+            return _episode(spec, settings, wrappers)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the owner then closes the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a fork copies
+    return _episode(spec, settings, wrappers)
+
+
+def _episode(spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap]) -> Episode:
     env = gymnasium.make(spec, disable_env_checker=True, **settings)
     for wrap in wrappers:
         env = wrap(env)

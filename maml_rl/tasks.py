@@ -99,7 +99,7 @@ def vectorize(
             envs = gymnasium.make_vec(spec, num_envs, wrappers=wrappers, **settings)
         else:
             count = min(processes.count or available_cores(), num_envs)
-            envs = ProcessVectorEnv(spec, count, processes.start_method, wrappers, **settings)
+            envs = ProcessVectorEnv(spec, count, processes, wrappers, **settings)
     try:
         task_space(envs)
         episode_limit(envs)

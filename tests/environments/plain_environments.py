@@ -88,8 +88,18 @@ class Failing(Walk):
     def __init__(self, way: str = "raise", tasks_above: float = 0.0) -> None:
         super().__init__()
         self.way, self.tasks_above = way, tasks_above
-        if way == "construct" and multiprocessing.parent_process() is not None:
-            raise RuntimeError("the port is in use")
+        if multiprocessing.parent_process() is not None:
+            if way == "construct":
+                raise RuntimeError("the port is in use")
+            if way == "exit at once":
+                sys.exit(4)
+            if way == "hang at once":
+                time.sleep(600.0)
+
+    def reset(self, **kwargs: object) -> tuple:
+        if self.way == "hang in reset" and self.task[0] > self.tasks_above:
+            time.sleep(600.0)
+        return super().reset(**kwargs)
 
     def step(self, action: np.ndarray) -> tuple:
         observation, reward, terminated, truncated, info = super().step(action)
@@ -100,6 +110,8 @@ class Failing(Walk):
                 raise ValueError("the leg is broken:\n  buy a new one")
             if self.way == "exit":
                 sys.exit(3)
+            if self.way == "hang in step":
+                time.sleep(600.0)
             if self.way == "shape":
                 return np.zeros(5), reward, False, False, info
             if self.way == "reward":

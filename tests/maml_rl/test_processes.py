@@ -2,14 +2,18 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
+from time import sleep
 
 import numpy as np
 import pytest
 import torch
 
+import maml_rl.processes
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError, WorkerError
 from maml_rl.initial import build_policy, parameters
@@ -18,6 +22,7 @@ from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, evaluation_tasks, resets_itself, task_space, vectorize
 from maml_rl.types import Trajectories, repeat
+from maml_rl.waiting import report_waiting, reporting_waits
 
 WALK = "plain_environments:WalkForTests-v0"
 FAILING = "plain_environments:FailingForTests-v0"
@@ -172,9 +177,98 @@ def test_a_process_killed_in_the_middle_of_a_step_is_reported(processes):
 
 
 def test_a_process_that_cannot_make_its_environment_is_reported(capfd):
-    with pytest.raises(WorkerError, match=r"process \d of FailingForTests-v0 \(task none yet\) ended by itself"):
+    place = r"process \d of FailingForTests-v0 \(task none yet\)"
+    with pytest.raises(WorkerError, match=f"{place} raised RuntimeError: the port is in use") as raised:
         vectorize(FAILING, 2, Processes(2), way="construct")
-    assert "the port is in use" in capfd.readouterr().err
+    assert "plain_environments.py" in raised.value.trace
+    assert capfd.readouterr().err == ""
+
+
+SCRIPT = """\
+import sys
+from maml_rl.processes import Processes
+from maml_rl.tasks import vectorize
+{first}
+vectorize("plain_environments:WalkForTests-v0", 2, Processes(2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "end"),
+    [
+        ("", "ended by itself, with exit code 1"),
+        ("if __name__ != '__main__': sys.exit(3)", "ended by itself, with exit code 3"),
+        ("if __name__ != '__main__': sys.exit()", "ended by itself, with exit code 0"),
+    ],
+    ids=["starts processes", "fails", "ends"],
+)
+def test_a_script_that_spawned_processes_run_again_is_told_so_in_the_last_line(tmp_path, first, end):
+    script = tmp_path / "my_script.py"
+    script.write_text(SCRIPT.format(first=first))
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "environments"), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert f"process 0 of WalkForTests-v0 (task none yet) {end} while it imported my_script.py" in last
+    assert last.endswith('put what the script does under if __name__ == "__main__":')
+
+
+def test_a_process_that_ends_while_it_makes_its_environment_is_not_blamed_on_the_script():
+    with pytest.raises(WorkerError, match=r"process \d of FailingForTests-v0 \(task none yet\) ended .* code 4$"):
+        vectorize(FAILING, 2, Processes(2), way="exit at once")
+
+
+def interrupt_at_third_report(monkeypatch, call: str) -> list[tuple[str, float]]:
+    """What is reported of waiting for a call; the third time Ctrl-C is pressed."""
+    reports: list[tuple[str, float]] = []
+
+    def report(what: str, seconds: float) -> None:
+        if what.endswith(f"come back from {call}"):
+            reports.append((what, seconds))
+        if len(reports) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(maml_rl.processes, "report_waiting", report)
+    return reports
+
+
+@pytest.mark.parametrize("call", ["step", "reset"])
+def test_an_environment_that_hangs_is_named_with_its_task_and_a_growing_time(monkeypatch, call):
+    reports = interrupt_at_third_report(monkeypatch, call)
+    envs = vectorize(FAILING, 2, Processes(2, report_hang_after=0.05), way=f"hang in {call}")
+    assign_tasks(envs, [np.array([x], np.float32) for x in (-0.5, 0.5)])
+
+    def episode() -> None:
+        envs.reset(seed=[0, 1])
+        for _ in range(10):
+            envs.step(np.zeros((2, 1), np.float32))
+
+    with pytest.raises(KeyboardInterrupt):
+        episode()
+    envs.close(terminate=True)
+    named = f"process 1 of FailingForTests-v0 (task array([0.5], dtype=float32)) has not come back from {call}"
+    assert reports[-2:] == [(named, 0.1), (named, 0.2)]
+
+
+def test_environments_that_are_never_made_are_named(monkeypatch):
+    reports = interrupt_at_third_report(monkeypatch, "making its environment")
+    with pytest.raises(KeyboardInterrupt):
+        vectorize(FAILING, 2, Processes(2, report_hang_after=0.05), way="hang at once")
+    assert reports[-1][0].startswith("process 0 of FailingForTests-v0 (task none yet) and 1 more have not come back")
+
+
+def test_a_wait_is_reported_on_stderr_and_never_if_that_is_asked(capsys):
+    report_waiting("an environment has not been made", 120.0)
+    told = "maml-rl: an environment has not been made for 120 s: is it hanging? Ctrl-C stops\n"
+    assert capsys.readouterr().err == told
+    with reporting_waits("an environment has not been made", float("inf")):
+        pass
+    with reporting_waits("an environment has not been made", 1e-3):
+        while not (err := capsys.readouterr().err):
+            sleep(1e-3)
+    assert err.startswith("maml-rl: an environment has not been made for 0.001 s")
 
 
 def test_a_process_that_hangs_is_killed_when_it_has_to_end(processes):
@@ -203,7 +297,10 @@ def test_settings_reach_the_environment_and_its_time_limit(processes):
     assert sampled(envs).mask.shape[-1] == 3
 
 
-@pytest.mark.parametrize(("settings", "told"), [({"count": 0}, "at least 1, got 0"), ({"start_method": "no"}, "'no'")])
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"count": 0}, "at least 1, got 0"), ({"start_method": "no"}, "'no'"), ({"report_hang_after": 0.0}, "above 0")],
+)
 def test_settings_out_of_range_are_refused(settings, told):
     with pytest.raises(InputError, match=told):
         Processes(**settings)
