@@ -25,8 +25,7 @@ $(METAWORLD)/installed: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/installed  ## meta-train on 2D navigation, evaluate, draw a picture (a few minutes)
-	@if [ -e $(DEMO)/checkpoint.safetensors ]; then $(BIN)/maml-rl train --resume $(DEMO); \
-		else $(BIN)/maml-rl train navigation --out $(DEMO); fi
+	@$(BIN)/maml-rl train navigation --out $(DEMO) --resume-if-exists
 	@$(BIN)/maml-rl evaluate $(DEMO)
 
 test: $(VENV)/installed  ## run the whole suite

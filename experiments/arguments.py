@@ -15,6 +15,7 @@ from experiments.run import RunConfig
 from experiments.supervised.run import SupervisedConfig
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes, StartMethod
+from maml_rl.waiting import REPORT_AFTER
 
 Arguments = TypeVar("Arguments")
 
@@ -32,10 +33,13 @@ class Machine:
     start_method: StartMethod = "spawn"
     """How these processes start: spawn, a fresh interpreter, right for every environment; or fork, a copy of this one,
     which is faster, for environments that use neither PyTorch nor a GPU."""
+    report_hang_after: float = REPORT_AFTER
+    """Seconds after which stderr names an environment in a process that has not come back from a step or reset, and its
+    task; inf for never."""
 
     def used(self) -> tuple[str, int | None, Processes]:
         """Device, threads and processes, as training and evaluation take them."""
-        return self.device, self.threads, Processes(self.processes, self.start_method)
+        return self.device, self.threads, Processes(self.processes, self.start_method, self.report_hang_after)
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,12 @@ class Train:
     """Settings of a new run, with the preset's values as defaults."""
 
     run: _Run
-    out: Path
-    """Directory of the run, which must not exist yet."""
+    out: Path | None = None
+    """Directory of the run, which must not exist yet; runs/PRESET if None, or runs/PRESET-seedN where --seed N is
+    given."""
+    resume_if_exists: bool = False
+    """Resume the run if its directory exists, after a check that it has the same settings, but for more iterations. So
+    one command starts a run and, requeued by a cluster, resumes it."""
     render_every: int = 0
     """Meta-iterations from one animated clip in TensorBoard, before and after adaptation, to the next; none if 0. Clips
     of robots need OpenGL."""
@@ -82,8 +90,12 @@ class TrainSupervised:
     """Settings of a new run on supervised tasks, with the preset's values as defaults."""
 
     run: _SupervisedRun
-    out: Path
-    """Directory of the run, which must not exist yet."""
+    out: Path | None = None
+    """Directory of the run, which must not exist yet; runs/PRESET if None, or runs/PRESET-seedN where --seed N is
+    given."""
+    resume_if_exists: bool = False
+    """Resume the run if its directory exists, after a check that it has the same settings, but for more iterations. So
+    one command starts a run and, requeued by a cluster, resumes it."""
     machine: _SupervisedMachine = SupervisedMachine()
 
 

@@ -22,6 +22,7 @@ from experiments.arguments import (
     Compare,
     Evaluate,
     EvaluateMetaWorld,
+    Machine,
     Resume,
     Train,
     TrainSupervised,
@@ -31,10 +32,12 @@ from experiments.arguments import (
 )
 from experiments.evaluation_files import write_evaluation
 from experiments.presets import PRESETS, Preset, find_preset
+from experiments.provenance import check_same_settings
 from experiments.recording import RECORDED_TASKS, save_recording
-from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised, run_directory
+from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised, load_config, run_directory
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
+from experiments.supervised.run import load_config as load_supervised_config
 from experiments.trust import allow, check_runs
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
@@ -49,7 +52,7 @@ of episodes, or of examples, adapts it to a new one.
 
 commands:
   presets                  list ready settings, with their source and what to expect
-  train PRESET             meta-train; leaves a run directory (default runs/PRESET)
+  train PRESET             meta-train; leaves a run directory (default runs/PRESET, or runs/PRESET-seedN with --seed N)
   train --preset PRESET    the same; --env-id module:My-v0 for an environment of your own
   train --resume RUN       go on with a run that was interrupted
   check ENV_ID             tell what an environment of your own lacks to be trained
@@ -131,20 +134,40 @@ def train(arguments: Sequence[str]) -> None:
         _resume(parse(Resume, ["--help"] if wants_help else arguments, "maml-rl train"))
         return
     name, options = _preset_first(arguments)
-    preset, out = find_preset(name, EVERY_PRESET), Path("runs") / name
+    preset = find_preset(name, EVERY_PRESET)
+    names_seed = any(option.split("=")[0] == "--seed" for option in options)
     if isinstance(preset, SupervisedPreset):
-        new = parse(TrainSupervised, options, f"maml-rl train {name}", TrainSupervised(preset.config, out))
+        new = parse(TrainSupervised, options, f"maml-rl train {name}", TrainSupervised(preset.config))
         allow([(new.run.tasks.function or "").partition(":")[0]])
-        used = (new.machine.device, new.machine.threads)
-        _go(new.out, lambda: _train_modules()[1].train(new.run, new.out, *used), _SUPERVISED_STEPS)
+        _train_supervised(new, new.out or _default_out(name, new.run.seed if names_seed else None))
+    else:
+        chosen = parse(Train, options, f"maml-rl train {name}", Train(preset.config))
+        allow([chosen.run.env_id.rpartition(":")[0]])
+        _train_policy(chosen, chosen.out or _default_out(name, chosen.run.seed if names_seed else None))
+
+
+def _default_out(preset: str, seed: int | None) -> Path:
+    """Directory of a run for which none is given: its name has the seed, if that is given."""
+    return Path("runs") / (preset if seed is None else f"{preset}-seed{seed}")
+
+
+def _train_policy(new: Train, out: Path) -> None:
+    if new.resume_if_exists and (out / CHECKPOINT).exists():
+        check_same_settings(out, load_config(out)[0], new.run)
+        _resume(Resume(out, new.run.iterations, render_every=new.render_every, machine=new.machine))
         return
-    chosen = parse(Train, options, f"maml-rl train {name}", Train(run=preset.config, out=out))
-    allow([chosen.run.env_id.rpartition(":")[0]])
-    _go(
-        chosen.out,
-        lambda: _train_modules()[0].train(chosen.run, chosen.out, *chosen.machine.used(), chosen.render_every),
-        _POLICY_STEPS,
-    )
+    given = (*new.machine.used(), new.render_every)
+    _go(out, lambda: _train_modules()[0].train(new.run, out, *given), _POLICY_STEPS)
+
+
+def _train_supervised(new: TrainSupervised, out: Path) -> None:
+    machine = new.machine
+    if new.resume_if_exists and (out / CHECKPOINT).exists():
+        check_same_settings(out, load_supervised_config(out)[0], new.run)
+        used = Machine(machine.device, machine.threads)
+        _resume(Resume(out, new.run.iterations, new.run.data, machine=used))
+        return
+    _go(out, lambda: _train_modules()[1].train(new.run, out, machine.device, machine.threads), _SUPERVISED_STEPS)
 
 
 def _resume(chosen: Resume) -> None:
@@ -199,6 +222,9 @@ def _go(out: Path, work: Callable[[], Any], smaller: str) -> None:
             raise
         print(f"\ninterrupted; saved. Go on with: {go_on}", file=sys.stderr)
         raise SystemExit(130) from None
+    except OSError as error:
+        kept = f"; resume the last checkpoint with: {go_on}" if (out / CHECKPOINT).exists() else ""
+        raise InputError(f"training stopped: {error}{kept}") from error
     except WorkerError as error:
         kept = f"; the run is saved, go on with: {go_on}" if (out / CHECKPOINT).exists() else ""
         raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error

@@ -1,9 +1,10 @@
 """The loop over meta-iterations of any kind of run, with progress, logs and checkpoints."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -16,6 +17,7 @@ from experiments.provenance import note_machine
 from experiments.run_log import log, run_logger
 from maml_rl.errors import InputError, WorkerError
 
+_LOCK = ".lock"
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
 
 
@@ -72,10 +74,13 @@ def check_new(out: Path) -> None:
     """Checks that a run may begin in a directory.
 
     Raises:
-        InputError: If it holds something.
+        InputError: If it holds something, other than the lock of a run that never began.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists: go on with maml-rl train --resume {out}, or give another --out")
+    if out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
+        raise InputError(
+            f"{out} exists: resume it with maml-rl train --resume {out}, or give another --out (with "
+            "--resume-if-exists, the same command starts a run and resumes it)"
+        )
 
 
 def check_extension(out: Path, run: AnyRun, iterations: int | None) -> None:
@@ -97,10 +102,22 @@ def alone_in(out: Path) -> Iterator[None]:
     """
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(out / ".lock", timeout=0):
+        with FileLock(out / _LOCK, timeout=0):
             yield
     except Timeout:
         raise InputError(f"another process is training in {out}: wait for it, or give another --out") from None
+
+
+@contextmanager
+def new_in(out: Path) -> Iterator[None]:
+    """Holds a directory in which a run begins. Any other run that began there since the last check is kept.
+
+    Raises:
+        InputError: If it holds something, or another process holds it.
+    """
+    with alone_in(out):
+        check_new(out)
+        yield
 
 
 def training_loop(
@@ -114,16 +131,26 @@ def training_loop(
         save: Writes a checkpoint.
         out: Directory of the run.
         device: Where it is computed.
+
+    Raises:
+        OSError: If something of the run cannot be written, or its directory was removed; names the file.
     """
     config, first = run.config, run.progress.iteration
     note_machine(out, first, device)
     logger = run_logger(out, first)
+    directory = out.stat()
+
+    def save_there(run: R) -> None:
+        _check_there(out, directory)
+        save(run)
+
     bar = tqdm(total=config.iterations, initial=first, unit="iteration", disable=None, smoothing=0.1)
     said = begun = time.monotonic()
     summary = ""
     try:
         for iteration in range(first, config.iterations):
             step = iterate(run)
+            _check_there(out, directory)
             if step.row:
                 log(logger, step.run.progress.iteration, step.row, step.shown)
             run = step.run
@@ -141,12 +168,28 @@ def training_loop(
                 line = f"iteration {iteration + 1}/{config.iterations}: {summary}, {left} left"
                 print(line, file=sys.stderr, flush=True)
             if (iteration + 1) % config.checkpoint_every == 0:
-                save(run)
+                save_there(run)
     except (KeyboardInterrupt, WorkerError):
-        save(run)
+        save_there(run)
+        raise
+    except OSError:
+        with suppress(OSError):
+            save_there(run)  # a log that cannot be written need not cost the finished iterations
         raise
     finally:
         bar.close()
         logger.close()
-    save(run)
+    save_there(run)
     return run
+
+
+def _check_there(out: Path, directory: os.stat_result) -> None:
+    """Checks that a run directory is still the one that the loop began in.
+
+    Raises:
+        FileNotFoundError: If it was removed; another of its name is left alone.
+    """
+    with suppress(FileNotFoundError):
+        if os.path.samestat(out.stat(), directory):
+            return
+    raise FileNotFoundError(f"the directory of the run, {out}, was removed")

@@ -72,6 +72,27 @@ def _option(key: str, value: Any) -> list[str]:
     return [f"--{key.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
 
 
+def check_same_settings(out: Path, there: RunConfig | SupervisedConfig, given: RunConfig | SupervisedConfig) -> None:
+    """Checks that a run that exists has the settings of a command, but for iterations and the place of its data.
+
+    Args:
+        out: Directory of the run.
+        there: Its settings.
+        given: Those of the command, of the same type.
+
+    Raises:
+        InputError: If some differ; names them.
+    """
+    ours, others = flat(asdict(there)), flat(asdict(given))
+    different = [
+        f"--{name.replace('_', '-')} is {ours[name]} there and {others[name]} here"
+        for name in ours
+        if ours[name] != others[name] and name not in ("iterations", "data")
+    ]
+    if different:
+        raise InputError(f"{out} is another run: {'; '.join(different)}; give its settings, or another --out")
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """This machine, as it matters to time and rounding."""
     description: dict[str, Any] = {"processor": _processor(), "cores": available_cores()}

@@ -132,13 +132,13 @@ def is_supervised(directory: Path) -> bool:
 
 
 def save_run(directory: Path, run: Run) -> None:
-    """Writes configuration and checkpoint; each file is the old one or the new one, never a part."""
+    """Writes checkpoint and configuration; each file is the old one or the new one, never a part."""
     directory.mkdir(parents=True, exist_ok=True)
     record = asdict(run.config)
-    write_json(directory / CONFIG, record, indent=2)
     buffers = dict(run.policy.named_buffers())
     tensors = {name: value.detach().cpu() for name, value in (run.theta | buffers).items()}
     save_checkpoint(directory / CHECKPOINT, Checkpoint(tensors, {"config": record, "progress": run.progress._asdict()}))
+    write_json(directory / CONFIG, record, indent=2)
 
 
 AnyContent = TypeVar("AnyContent")

@@ -1,23 +1,26 @@
 """The log of a run: a row for each iteration in metrics.csv, and the same and more in TensorBoard."""
 
 import csv
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard.writer import SummaryWriter
 
 from experiments.run import METRICS
 from maml_rl.checkpoint import write_atomically
-from maml_rl.errors import InputError
+from maml_rl.errors import InputError, naming_file
 from maml_rl.json_values import RESTORE, read_text
 
 
 def run_logger(out: Path, finished: int) -> Logger:
     """Logger of a run directory that goes on after `finished` iterations."""
     table = MetricsTable(out / METRICS, finished)
-    return Logger(str(out), [table, TensorBoard(str(out / "tensorboard"))])
+    return Logger(str(out), [table, TensorBoard(out / "tensorboard", finished)])
 
 
 def log(logger: Logger, iteration: int, row: Mapping[str, float], shown: Mapping[str, Any]) -> None:
@@ -38,13 +41,42 @@ class Clip(NamedTuple):
 
 
 class TensorBoard(TensorBoardOutputFormat):
-    """Stable-Baselines3's TensorBoard writer, which also takes clips.
+    """Stable-Baselines3's TensorBoard writer, which also takes clips, and hides what an interruption made obsolete.
 
     PyTorch's own way to log videos needs a package for which it is too new; a GIF in place of a picture needs none.
+
+    Args:
+        folder: Directory of the event files.
+        finished: Iterations that stay; points of later ones, lost in an interruption, are hidden.
     """
 
+    def __init__(self, folder: Path, finished: int) -> None:
+        self._folder = folder
+        self._excepthook, threading.excepthook = threading.excepthook, self._thread_failed
+        with self._closing_on_error():
+            self.writer = SummaryWriter(str(folder), purge_step=finished + 1)
+        self._is_closed = False
+
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Writes scalars, histograms and clips."""
+        """Writes scalars, histograms and clips.
+
+        Raises:
+            OSError: With the directory, if they cannot be written.
+        """
+        with self._closing_on_error():
+            self._write(key_values, key_excluded, step)
+
+    def close(self) -> None:
+        """Closes the file.
+
+        Raises:
+            OSError: With the directory, if it cannot be written.
+        """
+        with self._closing_on_error():
+            super().close()
+        threading.excepthook = self._excepthook
+
+    def _write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int) -> None:
         super().write(key_values, key_excluded, step)
         file_writer: Any = self.writer.file_writer
         for name, value in key_values.items():
@@ -54,6 +86,26 @@ class TensorBoard(TensorBoardOutputFormat):
                 )
                 file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
         self.writer.flush()
+
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            with naming_file(self._folder):
+                yield
+        except OSError:
+            writer: Any = getattr(self, "writer", None)
+            self.writer: Any = None  # closed, as the base class has it
+            if writer:
+                with suppress(OSError):
+                    writer.file_writer.close()
+            threading.excepthook = self._excepthook
+            raise
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """Leaves out the traceback of TensorBoard's own thread, whose errors the next `write` raises."""
+        of_tensorboard = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
+            self._excepthook(failure)
 
 
 class MetricsTable(KVWriter):
@@ -67,6 +119,7 @@ class MetricsTable(KVWriter):
     """
 
     def __init__(self, path: Path, finished: int) -> None:
+        self._path = path
         self._writer: csv.DictWriter[str] | None = None
         lines: list[str] = []
         if path.exists():
@@ -79,19 +132,30 @@ class MetricsTable(KVWriter):
             self._writer = csv.DictWriter(self._file, next(csv.reader(lines)), lineterminator="\n")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Adds a row of what is not excluded from csv files, if that is anything."""
+        """Adds a row of what is not excluded from csv files, if that is anything.
+
+        Raises:
+            OSError: With the path, if it cannot be written.
+        """
         key_values = {name: value for name, value in key_values.items() if "csv" not in (key_excluded[name] or ())}
         if not key_values:
             return
-        if self._writer is None:
-            self._writer = csv.DictWriter(self._file, sorted(key_values), lineterminator="\n")
-            self._writer.writeheader()
-        self._writer.writerow(key_values)
-        self._file.flush()
+        try:
+            with naming_file(self._path):
+                if self._writer is None:
+                    self._writer = csv.DictWriter(self._file, sorted(key_values), lineterminator="\n")
+                    self._writer.writeheader()
+                self._writer.writerow(key_values)
+                self._file.flush()
+        except OSError:
+            with suppress(OSError):
+                self._file.close()  # which would try once more to write what is left
+            raise
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with naming_file(self._path):
+            self._file.close()
 
 
 def _iteration(path: Path, head: str, line: str) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from experiments.clips import Clips
-from experiments.loop import Step, alone_in, check_extension, check_new, training_loop
+from experiments.loop import Step, alone_in, check_extension, check_new, new_in, training_loop
 from experiments.run import Progress, Run, RunConfig, load_config, load_run, new_run, save_run
 from experiments.run_log import Clip
 from maml_rl.meta_rl import meta_iteration
@@ -49,7 +49,7 @@ def train(
     with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs:
         clips = Clips(envs, render_every, task_threads, processes)
         run = new_run(config, envs)
-        with alone_in(out):
+        with new_in(out):
             save_run(out, run)
             return _train(run, envs, out, torch_device, task_threads, clips)
 

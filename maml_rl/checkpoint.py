@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from maml_rl.errors import InputError
+from maml_rl.errors import InputError, naming_file
 from maml_rl.json_values import json_text, parse_json
 
 FORMAT = "maml-rl checkpoint"
@@ -50,13 +51,23 @@ def digest(record: str, arrays: Iterable[Array]) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file's content in one step."""
+    """Replaces a file's content in one step.
+
+    Raises:
+        OSError: With the path, if the file cannot be written; the old one stays.
+    """
     temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with naming_file(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()  # on a full disk, a part of a file is in the way of everything else
+            raise
+        temporary.replace(path)
 
 
 def write_json(path: Path, record: Any, indent: int = 1) -> None:

@@ -1,6 +1,9 @@
 """Errors that a user can act on. The command line prints their message in one line."""
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -41,3 +44,18 @@ def place(error: BaseException) -> str:
     """File and line that raised an exception."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{frame.filename}, line {frame.lineno}"
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Adds the path to the operating system's errors that name none, such as that of a full disk.
+
+    Raises:
+        OSError: With the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -195,7 +195,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         self._raise_failure(infos)
         return (*result, infos)
 
-    def close_extras(self, timeout: float | None = _GRACE_SECONDS, terminate: bool = False) -> None:
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Ends the processes: each closes its environment after the step it is in, or is killed if that takes long.
 
         Args:

@@ -122,13 +122,13 @@ def new_run(config: SupervisedConfig, source: TaskSource, phase: Phase = Phase.T
 
 
 def save_run(directory: Path, run: Run) -> None:
-    """Writes configuration and checkpoint; each file is the old one or the new one, never a part."""
+    """Writes checkpoint and configuration; each file is the old one or the new one, never a part."""
     directory.mkdir(parents=True, exist_ok=True)
     record = asdict(run.config)
-    write_json(directory / CONFIG, record, indent=2)
     tensors = {name: value.detach().cpu() for name, value in (run.state.meta | _named(run.state.moments)).items()}
     content = {KIND: SUPERVISED, "config": record, "progress": run.progress._asdict()}
     save_checkpoint(directory / CHECKPOINT, Checkpoint(tensors, content))
+    write_json(directory / CONFIG, record, indent=2)
 
 
 def load_run(directory: Path, source: TaskSource, to_go_on: bool = False) -> Run:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.loop import Step, alone_in, check_extension, check_new, training_loop
+from experiments.loop import Step, alone_in, check_extension, check_new, new_in, training_loop
 from experiments.supervised.run import Progress, Run, SupervisedConfig, load_config, load_run, new_run, save_run
 from experiments.supervised.sources import task_source, training_batches
 from maml_rl.parallel import TaskThreads, threads_for, usable_device
@@ -33,7 +33,7 @@ def train(config: SupervisedConfig, out: Path, device: str = "cpu", threads: int
     task_threads = threads_for(torch_device, threads)
     source = task_source(config.tasks, config.data)
     run = new_run(config, source)
-    with alone_in(out):
+    with new_in(out):
         save_run(out, run)
         return _train(run, source, out, torch_device, task_threads)
 

@@ -1,9 +1,13 @@
 """Meta-training: what a run leaves behind, and that no interruption changes it."""
 
 import csv
+import errno
 import json
 import math
+import re
 import shutil
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +22,7 @@ import maml_rl.meta_rl
 from experiments.presets import PRESETS
 from experiments.provenance import MACHINES
 from experiments.run import CHECKPOINT, CONFIG, METRICS, Run, RunConfig, load_config
+from experiments.run_log import Clip, log, run_logger
 from experiments.train import resume, train
 from maml_rl.checkpoint import load_checkpoint
 from maml_rl.config import PolicyConfig
@@ -308,6 +313,21 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(uninterrupted, tmp_path, 
     assert timeless(killed) == timeless(uninterrupted[0])
 
 
+def test_tensorboard_shows_an_iteration_once_after_a_kill_and_a_resumption(tmp_path, monkeypatch):
+    alive, killed = tmp_path / "alive", tmp_path / "killed"
+    with monkeypatch.context() as patched:
+        at_call(patched, experiments.train, "meta_iteration", 4, lambda: shutil.copytree(alive, killed))
+        shrunk_train(alive, checkpoint_every=2)
+    # The names of event files order them by the second of their start.
+    for file in (killed / "tensorboard").iterdir():
+        file.rename(file.with_name("events.out.tfevents.0000000001.before.1.0"))
+    resume(killed, threads=1)
+    events = EventAccumulator(str(killed / "tensorboard"), {"histograms": 0, "scalars": 0})
+    events.Reload()
+    assert [scalar.step for scalar in events.Scalars("meta/kl")] == [1, 2, 3, 4]
+    assert [histogram.step for histogram in events.Histograms("tasks/inner/kl")] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
 def test_a_row_that_was_cut_off_is_computed_again(uninterrupted, tmp_path, monkeypatch, kept):
     alive, killed = tmp_path / "alive", tmp_path / "killed"
@@ -432,3 +452,88 @@ def test_two_processes_never_train_in_one_directory(tmp_path):
         resume(out, iterations=6)
     after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert after == before
+
+
+def test_a_run_that_began_in_the_same_directory_meanwhile_is_kept(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        at_call(patched, experiments.train, "new_run", 1, lambda: shrunk_train(out, iterations=0))
+        assert f"--resume {out}" in refused(lambda: shrunk_train(out))
+    assert load_config(out)[0].iterations == 0
+
+
+def test_a_run_never_begins_where_another_process_begins_one(tmp_path):
+    with FileLock(tmp_path / ".lock"):
+        assert "another process is training in" in refused(lambda: shrunk_train(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert shrunk_train(tmp_path, iterations=0).progress.iteration == 0  # a lock alone is no run
+
+
+# Files that cannot be written
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[Callable[[int], None]]:
+    """Sets the size in bytes beyond which no file can be written, as no file can on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", [METRICS, "tensorboard", CHECKPOINT])
+def test_a_file_that_cannot_be_written_is_named_and_the_finished_iterations_are_kept(
+    uninterrupted, tmp_path, monkeypatch, capfd, file_size_limit, name
+):
+    out = tmp_path / "run"
+
+    def fill() -> None:
+        file = next((out / name).iterdir()) if name == "tensorboard" else out / name
+        file_size_limit(file.stat().st_size - (name == CHECKPOINT))
+
+    with monkeypatch.context() as patched:
+        call = "save_run" if name == CHECKPOINT else "meta_iteration"
+        at_call(patched, experiments.train, call, 3, fill)
+        with pytest.raises(OSError, match=re.escape(f"[Errno {errno.EFBIG}]")) as raised:
+            shrunk_train(out, checkpoint_every=1)
+    file_size_limit(10**9)
+    assert raised.value.filename == str(out / name)
+    assert "Traceback" not in capfd.readouterr().err  # of a thread of TensorBoard's
+    assert not list(out.glob(".*.partial"))
+    assert load_config(out)[1].iteration == (1 if name == CHECKPOINT else 2)
+    assert same_theta(resume(out, threads=1), uninterrupted[1])
+    assert timeless(out) == timeless(uninterrupted[0])
+
+
+def test_what_the_thread_of_tensorboard_cannot_write_is_raised_where_it_is_logged(tmp_path, capfd, file_size_limit):
+    logger, before = run_logger(tmp_path, 0), threading.excepthook
+    file_size_limit(1000)
+    with pytest.raises(OSError, match="tensorboard"):
+        log(logger, 1, {}, {"clip": Clip(bytes(100_000), 2, 2)})
+    file_size_limit(10**9)
+    logger.close()
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook is not before  # it was set while the log was open
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_directory_that_is_removed_while_it_trains_is_named_and_not_made_again(tmp_path, monkeypatch, number):
+    out = tmp_path / "run"
+    at_call(monkeypatch, experiments.train, "meta_iteration", number, lambda: shutil.rmtree(out))
+    with pytest.raises(FileNotFoundError, match="was removed") as raised:
+        shrunk_train(out)
+    assert str(out) in str(raised.value)
+    assert not out.exists()
+
+
+def test_a_run_that_took_the_place_of_a_removed_one_is_left_alone(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def replace_run() -> None:
+        out.rename(tmp_path / "removed")
+        out.mkdir()
+
+    at_call(monkeypatch, experiments.train, "meta_iteration", 2, replace_run)
+    with pytest.raises(FileNotFoundError, match="was removed"):
+        shrunk_train(out, checkpoint_every=1)
+    assert not list(out.iterdir())

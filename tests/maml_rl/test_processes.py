@@ -254,6 +254,7 @@ def test_an_environment_that_hangs_is_named_with_its_task_and_a_growing_time(mon
 
 def test_environments_that_are_never_made_are_named(monkeypatch):
     reports = interrupt_at_third_report(monkeypatch, "making its environment")
+    monkeypatch.setattr(maml_rl.processes, "_GRACE_SECONDS", 0.1)
     with pytest.raises(KeyboardInterrupt):
         vectorize(FAILING, 2, Processes(2, report_hang_after=0.05), way="hang at once")
     assert reports[-1][0].startswith("process 0 of FailingForTests-v0 (task none yet) and 1 more have not come back")

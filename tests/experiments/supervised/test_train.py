@@ -163,6 +163,20 @@ def test_divergence_stops_and_names_the_iteration(tmp_path):
     assert all(value.isfinite().all() for value in tensors(tmp_path / "run").values())
 
 
+def test_a_run_that_began_in_the_same_directory_meanwhile_is_kept(tmp_path, monkeypatch):
+    original = experiments.supervised.train.new_run
+
+    def slower(config, source):
+        monkeypatch.undo()
+        train(replace(SHRUNK, iterations=0), tmp_path / "run", threads=1)
+        return original(config, source)
+
+    monkeypatch.setattr(experiments.supervised.train, "new_run", slower)
+    with pytest.raises(InputError, match="exists: resume it"):
+        train(SHRUNK, tmp_path / "run", threads=1)
+    assert load_config(tmp_path / "run")[0].iterations == 0
+
+
 def test_a_meta_batch_depends_on_its_iteration_only():
     source = task_source(SHRUNK.tasks, None)
     batches = training_batches(source, 3, 4, 0)
