@@ -6,21 +6,32 @@ use for PyTorch.
 
 import os
 import sys
-from contextlib import suppress
 
 
 def main() -> None:
-    """Runs the command line; what is printed after its end, when Python exits, is not its output."""
+    """Runs the command line; what is printed after its end, when Python exits, is not its output.
+
+    Where nobody reads the output any more, as after `| head`, it ends quietly, with the exit code of other programs.
+    """
     try:
         from experiments import cli
     except KeyboardInterrupt:  # PyTorch takes seconds to import
         raise SystemExit(130) from None
     try:
-        cli.main()
-    finally:
-        with suppress(AttributeError, OSError):  # no output, or a pipe that nobody reads any more
-            sys.stdout.flush()
-            os.dup2(2, 1)
+        try:
+            cli.main()
+        finally:
+            if sys.stdout:  # None where it is closed
+                sys.stdout.flush()
+                os.dup2(2, sys.stdout.fileno())
+    except OSError as error:  # of the output itself: the command reports all others
+        unread = isinstance(error, BrokenPipeError)
+        if not unread:
+            print(f"maml-rl: {error}", file=sys.stderr)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            os.dup2(nowhere, stream.fileno())  # or Python complains when it flushes them at its end
+        raise SystemExit(141 if unread else 2) from None  # 128 + SIGPIPE
 
 
 if __name__ == "__main__":

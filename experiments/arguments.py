@@ -4,11 +4,13 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from experiments.metaworld_evaluation import Protocol
 from experiments.run import RunConfig
@@ -101,7 +103,7 @@ class TrainSupervised:
 
 @dataclass(frozen=True)
 class Resume:
-    """Goes on with a run from its last checkpoint, to the same result as if it had never stopped."""
+    """Resumes a run from its last checkpoint, bit for bit."""
 
     resume: Path
     """Directory of the run."""
@@ -260,6 +262,34 @@ class Check:
     """Print one JSON object and nothing else."""
 
 
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """An option that may be None, which the help shows as its type and not as {None}|INT."""
+    alternatives = get_args(info.type)
+    if info.type_origin not in (Union, UnionType) or len(alternatives) != 2 or alternatives[1] is not type(None):
+        return None
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(alternatives[0], info.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return None
+    return replace(
+        spec,
+        instance_from_str=lambda texts: None if texts == ["None"] else spec.instance_from_str(texts),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
+    )
+
+
+_RESUMED = ", ".join(
+    f"--{option.name.replace('_', '-')}"
+    for option in (*fields(Resume), *fields(Machine))
+    if option.name not in ("resume", "machine")
+)
+_KEPT = f"; a resumed run keeps its settings and takes only {_RESUMED}"
+
+
 def parse(kind: type[Arguments], arguments: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
     """Arguments of a command.
 
@@ -268,16 +298,26 @@ def parse(kind: type[Arguments], arguments: Sequence[str], prog: str, default: A
     """
     message = io.StringIO()
     try:
-        with contextlib.redirect_stderr(message):
+        with contextlib.redirect_stderr(message), _REGISTRY:
             if default is None:
                 return tyro.cli(kind, args=list(arguments), prog=prog)
             return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
-        # A frame of box characters, or, where the terminal cannot show them, a title over a line of dashes.
-        lines = message.getvalue().splitlines()
-        framed = any(line.startswith("╭") for line in lines)
-        inside = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
-        text = re.split("[─-]{10,}", " ".join(inside))[0 if framed else 1].strip()
-        raise InputError(f"{text} (see {prog} --help)") from None
+        raise InputError(f"{_in_one_line(message.getvalue(), kind is Resume)} (see {prog} --help)") from None
+
+
+def _in_one_line(message: str, is_resumed: bool) -> str:
+    """Tyro's message about arguments that cannot be parsed, with the options that are near to a misspelt one."""
+    # A frame of box characters, or, where the terminal cannot show them, a title over a line of dashes.
+    lines = message.splitlines()
+    framed = any(line.startswith("╭") for line in lines)
+    inside = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
+    parts = re.split("[─-]{10,}", "\n".join(inside))[0 if framed else 1 :]
+    text = " ".join(parts[0].split())
+    if not text.startswith("Unrecognized"):
+        return text
+    near = [word.rstrip(",") for part in parts[1:] for word in re.findall(r"^(--[\w.-]+)", part, re.M)]
+    suggestion = f"; perhaps you meant {' or '.join(dict.fromkeys(near))}" if near else ""
+    return text + suggestion + (_KEPT if is_resumed else "")

@@ -43,6 +43,7 @@ from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
 from maml_rl.json_values import json_text
 from maml_rl.tasks import make
+from maml_rl.waiting import reporting_waits
 
 USAGE = """\
 usage: maml-rl COMMAND ...
@@ -448,7 +449,8 @@ def check(arguments: Sequence[str]) -> None:
     chosen = parse(Check, arguments, "maml-rl check")
     allow([chosen.env_id.rpartition(":")[0]])
     with _showing(chosen.json) as show:
-        with contextlib.closing(make(chosen.env_id)) as env:
+        waits = reporting_waits(f"the check of {chosen.env_id} has not ended")
+        with contextlib.closing(make(chosen.env_id)) as env, waits:
             findings = check_task_env(env)
         show({"env_id": chosen.env_id, "findings": [finding._asdict() for finding in findings]})
     if not chosen.json:
@@ -489,6 +491,8 @@ def main() -> None:
         if arguments[0] not in COMMANDS:
             raise InputError(f"there is no command {arguments[0]!r}: expected one of {', '.join(COMMANDS)}")
         COMMANDS[arguments[0]](arguments[1:])
+    except BrokenPipeError:
+        raise
     except (InputError, NonFiniteError, OSError) as error:
         print(f"maml-rl: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -16,6 +16,7 @@ from experiments.run import RunConfig
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.run import SupervisedConfig
 from maml_rl.checkpoint import write_json
+from maml_rl.errors import InputError
 from maml_rl.processes import available_cores
 
 MACHINES = "machines.json"

@@ -17,6 +17,7 @@ from maml_rl.errors import InputError, WorkerError, one_line, place, reason
 from maml_rl.processes import Processes, ProcessVectorEnv, available_cores
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.task_observation import TaskObservation, VectorTaskObservation
+from maml_rl.waiting import reporting_waits
 
 Task = Any
 TaskVectorEnv = VectorEnv[Any, Any, Any]
@@ -66,7 +67,7 @@ def make(env_id: str, **settings: Any) -> gymnasium.Env[Any, Any]:
         InputError: If there is no such environment.
     """
     spec = registration(env_id)
-    with _making(env_id):
+    with _making(env_id), reporting_waits(f"{env_id} has not been made"):
         return gymnasium.make(spec, disable_env_checker=True, **settings)
 
 

@@ -1,8 +1,11 @@
 """The tutorial does what it says: its files are written, its code is run, its commands are run on less."""
 
+import csv
+import json
 import re
 import shlex
 import sys
+from codeop import compile_command
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,6 +102,55 @@ def test_links_to_files_and_headings_lead_somewhere(page):
         linked = page.parent / file if file else page
         assert linked.exists(), target
         assert not heading or heading in anchors(linked), target
+
+
+def complaint_of_the_shell(code: str) -> str | None:
+    """What Python's interactive shell has against a block that is pasted into it, line by line."""
+    pending: list[str] = []
+    for line in [*code.splitlines(), ""]:
+        pending.append(line)
+        try:
+            if compile_command("\n".join(pending), symbol="single"):
+                pending = []
+        except SyntaxError as error:
+            return f"{line}: {error}"
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_can_be_pasted_into_the_interactive_shell(page):
+    for block in blocks(page):
+        if block.language == "python" and not block.file:
+            assert complaint_of_the_shell(block.code) is None
+
+
+def test_a_block_that_goes_on_right_after_a_loop_cannot_be_pasted():
+    assert "y = 1" in (complaint_of_the_shell("for x in ():\n    pass\ny = 1\n") or "")
+    assert complaint_of_the_shell("for x in ():\n    pass\n\ny = 1\n") is None
+
+
+def test_the_page_on_metrics_has_what_the_shipped_runs_measured():
+    """Of each task over all seeds: the first inner/kl, and inner/kl and inner/curvature of the last ten iterations."""
+    measured: dict[tuple[str, float], list[list[float]]] = {}
+    for path in sorted(ROOT.glob("trained/*/metrics.csv")):
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        if "inner/kl" in rows[0]:
+            inner_lr = json.loads((path.parent / "config.json").read_text())["meta"]["inner_lr"]
+            columns = measured.setdefault((path.parent.name.partition("-seed")[0], inner_lr), [[], [], []])
+            columns[0].append(float(rows[0]["inner/kl"]))
+            for column, name in zip(columns[1:], ("inner/kl", "inner/curvature"), strict=True):
+                column += [float(row[name]) for row in rows[-10:]]
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    assert len(measured) == 5
+    for (task, inner_lr), columns in measured.items():
+        cells = [" to ".join(dict.fromkeys(f"{bound(c):.2g}" for bound in (min, max))) for c in columns]
+        assert f"\n| {task} | {inner_lr} | {' | '.join(cells)} |\n" in text
+
+
+def test_the_figures_of_the_results_are_linked_from_the_readme():
+    assert "docs/results.md#figures-4-and-5" in (ROOT / "README.md").read_text()
+    for figure in ("results/navigation/figure4.png", "results/figure5.png"):
+        assert f"](../{figure})" in (ROOT / "docs" / "results.md").read_text()
 
 
 def test_the_tutorial_is_linked_from_the_readme():

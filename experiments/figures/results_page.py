@@ -16,6 +16,10 @@ from experiments.figures.supervised_results import markdown, sections
 from maml_rl.errors import InputError
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
+_FIGURES = {
+    figure4.FIGURE: "Figure 4: navigation, return by gradient step, and paths before and after adaptation",
+    figure5.FIGURE: "Figure 5: locomotion, return by gradient step",
+}
 _HEAD = """\
 # Results
 
@@ -36,6 +40,8 @@ about half of them: its return had long stood still):
 The step size of the gradient steps is that of the training for maml. For pretrained and random it is the best of
 several on validation tasks, which are neither those of the training nor those of the table; of only two directions, on
 other episodes. The tables of runs tell it.
+
+Each command of these tables trains in a directory of its own, such as `runs/navigation` or `runs/navigation-seed1`.
 """
 
 
@@ -48,8 +54,10 @@ def page(results: Path = RESULTS, trained: Path = TRAINED) -> str:
     learners = [read_learner(path) for path in sorted(results.glob("*/sb3-*.json"))]
     if learners:
         parts.append(_ordinary_learners(learners))
-    figures = [name for name in (figure4.FIGURE, figure5.FIGURE) if (results / name).exists()]
-    parts += [f"![{Path(name).stem}](../results/{name})\n" for name in figures]
+    figures = [(name, text) for name, text in _FIGURES.items() if (results / name).exists()]
+    if figures:
+        parts.append("## Figures 4 and 5\n")
+        parts += [f"{text}\n\n![{text}](../results/{name})\n" for name, text in figures]
     return "\n".join([*parts, *sections(trained)])
 
 

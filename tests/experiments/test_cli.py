@@ -240,6 +240,63 @@ def test_ctrl_c_before_anything_is_saved_promises_nothing(maml_rl, monkeypatch, 
     assert "--resume" not in result.err
 
 
+def test_the_default_directory_names_the_seed_that_is_given(maml_rl, tmp_path):
+    for arguments in ([], ["--seed", "0"], ["--seed=1"]):
+        result = maml_rl("train", "navigation", *SHRUNK, "--iterations=0", *arguments)
+        assert result.code == 0, result.err
+    maml_rl("train", "sinusoid", "--iterations=0", "--seed=2", "--threads=1")
+    names = {"navigation": 0, "navigation-seed0": 0, "navigation-seed1": 1}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {*names, "sinusoid-seed2"}
+    for name, seed in names.items():
+        assert load_config(tmp_path / "runs" / name)[0].seed == seed
+
+
+# One command that starts and resumes
+
+
+@pytest.mark.parametrize("preset", ["navigation", "sinusoid"])
+def test_one_command_starts_resumes_and_extends_a_run(maml_rl, tmp_path, preset):
+    small = SHRUNK if preset == "navigation" else ("--model.hidden-sizes", "4", "--threads=1")
+    command = ("train", preset, *small, "--out=run", "--resume-if-exists")
+    for iterations in (1, 2, 2):
+        result = maml_rl(*command, f"--iterations={iterations}")
+        assert result.code == 0, result.err
+        assert result.out.startswith(f"{iterations} iterations")
+        assert load_checkpoint(tmp_path / "run" / CHECKPOINT).record["progress"]["iteration"] == iterations
+    before = content(tmp_path / "run")
+    check_refused(maml_rl(*command, "--iterations=1"), "finished 2 iterations")
+    told = ("run is another run: --seed is 0 there and 1 here;", "another --out")
+    check_refused(maml_rl(*command, "--iterations=2", "--seed=1"), *told)
+    check_refused(maml_rl(*command[:-1], "--iterations=2"), "run exists", "--resume-if-exists")
+    assert {name: kept for name, (_, kept) in content(tmp_path / "run").items()} == {
+        name: kept for name, (_, kept) in before.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["navigation", *SHRUNK, "--meta.inner-lr=0.1", "--policy.activation=tanh"],
+            ["--meta.inner-lr is 0.5 there and 0.1 here", "--policy.activation is relu there and tanh here"],
+        ),
+        (["sinusoid"], ["no run of supervised learning"]),
+    ],
+)
+def test_a_run_with_other_settings_is_not_resumed(maml_rl, run, arguments, told):
+    before = content(run)
+    check_refused(maml_rl("train", *arguments, "--out=run", "--iterations=3", "--resume-if-exists"), *told)
+    assert content(run) == before
+
+
+def test_what_is_there_and_no_run_is_not_resumed(maml_rl, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    command = ("train", "navigation", *SHRUNK, "--iterations=0", "--resume-if-exists", "--out")
+    check_refused(maml_rl(*command, tmp_path), "exists")
+    check_refused(maml_rl(*command, "notes.txt"), "notes.txt exists")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 # evaluate
 
 
@@ -350,6 +407,42 @@ def test_help_of_presets(maml_rl):
     assert "source" in result.out
 
 
+def test_no_help_shows_none_as_a_type(maml_rl):
+    for command in [
+        ["train", "navigation"],
+        ["train", "sinusoid"],
+        ["train", "--resume"],
+        *([name] for name in cli.COMMANDS),
+    ]:
+        text = maml_rl(*command, "--help").out
+        assert text
+        assert "{None}" not in text
+    text = words(maml_rl("train", "metaworld-ml1-reach", "--help").out)
+    assert "--policy.observation-clip FLOAT Bound on" in text
+    assert "--num-envs INT Sub-environments" in text
+
+
+def test_none_is_a_value_of_an_option_that_may_be_none(maml_rl, tmp_path):
+    clip = ("--policy.observation-clip", "None", "--num-envs", "None")
+    assert maml_rl("train", "navigation", *SHRUNK, "--iterations=0", *clip, "--out=run").code == 0
+    config = load_config(tmp_path / "run")[0]
+    assert (config.policy.observation_clip, config.num_envs) == (None, None)
+    assert maml_rl("evaluate", "run", *SHRUNK_EVALUATION, "--shots", "None").code == 0
+    check_refused(maml_rl("evaluate", "run", "--shots", "1", "2"), "--shots")
+
+
+# Output that nobody reads
+
+
+@pytest.mark.parametrize("arguments", [["presets"], ["--version"], ["train", "navigation", "--help"]])
+def test_a_closed_pipe_ends_a_command_quietly(tmp_path, arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([COMMAND, *arguments], cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 # What goes wrong
 
 
@@ -415,7 +508,8 @@ def unknown_setting(run: Path) -> None:
         (["train", "navigation", "--seed", "-1"], ["seed", "at least 0"]),
         (["train", "navigation", "--threads", "0"], ["threads"]),
         (["train", "navigation", "--policy.activation", "gelu"], ["gelu", "relu"]),
-        (["train", "navigation", "--meta.inner-rl", "0.1"], ["--meta.inner-rl"]),
+        (["train", "navigation", "--meta.inner-lrr", "0.1"], ["--meta.inner-lrr", "meant --meta.inner-lr "]),
+        (["train", "navigation", "--itertions=3"], ["--itertions", "meant --iterations "]),
         (["train", "navigation", "more"], ["more"]),
         (["train", "navigation", "--device", "cuda:99"], ["'cuda:99'", "--device cpu"]),
         (["train", "navigation", "--device", "nonsense"], ["'nonsense'", "--device cpu"]),
@@ -433,6 +527,8 @@ def unknown_setting(run: Path) -> None:
         (["train", "--resume", "run", "--iterations", "1"], ["finished 2 iterations"]),
         (["train", "--resume", "run", "--device", "cuda:99"], ["'cuda:99'"]),
         (["train", "--resume", "run", "navigation"], ["navigation"]),
+        (["train", "--resume", "run", "--meta.inner-lr", "0.2"], ["keeps its settings", "takes only --iterations, "]),
+        (["train", "--resume", "run", "--iteratoins", "3"], ["meant --iterations;", "keeps its settings"]),
         (["evaluate"], ["run"]),
         (["evaluate", "absent"], ["absent"]),
         (["evaluate", "run", "more"], ["more"]),
@@ -442,6 +538,7 @@ def unknown_setting(run: Path) -> None:
         (["evaluate", "run", "--later-lr-factor", "0"], ["later_lr_factor"]),
         (["evaluate", "run", "--tasks", "few"], ["--tasks", "few"]),
         (["evaluate", "run", "--inner-lr", "1"], ["--inner-lr"]),
+        (["evaluate", "run", "--gradient-step", "1"], ["meant --gradient-steps "]),
         (["evaluate", "run", "--device", "cuda:99", "--json"], ["'cuda:99'"]),
         (["evaluate", "run", "--out", f"run/{CONFIG}", "--tasks=2", "--episodes=1", "--threads=1"], [CONFIG]),
         (["presets", "navigation"], ["navigation"]),

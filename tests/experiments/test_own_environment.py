@@ -9,12 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import torch
 
+import maml_rl.waiting
+from experiments import cli
 from experiments.run import CHECKPOINT, CONFIG, load_config
+from maml_rl.waiting import reporting_waits
 
 COMMAND = Path(sys.executable).with_name("maml-rl")
 ENVIRONMENTS = Path(__file__).parents[1] / "environments"  # holds plain_environments.py
@@ -323,3 +327,19 @@ def test_a_check_with_warnings_only_is_passed(command):
     assert "- warning: " in out
     assert "- error: " not in out
     assert command("check", env_id("Walk")) == (0, f"{env_id('Walk')}: nothing to mend\n", "")
+
+
+def test_a_check_that_does_not_come_back_says_so(command, monkeypatch):
+    told = Event()
+    monkeypatch.setattr(cli, "reporting_waits", lambda what: reporting_waits(what, 1e-3))
+    monkeypatch.setattr(cli, "check_task_env", lambda _: [] if told.wait(60) else None)
+    report = maml_rl.waiting.report_waiting
+
+    def reported(what: str, seconds: float) -> None:
+        report(what, seconds)
+        told.set()
+
+    monkeypatch.setattr(maml_rl.waiting, "report_waiting", reported)
+    _, out, err = command("check", env_id("Walk"))
+    assert out.endswith(": nothing to mend\n")
+    assert f"maml-rl: the check of {env_id('Walk')} has not ended for 0.001 s: is it hanging?" in err
