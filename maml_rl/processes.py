@@ -220,7 +220,8 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         """The first that Gymnasium asks of the processes, once they have begun and made their environments."""
         ended = None
         try:
-            self._await_answers("its start")
+            script = self._script()
+            self._await_answers(f"its start, which imports {script}" if script else "its start")
         except EOFError as error:
             ended = error
         for index, (pipe, process) in enumerate(zip(self.parent_pipes, self.processes, strict=True)):
@@ -284,13 +285,18 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
 
     def _cause(self) -> str:
         """Why a process may have ended before it began its work."""
-        script = getattr(sys.modules["__main__"], "__file__", None) or ""
-        if self.context != "spawn" or not script.endswith(".py"):
+        script = self._script()
+        if not script:
             return " before it made its environment"
         return (
-            f" while it imported {Path(script).name}, as every spawned process does first: "
+            f" while it imported {script}, as every spawned process does first: "
             'put what the script does under if __name__ == "__main__":'
         )
+
+    def _script(self) -> str | None:
+        """The script at work, if every process imports it before it begins."""
+        file = getattr(sys.modules["__main__"], "__file__", None) or ""
+        return Path(file).name if self.context == "spawn" and file.endswith(".py") else None
 
     def _place(self, index: int) -> str:
         task = one_line(self._tasks[index]) if self._tasks else "none yet"

@@ -237,12 +237,21 @@ def evaluate(
 
 
 def neighbours(directory: Path) -> dict[str, Path]:
-    """Runs on the same family of tasks with a run's name and "-pretrained" or "-oracle", by these words."""
+    """Runs on the same family of tasks with a run's name and "-pretrained" or "-oracle", by these words.
+
+    A run whose name ends with its seed has neighbours of that seed: wave-pretrained-seed1 for wave-seed1.
+    """
     directory = run_directory(directory).resolve()
     family = load_config(directory)[0].tasks.family
-    found = {name: directory.with_name(f"{directory.name}-{name}") for name in _BESIDE}
+    found = {name: _neighbour(directory, name) for name in _BESIDE}
     existing = {name: other for name, other in found.items() if (other / CHECKPOINT).exists()}
     return {name: other for name, other in existing.items() if load_config(other)[0].tasks.family == family}
+
+
+def _neighbour(directory: Path, name: str) -> Path:
+    stem, _, seed = directory.name.rpartition("-seed")
+    names_seed = bool(stem) and seed.isdigit()
+    return directory.with_name(f"{stem}-{name}-seed{seed}" if names_seed else f"{directory.name}-{name}")
 
 
 def _evaluate(run: Run, source: TaskSource, config: EvaluationConfig, threads: TaskThreads) -> list[Evaluation]:

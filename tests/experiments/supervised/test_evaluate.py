@@ -88,6 +88,15 @@ def test_baselines_beside_the_run_are_evaluated_on_the_same_tasks(evaluations, r
     assert alone.record()["method"] == "pretrained"
 
 
+def test_baselines_have_the_seed_in_their_names_where_the_run_has_it(runs, tmp_path):
+    for name in ("wave", "wave-pretrained", "wave-oracle"):
+        shutil.copytree(runs / name, tmp_path / f"{name}-seed7")
+    small = Overrides(tasks=2, gradient_steps=1, shots=(5,))
+    assert evaluate(tmp_path / "wave-seed7", small, threads=1).beside.keys() == {"pretrained", "oracle"}
+    (tmp_path / "wave-oracle-seed7").rename(tmp_path / "wave-oracle-seed8")
+    assert evaluate(tmp_path / "wave-seed7", small, threads=1).beside.keys() == {"pretrained"}
+
+
 def test_overrides_change_what_is_evaluated(runs):
     chosen = evaluate(runs / "wave", Overrides(tasks=3, gradient_steps=1, shots=(7,)), threads=1)
     assert chosen.record()["shots"] == 7
