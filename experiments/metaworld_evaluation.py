@@ -26,7 +26,7 @@ from maml_rl.parallel import TaskThreads
 from maml_rl.policies import Policy
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.tasks import vectorize
-from maml_rl.types import Params, Trajectories, repeat
+from maml_rl.types import Params, Trajectories, aligned, laid_out, repeat
 
 _TEST_MANIPULATIONS = 5  # of ML10, ML25 and ML45
 
@@ -114,7 +114,7 @@ class AdaptingAgent:
         on_task: Callable[[], object],
     ) -> None:
         self._policy, self._meta, self._threads, self._on_task = policy, meta, threads, on_task
-        self._theta = repeat(theta, num_envs)
+        self._theta = repeat(laid_out(theta), num_envs)
         self._params = self._theta
         self._generator = Draw(seed, Phase.EVALUATION).generator(Purpose.ACTIONS)
         self._steps: list[Any] = []
@@ -156,7 +156,7 @@ class AdaptingAgent:
 
     def _distribution(self, observations: NDArray[np.float64]) -> Distribution:
         with torch.no_grad():
-            return self._policy(self._params, torch.from_numpy(observations.astype(np.float32))[:, None])
+            return self._policy(self._params, aligned(torch.from_numpy(observations.astype(np.float32)))[:, None])
 
 
 def _clipped(actions: Tensor) -> NDArray[np.float32]:
@@ -171,7 +171,7 @@ def _trajectories(steps: list[Any]) -> Trajectories:
 
     def field(values: list[NDArray[Any]]) -> Tensor:
         joined = np.stack(values, 1).astype(np.float32)  # [M, K T, ...]
-        return torch.from_numpy(joined.reshape(len(joined), episodes, -1, *joined.shape[2:]))
+        return aligned(torch.from_numpy(joined.reshape(len(joined), episodes, -1, *joined.shape[2:])))
 
     rewards = field([step.reward for step in steps])
     return Trajectories(

@@ -16,7 +16,7 @@ from maml_rl.policies import Policy
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, task_space
-from maml_rl.types import Params, Trajectories, repeat
+from maml_rl.types import Params, Trajectories, laid_out, repeat
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def adaptation(
         threads: Threads that share the tasks.
         phase: Part of the run, which seeds resets and actions.
     """
-    params = repeat(theta, len(tasks))
+    params = repeat(laid_out(theta), len(tasks))
     for step in range(config.gradient_steps + 1):
         draw = Draw(config.seed, phase, step=step)
         trajectories = collect(envs, policy, params, tasks, config.episodes, draw)

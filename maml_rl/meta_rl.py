@@ -16,12 +16,12 @@ from maml_rl.errors import NonFiniteError
 from maml_rl.maml import inner_update
 from maml_rl.meta_update import TaskData, meta_update
 from maml_rl.objectives import inner_loss
-from maml_rl.parallel import TaskThreads, mean_over_tasks
+from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
 from maml_rl.policies import Policy
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import Task, TaskVectorEnv, task_space, training_tasks
-from maml_rl.types import Batch, Params, Trajectories, detached, repeat, select, stack
+from maml_rl.types import Batch, Params, Trajectories, laid_out, repeat, select, stack
 
 
 class Sampled(NamedTuple):
@@ -82,6 +82,7 @@ def adapt_each(
     return stack(threads.map(of_task, range(len(batches))))
 
 
+@one_torch_thread()
 def meta_iteration(
     policy: Policy,
     theta: Params,
@@ -106,7 +107,7 @@ def meta_iteration(
         NonFiniteError: If a sampled or computed quantity is not finite; names iteration and quantity.
     """
     started = time.perf_counter()
-    theta = detached(theta)
+    theta = laid_out(theta)
     draw = Draw(seed, Phase.TRAINING, iteration)
     try:
         tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)

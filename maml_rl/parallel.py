@@ -7,6 +7,7 @@ products of a 100-100 network. Results come in the order of the tasks, so they d
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -44,6 +45,20 @@ class TaskThreads:
     def imap(self, function: Callable[..., T], *arguments: Iterable[object]) -> Iterator[T]:
         """The same one after the other, as they are finished."""
         return self._pool.map(function, *arguments)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Keeps PyTorch to one thread in the calling thread, since more of them round long sums and products otherwise."""
+    before = torch.get_num_threads()
+    if before == 1:  # PyTorch forgets its prepared convolutions when the number is set
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def mean_over_tasks(values: Sequence[Tensor]) -> Tensor:

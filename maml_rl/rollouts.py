@@ -1,5 +1,6 @@
 """Sampling: M tasks x K episodes, one parameter set per task, one policy evaluation per time step for all of them."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -11,12 +12,14 @@ from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError, one_line
+from maml_rl.parallel import one_torch_thread
 from maml_rl.policies import Policy
 from maml_rl.seeding import Draw, Purpose
 from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, groups, observation_size, resets_itself
-from maml_rl.types import Params, Trajectories
+from maml_rl.types import Params, Trajectories, aligned
 
 
+@one_torch_thread()
 def collect(
     envs: TaskVectorEnv, policy: Policy, params: Params, tasks: Sequence[Task], episodes: int, draw: Draw
 ) -> Trajectories:
@@ -42,12 +45,12 @@ def collect(
     shape = (len(tasks), episodes, horizon)
     continuous = isinstance(action_space, Box)
     buffers = _Buffers(
-        observations=np.zeros((*shape, observation_size(envs)), np.float32),
-        actions=np.zeros((*shape, policy.noise_size), np.float32) if continuous else np.zeros(shape, np.int64),
-        log_probs=np.zeros(shape, np.float32),
-        rewards=np.zeros(shape, np.float32),
-        mask=np.zeros(shape, np.float32),
-        terminated=np.zeros(shape[:2], np.bool_),
+        observations=_zeros(*shape, observation_size(envs)),
+        actions=_zeros(*shape, policy.noise_size) if continuous else _zeros(*shape, dtype=torch.int64),
+        log_probs=_zeros(*shape),
+        rewards=_zeros(*shape),
+        mask=_zeros(*shape),
+        terminated=_zeros(*shape[:2], dtype=torch.bool),
     )
     seeds = [seed for m in range(len(tasks)) for seed in draw.integers(Purpose.RESETS, episodes, m)]
     noise = np.stack(
@@ -59,6 +62,12 @@ def collect(
     _run_waves(envs, policy, params, tasks, seeds, noise, buffers, draw.step)
     device = next(iter(params.values())).device
     return Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
+
+
+def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> NDArray[Any]:
+    """Zeros in memory of PyTorch's, so that as tensors they are `aligned`; NumPy's begin at any 16 bytes."""
+    zeros: NDArray[Any] = torch.zeros(shape, dtype=dtype).numpy()
+    return zeros
 
 
 class _Buffers(NamedTuple):
@@ -124,16 +133,18 @@ def _run_wave(
 ) -> None:
     """Runs the episodes `rows` (index m K + k), one in each of the first sub-environments."""
     episodes, horizon = buffers.mask.shape[1:]
-    # At least two tasks, if there are: a batched product of one matrix is rounded otherwise than one of several.
-    first_task = min(rows[0] // episodes, max(len(tasks) - 2, 0))
+    # Which rows share a wave must not change their rounding. At least two tasks, if there are: a batched product of one
+    # matrix is rounded otherwise. And from a task on whose rows begin at 64 bytes (16 numbers), however wide they are.
+    stride = 16 // math.gcd(16, episodes)
+    first_task = int(min(rows[0] // episodes, max(len(tasks) - 2, 0))) // stride * stride
     last_task = max(rows[-1] // episodes + 1, min(first_task + 2, len(tasks)))
     start = int(rows[0] - first_task * episodes)
     place = slice(start, start + len(rows))  # of these episodes in the grid [tasks of this wave, K]
     span = slice(int(rows[0]), int(rows[-1]) + 1)  # and among all episodes
     device = next(iter(params.values())).device
     params = {name: value[first_task:last_task] for name, value in params.items()}
-    wave_noise = torch.from_numpy(noise[first_task:last_task]).to(device)
-    grid = np.zeros(((last_task - first_task) * episodes, buffers.observations.shape[-1]), np.float32)
+    wave_noise = aligned(torch.from_numpy(noise[first_task:last_task])).to(device)
+    grid = _zeros((last_task - first_task) * episodes, buffers.observations.shape[-1])
     flat = _Buffers(*(array.reshape(-1, *array.shape[2:]) for array in buffers))  # type: ignore[arg-type]
     count = len(rows)
     actions = np.zeros((envs.num_envs, *envs.single_action_space.shape), envs.single_action_space.dtype)  # type: ignore[misc]

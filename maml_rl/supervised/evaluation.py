@@ -13,7 +13,7 @@ from maml_rl.supervised.config import BatchNorm, MethodConfig
 from maml_rl.supervised.meta_learning import adapt_task, query_loss, theta
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.tasks import TaskBatch, chunks
-from maml_rl.types import Params
+from maml_rl.types import Params, aligned, laid_out
 
 _CHUNK = 50  # tasks adapted at once where the settings name no number
 
@@ -46,6 +46,7 @@ def adaptation(
         threads: Threads that share the tasks. They do not change the result.
     """
     settings = replace(config, batch_norm=batch_norm)
+    meta, tasks = laid_out(meta), TaskBatch(*map(aligned, tasks))
 
     def of_chunk(meta: Params, chunk: TaskBatch) -> Tensor:
         def of_task(*examples: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def predictions(
     Returns:
         `[gradient steps + 1, n, outputs]`
     """
-    one = TaskBatch(*(examples[0] for examples in task))
+    meta, one = laid_out(meta), TaskBatch(*(aligned(examples[0]) for examples in task))
     with torch.no_grad():
         path = adapt_task(network, config, meta, one, gradient_steps, first_order=True)
         judged = [theta(meta), *(step.params for step in path)]

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.maml import InnerStep, inner_step
-from maml_rl.parallel import TaskThreads
+from maml_rl.parallel import TaskThreads, one_torch_thread
 from maml_rl.supervised.config import MethodConfig
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.optimizers import Moments, adam, cosine, no_moments
 from maml_rl.supervised.recording import recorded
 from maml_rl.supervised.tasks import TaskBatch, chunks
-from maml_rl.types import Params, detached, flatten, unflatten
+from maml_rl.types import Params, aligned, flatten, laid_out, unflatten
 
 RATE = "inner_lr."
 
@@ -44,7 +44,7 @@ class Iteration(NamedTuple):
 
 def initial_state(network: Network, config: MethodConfig) -> State:
     """The state before the first iteration: the network's own parameters, and step sizes of `config.inner_lr`."""
-    meta = detached(network.parameters())
+    meta = network.parameters()
     if config.learned_lr == "parameter":
         meta |= {RATE + name: torch.full_like(meta[name], config.inner_lr) for name in adapted_names(network, config)}
     elif config.learned_lr == "layer-and-step":
@@ -234,6 +234,7 @@ def meta_gradient(network: Network, config: MethodConfig) -> MetaGradient:
     return gradient
 
 
+@one_torch_thread()
 def meta_iteration(
     gradient: MetaGradient, state: State, tasks: TaskBatch, config: MethodConfig, threads: TaskThreads
 ) -> Iteration:
@@ -249,6 +250,8 @@ def meta_iteration(
     Raises:
         NonFiniteError: If the loss or the meta-gradient is not finite; names iteration and quantity.
     """
+    state = State(laid_out(state.meta), Moments(*map(aligned, state.moments)), state.iteration)
+    tasks = TaskBatch(*map(aligned, tasks))
     gradients, values = gradient(state, tasks, threads)  # lines 4 to 9
     vector, flat = flatten(state.meta), flatten(gradients)
     loss_before, accuracy_before, loss_after, accuracy_after = values

@@ -36,13 +36,15 @@ Function = Callable[..., Any]
 
 
 def recorded(function: Function) -> Function:
-    """The same function, recorded at its second call with arguments of some form, and replayed from then on.
+    """The same function, recorded at its first call with arguments of some form, and replayed.
+
+    That call is replayed too, so a resumed run computes every iteration as the run that never stopped.
 
     Args:
         function: Of tensors, in any nesting of tuples and dictionaries, to the same; what else it depends on must not
             change, and it must not decide by a tensor's values.
     """
-    graphs: dict[Any, _Graph | None] = {}
+    graphs: dict[Any, _Graph] = {}
     one_at_a_time = Lock()  # recording changes what PyTorch's modules do, for all threads
 
     def replay(*arguments: Any) -> Any:
@@ -50,10 +52,8 @@ def recorded(function: Function) -> Function:
         form = _form(arguments, leaves)
         with one_at_a_time:
             if form not in graphs:
-                graphs[form] = None
-                return function(*arguments)
-            graph = graphs[form] or _record(function, arguments)
-            graphs[form] = graph
+                graphs[form] = _record(function, arguments)
+            graph = graphs[form]
         return pytree.tree_unflatten(graph.function(*leaves), graph.result)
 
     return replay

@@ -359,3 +359,61 @@ def test_meta_training_learns_to_adapt_in_one_step() -> None:
     assert after[-5:].mean() > 2.5
     assert gain[-5:].mean() > 2.5
     assert gain[-5:].mean() > 1.7 * gain[:5].mean()
+
+
+class InThisThread(TaskThreads):
+    """Where what PyTorch dispatches can be seen."""
+
+    def imap(self, function, *arguments):
+        return map(function, *arguments)
+
+
+@pytest.mark.parametrize("env_id", [NAVIGATION, "meta_rl_tests/Choice-v0"])
+def test_an_iteration_sees_its_operands_in_the_same_places_wherever_its_inputs_lie(
+    env_id, operands, displaced, monkeypatch
+):
+    # Inputs are parameters as the last iteration left them, those of a file, and arrays of NumPy.
+    envs, threads = vectorize(env_id, 5), InThisThread(1)
+    policy, config = make_policy(envs), MetaConfig(meta_batch_size=3, episodes=3)
+    theta = meta_iteration(policy, start(policy), envs, config, 0, 0, threads).theta
+    results, seen, zeros, stack = [], [], np.zeros, np.stack
+
+    def elsewhere(array: NDArray) -> NDArray:
+        return displaced(torch.from_numpy(array)).numpy()
+
+    for moved in (False, True):
+        if moved:
+            theta = {name: displaced(value) for name, value in theta.items()}
+            monkeypatch.setattr(np, "zeros", lambda *shape, **dtype: elsewhere(zeros(*shape, **dtype)))
+            monkeypatch.setattr(np, "stack", lambda *arrays, **axis: elsewhere(stack(*arrays, **axis)))
+        with operands() as watched:
+            results.append(meta_iteration(policy, theta, envs, config, 0, 1, threads).theta)
+        monkeypatch.undo()
+        seen.append(watched.seen)
+    assert len(seen[0]) > 100
+    assert seen[0] == seen[1]
+    assert torch.equal(flatten(results[0]), flatten(results[1]))
+
+
+def test_a_run_resumed_anywhere_is_the_uninterrupted_one(displaced):
+    path = [run(NAVIGATION, iterations=range(n)).theta for n in range(1, 6)]
+    for n in range(1, 5):
+        loaded = {name: displaced(value) for name, value in path[n - 1].items()}
+        resumed = run(NAVIGATION, iterations=range(n, 5), theta=loaded).theta
+        assert torch.equal(flatten(resumed), flatten(path[-1]))
+
+
+def test_the_number_of_pytorchs_own_threads_does_not_change_a_bit():
+    # 256-256 units: 67,000 parameters, of which PyTorch shares a sum among its threads.
+    envs = vectorize(NAVIGATION, 4)
+    policy = GaussianMLP(2, 2, hidden_sizes=(256, 256), activation="tanh", generator=np.random.default_rng(0))
+    config, results = MetaConfig(meta_batch_size=2, episodes=2), []
+    before = torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        try:
+            results.append(flatten(meta_iteration(policy, start(policy), envs, config, 0, 0, TaskThreads(1)).theta))
+            assert torch.get_num_threads() == count
+        finally:
+            torch.set_num_threads(before)
+    assert torch.equal(*results)

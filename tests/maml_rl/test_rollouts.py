@@ -469,3 +469,23 @@ def test_spare_sub_environments_stay_idle():
     envs.mdp.transition = lambda states, *rest: stepped.append(len(states)) or transition(states, *rest)
     sample(envs, [2, 4], 2)
     assert sum(stepped) == 2 * (2 + 4)
+
+
+@pytest.mark.parametrize("episodes", [1, 3, 4])
+def test_a_tasks_rows_begin_at_the_same_place_in_any_wave(episodes):
+    places: dict[float, set[int]] = {}
+
+    class Watched(GaussianMLP):
+        def forward(self, params: Params, observations: torch.Tensor):
+            for m, task in enumerate(params["log_std"][:, 0].tolist()):
+                places.setdefault(task, set()).add(observations[m].data_ptr() % 64)
+            return super().forward(params, observations)
+
+    policy = Watched(2, 2, hidden_sizes=(8,), activation="tanh", generator=np.random.default_rng(0))
+    params = repeat({name: value.detach() for name, value in policy.named_parameters()}, 20)
+    params["log_std"] = -0.01 * torch.arange(20.0)[:, None].repeat(1, 2)  # by which tasks are known
+    tasks = sample_tasks(Box(-0.5, 0.5, (2,), np.float32), 20, seed=0)
+    for num_envs in (1, 7, 60):
+        collect(vectorize(NAVIGATION, num_envs), policy, params, tasks, episodes, DRAW)
+    assert len(places) == 20
+    assert all(len(found) == 1 for found in places.values())

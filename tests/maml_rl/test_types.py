@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from maml_rl.types import Params, Trajectories, flatten, repeat, select, stack, unflatten
+from maml_rl.types import Params, Trajectories, aligned, flatten, laid_out, repeat, select, stack, unflatten
 
 
 def example_params() -> Params:
@@ -48,3 +49,32 @@ def test_returns_sum_rewards_until_the_end_of_the_episode() -> None:
     empty = torch.zeros(1, 2, 3, 1)
     trajectories = Trajectories(empty, empty, torch.zeros(1, 2, 3), rewards, mask, torch.zeros(1, 2, dtype=torch.bool))
     assert torch.equal(trajectories.returns, torch.tensor([[7.0, 8.0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (4, 1, 1)])
+def test_aligned_tensors_begin_at_64_bytes_with_the_strides_of_a_new_tensor(displaced, shape, dtype) -> None:
+    value = torch.arange(torch.Size(shape).numel()).reshape(shape).to(dtype)
+    for given in (value, displaced(value), displaced(value.t().contiguous()).t() if len(shape) == 2 else value):
+        result = aligned(given)
+        assert torch.equal(result, value)
+        assert result.data_ptr() % 64 == 0
+        assert result.stride() == torch.empty(shape).stride()
+    assert aligned(value).data_ptr() == value.data_ptr()  # without a copy
+
+
+def test_a_kernel_of_one_pixel_has_one_layout() -> None:
+    # Contiguous by either order of its dimensions, which PyTorch takes different convolutions for.
+    kernel = torch.randn(4, 3, 1, 1).to(memory_format=torch.channels_last)
+    assert kernel.stride() != (3, 1, 1, 1)
+    assert aligned(kernel).stride() == (3, 1, 1, 1)
+
+
+def test_parameters_are_laid_out_alike_wherever_they_come_from(displaced) -> None:
+    params = {name: value.requires_grad_() for name, value in example_params().items()}
+    for given in (params, unflatten(flatten(params), params), {n: displaced(v.detach()) for n, v in params.items()}):
+        result = laid_out(given)
+        assert list(result) == list(params)
+        for name, value in result.items():
+            assert torch.equal(value, params[name])
+            assert (value.data_ptr() % 64, value.requires_grad) == (0, False)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.parallel import TaskThreads
 from maml_rl.supervised.config import MethodConfig
-from maml_rl.supervised.evaluation import predictions
+from maml_rl.supervised.evaluation import adaptation, predictions
 from maml_rl.supervised.meta_learning import (
     RATE,
     State,
@@ -23,7 +23,7 @@ from maml_rl.supervised.meta_learning import (
     outer_loss,
 )
 from maml_rl.supervised.networks import ModelConfig, Network, build_network
-from maml_rl.supervised.optimizers import no_moments
+from maml_rl.supervised.optimizers import Moments, no_moments
 from maml_rl.supervised.tasks import TaskBatch
 from maml_rl.types import Params, flatten, unflatten
 
@@ -350,3 +350,85 @@ def test_an_iteration_changes_nothing_in_place():
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         MethodConfig(**settings)
+
+
+# Bit for bit: what an iteration computes depends on values alone, not on where they lie
+
+
+def float_batch_norm() -> Network:
+    return Network(convolution().module.float())
+
+
+def float_perceptron() -> Network:
+    return Network(mlp().module.float())
+
+
+VARIANTS = {
+    "adam": (float_perceptron, MethodConfig(inner_lr=0.1, chunk_size=2)),
+    "meta-sgd": (float_perceptron, MethodConfig(inner_lr=0.1, learned_lr="parameter")),
+    "maml++": (
+        float_perceptron,
+        MethodConfig(
+            inner_steps=2,
+            inner_lr=0.1,
+            learned_lr="layer-and-step",
+            multi_step_iterations=3,
+            first_order_iterations=2,
+            cosine_iterations=4,
+        ),
+    ),
+    "reptile": (
+        float_perceptron,
+        MethodConfig("reptile", inner_steps=2, inner_lr=0.1, optimizer="sgd", outer_lr=0.1),
+    ),
+    "support": (float_batch_norm, MethodConfig(inner_lr=0.1, batch_norm="support")),
+}
+
+
+class InThisThread(TaskThreads):
+    """Where what PyTorch dispatches can be seen."""
+
+    def imap(self, function, *arguments):
+        return map(function, *arguments)
+
+
+@pytest.mark.parametrize(("build", "config"), VARIANTS.values(), ids=VARIANTS)
+def test_an_iteration_resumed_anywhere_sees_its_operands_in_the_same_places(build, config, operands, displaced):
+    network, threads = build(), InThisThread(1)
+    make = image_tasks if network.has_batch_norm else regression_tasks
+    tasks = TaskBatch(*(x.float() if x.is_floating_point() else x for x in make(3)))
+    gradient, states, seen = meta_gradient(network, config), [initial_state(network, config)], []
+    for iteration in (0, 2, 3):  # record what differs with the iteration
+        meta_iteration(gradient, states[0]._replace(iteration=iteration), tasks, config, threads)
+    for _ in range(4):
+        with operands() as watched:
+            states.append(meta_iteration(gradient, states[-1], tasks, config, threads).state)
+        seen.append(watched.seen)
+    others = TaskBatch(*map(displaced, tasks))
+    for k, state in enumerate(states[:-1]):
+        meta = {name: displaced(value) for name, value in state.meta.items()}
+        loaded = State(meta, Moments(*map(displaced, state.moments)), state.iteration)
+        with operands() as watched:
+            resumed = meta_iteration(gradient, loaded, others, config, threads).state
+        assert watched.seen == seen[k]
+        assert same_bits(resumed, states[k + 1])
+    new = meta_gradient(network, config)  # of a new process, which records first
+    assert same_bits(meta_iteration(new, loaded, others, config, threads).state, states[-1])
+
+
+def same_bits(left: State, right: State) -> bool:
+    return torch.equal(flatten(left.meta), flatten(right.meta)) and all(map(torch.equal, left.moments, right.moments))
+
+
+@pytest.mark.parametrize("build", [float_perceptron, float_batch_norm])
+def test_an_evaluation_sees_its_operands_in_the_same_places(build, operands, displaced):
+    network, config = build(), MethodConfig(inner_lr=0.1)
+    make = image_tasks if network.has_batch_norm else regression_tasks
+    tasks, meta = TaskBatch(*(x.float() if x.is_floating_point() else x for x in make(3))), network.parameters()
+    elsewhere = {name: displaced(value) for name, value in meta.items()}, TaskBatch(*map(displaced, tasks))
+    seen = []
+    for params, examples in ((meta, tasks), elsewhere):
+        with operands() as watched:
+            adaptation(network, config, params, examples, 2, "transductive", InThisThread(1))
+        seen.append(watched.seen)
+    assert seen[0] == seen[1]
