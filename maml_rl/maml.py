@@ -3,7 +3,7 @@
 Everything here is of one task and of any loss, so that reinforcement and supervised learning share it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -16,9 +16,11 @@ TaskLoss = Callable[[Params], Tensor]
 LossWith = Callable[[Params], tuple[Tensor, Tensor]]
 """A loss with a further value that is not differentiated, such as an accuracy."""
 Product = Callable[[Params], Params]
+Rates = Mapping[str, float | Tensor]
+"""Step size of each parameter that the inner update changes, by its name."""
 
 
-def inner_update(loss: TaskLoss, params: Params, inner_lr: float | Params, first_order: bool = False) -> Params:
+def inner_update(loss: TaskLoss, params: Params, inner_lr: float | Rates, first_order: bool = False) -> Params:
     """theta' = theta - inner_lr grad loss(theta) (line 6), differentiable inside `torch.func` transforms.
 
     Args:
@@ -39,9 +41,9 @@ class InnerStep(NamedTuple):
     value: Tensor  # what the loss gave beside itself
 
 
-def inner_step(loss: LossWith, params: Params, inner_lr: float | Params, first_order: bool = False) -> InnerStep:
+def inner_step(loss: LossWith, params: Params, inner_lr: float | Rates, first_order: bool = False) -> InnerStep:
     """`inner_update` of a loss that gives a further value, with both as they were before the update."""
-    rates = inner_lr if isinstance(inner_lr, dict) else dict.fromkeys(params, inner_lr)
+    rates = inner_lr if isinstance(inner_lr, Mapping) else dict.fromkeys(params, inner_lr)
     adapted = {name: params[name] for name in rates}
     with torch.no_grad() if first_order else nullcontext():
         differentiate = torch.func.grad_and_value(lambda p: loss(params | p), has_aux=True)

@@ -21,7 +21,7 @@ from maml_rl.policies import Policy
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import Task, TaskVectorEnv, task_space, training_tasks
-from maml_rl.types import Batch, Params, Trajectories, laid_out, repeat, select, stack
+from maml_rl.types import Batch, Params, Trajectories, frozen_names, laid_out, repeat, select, split, stack
 
 
 class Sampled(NamedTuple):
@@ -72,12 +72,16 @@ def advantage_batches(
 def adapt_each(
     policy: Policy, params: Params, batches: Sequence[Batch], config: MetaConfig, threads: TaskThreads, inner_lr: float
 ) -> Params:
-    """theta_i' = theta_i - alpha grad L(f_theta_i) of each task, values only; `params` and result have a leading M."""
+    """theta_i' = theta_i - alpha grad L(f_theta_i) of each task, values only; `params` and result have a leading M.
+
+    Parameters of the policy that are frozen with `requires_grad_(False)` stay as they are.
+    """
     loss = inner_loss(policy, config.inner_objective)
+    rates = dict.fromkeys(split(params, frozen_names(policy))[1], inner_lr)
 
     def of_task(m: int) -> Params:
         with torch.no_grad():
-            return inner_update(lambda p: loss(p, batches[m]), select(params, m), inner_lr)
+            return inner_update(lambda p: loss(p, batches[m]), select(params, m), rates)
 
     return stack(threads.map(of_task, range(len(batches))))
 

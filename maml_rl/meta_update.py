@@ -19,7 +19,7 @@ from maml_rl.objectives import inner_loss, likelihood_ratio_loss, surrogate_and_
 from maml_rl.parallel import TaskThreads, mean_over_tasks
 from maml_rl.policies import Policy
 from maml_rl.trpo import backtracking, trust_region_step
-from maml_rl.types import Batch, Params, detached, flatten, unflatten
+from maml_rl.types import Batch, Params, detached, flatten, frozen_names, split, unflatten
 
 _CURVATURE_TASKS = 4  # tasks whose inner curvature is measured, for the log
 
@@ -74,6 +74,9 @@ def meta_update(
 ) -> MetaUpdate:
     """theta <- theta - beta grad sum of L(f_theta_i') (line 10), with TRPO's step in place of beta.
 
+    Parameters of the policy that are frozen with `requires_grad_(False)` are no part of the update, nor was the inner
+    update one of them.
+
     Args:
         policy: The policy.
         theta: Meta-parameters.
@@ -82,10 +85,13 @@ def meta_update(
         threads: Threads that share the tasks.
 
     Raises:
+        InputError: If all parameters are frozen.
         NonFiniteError: If the meta-gradient, the step or the outer loss is not finite.
     """
-    theta = detached(theta)
-    tasks = [data._replace(path=[detached(params) for params in data.path]) for data in tasks]
+    start, names = detached(theta), frozen_names(policy)
+    frozen, theta = split(start, names)
+    policy = _Completed(policy, frozen)
+    tasks = [data._replace(path=[split(detached(params), names)[1] for params in data.path]) for data in tasks]
     region = config.trust_region
     loss = inner_loss(policy, config.inner_objective)
 
@@ -153,7 +159,7 @@ def meta_update(
         some = linearised[:_CURVATURE_TASKS]
         curvatures = threads.map(lambda task: largest_curvature(task.jacobian, task.gradient), some)
         metrics["inner/curvature"] = float(mean_over_tasks(curvatures))
-    return MetaUpdate(unflatten(found.vector, theta), metrics)
+    return MetaUpdate(start | unflatten(found.vector, theta), metrics)
 
 
 def thin(batch: Batch, fraction: float) -> Batch:
@@ -163,6 +169,24 @@ def thin(batch: Batch, fraction: float) -> Batch:
     count = len(batch.observations)
     chosen = torch.linspace(0, count - 1, max(1, round(fraction * count)), device=batch.observations.device).long()
     return Batch(*(field[chosen] for field in batch))
+
+
+class _Completed(NamedTuple):
+    """A policy as a function of its parameters that are not frozen."""
+
+    policy: Policy
+    frozen: Params
+
+    @property
+    def distribution(self) -> type[Distribution]:
+        return self.policy.distribution
+
+    @property
+    def noise_size(self) -> int:
+        return self.policy.noise_size
+
+    def __call__(self, params: Params, observations: Tensor) -> Distribution:
+        return self.policy(self.frozen | params, observations)
 
 
 class _Linearised(NamedTuple):

@@ -3,11 +3,13 @@
 M tasks, K episodes of a task, T time steps of an episode; N steps of one task, episodes joined, padding left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from maml_rl.errors import InputError
 
 Params = dict[str, Tensor]
 """Parameters by name, as `dict(policy.named_parameters())`; with a leading M where each task has its own."""
@@ -36,6 +38,29 @@ class Batch(NamedTuple):
     actions: Tensor  # [N, act], or [N] for discrete actions
     log_probs: Tensor  # [N]   under the policy that acted
     advantages: Tensor  # [N]
+
+
+def frozen_names(module: object) -> frozenset[str]:
+    """Names of the parameters that no update changes: those of a module frozen with `requires_grad_(False)`.
+
+    Raises:
+        InputError: If that is all of them.
+    """
+    if not isinstance(module, nn.Module):
+        return frozenset()
+    names = [name for name, value in module.named_parameters() if not value.requires_grad]
+    if names and len(names) == len(list(module.parameters())):
+        raise InputError(
+            f"all parameters of the {type(module).__name__} are frozen, so there is nothing to learn: call "
+            "requires_grad_(True) on those to learn"
+        )
+    return frozenset(names)
+
+
+def split(params: Params, names: Collection[str]) -> tuple[Params, Params]:
+    """The parameters of these names, and the others."""
+    chosen = {name: value for name, value in params.items() if name in names}
+    return chosen, {name: value for name, value in params.items() if name not in names}
 
 
 def flatten(params: Params) -> Tensor:

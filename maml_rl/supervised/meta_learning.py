@@ -22,7 +22,7 @@ from maml_rl.supervised.networks import Network
 from maml_rl.supervised.optimizers import Moments, adam, cosine, no_moments
 from maml_rl.supervised.recording import recorded
 from maml_rl.supervised.tasks import TaskBatch, chunks
-from maml_rl.types import Params, aligned, flatten, laid_out, unflatten
+from maml_rl.types import Params, aligned, flatten, laid_out, split, unflatten
 
 RATE = "inner_lr."
 
@@ -43,14 +43,20 @@ class Iteration(NamedTuple):
 
 
 def initial_state(network: Network, config: MethodConfig) -> State:
-    """The state before the first iteration: the network's own parameters, and step sizes of `config.inner_lr`."""
-    meta = network.parameters()
+    """The state before the first iteration: the network's own parameters, and step sizes of `config.inner_lr`.
+
+    Adam has moments of what is learned, in the order of `meta`: of all but frozen parameters.
+
+    Raises:
+        InputError: If the inner update has no parameter to change.
+    """
+    meta, adapted = network.parameters(), adapted_names(network, config)
     if config.learned_lr == "parameter":
-        meta |= {RATE + name: torch.full_like(meta[name], config.inner_lr) for name in adapted_names(network, config)}
+        meta |= {RATE + name: torch.full_like(meta[name], config.inner_lr) for name in adapted}
     elif config.learned_lr == "layer-and-step":
         size = (max(config.inner_steps, 1),)
-        meta |= {RATE + name: meta[name].new_full(size, config.inner_lr) for name in adapted_names(network, config)}
-    return State(meta, no_moments(flatten(meta)), 0)
+        meta |= {RATE + name: meta[name].new_full(size, config.inner_lr) for name in adapted}
+    return State(meta, no_moments(flatten(split(meta, network.frozen)[1])), 0)
 
 
 def theta(meta: Params) -> Params:
@@ -59,11 +65,22 @@ def theta(meta: Params) -> Params:
 
 
 def adapted_names(network: Network, config: MethodConfig) -> list[str]:
-    """Names of the parameters that the inner update changes."""
-    if config.adapted == "last-layer":
-        return list(network.last_layer())
-    norms = network.norm_parameters() if config.algorithm != "reptile" else []  # whose gradient is how far it went
-    return [name for name in network.parameters() if name not in norms]
+    """Names of the parameters that the inner update changes, none of them frozen.
+
+    Raises:
+        InputError: If there are none.
+    """
+    names = network.last_layer()
+    if config.adapted == "all":
+        norms = network.norm_parameters() if config.algorithm != "reptile" else []  # whose gradient is how far it went
+        names = [name for name in network.parameters() if name not in norms]
+    names = [name for name in names if name not in network.frozen]
+    if not names:
+        raise InputError(
+            f"the inner update (adapted = {config.adapted}) has nothing to change: those parameters are frozen, or of "
+            "batch normalisation; call requires_grad_(True) on those to adapt, or set adapted to all"
+        )
+    return names
 
 
 def inner_rates(network: Network, config: MethodConfig, meta: Params, step: int) -> Params:
@@ -148,11 +165,15 @@ def outer_loss(
 
 
 def displacement(network: Network, config: MethodConfig, meta: Params, task: TaskBatch) -> tuple[Params, Tensor]:
-    """Reptile's meta-gradient of a task, theta - theta' (Nichol et al. 2018, section 5.1), and its metrics `[4]`."""
+    """Reptile's meta-gradient of a task, theta - theta' (Nichol et al. 2018, section 5.1), and its metrics `[4]`.
+
+    Frozen parameters have none.
+    """
     with torch.no_grad():
         path = adapt_task(network, config, meta, task, config.inner_steps, first_order=True, in_turn=True)
         after = query_loss(network, config, path[-1].params, task)
-        difference = {name: value - path[-1].params[name] for name, value in meta.items()}
+        learned = split(meta, network.frozen)[1]
+        difference = {name: value - path[-1].params[name] for name, value in learned.items()}
     return difference, _task_metrics(path, *after)
 
 
@@ -169,14 +190,21 @@ ChunkGradient = Callable[[Params, Tensor, TaskBatch], tuple[Params, Tensor]]
 
 
 def chunk_gradient(network: Network, config: MethodConfig, first_order: bool) -> ChunkGradient:
-    """Meta-gradient and metrics of some tasks, each summed over them: a function of meta, weights and tasks."""
+    """Meta-gradient and metrics of some tasks, each summed over them: a function of meta, weights and tasks.
 
-    def summed(meta: Params, weights: Tensor, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
-        def of_task(*examples: Tensor) -> tuple[Tensor, Tensor]:
-            return outer_loss(network, config, first_order, meta, weights, TaskBatch(*examples))
+    Frozen parameters have no gradient, and none of theirs is computed.
+    """
 
-        losses, metrics = torch.func.vmap(of_task)(*tasks)
-        return losses.sum(), metrics.sum(0)
+    def differentiated(meta: Params, weights: Tensor, tasks: TaskBatch) -> tuple[Params, Tensor]:
+        def summed(learned: Params) -> tuple[Tensor, Tensor]:
+            def of_task(*examples: Tensor) -> tuple[Tensor, Tensor]:
+                return outer_loss(network, config, first_order, meta | learned, weights, TaskBatch(*examples))
+
+            losses, metrics = torch.func.vmap(of_task)(*tasks)
+            return losses.sum(), metrics.sum(0)
+
+        result: tuple[Params, Tensor] = torch.func.grad(summed, has_aux=True)(split(meta, network.frozen)[1])
+        return result
 
     def displaced(meta: Params, _weights: Tensor, tasks: TaskBatch) -> tuple[Params, Tensor]:
         def of_task(*examples: Tensor) -> tuple[Params, Tensor]:
@@ -185,7 +213,7 @@ def chunk_gradient(network: Network, config: MethodConfig, first_order: bool) ->
         differences, metrics = torch.func.vmap(of_task)(*tasks)
         return {name: value.sum(0) for name, value in differences.items()}, metrics.sum(0)
 
-    return displaced if config.algorithm == "reptile" else torch.func.grad(summed, has_aux=True)
+    return displaced if config.algorithm == "reptile" else differentiated
 
 
 def multi_step_weights(config: MethodConfig, iteration: int) -> Tensor:
@@ -214,7 +242,7 @@ def meta_gradient(network: Network, config: MethodConfig) -> MetaGradient:
 
     def gradient(state: State, tasks: TaskBatch, threads: TaskThreads) -> tuple[Params, list[float]]:
         function = by_order[config.first_order or state.iteration < config.first_order_iterations]
-        example = next(iter(state.meta.values()))
+        example = next(iter(split(state.meta, network.frozen)[1].values()))
         weights = multi_step_weights(config, state.iteration).to(example)
         count = len(tasks.support_x)
         parts = chunks(tasks, config.chunk_size or count)
@@ -253,7 +281,8 @@ def meta_iteration(
     state = State(laid_out(state.meta), Moments(*map(aligned, state.moments)), state.iteration)
     tasks = TaskBatch(*map(aligned, tasks))
     gradients, values = gradient(state, tasks, threads)  # lines 4 to 9
-    vector, flat = flatten(state.meta), flatten(gradients)
+    learned = split(state.meta, gradients)[0]
+    vector, flat = flatten(learned), flatten(gradients)
     loss_before, accuracy_before, loss_after, accuracy_after = values
     metrics = {"loss/before": loss_before, "loss/after": loss_after, "meta/gradient_norm": float(flat.norm())}
     if tasks.query_y.dtype == torch.int64:
@@ -269,4 +298,4 @@ def meta_iteration(
         vector, moments = adam(vector, flat, moments, lr, count)
     else:
         vector = vector - lr * flat
-    return Iteration(State(unflatten(vector, state.meta), moments, count), metrics)
+    return Iteration(State(state.meta | unflatten(vector, learned), moments, count), metrics)

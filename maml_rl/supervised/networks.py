@@ -15,7 +15,7 @@ from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.supervised.models import MLP, FullyConnectedNet, PooledConvNet, StridedConvNet
 from maml_rl.supervised.normalisation import is_batch_norm, with_task_statistics
 from maml_rl.supervised.tasks import TaskBatch
-from maml_rl.types import Params
+from maml_rl.types import Params, frozen_names
 
 Architecture = Literal["mlp", "strided-conv", "pooled-conv", "fully-connected"]
 PAPER_UNITS: dict[str, tuple[int, ...]] = {"mlp": (40, 40), "fully-connected": (256, 128, 64, 64)}  # A.1
@@ -27,14 +27,17 @@ class Network:
     Batch normalisation of any kind in it takes its statistics from the examples it is given (`TaskBatchNorm`), so
     running statistics, if it has any, are not used. The module given is not changed. What it returns must depend on
     parameters, buffers and input alone: what Python decides in `forward` is decided once (`recorded`).
+
+    Attributes:
+        frozen: Names of the parameters that are frozen with `requires_grad_(False)`. No update changes them.
     """
 
     def __init__(self, module: nn.Module) -> None:
         """Of a module whose parameters are all there.
 
         Raises:
-            InputError: If it has no parameters, or some that get their shape from the first input, or dropout, or
-                instance normalisation with running statistics.
+            InputError: If it has no parameters, or only frozen ones, or some that get their shape from the first input,
+                or dropout, or instance normalisation with running statistics.
         """
         if any(isinstance(value, nn.UninitializedParameter) for value in module.parameters()):
             raise InputError("the network has layers without a shape yet: give it an input once, then pass it on")
@@ -46,6 +49,7 @@ class Network:
             getattr(part, "running_mean", None) is not None and not is_batch_norm(part) for part in module.modules()
         ):
             raise InputError("the network has instance normalisation with running statistics: leave them out")
+        self.frozen = frozen_names(module)
         self.module = module
         self._threads = threading.local()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envs.batched import Array, TaskMDP
 from maml_rl.advantages import advantage_batch
 from maml_rl.config import MetaConfig
-from maml_rl.errors import NonFiniteEnvironmentError
+from maml_rl.errors import InputError, NonFiniteEnvironmentError
 from maml_rl.maml import inner_update
 from maml_rl.meta_rl import Iteration, Sampled, adapt_each, meta_iteration, sample
 from maml_rl.objectives import reinforce_loss
@@ -417,3 +417,30 @@ def test_the_number_of_pytorchs_own_threads_does_not_change_a_bit():
         finally:
             torch.set_num_threads(before)
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("config", [TINY, replace(TINY, first_order=True), replace(TINY, inner_steps=0)])
+def test_frozen_parameters_of_a_policy_stay_in_the_inner_and_in_the_meta_update(config):
+    envs, threads = vectorize(NAVIGATION, 12), TaskThreads(1)
+    policy = make_policy(envs)
+    frozen = ["weight_0", "log_std"]  # a layer, and a standard deviation that stays what it is
+    for name in frozen:
+        policy.get_parameter(name).requires_grad_(False)
+    theta = start(policy)
+    result = meta_iteration(policy, theta, envs, config, 0, 0, threads)
+    assert result.metrics["meta/accepted"]
+    assert list(result.theta) == list(theta)
+    moved = {name for name, value in result.theta.items() if not torch.equal(value, theta[name])}
+    assert moved == set(theta) - set(frozen)
+    tasks, draw = training_tasks(task_space(envs), 3, Draw(0, Phase.TRAINING)), Draw(0, Phase.TRAINING)
+    sampled = sample(envs, policy, repeat(theta, 3), tasks, config, draw, threads)
+    adapted = adapt_each(policy, repeat(theta, 3), sampled.batches, config, threads, 0.1)
+    moved = {name for name, value in adapted.items() if not torch.equal(value[0], theta[name])}
+    assert moved == set(theta) - set(frozen)
+
+
+def test_a_policy_that_is_all_frozen_is_refused():
+    envs = vectorize(NAVIGATION, 12)
+    policy = make_policy(envs).requires_grad_(False)
+    with pytest.raises(InputError, match="all parameters of the GaussianMLP are frozen"):
+        meta_iteration(policy, start(policy), envs, TINY, 0, 0, TaskThreads(1))

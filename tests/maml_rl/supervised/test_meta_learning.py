@@ -13,6 +13,7 @@ from maml_rl.supervised.evaluation import adaptation, predictions
 from maml_rl.supervised.meta_learning import (
     RATE,
     State,
+    adapt_task,
     chunk_gradient,
     initial_state,
     inner_rates,
@@ -432,3 +433,76 @@ def test_an_evaluation_sees_its_operands_in_the_same_places(build, operands, dis
             adaptation(network, config, params, examples, 2, "transductive", InThisThread(1))
         seen.append(watched.seen)
     assert seen[0] == seen[1]
+
+
+# Frozen parameters
+
+
+def partly_frozen() -> Network:
+    """A convolution with batch normalisation whose first convolution and first normalisation are frozen."""
+    module = convolution().module
+    module[:2].requires_grad_(False)
+    return Network(module)
+
+
+FROZEN = {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SECOND_ORDER,
+        replace(SECOND_ORDER, first_order=True, gradient_clip=0.01),
+        replace(SECOND_ORDER, adapted="last-layer"),
+        replace(SECOND_ORDER, learned_lr="parameter"),
+        replace(SECOND_ORDER, learned_lr="layer-and-step", multi_step_iterations=10),
+        replace(SECOND_ORDER, batch_norm="support", chunk_size=1),
+        replace(SECOND_ORDER, inner_steps=0, optimizer="sgd"),
+        MethodConfig("reptile", inner_steps=2, inner_lr=0.3),
+    ],
+    ids=["maml", "first-order", "anil", "meta-sgd", "maml++", "support", "pretrained", "reptile"],
+)
+def test_frozen_parameters_stay_and_the_others_learn(config):
+    network, tasks = partly_frozen(), image_tasks()
+    assert network.frozen == FROZEN
+    state = start = initial_state(network, config)
+    assert not any(name in FROZEN for name in inner_rates(network, config, start.meta, 0))
+    assert not any(name.removeprefix(RATE) in FROZEN for name in start.meta if name.startswith(RATE))
+    learned = {name for name in start.meta if name not in FROZEN}
+    assert len(start.moments.first) == sum(start.meta[name].numel() for name in learned)
+    gradient = meta_gradient(network, config)
+    for _ in range(3):
+        assert set(gradient(state, tasks, THREADS)[0]) == learned
+        state = meta_iteration(gradient, state, tasks, config, THREADS).state
+    assert list(state.meta) == list(start.meta)  # what a checkpoint holds
+    moved = {name for name, value in state.meta.items() if not torch.equal(value, start.meta[name])}
+    assert moved <= learned
+    assert moved >= {"3.weight", "4.weight", "4.bias", "7.weight", "7.bias"}  # 4 cancels 3.bias
+
+
+@pytest.mark.parametrize("config", [SECOND_ORDER, replace(SECOND_ORDER, learned_lr="parameter")])
+def test_the_meta_gradient_beside_frozen_parameters_is_that_of_central_differences(config):
+    network, tasks = mlp(), regression_tasks()
+    network.module[2].requires_grad_(False)
+    network = Network(network.module)
+    state = initial_state(network, config)
+    gradient, _ = meta_gradient(network, config)(state, tasks, THREADS)
+    every = unflatten(central_differences(network, config, tasks, state), state.meta)
+    expected = {name: value for name, value in every.items() if name not in {"2.weight", "2.bias"}}
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_the_adapted_parameters_keep_what_is_frozen():
+    network, tasks = partly_frozen(), image_tasks(1)
+    meta, one = network.parameters(), TaskBatch(*(x[0] for x in tasks))
+    adapted = adapt_task(network, SECOND_ORDER, meta, one, 2, first_order=False)[-1].params
+    assert all(torch.equal(adapted[name], meta[name]) for name in FROZEN)
+
+
+def test_a_network_or_an_inner_update_without_anything_to_change_is_refused():
+    module = mlp().module
+    with pytest.raises(InputError, match=r"^all parameters of the Sequential are frozen.*requires_grad_\(True\)"):
+        Network(module.requires_grad_(False))
+    module[0].requires_grad_(True)
+    with pytest.raises(InputError, match=r"inner update \(adapted = last-layer\) has nothing to change"):
+        initial_state(Network(module), replace(SECOND_ORDER, adapted="last-layer"))
