@@ -51,7 +51,9 @@ class MethodConfig:
     """Meta-iterations over which beta falls along a half cosine to a hundredth (Antoniou et al. 2019); training that is
     longer repeats it (Loshchilov & Hutter 2017). Constant if None."""
     gradient_clip: float | None = None
-    """Bound on each number of the meta-gradient (paper's code: 10 for MiniImagenet); None for none."""
+    """Bound on each number of the gradient of the mean query loss; None for none. The paper's code bounds that of a sum
+    over ways x queries divided by shots: its 10 for MiniImagenet is 10 x shots / (ways x queries) here, so 0.133 for 1
+    shot and 0.667 for 5."""
     chunk_size: int | None = None
     """Tasks differentiated at once, on which memory depends, and rounding; all if None."""
 
