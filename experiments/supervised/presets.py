@@ -30,8 +30,8 @@ class Preset(NamedTuple):
 
 
 # The paper's code (github.com/cbfinn/maml, utils.py and maml.py) sums a task's cross-entropy over its examples and
-# divides by the shots: the inner loss over ways x shots examples, the outer one over ways x queries. Here both are means.
-# The clip acts on each number of the outer gradient, and Adam's step does not depend on the gradient's scale.
+# divides by the shots: the inner loss over ways x shots examples, the outer one over ways x queries. Here both losses
+# are means. The clip acts on each number of the outer gradient, and Adam's step does not depend on its scale.
 
 
 def inner_lr_of_mean(published: float, ways: int) -> float:

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from maml_rl.errors import InputError
 from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.supervised.layers import check_layers, plain_functions
 from maml_rl.supervised.models import MLP, FullyConnectedNet, PooledConvNet, StridedConvNet
 from maml_rl.supervised.normalisation import is_batch_norm, with_task_statistics
 from maml_rl.supervised.tasks import TaskBatch
@@ -36,19 +36,12 @@ class Network:
         """Of a module whose parameters are all there.
 
         Raises:
-            InputError: If it has no parameters, or only frozen ones, or some that get their shape from the first input,
-                or dropout, or instance normalisation with running statistics.
+            InputError: If it has no parameters, or only frozen ones, or a layer that cannot be differentiated twice and
+                mapped over tasks (`check_layers`).
         """
-        if any(isinstance(value, nn.UninitializedParameter) for value in module.parameters()):
-            raise InputError("the network has layers without a shape yet: give it an input once, then pass it on")
+        check_layers(module)
         if not list(module.parameters()):
             raise InputError("the network has no parameters to learn")
-        if any(isinstance(part, _DropoutNd) and part.training and part.p > 0 for part in module.modules()):
-            raise InputError("the network has dropout, which draws anew at every step: remove it, or call its eval()")
-        if any(
-            getattr(part, "running_mean", None) is not None and not is_batch_norm(part) for part in module.modules()
-        ):
-            raise InputError("the network has instance normalisation with running statistics: leave them out")
         self.frozen = frozen_names(module)
         self.module = module
         self._threads = threading.local()
@@ -109,7 +102,8 @@ class Network:
         copies: dict[int | None, nn.Module] = vars(self._threads).setdefault("copies", {})
         if support_size not in copies:
             copies[support_size] = with_task_statistics(self.module, support_size)
-        outputs: Tensor = torch.func.functional_call(copies[support_size], params, (x,))
+        with plain_functions():
+            outputs: Tensor = torch.func.functional_call(copies[support_size], params, (x,))
         return outputs
 
 

@@ -4,8 +4,8 @@ The statistics are always those of examples at hand, never running ones: of the 
 alone, those of the support set (`support_size`), so that no query example knows of another.
 
 Written in plain arithmetic, since PyTorch's own `batch_norm` has a wrong second derivative under `torch.func.vmap`: the
-meta-gradient of a four-layer network came out 1 to 2 % wrong, also after `replace_all_batch_norm_modules_`. So has its
-`layer_norm` with weights, and with it `instance_norm`, which plain arithmetic replaces too.
+meta-gradient of a four-layer network came out 1 to 2 % wrong, also after `replace_all_batch_norm_modules_`. The other
+layers that need plain arithmetic are in `layers.py`.
 """
 
 import copy
@@ -72,25 +72,6 @@ class TaskBatchNorm(nn.Module):
         return torch.relu(product).view(*x.shape[:-1], -1)
 
 
-class PlainNorm(nn.Module):
-    """Layer or instance normalisation of PyTorch, the same values in plain arithmetic, with the module's parameters."""
-
-    def __init__(self, module: nn.LayerNorm | nn.modules.instancenorm._InstanceNorm) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = module.weight, module.bias, module.eps
-        self.last_dims = len(module.normalized_shape) if isinstance(module, nn.LayerNorm) else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The batch `[B, ...]`, each example normalised by itself: its last dimensions, or all but the channels."""
-        dims = list(range(2, x.dim())) if self.last_dims is None else list(range(-self.last_dims, 0))
-        centred = x - x.mean(dims, keepdim=True)
-        x = centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + self.eps)
-        shape = [1, -1] + [1] * (x.dim() - 2) if self.last_dims is None else list(x.shape[-self.last_dims :])
-        if self.weight is not None:
-            x = x * self.weight.reshape(shape)
-        return x if self.bias is None else x + self.bias.reshape(shape)
-
-
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is batch normalisation: PyTorch's of any dimension, or `TaskBatchNorm`."""
     return isinstance(module, (TaskBatchNorm, nn.modules.batchnorm._BatchNorm))
@@ -99,7 +80,7 @@ def is_batch_norm(module: nn.Module) -> bool:
 def with_task_statistics(module: nn.Module, support_size: int | None = None) -> nn.Module:
     """A copy of a module with `TaskBatchNorm` wherever it has, or refers to, batch normalisation.
 
-    Layer and instance normalisation become `PlainNorm`. It shares the module's tensors: none is copied, so it may be
+    It shares the module's tensors: none is copied, so it may be
     made inside a `torch.func` transform.
     """
     tensors = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
@@ -108,8 +89,6 @@ def with_task_statistics(module: nn.Module, support_size: int | None = None) -> 
     for part in module.modules():
         if is_batch_norm(part):
             copies[id(part)] = TaskBatchNorm(part.weight, part.bias, part.eps, support_size)  # type: ignore[arg-type]
-        elif isinstance(part, (nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)):
-            copies[id(part)] = PlainNorm(part)
     return copy.deepcopy(module, copies)
 
 

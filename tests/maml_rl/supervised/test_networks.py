@@ -316,7 +316,7 @@ def test_threads_do_not_see_each_others_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("module", "message"),
-    [(nn.ReLU(), "no parameters to learn"), (nn.LazyLinear(2), "layers without a shape yet")],
+    [(nn.ReLU(), "no parameters to learn"), (nn.LazyLinear(2), "has no shape yet")],
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
 def test_a_module_that_cannot_be_learned_is_refused(module: nn.Module, message: str) -> None:
