@@ -74,8 +74,7 @@ def meta_update(
 ) -> MetaUpdate:
     """theta <- theta - beta grad sum of L(f_theta_i') (line 10), with TRPO's step in place of beta.
 
-    Parameters of the policy that are frozen with `requires_grad_(False)` are no part of the update, nor was the inner
-    update one of them.
+    Parameters of the policy that are frozen with `requires_grad_(False)` take no part in it, as in the inner update.
 
     Args:
         policy: The policy.

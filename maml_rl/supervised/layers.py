@@ -125,6 +125,8 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Any:
     """The fused form has no second derivative."""
+    if dropout_p > 0:
+        raise InputError(f"the network calls scaled_dot_product_attention with dropout, which {_RANDOM}: {_EVAL}")
     plain = torch.ops.aten._scaled_dot_product_attention_math
     return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[0]
 

@@ -339,6 +339,9 @@ def packed(_: nn.Module, x: Tensor) -> Tensor:
     [
         (lambda _, x: functional.dropout(x), r"calls dropout, which draws at random.*call eval\(\)"),
         (lambda _, x: functional.batch_norm(x, None, None, training=True), "use the layer nn.BatchNorm1d"),
+        (lambda _, x: functional.rrelu(x, training=True), "calls rrelu, which draws at random"),
+        (lambda _, x: functional.scaled_dot_product_attention(x, x, x, dropout_p=0.1), "with dropout, which draws"),
+        (lambda _, x: functional.embedding(x.long(), torch.ones(2, 2), max_norm=1.0), "leave them out"),
         (packed, "pad them instead"),
     ],
 )
