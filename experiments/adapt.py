@@ -18,7 +18,7 @@ from envs.drawn_tasks import DrawnTasks
 from experiments.evaluate import aligned, chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
-from experiments.run import Run, RunConfig, load_config, load_run, overridden
+from experiments.run import Run, RunConfig, load_config, load_run, make_envs, overridden
 from experiments.task_display import task_names
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, one_line
@@ -29,7 +29,7 @@ from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.sb3 import check_exportable, fit_critic, to_ppo
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.task_observation import TaskObservation
-from maml_rl.tasks import Task, make, plain, sample_tasks, task_space, vectorize
+from maml_rl.tasks import Task, make, plain, sample_tasks, task_space
 from maml_rl.types import Params, Trajectories, select
 
 
@@ -127,7 +127,7 @@ def adapt(
     num_envs = config.episodes * (config.validation_tasks if validated else 1)
     with (
         closing(make_task_env(run_config)) as env,
-        closing(vectorize(run_config.env_id, num_envs, processes, run_config.observe_task)) as envs,
+        closing(make_envs(run_config, num_envs, processes)) as envs,
     ):
         run = load_run(directory, envs)
         check_exportable(run.policy, env)
@@ -161,7 +161,7 @@ def adapt(
 
 def make_task_env(config: RunConfig) -> gymnasium.Env[Any, Any]:
     """One environment of a run, with the observations that its policy has."""
-    env = make(config.env_id)
+    env = make(config.env_id, config.max_episode_steps)
     return TaskObservation(env) if config.observe_task else env
 
 
@@ -251,7 +251,8 @@ def check_new_file(path: Path) -> None:
 def next_steps(adapted: Adapted, path: Path) -> str:
     """Code that trains the saved model further on its task."""
     config = adapted.run.config
-    imports, made = "", f"gymnasium.make({config.env_id!r})"
+    limit = f", max_episode_steps={config.max_episode_steps}" if config.max_episode_steps else ""
+    imports, made = "", f"gymnasium.make({config.env_id!r}{limit})"
     if config.observe_task:
         imports, made = "from maml_rl.task_observation import TaskObservation\n", f"TaskObservation({made})"
     return f"""\

@@ -258,6 +258,8 @@ class Check:
 
     env_id: Annotated[str, tyro.conf.Positional]
     """Environment as gymnasium.make takes it, for example my_module:My-v0."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is truncated; as the environment is registered if None."""
     json: bool = False
     """Print one JSON object and nothing else."""
 

@@ -450,7 +450,7 @@ def check(arguments: Sequence[str]) -> None:
     allow([chosen.env_id.rpartition(":")[0]])
     with _showing(chosen.json) as show:
         waits = reporting_waits(f"the check of {chosen.env_id} has not ended")
-        with contextlib.closing(make(chosen.env_id)) as env, waits:
+        with contextlib.closing(make(chosen.env_id, chosen.max_episode_steps)) as env, waits:
             findings = check_task_env(env)
         show({"env_id": chosen.env_id, "findings": [finding._asdict() for finding in findings]})
     if not chosen.json:

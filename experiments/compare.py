@@ -133,8 +133,8 @@ def compare(
         processes: See `evaluate`.
 
     Raises:
-        InputError: If a directory holds no run, or runs cannot be compared: they are of different environments, have
-            other held-out tasks or fewer gradient steps, or are the same run twice.
+        InputError: If a directory holds no run, or runs cannot be compared: they are of different environments or time
+            limits, have other held-out tasks or fewer gradient steps, or are the same run twice.
         WorkerError: If the environment fails in one of its processes.
     """
     if not directories:
@@ -143,6 +143,11 @@ def compare(
     for (a, first, _), (b, second, _) in pairwise(loaded):
         if first.env_id != second.env_id:
             raise InputError(f"{a} is a run on {first.env_id}, {b} on {second.env_id}: compare runs of one environment")
+        if first.max_episode_steps != second.max_episode_steps:
+            raise InputError(
+                f"{a} has max_episode_steps {first.max_episode_steps}, {b} {second.max_episode_steps}: compare runs of "
+                "one time limit"
+            )
         if _tasks_of(first.evaluation) != _tasks_of(second.evaluation):
             raise InputError(
                 f"{a} is evaluated on {_tasks_of(first.evaluation)}, {b} on {_tasks_of(second.evaluation)}: compare "

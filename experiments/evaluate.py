@@ -21,6 +21,7 @@ from experiments.run import (
     RunConfig,
     load_config,
     load_run,
+    make_envs,
     method,
     overridden,
     run_directory,
@@ -33,7 +34,7 @@ from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.statistics import Mean, mean_with_interval, strata_of
-from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, groups, plain, task_space, vectorize
+from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, groups, plain, task_space
 
 _NUM_ENVS = 800  # sub-environments stepped at once; it does not change what is sampled
 
@@ -172,7 +173,7 @@ def evaluate(
     num_envs = min(_NUM_ENVS, config.tasks * config.episodes)
     with (
         tqdm(total=_episodes(run_config, config), unit="episode", desc="evaluating", disable=None, leave=False) as bar,
-        closing(vectorize(run_config.env_id, num_envs, processes, run_config.observe_task)) as made,
+        closing(make_envs(run_config, num_envs, processes)) as made,
     ):
         envs = _Counted(made, bar.update)
         run = load_run(directory, envs)

@@ -191,7 +191,7 @@ def evaluate_metaworld(directory: Path, protocol: Protocol) -> MetaWorldEvaluati
         InputError: If the run cannot be used, is not of a Meta-World environment, or metaworld is not installed.
     """
     config, _, _ = load_config(directory)
-    with closing(vectorize(config.env_id, 1)) as training_envs:
+    with closing(vectorize(config.env_id, 1, max_episode_steps=config.max_episode_steps)) as training_envs:
         settings = training_envs.spec.kwargs if training_envs.spec else {}
         if "benchmark" not in settings:
             raise InputError(

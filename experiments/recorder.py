@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from envs.batched import BatchedTaskEnv, TaskEnv
 from experiments.recording import Kind, Recording, picture_times
-from experiments.run import Run
+from experiments.run import Run, make_envs
 from experiments.sheets import to_sheet
 from experiments.task_display import task_names, task_quantity
 from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns, with_step_size
@@ -23,7 +23,7 @@ from maml_rl.parallel import TaskThreads
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
-from maml_rl.tasks import Task, TaskVectorEnv, episode_limit, make, plain, vectorize
+from maml_rl.tasks import Task, TaskVectorEnv, episode_limit, make, plain
 from maml_rl.types import Params
 
 _PICTURE_SIZE = 240  # pixels; the longer side of a recorded picture
@@ -71,7 +71,7 @@ def record(
     """
     threads, total = threads or TaskThreads(1), config.gradient_steps + 1
     count = config.episodes * len(tasks)
-    with closing(vectorize(run.config.env_id, count, processes, run.config.observe_task)) as envs:
+    with closing(make_envs(run.config, count, processes)) as envs:
         if inner_lr is None:
             meta, _ = with_step_size(run.policy, run.theta, envs, run.config.meta, config, threads)
         else:
@@ -110,7 +110,7 @@ def recorded(
     settings = {"render_mode": "rgb_array"} if drawn and _draws(env_id) else {}
     motion, pictures, rewards, lengths, mean_returns = [], [], [], [], []
     one_each = Processes(len(tasks), processes.start_method)
-    watched = vectorize(env_id, len(tasks), one_each, run.config.observe_task, **settings)
+    watched = make_envs(run.config, len(tasks), one_each, **settings)
     with closing(_Watched(watched, "pictures" if settings else "observations")) as envs:
         for stage in stages:
             sampled = collect(envs, run.policy, stage.params, tasks, 1, draw)

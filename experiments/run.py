@@ -19,7 +19,8 @@ from maml_rl.config import MetaConfig, PolicyConfig, require
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 from maml_rl.initial import MLPPolicy, build_policy, check_shapes, initial_policy, parameters
-from maml_rl.tasks import TaskVectorEnv
+from maml_rl.processes import Processes
+from maml_rl.tasks import TaskVectorEnv, vectorize
 from maml_rl.types import Params
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -49,6 +50,8 @@ class RunConfig:
     weights if None."""
     observe_task: bool = False
     """Whether an observation ends with the task, as the paper's oracle has it."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is truncated; as the environment is registered if None."""
     checkpoint_every: int = 10
     """Meta-iterations from one checkpoint to the next."""
     meta: MetaConfig = field(default_factory=MetaConfig)
@@ -60,6 +63,8 @@ class RunConfig:
         require("iterations", self.iterations, self.iterations >= 0, "at least 0")
         require("seed", self.seed, self.seed >= 0, "at least 0")
         require("num_envs", str(self.num_envs), self.num_envs is None or self.num_envs >= 1, "at least 1 or None")
+        limit = self.max_episode_steps
+        require("max_episode_steps", str(limit), limit is None or limit >= 1, "at least 1 or None")
         require("checkpoint_every", self.checkpoint_every, self.checkpoint_every >= 1, "at least 1")
 
 
@@ -177,6 +182,22 @@ def load_config(directory: Path) -> tuple[RunConfig, Progress, Params]:
         )
     content = read_content(path, checkpoint.record, Content)
     return content.config, content.progress, checkpoint.tensors
+
+
+def make_envs(config: RunConfig, num_envs: int, processes: Processes | None = None, **settings: Any) -> TaskVectorEnv:
+    """The environments of a run.
+
+    Args:
+        config: Settings of the run.
+        num_envs: Number of sub-environments.
+        processes: See `maml_rl.tasks.vectorize`.
+        settings: Keyword arguments of the environment.
+
+    Raises:
+        InputError: If the environment cannot be meta-trained.
+        WorkerError: If a process cannot make the environment.
+    """
+    return vectorize(config.env_id, num_envs, processes, config.observe_task, config.max_episode_steps, **settings)
 
 
 def new_run(config: RunConfig, envs: TaskVectorEnv) -> Run:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from experiments.clips import Clips
 from experiments.loop import Step, alone_in, check_extension, check_new, new_in, training_loop
-from experiments.run import Progress, Run, RunConfig, load_config, load_run, new_run, save_run
+from experiments.run import Progress, Run, RunConfig, load_config, load_run, make_envs, new_run, save_run
 from experiments.run_log import Clip
 from maml_rl.meta_rl import meta_iteration
 from maml_rl.parallel import TaskThreads, threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
-from maml_rl.tasks import TaskVectorEnv, vectorize
+from maml_rl.tasks import TaskVectorEnv
 
 
 def train(
@@ -46,7 +46,7 @@ def train(
     check_new(out)
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
-    with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs:
+    with closing(make_envs(config, _num_envs(config), processes)) as envs:
         clips = Clips(envs, render_every, task_threads, processes)
         run = new_run(config, envs)
         with new_in(out):
@@ -79,7 +79,7 @@ def resume(
     task_threads = threads_for(torch_device, threads)
     out = out.parent if out.is_file() else out
     config, _, _ = load_config(out)
-    with closing(vectorize(config.env_id, _num_envs(config), processes, config.observe_task)) as envs, alone_in(out):
+    with closing(make_envs(config, _num_envs(config), processes)) as envs, alone_in(out):
         clips = Clips(envs, render_every, task_threads, processes)
         run = load_run(out, envs)
         check_extension(out, run, iterations)

@@ -22,14 +22,14 @@ from experiments.adapt import chosen_task
 from experiments.evaluate import chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
-from experiments.run import load_config, load_run, overridden
+from experiments.run import load_config, load_run, make_envs, overridden
 from experiments.task_display import task_names
 from maml_rl.config import MetaConfig
 from maml_rl.errors import InputError
 from maml_rl.evaluation import adaptation, task_returns, with_step_size
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
-from maml_rl.tasks import Task, task_space, vectorize
+from maml_rl.tasks import Task, task_space
 
 
 class Session:
@@ -67,7 +67,7 @@ class Session:
         if inner_lr is not None:
             self._meta = replace(self._meta, inner_lr=inner_lr)
         self._validated = inner_lr is not None or config.meta.inner_steps > 0 or self.config.gradient_steps == 0
-        self._envs = vectorize(config.env_id, self.config.episodes, processes, config.observe_task)
+        self._envs = make_envs(config, self.config.episodes, processes)
         try:
             self.run = load_run(directory, self._envs)
             mdp = getattr(self._envs.unwrapped, "mdp", None)

@@ -29,14 +29,14 @@ from experiments.rendering import Drawing, check_video, frame_times, side_by_sid
 from experiments.report.page import page
 from experiments.report.rollouts import rollouts
 from experiments.report.sections import Reported, facts, lead, paths, returns, settings, training
-from experiments.run import RECORDING, Progress, RunConfig, load_config, load_run, overridden, run_directory
+from experiments.run import RECORDING, Progress, RunConfig, load_config, load_run, make_envs, overridden, run_directory
 from maml_rl.checkpoint import write_atomically
 from maml_rl.config import require
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
-from maml_rl.tasks import evaluation_tasks, task_space, vectorize
+from maml_rl.tasks import evaluation_tasks, task_space
 
 REPORT = "report.html"
 
@@ -58,17 +58,17 @@ def stored_recording(directory: Path, tasks: int | None = None, gradient_steps: 
         return None
     stored = load_recording(path)
     of_the_run = stored.env_id == config.env_id and stored.iteration == progress.iteration
-    if of_the_run and _as_many(stored, tasks) and gradient_steps in (None, stored.gradient_steps):
+    if of_the_run and _as_many(stored, config, tasks) and gradient_steps in (None, stored.gradient_steps):
         return stored
     print(f"{path} is of another checkpoint or other settings: recording again", file=sys.stderr)
     return None
 
 
-def _as_many(stored: Recording, tasks: int | None) -> bool:
+def _as_many(stored: Recording, config: RunConfig, tasks: int | None) -> bool:
     """Whether a recording has as many tasks as asked for, or all that there are."""
     if tasks is None or len(stored.tasks) >= tasks:
         return tasks in (None, len(stored.tasks))
-    with closing(vectorize(stored.env_id, 1)) as envs:
+    with closing(make_envs(config, 1)) as envs:
         space = task_space(envs)
     return isinstance(space, Discrete) and space.n == len(stored.tasks)
 
@@ -100,7 +100,7 @@ def new_recording(
     config, _, _ = load_config(directory)
     settings = _recorded_settings(config, tasks, gradient_steps, evaluation)
     torch_device = usable_device(device)
-    with closing(vectorize(config.env_id, 1, processes, config.observe_task)) as envs:
+    with closing(make_envs(config, 1, processes)) as envs:
         run = load_run(directory, envs)
         held_out = evaluation_tasks(task_space(envs), max(settings.tasks, tasks or 0), settings.seed)
     theta = {name: value.to(torch_device) for name, value in run.theta.items()}

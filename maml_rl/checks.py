@@ -1,7 +1,7 @@
 """What is missing or wrong in an environment that is to be a task distribution, in sentences for its author."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
 from itertools import islice
@@ -13,22 +13,30 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from maml_rl.errors import one_line, place, reason
-from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks
+from maml_rl.errors import InputError, one_line, place, reason
+from maml_rl.requirements import interface, picture_advice, time_limit, unmet, unusable
+from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, sample_tasks, vectorize
 
 AnyEnv = gymnasium.Env[Any, Any]
 _TASKS = 10  # tasks whose episodes are compared
 _STEPS = 50  # of the episodes that are compared
 _WHOLE_STEPS = 2000  # of whole episodes together, of which there are at least three
 _LONGEST = 1000  # steps of an episode of each task, where the first ones were alike
+_PARTS = 24  # parts of a task, each of which is varied alone
+_ELEMENTS = 8  # of an array in a task; a larger one is varied as a whole
+_SHORT_ROUNDS, _WHOLE_ROUNDS = 4, 2  # episodes in which each part is varied, the second kind to the end
+_PART_STEPS = 5000  # after which no further round begins
 _ROWS = 3  # of a batch, compared with single environments
 _LEAK = 0.99  # share of the variance of a task over held-out tasks, from which on it counts as told
+_LARGE = 100.0  # observations that a policy does not survive as they are
+_RESOLVED = 100  # steps of float32 in a standard deviation, fewer than which are noise
+_HARDLY = 1e-3  # of the size of a component, and of the others' standard deviation
 
 
 class Finding(NamedTuple):
     """Something that an environment's author has to know."""
 
-    level: Literal["error", "warning"]  # an error makes training fail or mean nothing
+    level: Literal["error", "warning", "note"]  # an error makes training fail or mean nothing; a note asks for nothing
     text: str  # what was found, and what to do
 
 
@@ -42,9 +50,9 @@ class Episode(NamedTuple):
 
 
 class _FatalError(Exception):
-    """Nothing further can be checked, because of this finding."""
+    """Nothing else can be checked, because of this finding, or of the last one."""
 
-    def __init__(self, finding: Finding) -> None:
+    def __init__(self, finding: Finding | None = None) -> None:
         self.finding = finding
 
 
@@ -64,12 +72,23 @@ def check_task_env(env: AnyEnv, seed: int = 0) -> list[Finding]:
     """
     findings: list[Finding] = []
     try:
-        for check in (_convention, _spaces, _interface, _values, _task_effect, _time_limit, _leak, _batch):
-            findings += check(env, seed)
+        for check in (
+            _requirements,
+            _convention,
+            _doubts,
+            _interface,
+            _values,
+            _task_effect,
+            _whole_episodes,
+            _leak,
+            _batch,
+        ):
+            for finding in check(env, seed):
+                findings.append(finding)
             if check is _values and any(finding.level == "error" for finding in findings):
                 break  # the others compute with these values
     except _FatalError as stop:
-        findings.append(stop.finding)
+        findings += [stop.finding] if stop.finding else []
     return list(dict.fromkeys(findings))
 
 
@@ -85,34 +104,27 @@ def _called(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) 
     """Result of the environment's own code; what it raises ends the check."""
     try:
         return function(*args, **kwargs)
+    except InputError as error:  # of this package, which training raises too
+        raise _FatalError(_error(str(error))) from error
     except Exception as error:
-        raise _FatalError(_error(f"{name} raised {reason(error)} ({place(error)}): mend that first")) from error
+        raise _FatalError(_error(f"{name} raised {reason(error)} ({place(error)}): fix that first")) from error
+
+
+def _requirements(env: AnyEnv, _: int) -> Iterator[Finding]:
+    """What training needs is there; where it is not, this says so in the words in which training refuses."""
+    found = interface(env)
+    yield from map(_error, unmet(found))
+    if any(unusable(found)):
+        raise _FatalError
 
 
 def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
-    """`task_space` and `task` are there, and a task may be assigned."""
+    """`task_space` draws tasks, and `task` keeps what is assigned."""
     base: Any = env.unwrapped
-    space = getattr(base, "task_space", None)
-    if not isinstance(space, spaces.Space):
-        raise _FatalError(
-            _error(
-                "there is no task_space: give the environment an attribute task_space, a gymnasium.Space of its tasks, "
-                f"such as Box(0, 2, (1,)) (got {one_line(space)})"
-            )
-        )
-    if not hasattr(base, "task"):
-        raise _FatalError(_error("there is no attribute task: begin with one, and let reset take it up"))
+    space = base.task_space
     if not space.contains(base.task):
         yield _error(f"task is {one_line(base.task)}, which task_space does not contain: begin with an element of it")
     tasks, again = _tasks(env, _TASKS, seed), _tasks(env, _TASKS, seed)
-    for task in tasks:
-        if not space.contains(task):
-            raise _FatalError(
-                _error(
-                    f"task_space drew {one_line(task)}, which it does not contain: its sample and its contains have "
-                    "to agree"
-                )
-            )
     try:
         written = json.dumps(space.to_jsonable(tasks)), json.dumps(space.to_jsonable(again))
     except TypeError as error:
@@ -131,16 +143,20 @@ def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
             )
 
 
-def _spaces(env: AnyEnv, _: int) -> Iterator[Finding]:
-    """Observations and actions are of a kind that policies know."""
-    if not isinstance(env.observation_space, spaces.Box):
-        raise _FatalError(
-            _error(f"observations have to be in a Box, observation_space is {one_line(env.observation_space)}")
-        )
+def _doubts(env: AnyEnv, _: int) -> Iterator[Finding]:
+    """Observations and actions are of the size and kind that a policy begins with."""
+    advice = picture_advice(env.observation_space)
+    if advice:
+        yield _warning(advice)
     actions = env.action_space
-    if not isinstance(actions, (spaces.Box, spaces.Discrete)):
-        raise _FatalError(_error(f"actions have to be in a Box or Discrete, action_space is {one_line(actions)}"))
-    if isinstance(actions, spaces.Box) and actions.is_bounded():
+    if not isinstance(actions, spaces.Box):
+        return
+    if not np.issubdtype(actions.dtype, np.floating):
+        yield _warning(
+            f"actions are in {one_line(actions)}: a policy draws real numbers, whose fraction is cut off; let them be "
+            "of a floating type and round them inside, or make them Discrete"
+        )
+    if actions.is_bounded():
         half = (actions.high - actions.low) / 2
         if half.min() < 0.5 or half.max() > 5:
             yield _warning(
@@ -150,19 +166,18 @@ def _spaces(env: AnyEnv, _: int) -> Iterator[Finding]:
 
 
 def _interface(env: AnyEnv, seed: int) -> Iterator[Finding]:
-    """`reset` and `step` are Gymnasium's, and there is a time limit."""
+    """`reset` and `step` are Gymnasium's."""
     old = "; an environment with Gym's old interface can be wrapped in envs.adapters.SampledTaskEnv"
     result = _called("reset(seed=..., options=...)", env.unwrapped.reset, seed=seed, options=None)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         raise _FatalError(_error(f"reset has to return (observation, info), got {type(result).__name__}{old}"))
-    result = _called("step", env.unwrapped.step, _actions(env, 1, seed)[0])
+    result = _called("step", env.unwrapped.step, _actions(env.unwrapped, 1, seed)[0])
     if not (isinstance(result, tuple) and len(result) == 5):
         got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         raise _FatalError(
             _error(f"step has to return (observation, reward, terminated, truncated, info), got {got}{old}")
         )
-    if _limit(env) is None:
-        yield _error("there is no time limit: register the environment with max_episode_steps")
+    return iter(())
 
 
 def _values(env: AnyEnv, seed: int) -> Iterator[Finding]:
@@ -187,7 +202,7 @@ def _values(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 
 def _observation_faults(space: spaces.Space[Any], observation: Any) -> Iterator[Finding]:
-    if not isinstance(observation, np.ndarray):
+    if not isinstance(observation, (np.ndarray, np.generic)):
         yield _error(f"observations have to be arrays, got {type(observation).__name__}")
     elif observation.shape != space.shape:
         yield _error(f"an observation has shape {observation.shape}, observation_space has {space.shape}")
@@ -227,6 +242,8 @@ def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
         differs |= not _same(first, episode)
     if others and not differs:
         yield from _no_effect(env, list(unique.values()), seed)
+    elif others:
+        yield from _parts_without_effect(env, list(unique.values()), seed)
     if others and not _same(episode, _run(env, task, seed, actions, later=others[0])):
         yield _warning(
             "a task assigned in the middle of an episode changes that episode: copy task at reset, and use the copy"
@@ -235,7 +252,7 @@ def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 def _no_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Finding]:
     """What tasks do not change in long episodes; a reward that never varies may be one that is seldom earned."""
-    actions = _actions(env, min(_limit(env) or _LONGEST, _LONGEST), seed)
+    actions = _actions(env, min(time_limit(env) or _LONGEST, _LONGEST), seed)
     episodes = [_run(env, task, seed, actions) for task in tasks]
     if not all(_same(episode, episodes[0]) for episode in episodes):
         return
@@ -250,9 +267,111 @@ def _no_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Findin
         yield _error(f"{same}: let the task change the reward or the dynamics (is it read at reset?)")
 
 
-def _time_limit(env: AnyEnv, seed: int) -> Iterator[Finding]:
-    """A time limit truncates."""
-    limit = min(_limit(env) or _WHOLE_STEPS, _WHOLE_STEPS // 2)
+def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Finding]:
+    """Parts of a task that change nothing when they alone are varied, in episodes alike in everything else.
+
+    A part that takes effect late, or with some tasks only, is found by whole episodes with several tasks.
+    """
+    idle = dict(list(_parts(env.unwrapped.task_space, tasks[0], "task"))[:_PARTS])  # type: ignore[attr-defined]
+    if len(idle) == 1:
+        return
+    whole = min(time_limit(env) or _LONGEST, _LONGEST)
+    tried, rewards, steps, round_ = set[str](), set[float](), 0, 0
+    while idle and (round_ < _SHORT_ROUNDS + _WHOLE_ROUNDS or steps < _PART_STEPS):
+        length = min(_STEPS, whole) if round_ < _SHORT_ROUNDS else whole
+        task, other = tasks[round_ % len(tasks)], tasks[(round_ + 1) % len(tasks)]
+        actions = _actions(env, length, seed + round_)
+        expected = _run(env, task, seed + round_, actions)
+        rewards |= {float(reward) for reward in expected.rewards}
+        steps += len(expected.rewards)
+        for name, path in list(idle.items()):
+            varied = _varied(env, task, other, path)
+            if varied is None:
+                continue
+            tried.add(name)
+            episode = _attempted(env, varied, seed + round_, actions)
+            steps += len(episode.rewards) if episode else 0
+            if not _same(episode, expected):
+                del idle[name]
+        round_ += 1
+        if not tried & idle.keys() and round_ > len(tasks):
+            return  # what is left never varies
+    found = [name for name in idle if name in tried]
+    if found:
+        yield _idle_finding(found, round_, rewards)
+
+
+def _idle_finding(names: Sequence[str], episodes: int, rewards: set[float]) -> Finding:
+    several = len(names) > 1
+    text = (
+        f"{', '.join(names)} {'change' if several else 'changes'} nothing: {episodes} random episodes had the same "
+        f"observations, rewards and ends whatever {'they are' if several else 'it is'}; "
+    )
+    if len(rewards) == 1:
+        return _warning(
+            f"{text}every reward was {rewards.pop():g}, so if the reward is sparse, let it tell how near the goal is, "
+            "else read the whole task at reset, or leave the rest out of task_space"
+        )
+    return _warning(f"{text}read the whole task at reset, or leave out of task_space what has no effect")
+
+
+def _parts(space: Any, task: Task, name: str, path: tuple[Any, ...] = ()) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Parts of a task that can be varied alone, by name: values of dicts, entries of tuples, elements of arrays."""
+    whole = (spaces.Graph, spaces.Sequence, spaces.OneOf, spaces.Discrete, spaces.Text)
+    if isinstance(task, Mapping):
+        for key, value in task.items():
+            inner = space.spaces.get(key) if isinstance(space, spaces.Dict) else None
+            yield from _parts(inner, value, f"{name}[{key!r}]", (*path, key))
+    elif isinstance(task, (list, tuple)) and not isinstance(space, whole):
+        for index, value in enumerate(task):
+            inner = space[index] if isinstance(space, spaces.Tuple) else None
+            yield from _parts(inner, value, f"{name}[{index}]", (*path, index))
+    elif isinstance(task, np.ndarray) and 1 < task.size <= _ELEMENTS and not isinstance(space, whole):
+        for place_ in np.ndindex(task.shape):
+            yield f"{name}[{', '.join(map(str, place_))}]", (*path, place_)
+    else:
+        yield name, path
+
+
+def _varied(env: AnyEnv, task: Task, other: Task, path: tuple[Any, ...]) -> Task | None:
+    """A task with one part of another; None if they have it in common, or this is no task."""
+    try:
+        part: Any = other
+        own: Any = task
+        for key in path:
+            part, own = part[key], own[key]
+        if _same(part, own):
+            return None
+        varied = _with_part(task, path, part)
+        return varied if env.unwrapped.task_space.contains(varied) else None  # type: ignore[attr-defined]
+    except (KeyError, IndexError):  # tasks of other keys or lengths
+        return None
+
+
+def _with_part(task: Any, path: tuple[Any, ...], part: Any) -> Any:
+    if not path:
+        return part
+    key, *rest = path
+    if isinstance(task, np.ndarray):
+        array = task.copy()
+        array[key] = part
+        return array
+    if isinstance(task, Mapping):
+        return {**task, key: _with_part(task[key], tuple(rest), part)}
+    return type(task)([*task[:key], _with_part(task[key], tuple(rest), part), *task[key + 1 :]])
+
+
+def _attempted(env: AnyEnv, task: Task, seed: int, actions: Sequence[Any]) -> Episode | None:
+    """An episode; None if it fails, as it may with a task that task_space contains and never draws."""
+    try:
+        return _run(env, task, seed, actions)
+    except _FatalError:
+        return None
+
+
+def _whole_episodes(env: AnyEnv, seed: int) -> Iterator[Finding]:
+    """Whole episodes end by truncation, and their observations are numbers that a policy can use."""
+    limit = min(time_limit(env) or _WHOLE_STEPS, _WHOLE_STEPS // 2)
     count = int(np.clip(_WHOLE_STEPS // limit, 3, 6))
     tasks = _tasks(env, count, seed)
     episodes = [_run(env, task, seed + i, _actions(env, limit, seed + i)) for i, task in enumerate(tasks)]
@@ -262,6 +381,48 @@ def _time_limit(env: AnyEnv, seed: int) -> Iterator[Finding]:
             f"every episode terminated after exactly {lengths.pop()} steps: if that is a time limit, return it as "
             "truncated, or leave it to max_episode_steps"
         )
+    observations = [observation for episode in episodes for observation in episode.observations]
+    size = np.size(observations[0])
+    rows = np.linspace(0, len(observations) - 1, min(len(observations), max(50, 2_000_000 // max(size, 1)))).astype(int)
+    yield from _scales(np.stack([np.asarray(observations[row], np.float64).reshape(-1) for row in rows]))
+
+
+def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
+    """Observations `[n, obs]` are of the order of 1, vary, and are resolved by float32, in which policies compute."""
+    largest, deviation = np.abs(observations).max(0), observations.std(0)
+    if largest.max() > _LARGE:
+        yield _warning(
+            f"observations reach {largest.max():.3g} in {_components([int(largest.argmax())])}: a policy that does not "
+            "standardise them diverges; train with --policy.standardise, or scale them inside"
+        )
+    varies = np.ptp(observations, axis=0) > 0
+    steps = np.spacing(largest.astype(np.float32)).astype(np.float64)
+    coarse = varies & (deviation < _RESOLVED * steps)
+    if coarse.any():
+        first = int(coarse.argmax())
+        yield _warning(
+            f"{_components(np.flatnonzero(coarse))} varies by {deviation[first]:.2g} around "
+            f"{observations[:, first].mean():.6g}, where float32, in which policies compute, has steps of "
+            f"{steps[first]:.2g}: subtract what is constant before you return it"
+        )
+    if not varies.any():
+        return
+    smallest = _HARDLY * np.maximum(largest, np.median(deviation[varies]))
+    hardly = varies & ~coarse & (deviation < np.minimum(smallest, _HARDLY))
+    if hardly.any():
+        first = int(hardly.argmax())
+        yield _warning(
+            f"{_components(np.flatnonzero(hardly))} hardly varies under random actions (standard deviation "
+            f"{deviation[first]:.2g}): standardised, its noise becomes as large as everything else, and what a better "
+            "policy makes of it larger still; leave it out, or let it vary by its noise no more"
+        )
+
+
+def _components(indices: Sequence[int] | NDArray[np.int64]) -> str:
+    """Components of an observation by index, the first few of many."""
+    named = ", ".join(str(index) for index in indices[:5])
+    more = f" and {len(indices) - 5} more" if len(indices) > 5 else ""
+    return f"component{'' if len(indices) == 1 else 's'} {named}{more}"
 
 
 def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
@@ -290,7 +451,16 @@ def _batch(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """Each row of the batched form, which training uses, is the single environment with its task, seed and actions."""
     if env.spec is None or env.spec.vector_entry_point is None:
         return
-    with closing(_called("gymnasium.make_vec", gymnasium.make_vec, env.spec, _ROWS)) as batch:
+    with closing(_called("gymnasium.make_vec", vectorize, env.spec, _ROWS)) as batch:
+        single = (env.observation_space, env.action_space, time_limit(env))
+        batched = (batch.single_observation_space, batch.single_action_space, episode_limit(batch))
+        for name, alone, in_batch in zip(
+            ("observation_space", "action_space", "time limit"), single, batched, strict=True
+        ):
+            if alone != in_batch:
+                raise _FatalError(
+                    _error(f"the batched form has {name} {one_line(in_batch)}, the single one {one_line(alone)}")
+                )
         yield from islice(_batch_faults(env, batch, seed), 1)
 
 
@@ -350,14 +520,9 @@ def _told(inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> bool:
     return bool((missed < (1 - _LEAK) * rest.var(0)).any())
 
 
-def _limit(env: AnyEnv) -> int | None:
-    return env.spec.max_episode_steps if env.spec else None
-
-
 def _tasks(env: AnyEnv, count: int, seed: int) -> list[Task]:
-    space = deepcopy(env.unwrapped.task_space)  # type: ignore[attr-defined]
-    space.seed(seed)
-    return [_called("task_space.sample", space.sample) for _ in range(count)]
+    tasks: list[Task] = _called("task_space.sample", sample_tasks, env.unwrapped.task_space, count, seed)  # type: ignore[attr-defined]
+    return tasks
 
 
 def _actions(env: AnyEnv, count: int, seed: int) -> list[Any]:

@@ -26,6 +26,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
 from maml_rl.errors import InputError, WorkerError, one_line, reason
+from maml_rl.requirements import time_limit
 from maml_rl.waiting import REPORT_AFTER, report_times, report_waiting, reporting_waits
 
 StartMethod = Literal["spawn", "fork"]
@@ -93,6 +94,11 @@ class Episode(gymnasium.Wrapper[Any, Any, Any, Any]):
         base = self.env.unwrapped
         return getattr(base, "task_space", None) if hasattr(base, "task") else None
 
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Time limit of the environment."""
+        return time_limit(self.env)
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode with the assigned task."""
         try:
@@ -139,6 +145,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
 
     Attributes:
         task_space: p(T); None if the environment has no `task_space` or no `task`.
+        max_episode_steps: Time limit of the environment, or None.
 
     Raises:
         InputError: If `task_space` is not the same in all processes.
@@ -163,6 +170,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
                     f"the processes of {spec.id} have different tasks: they must not depend on random numbers that are "
                     "drawn when the environment is imported or built, except with a fixed seed"
                 )
+            self.max_episode_steps = self.call("max_episode_steps")[0]
         except BaseException:
             self.close_extras()
             raise

@@ -84,7 +84,8 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
     Raises:
         InputError: If not; see `to_ppo`.
     """
-    actions = env.action_space
+    observations, actions = env.observation_space, env.action_space
+    check_spaces(observations, actions)
     if policy.clip is not None:
         raise InputError(
             f"this policy clips standardised observations to +-{policy.clip:g}, which a network of Stable-Baselines3 "
@@ -93,19 +94,17 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
     size, outputs = policy.get_parameter("weight_0").shape[1], policy.noise_size
     if isinstance(policy, CategoricalMLP):
         found = isinstance(actions, spaces.Discrete) and int(actions.n)
-        fits = isinstance(actions, spaces.Discrete) and actions.start == 0
-        expected = f"Discrete({outputs}) that begins at 0"
+        expected = f"Discrete({outputs})"
     else:
         found = isinstance(actions, spaces.Box) and int(np.prod(actions.shape))
-        fits = isinstance(actions, spaces.Box) and actions.is_bounded()
         expected = f"a bounded Box of {outputs} numbers"
-    if not fits or found != outputs:
+    if found != outputs:
         raise InputError(
             f"Stable-Baselines3 needs actions in {expected} for this policy, those of env are in {one_line(actions)}"
         )
-    if _observation_size(env.observation_space) != size:
+    if _observation_size(observations) != size:
         raise InputError(
-            f"this policy observes {size} numbers, env has observations in {one_line(env.observation_space)}"
+            f"this policy observes {size} numbers, env has observations in {one_line(observations)}"
         )
     normalised = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
     if normalised is not None and normalised.norm_obs:
@@ -124,10 +123,11 @@ def _observation_size(space: spaces.Space[Any]) -> int:
     begins_at_zero = not np.any(getattr(space, "start", 0))  # its one-hot vectors count from 0
     one_row = not isinstance(space, spaces.MultiDiscrete) or space.nvec.ndim == 1
     kinds = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-    if not isinstance(space, kinds) or not begins_at_zero or not one_row:
+    no_axis = isinstance(space, spaces.Box) and not space.shape
+    if not isinstance(space, kinds) or no_axis or not begins_at_zero or not one_row:
         raise InputError(
-            "observations must be in a Box, a MultiBinary, or a Discrete or MultiDiscrete that begins at 0, they are "
-            f"in {one_line(space)}"
+            "observations must be in a Box of one axis or more, a MultiBinary, or a Discrete or MultiDiscrete that "
+            f"begins at 0, they are in {one_line(space)}"
         )
     return spaces.flatdim(space)
 
@@ -170,6 +170,22 @@ def _inputs_of(model: PPO) -> _Inputs:
             "known: load it with one, PPO.load(path, env)"
         )
     return _Inputs(torch.from_numpy(order), 255.0 if is_picture and model.policy.normalize_images else 1.0)
+
+
+def check_spaces(observations: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
+    """Checks that `to_ppo` takes policies of these spaces.
+
+    Raises:
+        InputError: If not, with the kind of space that it takes.
+    """
+    if isinstance(actions, spaces.Discrete):
+        usable, expected = actions.start == 0, "to begin at 0"
+    else:
+        usable = isinstance(actions, spaces.Box) and actions.is_bounded() and actions.dtype.kind == "f"
+        expected = "in a bounded Box of real numbers, or Discrete"
+    if not usable:
+        raise InputError(f"Stable-Baselines3 needs actions {expected}, those of env are in {one_line(actions)}")
+    _observation_size(observations)
 
 
 def _linear_layers(*modules: nn.Module) -> list[nn.Linear]:

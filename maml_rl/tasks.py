@@ -1,7 +1,7 @@
 """Task distributions: a Gymnasium environment whose unwrapped form has `task_space` (p(T), a Space) and `task`."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from difflib import get_close_matches
 from importlib import import_module
@@ -15,6 +15,15 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from maml_rl.errors import InputError, WorkerError, one_line, place, reason
 from maml_rl.processes import Processes, ProcessVectorEnv, available_cores
+from maml_rl.requirements import (
+    NO_TIME_LIMIT,
+    batch_interface,
+    no_task_space,
+    trainable,
+    unmet,
+    vector_task_space,
+    vector_time_limit,
+)
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.task_observation import TaskObservation, VectorTaskObservation
 from maml_rl.waiting import reporting_waits
@@ -54,66 +63,80 @@ def _making(env_id: str) -> Iterator[None]:
         yield
     except WorkerError:
         raise
+    except InputError as error:
+        raise InputError(f"{env_id}: {error}") from error
     except (gymnasium.error.Error, ImportError, ValueError, TypeError) as error:
         raise InputError(f"environment {env_id!r} cannot be made ({_first_line(error)})") from error
     except Exception as error:  # the author's, of any kind
         raise InputError(f"environment {env_id!r} cannot be made ({reason(error)}; {place(error)})") from error
 
 
-def make(env_id: str, **settings: Any) -> gymnasium.Env[Any, Any]:
-    """One environment by its id, with these keyword arguments, without Gymnasium's own checker.
+def make(env_id: str, max_episode_steps: int | None = None, **settings: Any) -> gymnasium.Env[Any, Any]:
+    """One environment by its id, without Gymnasium's own checker.
+
+    Args:
+        env_id: Id as `gymnasium.make` takes it.
+        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
+        settings: Keyword arguments of the environment.
 
     Raises:
-        InputError: If there is no such environment.
+        InputError: If there is no such environment, or it cannot be made.
     """
     spec = registration(env_id)
+    _check_limit(max_episode_steps)
     with _making(env_id), reporting_waits(f"{env_id} has not been made"):
-        return gymnasium.make(spec, disable_env_checker=True, **settings)
+        return gymnasium.make(spec, max_episode_steps, disable_env_checker=True, **settings)
 
 
 def vectorize(
-    env_id: str, num_envs: int, processes: Processes | None = None, observe_task: bool = False, **settings: Any
+    env_id: str | EnvSpec,
+    num_envs: int,
+    processes: Processes | None = None,
+    observe_task: bool = False,
+    max_episode_steps: int | None = None,
+    **settings: Any,
 ) -> TaskVectorEnv:
     """Sub-environments of a registered task-distributed environment, batched where it offers that.
 
     Args:
-        env_id: Id as `gymnasium.make` takes it, for example `envs:finn2017/HalfCheetahDir-v0`.
+        env_id: Id as `gymnasium.make` takes it, for example `envs:finn2017/HalfCheetahDir-v0`, or what is registered.
         num_envs: Number of sub-environments.
         processes: In how many processes an environment runs that is not batched, one sub-environment in each and at
             most `num_envs`; all sub-environments in this process, in turn, if None.
         observe_task: Whether an observation ends with the task, as the paper's oracle has it (`TaskObservation`).
+        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
         settings: Keyword arguments of the environment.
 
     Raises:
-        InputError: If there is no such environment, or it has no `task_space`, no time limit, or spaces that a policy
-            of this package cannot use, or tasks that cannot be observed although they should be.
+        InputError: If there is no such environment, or something keeps it from being meta-trained
+            (`maml_rl.requirements.unmet`), or tasks cannot be observed although they should be.
         WorkerError: If a process cannot make the environment.
     """
-    spec = registration(env_id)
-    with _making(env_id):
-        envs: TaskVectorEnv
-        wrappers = [TaskObservation] if observe_task else []
+    spec = registration(env_id) if isinstance(env_id, str) else env_id
+    _check_limit(max_episode_steps)
+    if max_episode_steps is not None:
+        settings["max_episode_steps"] = max_episode_steps
+    with _making(spec.id if spec is env_id else str(env_id)):
         if spec.vector_entry_point is not None:
-            envs = gymnasium.make_vec(spec, num_envs, **settings)
-            envs = VectorTaskObservation(envs) if observe_task else envs
-        elif processes is None:
-            envs = gymnasium.make_vec(spec, num_envs, wrappers=wrappers, **settings)
-        else:
-            count = min(processes.count or available_cores(), num_envs)
-            envs = ProcessVectorEnv(spec, count, processes, wrappers, **settings)
-    try:
-        task_space(envs)
-        episode_limit(envs)
-        if not isinstance(envs.single_observation_space, spaces.Box):
-            raise InputError(f"observations must be in a Box, those of {env_id} are in {envs.single_observation_space}")
-        if not isinstance(envs.single_action_space, (spaces.Box, spaces.Discrete)):
-            raise InputError(
-                f"actions must be in a Box or Discrete, those of {env_id} are in {envs.single_action_space}"
-            )
-    except InputError:
+            return _batched(spec, num_envs, observe_task, settings)
+        wrappers: list[Any] = [trainable, TaskObservation] if observe_task else [trainable]
+        if processes is None:
+            return gymnasium.make_vec(spec, num_envs, wrappers=wrappers, **settings)
+        count = min(processes.count or available_cores(), num_envs)
+        return ProcessVectorEnv(spec, count, processes, wrappers, **settings)
+
+
+def _check_limit(max_episode_steps: int | None) -> None:
+    if max_episode_steps is not None and max_episode_steps < 1:  # Gymnasium takes -1 for no limit
+        raise InputError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+
+
+def _batched(spec: EnvSpec, num_envs: int, observe_task: bool, settings: dict[str, Any]) -> TaskVectorEnv:
+    envs: TaskVectorEnv = gymnasium.make_vec(spec, num_envs, **settings)
+    for sentence in unmet(batch_interface(envs)):
         envs.close()
-        raise
-    return envs
+        raise InputError(sentence)
+    return VectorTaskObservation(envs) if observe_task else envs
 
 
 def task_space(envs: TaskVectorEnv) -> spaces.Space[Any]:
@@ -122,17 +145,9 @@ def task_space(envs: TaskVectorEnv) -> spaces.Space[Any]:
     Raises:
         InputError: If they have no `task_space`.
     """
-    base = envs.unwrapped
-    space = getattr(base, "task_space", None)
-    if space is None:
-        with suppress(AttributeError):
-            space = base.get_attr("task_space")[0]  # type: ignore[attr-defined]
+    space = vector_task_space(envs)
     if not isinstance(space, spaces.Space):
-        name = envs.spec.id if envs.spec else repr(envs)
-        raise InputError(
-            f"{name} is not a task-distributed environment: its unwrapped form needs an attribute task_space, "
-            "a gymnasium.Space of tasks, and an attribute task that takes effect at the next reset"
-        )
+        raise InputError(no_task_space(space))
     return space
 
 
@@ -140,13 +155,11 @@ def episode_limit(envs: TaskVectorEnv) -> int:
     """Time limit of an episode in steps, T.
 
     Raises:
-        InputError: If the environment was registered without one.
+        InputError: If there is none.
     """
-    spec = envs.spec
-    limit: int | None = spec.kwargs.get("max_episode_steps", spec.max_episode_steps) if spec else None
+    limit = vector_time_limit(envs)
     if limit is None:
-        name = envs.spec.id if envs.spec else repr(envs)
-        raise InputError(f"{name} has no time limit: register it with max_episode_steps")
+        raise InputError(NO_TIME_LIMIT)
     return limit
 
 
@@ -177,8 +190,8 @@ def sample_tasks(space: spaces.Space[Any], count: int, seed: int) -> list[Task]:
     for task in tasks:
         if not space.contains(task):
             raise InputError(
-                f"task_space, {one_line(space)}, drew {one_line(task)}, which it does not contain: "
-                "its sample and its contains have to agree"
+                f"task_space drew {one_line(task)}, which it does not contain: its sample and its contains have to "
+                f"agree (task_space is {one_line(space)})"
             )
     return tasks
 

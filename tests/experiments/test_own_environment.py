@@ -285,7 +285,10 @@ def test_an_oracle_observes_tasks_of_numbers_and_refuses_others(command):
         (["train", "navigation", "--env-id", "plain_environments:WalkFortests-v0"], [env_id("Walk")]),
         (["train", "navigation", "--env-id", "no_such_module:Walk-v0"], ["no_such_module", "installed"]),
         (["train", "navigation", "--env-id", env_id("EndlessWalk")], ["max_episode_steps"]),
-        (["train", "navigation", "--env-id", env_id("WithoutTask")], ["task_space", "task that takes effect"]),
+        (
+            ["train", "navigation", "--env-id", env_id("WithoutTask")],
+            ["attribute task", "the next reset"],
+        ),
         (["train", "navigation", "--env-id", env_id("Outside")], ["task_space", "array([7.]", "contains"]),
         (["train", "navigation", "--env-id", env_id("Walk"), "--processes", "0"], ["processes", "at least 1"]),
         (["train", "navigation", "--env-id", env_id("Walk"), "--start-method", "thread"], ["start-method", "spawn"]),

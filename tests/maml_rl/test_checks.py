@@ -11,6 +11,7 @@ from gymnasium.wrappers import TimeLimit
 import envs
 from envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
 from maml_rl.checks import Finding, check_task_env
+from maml_rl.requirements import NO_TIME_LIMIT
 from maml_rl.tasks import make
 
 
@@ -356,9 +357,7 @@ def test_each_row_of_a_batch_has_to_be_the_single_environment(mdp, told):
 
 
 def test_a_time_limit_is_required():
-    assert Finding(
-        "error", "there is no time limit: register the environment with max_episode_steps"
-    ) in check_task_env(Right())
+    assert Finding("error", NO_TIME_LIMIT) in check_task_env(Right())
 
 
 def test_the_check_repeats_itself_and_changes_no_space():

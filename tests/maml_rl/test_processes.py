@@ -284,7 +284,7 @@ def test_a_process_that_hangs_is_killed_when_it_has_to_end(processes):
 def test_an_environment_that_cannot_be_trained_is_refused_and_its_processes_end(name):
     with pytest.raises(InputError) as raised:
         vectorize(f"plain_environments:{name}ForTests-v0", 2, Processes(2))
-    assert ("task_space" if name == "WithoutTask" else "max_episode_steps") in str(raised.value)
+    assert ("attribute task" if name == "WithoutTask" else "max_episode_steps") in str(raised.value)
 
 
 def test_a_batched_environment_keeps_its_batch():

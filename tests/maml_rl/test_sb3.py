@@ -175,12 +175,14 @@ def test_a_saved_policy_is_used_and_trained_with_stable_baselines3_alone(tmp_pat
         (gaussian(), Still(OBSERVATIONS, Box(-1.0, 1.0, (2,), np.float32)), "bounded Box of 3 numbers"),
         (categorical(), CONTINUOUS, r"Discrete\(3\)"),
         (categorical(), Still(OBSERVATIONS, Discrete(4)), r"Discrete\(3\)"),
-        (categorical(), Still(OBSERVATIONS, Discrete(3, start=1)), "begins at 0"),
+        (categorical(), Still(OBSERVATIONS, Discrete(3, start=1)), "to begin at 0"),
         (gaussian(), Still(Box(-1.0, 1.0, (5,)), CONTINUOUS.action_space), "observes 4 numbers"),
         (gaussian(), Still(Box(0, 255, (36, 36, 3), np.uint8), CONTINUOUS.action_space), "observes 4 numbers"),
         (gaussian(), Still(Discrete(4, start=1), CONTINUOUS.action_space), "must be in a Box"),
         (gaussian(), Still(Dict(a=OBSERVATIONS), CONTINUOUS.action_space), "must be in a Box"),
         (gaussian(), VecNormalize(DummyVecEnv([lambda: CONTINUOUS])), "VecNormalize that normalises observations"),
+        (gaussian(), Still(Box(-1.0, 1.0, ()), CONTINUOUS.action_space), "of one axis or more"),
+        (gaussian(), Still(OBSERVATIONS, Box(-1, 1, (3,), np.int64)), "real numbers"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_one_line(policy, env, message):
