@@ -191,35 +191,45 @@ def read_task(space: spaces.Space[Any], text: str) -> Task:
         InputError: If it cannot be read, or is not in the space.
     """
     example = json_text(plain(sample_tasks(space, 1, 0)[0]))
-    values = []
+    values: list[Any] = []
     for form in (text, f"[{text}]"):
         with suppress(ValueError):
             values.append(parse_json(form))
+    if isinstance(space, spaces.Text) and not (values and isinstance(values[0], str)):
+        values = [text]  # the quotes of JSON may be left out too
     if not values:
         raise InputError(f"task {one_line(text)[:200]} cannot be read: give it as JSON, for example {example}")
-    try:
-        tasks = space.from_jsonable(_batch_of_one(space, values[0]))
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
-        tasks = []
-    if len(tasks) != 1 or not space.contains(tasks[0]):
+    tasks: list[Task] = []
+    with suppress(AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        tasks.append(_element(space, values[0]))
+    if not tasks or not space.contains(tasks[0]):
         raise InputError(f"task {text} is not in the task space, {one_line(space)}: give one such as {example}")
     return tasks[0]
 
 
-def _batch_of_one(space: spaces.Space[Any], value: Any) -> Any:
-    """A task's JSON value in the form in which `Space.from_jsonable` takes a batch of them."""
+def _element(space: spaces.Space[Any], value: Any) -> Any:
+    """The element of a space of which `plain` makes this JSON value."""
     if isinstance(space, DrawnTasks):
-        return space.to_jsonable([space.read(value)])
+        return space.read(value)
     if isinstance(space, spaces.Dict):
-        return {name: _batch_of_one(part, value[name]) for name, part in space.items()}
+        return {name: _element(part, value[name]) for name, part in space.items()}
     if isinstance(space, spaces.Tuple):
-        return [_batch_of_one(part, item) for part, item in zip(space, value, strict=True)]
+        return tuple(_element(part, item) for part, item in zip(space, value, strict=True))
     if isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         numbers = np.asarray(value)
         if numbers.dtype.kind not in ("iu" if np.issubdtype(space.dtype, np.integer) else "iuf"):
             raise ValueError(f"expected numbers of type {space.dtype}, got {value}")  # no fraction is cut off
-        return [numbers.reshape(space.shape)]
-    return [value]
+        element: Any = numbers.astype(space.dtype).reshape(space.shape)
+        return element[()] if isinstance(space, spaces.Discrete) else element
+    if isinstance(space, spaces.OneOf):
+        index, item = value
+        return np.int64(index), _element(space.spaces[index], item)
+    if isinstance(space, spaces.Graph):
+        nodes, edges, links = value
+        value = {"nodes": [nodes]} | ({"edges": [edges], "edge_links": links} if edges is not None else {})
+    elif isinstance(space, spaces.Sequence) and not space.stack:
+        return tuple(_element(space.feature_space, item) for item in value)
+    return space.from_jsonable([value])[0]
 
 
 def save(adapted: Adapted, path: Path) -> None:

@@ -254,7 +254,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Check:
-    """Tells what keeps an environment from being meta-trained: exit code 2 after an error, 0 after warnings or none."""
+    """Checks that an environment can be meta-trained: exit code 2 after an error, else 0."""
 
     env_id: Annotated[str, tyro.conf.Positional]
     """Environment as gymnasium.make takes it, for example my_module:My-v0."""

@@ -39,11 +39,8 @@ from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
 from experiments.supervised.run import load_config as load_supervised_config
 from experiments.trust import allow, check_runs
-from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
 from maml_rl.json_values import json_text
-from maml_rl.tasks import make
-from maml_rl.waiting import reporting_waits
 
 USAGE = """\
 usage: maml-rl COMMAND ...
@@ -447,15 +444,16 @@ def _visualize_supervised(chosen: Visualize, directory: Path, report: Path) -> N
 def check(arguments: Sequence[str]) -> None:
     """Checks an environment."""
     chosen = parse(Check, arguments, "maml-rl check")
+    from experiments.check import check
+
     allow([chosen.env_id.rpartition(":")[0]])
     with _showing(chosen.json) as show:
-        waits = reporting_waits(f"the check of {chosen.env_id} has not ended")
-        with contextlib.closing(make(chosen.env_id, chosen.max_episode_steps)) as env, waits:
-            findings = check_task_env(env)
+        findings = check(chosen.env_id, chosen.max_episode_steps)
         show({"env_id": chosen.env_id, "findings": [finding._asdict() for finding in findings]})
     if not chosen.json:
-        count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}" if findings else "nothing to mend"
-        print(f"{chosen.env_id}: {count}")
+        count = sum(finding.level != "note" for finding in findings)
+        found = f"{count} finding{'' if count == 1 else 's'}" if count else "nothing to fix"
+        print(f"{chosen.env_id}: {found}")
         for finding in findings:
             print(textwrap.fill(f"{finding.level}: {finding.text}", 110, initial_indent="- ", subsequent_indent="  "))
     if any(finding.level == "error" for finding in findings):

@@ -1,5 +1,6 @@
 """Meta-training for reinforcement learning: a run from its start, or from its last checkpoint."""
 
+import sys
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +16,7 @@ from experiments.run_log import Clip
 from maml_rl.meta_rl import meta_iteration
 from maml_rl.parallel import TaskThreads, threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
+from maml_rl.requirements import picture_advice
 from maml_rl.tasks import TaskVectorEnv
 
 
@@ -47,6 +49,9 @@ def train(
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
     with closing(make_envs(config, _num_envs(config), processes)) as envs:
+        advice = picture_advice(envs.single_observation_space)
+        if advice:
+            print(f"{config.env_id}: {advice}", file=sys.stderr)
         clips = Clips(envs, render_every, task_threads, processes)
         run = new_run(config, envs)
         with new_in(out):

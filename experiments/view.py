@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium
 from gymnasium import spaces
 
 from envs.mujoco_arenas import Arenas
@@ -29,7 +30,17 @@ from maml_rl.errors import InputError
 from maml_rl.evaluation import adaptation, task_returns, with_step_size
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
-from maml_rl.tasks import Task, task_space
+from maml_rl.tasks import Task, TaskVectorEnv, task_space
+
+
+def is_shown(env: gymnasium.Env[Any, Any] | TaskVectorEnv) -> bool:
+    """Whether the page can show what an environment does."""
+    return isinstance(getattr(env.unwrapped, "mdp", None), (MujocoMDP, Navigation2D))
+
+
+def not_shown(env_id: str) -> str:
+    """What to do with an environment that the page cannot show."""
+    return f"maml-rl view shows robots in MuJoCo and navigation, not {env_id}: maml-rl visualize shows any environment"
 
 
 class Session:
@@ -70,14 +81,12 @@ class Session:
         self._envs = make_envs(config, self.config.episodes, processes)
         try:
             self.run = load_run(directory, self._envs)
-            mdp = getattr(self._envs.unwrapped, "mdp", None)
-            if not isinstance(mdp, (MujocoMDP, Navigation2D)):
-                hint = f"maml-rl visualize {directory} shows any environment"
-                raise InputError(f"maml-rl view shows robots in MuJoCo and navigation, not {config.env_id}: {hint}")
+            if not is_shown(self._envs):
+                raise InputError(not_shown(config.env_id))
         except InputError:
             self._envs.close()
             raise
-        self.mdp = mdp
+        self.mdp: MujocoMDP | Navigation2D = self._envs.unwrapped.mdp  # type: ignore[attr-defined]
         theta = {name: value.to(torch_device) for name, value in self.run.theta.items()}
         self.run = self.run._replace(policy=self.run.policy.to(torch_device), theta=theta)
 

@@ -413,8 +413,8 @@ def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
         first = int(hardly.argmax())
         yield _warning(
             f"{_components(np.flatnonzero(hardly))} hardly varies under random actions (standard deviation "
-            f"{deviation[first]:.2g}): standardised, its noise becomes as large as everything else, and what a better "
-            "policy makes of it larger still; leave it out, or let it vary by its noise no more"
+            f"{deviation[first]:.2g}), and standardising divides by that: noise becomes as large as the other "
+            "components, and a real change far larger; leave the component out, or round its noise away"
         )
 
 

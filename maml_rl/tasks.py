@@ -121,7 +121,7 @@ def vectorize(
             return _batched(spec, num_envs, observe_task, settings)
         wrappers: list[Any] = [trainable, TaskObservation] if observe_task else [trainable]
         if processes is None:
-            return gymnasium.make_vec(spec, num_envs, wrappers=wrappers, **settings)
+            return gymnasium.make_vec(spec, num_envs, wrappers=wrappers, disable_env_checker=True, **settings)
         count = min(processes.count or available_cores(), num_envs)
         return ProcessVectorEnv(spec, count, processes, wrappers, **settings)
 

@@ -329,13 +329,16 @@ def test_a_check_with_warnings_only_is_passed(command):
     assert (code, err) == (0, "")
     assert "- warning: " in out
     assert "- error: " not in out
-    assert command("check", env_id("Walk")) == (0, f"{env_id('Walk')}: nothing to mend\n", "")
+    code, out, err = command("check", env_id("Walk"))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"{env_id('Walk')}: nothing to fix"
+    assert [line[:8] for line in out.splitlines()[1:] if line.startswith("-")] == ["- note: "]
 
 
 def test_a_check_that_does_not_come_back_says_so(command, monkeypatch):
     told = Event()
-    monkeypatch.setattr(cli, "reporting_waits", lambda what: reporting_waits(what, 1e-3))
-    monkeypatch.setattr(cli, "check_task_env", lambda _: [] if told.wait(60) else None)
+    monkeypatch.setattr(experiments.check, "reporting_waits", lambda what: reporting_waits(what, 1e-3))
+    monkeypatch.setattr(experiments.check, "check_task_env", lambda _: [] if told.wait(60) else None)
     report = maml_rl.waiting.report_waiting
 
     def reported(what: str, seconds: float) -> None:
@@ -344,5 +347,5 @@ def test_a_check_that_does_not_come_back_says_so(command, monkeypatch):
 
     monkeypatch.setattr(maml_rl.waiting, "report_waiting", reported)
     _, out, err = command("check", env_id("Walk"))
-    assert out.endswith(": nothing to mend\n")
+    assert out.startswith(f"{env_id('Walk')}: nothing to fix\n")
     assert f"maml-rl: the check of {env_id('Walk')} has not ended for 0.001 s: is it hanging?" in err
