@@ -1,10 +1,10 @@
 """What is missing or wrong in an environment that is to be a task distribution, in sentences for its author."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from copy import deepcopy
-from itertools import islice
+from itertools import count, islice
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from maml_rl.errors import InputError, one_line, place, reason
 from maml_rl.requirements import interface, picture_advice, time_limit, unmet, unusable
+from maml_rl.task_parts import parts, varied
 from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, sample_tasks, vectorize
 
 AnyEnv = gymnasium.Env[Any, Any]
@@ -23,7 +24,6 @@ _STEPS = 50  # of the episodes that are compared
 _WHOLE_STEPS = 2000  # of whole episodes together, of which there are at least three
 _LONGEST = 1000  # steps of an episode of each task, where the first ones were alike
 _PARTS = 24  # parts of a task, each of which is varied alone
-_ELEMENTS = 8  # of an array in a task; a larger one is varied as a whole
 _SHORT_ROUNDS, _WHOLE_ROUNDS = 4, 2  # episodes in which each part is varied, the second kind to the end
 _PART_STEPS = 5000  # after which no further round begins
 _ROWS = 3  # of a batch, compared with single environments
@@ -59,8 +59,9 @@ class _FatalError(Exception):
 def check_task_env(env: AnyEnv, seed: int = 0) -> list[Finding]:
     """What keeps an environment from being meta-trained, as errors, and what is probably not meant, as warnings.
 
-    The environment is run with random actions: a few thousand steps, ten thousand if its first ones do not depend on
-    the task, and some hundred resets. One that is registered with a batched form is compared with that.
+    The environment is run with random actions: a few thousand steps and some hundred resets, and up to twenty thousand
+    steps if the task, or parts of it, change nothing in the first ones. One that is registered with a batched form is
+    compared with that.
 
     Args:
         env: The environment as `gymnasium.make` gives it. Its checker is better left out, with
@@ -272,33 +273,43 @@ def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iter
 
     A part that takes effect late, or with some tasks only, is found by whole episodes with several tasks.
     """
-    idle = dict(list(_parts(env.unwrapped.task_space, tasks[0], "task"))[:_PARTS])  # type: ignore[attr-defined]
+    space = env.unwrapped.task_space  # type: ignore[attr-defined]
+    idle = dict(islice(parts(space, tasks[0]), _PARTS))
     if len(idle) == 1:
         return
     whole = min(time_limit(env) or _LONGEST, _LONGEST)
-    tried, rewards, steps, round_ = set[str](), set[float](), 0, 0
-    while idle and (round_ < _SHORT_ROUNDS + _WHOLE_ROUNDS or steps < _PART_STEPS):
-        length = min(_STEPS, whole) if round_ < _SHORT_ROUNDS else whole
+    tried, rewards, steps = set[str](), set[float](), 0
+    for round_ in count():
+        if not idle or (round_ >= _SHORT_ROUNDS + _WHOLE_ROUNDS and steps >= _PART_STEPS):
+            break
+        is_whole = round_ >= _SHORT_ROUNDS
         task, other = tasks[round_ % len(tasks)], tasks[(round_ + 1) % len(tasks)]
-        actions = _actions(env, length, seed + round_)
+        actions = _actions(env, whole if is_whole else min(_STEPS, whole), seed + round_)
         expected = _run(env, task, seed + round_, actions)
         rewards |= {float(reward) for reward in expected.rewards}
-        steps += len(expected.rewards)
-        for name, path in list(idle.items()):
-            varied = _varied(env, task, other, path)
-            if varied is None:
-                continue
-            tried.add(name)
-            episode = _attempted(env, varied, seed + round_, actions)
-            steps += len(episode.rewards) if episode else 0
-            if not _same(episode, expected):
-                del idle[name]
-        round_ += 1
+        changed = {name: varied(space, task, other, [path]) for name, path in idle.items()}
+        changed = {name: one for name, one in changed.items() if one is not None and not _same(one, task)}
+        tried |= changed.keys()
         if not tried & idle.keys() and round_ > len(tasks):
-            return  # what is left never varies
+            break  # what is left never varies
+        steps += len(actions) * (1 + len(changed))
+        together = varied(space, task, other, [idle[name] for name in changed])
+        if is_whole and together is not None and _gives(env, together, seed + round_, actions, expected):
+            continue  # none of them changes anything, in two episodes instead of one for each
+        for name, one in changed.items():
+            if not _gives(env, one, seed + round_, actions, expected):
+                del idle[name]
     found = [name for name in idle if name in tried]
     if found:
         yield _idle_finding(found, round_, rewards)
+
+
+def _gives(env: AnyEnv, task: Task, seed: int, actions: Sequence[Any], expected: Episode) -> bool:
+    """Whether a task gives this episode. It may fail: task_space contains it, and need never draw it."""
+    try:
+        return _same(_run(env, task, seed, actions), expected)
+    except _FatalError:
+        return False
 
 
 def _idle_finding(names: Sequence[str], episodes: int, rewards: set[float]) -> Finding:
@@ -315,65 +326,10 @@ def _idle_finding(names: Sequence[str], episodes: int, rewards: set[float]) -> F
     return _warning(f"{text}read the whole task at reset, or leave out of task_space what has no effect")
 
 
-def _parts(space: Any, task: Task, name: str, path: tuple[Any, ...] = ()) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Parts of a task that can be varied alone, by name: values of dicts, entries of tuples, elements of arrays."""
-    whole = (spaces.Graph, spaces.Sequence, spaces.OneOf, spaces.Discrete, spaces.Text)
-    if isinstance(task, Mapping):
-        for key, value in task.items():
-            inner = space.spaces.get(key) if isinstance(space, spaces.Dict) else None
-            yield from _parts(inner, value, f"{name}[{key!r}]", (*path, key))
-    elif isinstance(task, (list, tuple)) and not isinstance(space, whole):
-        for index, value in enumerate(task):
-            inner = space[index] if isinstance(space, spaces.Tuple) else None
-            yield from _parts(inner, value, f"{name}[{index}]", (*path, index))
-    elif isinstance(task, np.ndarray) and 1 < task.size <= _ELEMENTS and not isinstance(space, whole):
-        for place_ in np.ndindex(task.shape):
-            yield f"{name}[{', '.join(map(str, place_))}]", (*path, place_)
-    else:
-        yield name, path
-
-
-def _varied(env: AnyEnv, task: Task, other: Task, path: tuple[Any, ...]) -> Task | None:
-    """A task with one part of another; None if they have it in common, or this is no task."""
-    try:
-        part: Any = other
-        own: Any = task
-        for key in path:
-            part, own = part[key], own[key]
-        if _same(part, own):
-            return None
-        varied = _with_part(task, path, part)
-        return varied if env.unwrapped.task_space.contains(varied) else None  # type: ignore[attr-defined]
-    except (KeyError, IndexError):  # tasks of other keys or lengths
-        return None
-
-
-def _with_part(task: Any, path: tuple[Any, ...], part: Any) -> Any:
-    if not path:
-        return part
-    key, *rest = path
-    if isinstance(task, np.ndarray):
-        array = task.copy()
-        array[key] = part
-        return array
-    if isinstance(task, Mapping):
-        return {**task, key: _with_part(task[key], tuple(rest), part)}
-    return type(task)([*task[:key], _with_part(task[key], tuple(rest), part), *task[key + 1 :]])
-
-
-def _attempted(env: AnyEnv, task: Task, seed: int, actions: Sequence[Any]) -> Episode | None:
-    """An episode; None if it fails, as it may with a task that task_space contains and never draws."""
-    try:
-        return _run(env, task, seed, actions)
-    except _FatalError:
-        return None
-
-
 def _whole_episodes(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """Whole episodes end by truncation, and their observations are numbers that a policy can use."""
     limit = min(time_limit(env) or _WHOLE_STEPS, _WHOLE_STEPS // 2)
-    count = int(np.clip(_WHOLE_STEPS // limit, 3, 6))
-    tasks = _tasks(env, count, seed)
+    tasks = _tasks(env, int(np.clip(_WHOLE_STEPS // limit, 3, 6)), seed)
     episodes = [_run(env, task, seed + i, _actions(env, limit, seed + i)) for i, task in enumerate(tasks)]
     lengths = {len(episode.rewards) for episode in episodes}
     if len(lengths) == 1 and lengths != {1} and all(episode.flags[-1][0] for episode in episodes):

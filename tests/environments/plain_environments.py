@@ -9,6 +9,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers import TimeLimit
 
 
 class Walk(gymnasium.Env):
@@ -151,7 +152,13 @@ class Eager(Walk):
     goal = property(lambda self: self.task, lambda *_: None)
 
 
+def limited() -> gymnasium.Env:
+    """Walk whose time limit is a wrapper of its own."""
+    return TimeLimit(Walk(), max_episode_steps=4)
+
+
 for _class in (Walk, Choice, Eager, Failing, WithoutTorch, WithoutTask, Outside):
     gymnasium.register(f"{_class.__name__}ForTests-v0", f"plain_environments:{_class.__name__}", max_episode_steps=10)
 gymnasium.register("SlowForTests-v0", "plain_environments:Walk", max_episode_steps=10, kwargs={"seconds": 0.01})
 gymnasium.register("EndlessWalkForTests-v0", "plain_environments:Walk")
+gymnasium.register("LimitedWalkForTests-v0", "plain_environments:limited")

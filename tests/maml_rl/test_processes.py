@@ -293,6 +293,10 @@ def test_a_batched_environment_keeps_its_batch():
     assert not isinstance(envs, ProcessVectorEnv)
 
 
+def test_a_time_limit_in_the_entry_point_is_that_of_the_episodes(processes):
+    assert sampled(processes("plain_environments:LimitedWalkForTests-v0", 1)).mask.sum(-1).max() == 4
+
+
 def test_settings_reach_the_environment_and_its_time_limit(processes):
     envs = processes(WALK, 1, max_episode_steps=3)
     assert sampled(envs).mask.shape[-1] == 3

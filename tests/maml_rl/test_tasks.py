@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 
+from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError
+from maml_rl.requirements import time_limit
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import (
     assign_tasks,
@@ -162,6 +165,54 @@ def test_an_environment_that_is_refused_is_closed(register):
 @pytest.mark.parametrize("limit", [20, 300])
 def test_a_time_limit_among_the_settings_is_the_episode_limit(limit):
     assert episode_limit(vectorize(NAVIGATION, 2, max_episode_steps=limit)) == limit
+
+
+def limited(inner: int) -> gymnasium.Env:
+    return TimeLimit(Plain(), inner)
+
+
+@pytest.mark.parametrize(
+    ("registered", "inner", "given", "limit"),
+    [(None, 7, None, 7), (20, 7, None, 7), (5, 7, None, 5), (20, 7, 3, 3), (20, 7, 30, 7), (None, None, 6, 6)],
+)
+def test_the_time_limit_is_the_shortest_of_all_and_may_be_given(register, registered, inner, given, limit):
+    entry = {"entry_point": limited, "kwargs": {"inner": inner}} if inner else {}
+    env_id = register("LimitedForTests-v0", max_episode_steps=registered, **entry)
+    envs = vectorize(env_id, 2, max_episode_steps=given)
+    assert episode_limit(envs) == limit
+    assert time_limit(make(env_id, given)) == limit
+    assert not [f for f in check_task_env(make(env_id, given)) if "time limit" in f.text]
+    envs.reset(seed=0)
+    truncated = [envs.step(envs.action_space.sample())[3].all() for _ in range(limit)]
+    assert truncated == [False] * (limit - 1) + [True]
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_time_limit_below_one_is_refused(limit):
+    for way in (lambda: make(NAVIGATION, limit), lambda: vectorize(NAVIGATION, 2, max_episode_steps=limit)):
+        with pytest.raises(InputError, match="max_episode_steps must be at least 1"):
+            way()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"observation_space": spaces.Discrete(4)},
+        {"observation_space": spaces.Dict({"a": BOX, "b": spaces.Graph(BOX, None)})},
+        {"action_space": spaces.MultiDiscrete([2, 3])},
+        {"action_space": spaces.MultiBinary(20)},
+        {"action_space": spaces.Dict({"a": BOX})},
+        {"max_episode_steps": -1},
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_an_error_of_the_check_in_the_same_words(register, settings):
+    limit = {"max_episode_steps": None} if "max_episode_steps" in settings else {}
+    env_id = register("RefusedForTests-v0", **limit)
+    spaces_of = {name: space for name, space in settings.items() if name not in limit}
+    message = refused(env_id, **spaces_of)
+    errors = [finding.text for finding in check_task_env(make(env_id, **spaces_of)) if finding.level == "error"]
+    assert message == f"{env_id}: {errors[0]}"
 
 
 SPACES = {
