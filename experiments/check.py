@@ -36,6 +36,6 @@ def _refused(env_id: str, env: gymnasium.Env[Any, Any]) -> Iterator[str]:
     try:
         check_spaces(env.observation_space, env.action_space)
     except InputError as error:
-        yield f"maml-rl adapt has no use for it: {error}"
+        yield f"maml-rl adapt refuses it: {error}"
     if not is_shown(env):
         yield not_shown(env_id)

@@ -53,7 +53,7 @@ commands:
   train PRESET             meta-train; leaves a run directory (default runs/PRESET, or runs/PRESET-seedN with --seed N)
   train --preset PRESET    the same; --env-id module:My-v0 for an environment of your own
   train --resume RUN       go on with a run that was interrupted
-  check ENV_ID             tell what an environment of your own lacks to be trained
+  check ENV_ID             check that your environment can be meta-trained
   evaluate RUN             return, error or accuracy by gradient step on held-out tasks, as a table and a picture
   compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
   visualize RUN            a page to see how it adapts; --video and --figure make files for a talk or a paper

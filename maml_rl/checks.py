@@ -345,6 +345,8 @@ def _whole_episodes(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
     """Observations `[n, obs]` are of the order of 1, vary, and are resolved by float32, in which policies compute."""
+    if not observations.size:
+        return
     largest, deviation = np.abs(observations).max(0), observations.std(0)
     if largest.max() > _LARGE:
         yield _warning(

@@ -103,9 +103,7 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
             f"Stable-Baselines3 needs actions in {expected} for this policy, those of env are in {one_line(actions)}"
         )
     if _observation_size(observations) != size:
-        raise InputError(
-            f"this policy observes {size} numbers, env has observations in {one_line(observations)}"
-        )
+        raise InputError(f"this policy observes {size} numbers, env has observations in {one_line(observations)}")
     normalised = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
     if normalised is not None and normalised.norm_obs:
         raise InputError(

@@ -72,7 +72,7 @@ def test_the_tutorial_does_what_it_says(elsewhere, monkeypatch, capsys):
                 assert "Traceback" not in err
                 if " check " in command:
                     assert ": nothing to fix\n" in out
-    for run in ("lunge", "wind", "theirs", "pearl"):
+    for run in ("lunge", "wind", "crane", "theirs", "pearl"):
         assert (elsewhere / "runs" / run / "checkpoint.safetensors").exists()
     assert (elsewhere / "runs" / "lunge" / "adaptation.png").exists()
 

@@ -98,7 +98,7 @@ class Velocity(gymnasium.Env):
         return self.v, {}
 
     def step(self, action: np.ndarray) -> tuple:
-        self.v = self.v + 0.1 * action
+        self.v = self.v + 0.1 * action + 0.01 * self.task_now.get("wind", [0.0])[0]
         return self.v, float(-abs(self.v[0] - self.task_now["velocity"])), False, False, {}
 
 

@@ -130,7 +130,7 @@ class Commands:
 
     def _refusals(self) -> Iterator[str]:
         for text in self.said:
-            yield text.partition("maml-rl adapt has no use for it: ")[2] or text
+            yield text.partition("maml-rl adapt refuses it: ")[2] or text
 
 
 def every_command(commands: Commands, env_id: str, task: object) -> None:
