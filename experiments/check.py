@@ -10,6 +10,7 @@ from experiments.view import is_shown, not_shown
 from maml_rl.checks import Finding, check_task_env
 from maml_rl.errors import InputError
 from maml_rl.sb3 import check_spaces
+from maml_rl.task_observation import TaskObservation
 from maml_rl.tasks import make
 from maml_rl.waiting import reporting_waits
 
@@ -33,6 +34,10 @@ def check(env_id: str, max_episode_steps: int | None = None) -> list[Finding]:
 
 
 def _refused(env_id: str, env: gymnasium.Env[Any, Any]) -> Iterator[str]:
+    try:
+        TaskObservation(env)
+    except InputError as error:
+        yield f"maml-rl train --observe-task refuses it: {error}"
     try:
         check_spaces(env.observation_space, env.action_space)
     except InputError as error:

@@ -1,5 +1,6 @@
 """Errors that a user can act on. The command line prints their message in one line."""
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +32,8 @@ class WorkerError(RuntimeError):
 
 
 def one_line(value: object) -> str:
-    """A value as it is shown in a message."""
-    return " ".join(repr(value).split())
+    """A value as it is shown in a message, the same in every process: without the address of an object."""
+    return re.sub(" object at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
 
 
 def reason(error: BaseException) -> str:

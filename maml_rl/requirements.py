@@ -4,7 +4,6 @@ Nothing in this module imports PyTorch, because processes that run an environmen
 """
 
 import pickle
-import re
 from collections.abc import Iterator
 from math import prod
 from typing import Any, NamedTuple
@@ -102,12 +101,12 @@ def unusable(found: Interface) -> Iterator[str]:
         yield "there is no attribute task: begin with one, which may be assigned and takes effect at the next reset"
     if not isinstance(found.observation_space, spaces.Box):
         yield (
-            f"observations have to be in a Box, they are in {_named(found.observation_space)}: "
+            f"observations have to be in a Box, they are in {one_line(found.observation_space)}: "
             f"{_observation_advice(found)}"
         )
     if not isinstance(found.action_space, (spaces.Box, spaces.Discrete)):
         advice = _action_advice(found.action_space)
-        yield f"actions have to be in a Box or Discrete, they are in {_named(found.action_space)}: {advice}"
+        yield f"actions have to be in a Box or Discrete, they are in {one_line(found.action_space)}: {advice}"
 
 
 def no_task_space(found: object) -> str:
@@ -142,10 +141,6 @@ def picture_advice(space: spaces.Space[Any]) -> str | None:
         f"the baseline fits {2 * size + 4:,} weights to the episodes of each task, which makes updates slow and "
         "advantages poor: let the environment return a few features instead, or a picture of a few pixels"
     )
-
-
-def _named(space: spaces.Space[Any]) -> str:
-    return re.sub(" object at 0x[0-9a-f]+", "", one_line(space))  # the same in every process
 
 
 def _cannot_travel(space: spaces.Space[Any]) -> Iterator[str]:

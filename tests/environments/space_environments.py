@@ -2,15 +2,38 @@
 
 import json
 import zlib
+from collections.abc import Sequence
 from copy import deepcopy
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Space
 
+from envs.batched import TaskMDP
+
 OBSERVATIONS = Box(-1.0, 1.0, (2,), np.float32)
 ACTIONS = Box(-1.0, 1.0, (1,), np.float32)
 TASKS = Box(-1.0, 1.0, (1,), np.float32)
+
+
+class Still(TaskMDP):
+    """A process that stands still; the reward is how near an action is to the sum of the task."""
+
+    def __init__(self, tasks: Space = TASKS, observations: Space = ACTIONS) -> None:
+        self.observation_space, self.action_space, self.task_space = observations, ACTIONS, tasks
+
+    def initial(self, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        return np.stack([generator.uniform(-1, 1, 1) for generator in generators])
+
+    def transition(self, states: np.ndarray, actions: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+        return states
+
+    def observation(self, states: np.ndarray) -> np.ndarray:
+        return states.astype(np.float32)
+
+    def reward_terms(self, states: np.ndarray, actions: np.ndarray, next_states: np.ndarray, tasks: np.ndarray) -> dict:
+        weights = np.arange(1, tasks[0].size + 1)
+        return {"distance": -np.abs(actions[:, 0] - tasks.reshape(len(tasks), -1) @ weights)}
 
 
 class Spaces(gymnasium.Env):
