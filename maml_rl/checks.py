@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maml_rl.errors import InputError, one_line, place, reason
 from maml_rl.requirements import interface, picture_advice, time_limit, unmet, unusable
 from maml_rl.task_parts import parts, varied
-from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, sample_tasks, vectorize
+from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, plain, sample_tasks, vectorize
 
 AnyEnv = gymnasium.Env[Any, Any]
 _TASKS = 10  # tasks whose episodes are compared
@@ -127,14 +127,16 @@ def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
         yield _error(f"task is {one_line(base.task)}, which task_space does not contain: begin with an element of it")
     tasks, again = _tasks(env, _TASKS, seed), _tasks(env, _TASKS, seed)
     try:
-        written = json.dumps(space.to_jsonable(tasks)), json.dumps(space.to_jsonable(again))
+        json.dumps(_called("task_space.to_jsonable", space.to_jsonable, tasks))
     except TypeError as error:
-        raise _FatalError(
-            _error(f"tasks cannot be written as JSON ({error}): give task_space a to_jsonable")
-        ) from error
-    if written[0] != written[1]:
+        yield _warning(
+            f"tasks cannot be written as JSON ({error}): give task_space a to_jsonable and a from_jsonable, with which "
+            "maml-rl adapt says how to assign one"
+        )
+    written = [_written(space, task) for task in tasks]
+    if written != [_written(space, task) for task in again]:
         yield _error("task_space draws other tasks from the same seed: its sample has to use self.np_random only")
-    if len({json.dumps(space.to_jsonable([task])) for task in tasks}) == 1:
+    if len(set(written)) == 1:
         yield _warning(f"task_space drew the same task {len(tasks)} times: there is nothing to adapt to")
     for task in tasks[:2]:
         _called("assigning a task", setattr, base, "task", task)
@@ -217,13 +219,13 @@ def _observation_faults(space: spaces.Space[Any], observation: Any) -> Iterator[
 
 def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """The task takes effect at the next reset, then and only then, and an episode depends on it and the seed alone."""
-    space, base = env.unwrapped.task_space, env.unwrapped  # type: ignore[attr-defined]
-    unique = {json.dumps(space.to_jsonable([task])): task for task in _tasks(env, _TASKS, seed)}
-    task, *others = unique.values()
+    base: Any = env.unwrapped
+    unique = list({_written(base.task_space, task): task for task in _tasks(env, _TASKS, seed)}.values())
+    task, *others = unique
     actions = _actions(env, _STEPS, seed)
     _run(env, task, seed, actions)
     episode = _run(env, task, seed, actions)
-    if not _same(base.task, task):  # type: ignore[attr-defined]
+    if not _same(base.task, task):
         yield _error("reset changes task: it has to begin the task that was assigned, and draw none")
     if not _same(episode, _run(env, task, seed, actions)):
         yield _error(
@@ -242,9 +244,9 @@ def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
             return
         differs |= not _same(first, episode)
     if others and not differs:
-        yield from _no_effect(env, list(unique.values()), seed)
+        yield from _no_effect(env, unique, seed)
     elif others:
-        yield from _parts_without_effect(env, list(unique.values()), seed)
+        yield from _parts_without_effect(env, unique, seed)
     if others and not _same(episode, _run(env, task, seed, actions, later=others[0])):
         yield _warning(
             "a task assigned in the middle of an episode changes that episode: copy task at reset, and use the copy"
@@ -456,6 +458,14 @@ def _batch_fault(what: str, row: int) -> Finding:
 def _close(a: Any, b: Any) -> bool:
     """Whether two numbers or arrays are equal but for rounding."""
     return np.shape(a) == np.shape(b) and bool(np.allclose(a, b, rtol=1e-4, atol=1e-6))
+
+
+def _written(space: spaces.Space[Any], task: Task) -> str:
+    """A task as text, by which tasks of any kind are compared."""
+    try:
+        return json.dumps(space.to_jsonable([task]))
+    except TypeError:
+        return json.dumps(plain(task))
 
 
 def _vector(space: spaces.Space[Any], task: Task) -> Any:

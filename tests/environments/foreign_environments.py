@@ -155,7 +155,8 @@ class Legs(Velocity):
         legs, length, load, (name, slow) = task
         assert (type(task), type(name), type(slow)) == (tuple, str, bool)
         assert load is None or type(load["mass"]) is np.float32
-        self.task_now = {"velocity": length * len(range(legs))}  # a float has no range
+        mass = float(load["mass"]) if load else 0.0
+        self.task_now = {"velocity": length * len(range(legs)) - 0.1 * mass}  # a float has no range
 
 
 class Speeds(Velocity):
