@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+import experiments.check
 import maml_rl.waiting
-from experiments import cli
 from experiments.run import CHECKPOINT, CONFIG, load_config
 from maml_rl.waiting import reporting_waits
 
