@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from experiments.run import METRICS
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, naming_file
 from maml_rl.json_values import RESTORE, read_text
+
+_OUTERMOST = 9e19  # TensorBoard's bins end at 1e20, and PyTorch raises an error where none holds a value
 
 
 def run_logger(out: Path, finished: int) -> Logger:
@@ -28,8 +31,15 @@ def log(logger: Logger, iteration: int, row: Mapping[str, float], shown: Mapping
     for name, value in row.items():
         logger.record(name, value)
     for name, value in shown.items():
-        logger.record(name, value, exclude="csv")
+        drawable = _within_bins(value) if isinstance(value, Tensor) else value
+        if not isinstance(drawable, Tensor) or drawable.numel():
+            logger.record(name, drawable, exclude="csv")
     logger.dump(iteration)
+
+
+def _within_bins(values: Tensor) -> Tensor:
+    """What a histogram can show of `values`: the finite ones, within the outermost of TensorBoard's bins."""
+    return values[values.isfinite()].cpu().double().clamp(-_OUTERMOST, _OUTERMOST)
 
 
 class Clip(NamedTuple):
