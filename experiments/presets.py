@@ -18,6 +18,12 @@ _DUAN = "Duan et al. 2016 (RL^2)"
 _META_WORLD = "Yu et al. 2019 and McLean et al. 2025 (Meta-World), from their code"
 
 
+CUSTOM = "custom"
+"""Preset for environments that bring no settings: the one that `maml-rl train --env-id` takes if none is named."""
+UNNAMED = "module:My-v0"
+"""What stands in it for the environment's id."""
+
+
 class Preset(NamedTuple):
     """A run's settings with their source and what to expect of them."""
 
@@ -37,7 +43,9 @@ class Preset(NamedTuple):
         )
 
 
-_RAW = PolicyConfig(standardise=False)
+# Measured without a bound on observations, and kept so (docs/implementation_details.md).
+_UNBOUNDED = PolicyConfig(observation_clip=None)
+_RAW = replace(_UNBOUNDED, standardise=False)
 _NAVIGATION = RunConfig(
     env_id="envs:finn2017/Navigation2D-v0",
     iterations=100,
@@ -49,16 +57,19 @@ _DIRECTION = RunConfig(
     env_id="envs:finn2017/HalfCheetahDir-v0",
     iterations=100,
     meta=MetaConfig(meta_batch_size=40, episodes=20, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.02)),
+    policy=_UNBOUNDED,
 )
 _VELOCITY = RunConfig(
     env_id="envs:finn2017/HalfCheetahVel-v0",
     iterations=475,
     meta=MetaConfig(meta_batch_size=40, episodes=10, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.01)),
+    policy=_UNBOUNDED,
 )
 _ANT_VELOCITY = RunConfig(
     env_id="envs:finn2017/AntVel-v0",
     iterations=375,
     meta=MetaConfig(meta_batch_size=40, episodes=20, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.01)),
+    policy=_UNBOUNDED,
 )
 _ANT_DIRECTION = replace(
     _ANT_VELOCITY,
@@ -91,10 +102,13 @@ _PROMP = RunConfig(
     env_id="envs:rothfuss2019/HalfCheetahDir-v0",
     iterations=1000,
     meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97),
-    policy=PolicyConfig(hidden_sizes=(64, 64), activation="tanh"),
+    policy=replace(_UNBOUNDED, hidden_sizes=(64, 64), activation="tanh"),
 )
 _CAVIA = RunConfig(
-    env_id="envs:zintgraf2019/HalfCheetahDir-v0", iterations=500, meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97)
+    env_id="envs:zintgraf2019/HalfCheetahDir-v0",
+    iterations=500,
+    meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97),
+    policy=_UNBOUNDED,
 )
 # Tasks, episodes, network and discount are those of Yu et al. 2019 (garage, maml_trpo_metaworld_ml10.py). Their inner
 # step size of 1e-4 is for advantages that are not normalised; 0.1 is that of McLean et al. 2025 (metaworld-algorithms,
@@ -107,7 +121,21 @@ _REACH = RunConfig(
     policy=PolicyConfig(hidden_sizes=(128, 128), activation="tanh", observation_clip=10.0),
     evaluation=EvaluationConfig(tasks=20, gradient_steps=1, episodes=10),
 )
-_SMALL = PolicyConfig(hidden_sizes=(32,), activation="tanh", standardise=False)
+# Nothing in it depends on the units of observations or rewards (docs/implementation_details.md).
+_CUSTOM = RunConfig(
+    env_id=UNNAMED,
+    iterations=100,
+    meta=MetaConfig(
+        meta_batch_size=20,
+        episodes=20,
+        inner_lr=0.1,
+        gae_lambda=0.97,
+        baseline_observations="standardised",
+        trust_region=TrustRegion(max_kl=0.02, cg_damping=0.1),
+    ),
+    policy=PolicyConfig(statistics_of="noise"),
+)
+_SMALL = replace(_RAW, hidden_sizes=(32,), activation="tanh")
 # No pull changes what later ones pay, so with lambda 0 their rewards, which would only be noise, are left out.
 _BANDIT = RunConfig(
     env_id="envs:duan2016/BernoulliBandit-v0",
@@ -244,6 +272,13 @@ PRESETS = {
         "Sawyer arm, 10 manipulations with 50 hidden goals each (needs the extra metaworld)",
         f"{_META_WORLD}; {_STANDARDISED}; 15 M env steps as McLean et al.",
         "not measured",
+    ),
+    CUSTOM: Preset(
+        _CUSTOM,
+        "an environment of yours, --env-id module:My-v0, whatever the units of its observations and rewards",
+        f"network and batch: {_FINN}; changed: observations standardised and clipped, also for the baseline, "
+        "lambda 0.97, damping 0.1",
+        "depends on the environment; docs/own_environment.md has examples",
     ),
     "bernoulli-bandit": Preset(
         _BANDIT,

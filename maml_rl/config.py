@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import Literal
 
 from maml_rl.errors import InputError
 from maml_rl.objectives import InnerObjective
 from maml_rl.policies import Activation
+
+BaselineObservations = Literal["raw", "standardised"]
+StatisticsOf = Literal["network", "noise"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,12 @@ class PolicyConfig:
     standardise: bool = True
     """Shift and scale observations by mean and standard deviation of the initial policy's episodes (not in the paper;
     see docs/implementation_details.md)."""
-    observation_clip: float | None = None
-    """Bound on the absolute value of a standardised observation; None for none."""
+    statistics_of: StatisticsOf = "network"
+    """Whose episodes these statistics are of: network, the untrained policy on raw observations; or noise, actions that
+    do not depend on observations, so that neither do the episodes on their units."""
+    observation_clip: float | None = 10.0
+    """Bound on the absolute value of a standardised observation, in standard deviations (Stable-Baselines3's
+    VecNormalize: 10); None for none. Raw observations are never clipped."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -81,6 +89,9 @@ class MetaConfig:
     """Discount factor gamma of a time step (rllab: 0.99)."""
     gae_lambda: float = 1.0
     """Lambda of generalised advantage estimation; 1 is the discounted return minus the baseline (rllab: 1)."""
+    baseline_observations: BaselineObservations = "raw"
+    """What the baseline's features are made of: raw observations (rllab), or standardised ones, which make its fit
+    independent of their units. Either is clipped to +-10."""
     trust_region: TrustRegion = field(default_factory=TrustRegion)
 
     def __post_init__(self) -> None:

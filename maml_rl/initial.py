@@ -12,6 +12,7 @@ from maml_rl.errors import InputError
 from maml_rl.policies import CategoricalMLP, GaussianMLP
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.standardisation import observation_statistics
 from maml_rl.tasks import TaskVectorEnv, observation_size, task_space, training_tasks
 from maml_rl.types import Params, repeat
 
@@ -31,8 +32,10 @@ def build_policy(
         mean, std: Shift and scale `[obs]` of observations; 0 and 1 if None.
     """
     settings = asdict(config)
-    settings.pop("standardise")
+    settings.pop("statistics_of")
     initial_std, clip = settings.pop("initial_std"), settings.pop("observation_clip")
+    if not settings.pop("standardise"):
+        clip = None  # the bound counts standard deviations, and raw observations are not divided by theirs
     settings |= {"generator": Draw(seed, Phase.INITIALISATION).generator(Purpose.PARAMS), "mean": mean, "std": std}
     actions = envs.single_action_space
     if isinstance(actions, spaces.Discrete):
@@ -45,17 +48,18 @@ def initial_policy(envs: TaskVectorEnv, config: PolicyConfig, meta: MetaConfig, 
     """Policy at the start of a run.
 
     If `config.standardise`, observations are shifted and scaled by their mean and standard deviation over episodes of
-    the random policy, M tasks x K episodes; dimensions that do not vary keep scale 1. These statistics never change.
+    the random policy, M tasks x K episodes; components that do not vary keep scale 1. These statistics never change.
     """
-    policy = build_policy(envs, config, seed)
     if not config.standardise:
-        return policy
+        return build_policy(envs, config, seed)
+    blind = torch.full((observation_size(envs),), torch.inf)  # divided by it, every observation is 0
+    policy = build_policy(envs, config, seed, std=blind if config.statistics_of == "noise" else None)
     draw = Draw(seed, Phase.STANDARDISATION)
     tasks = training_tasks(task_space(envs), meta.meta_batch_size, draw)
     trajectories = collect(envs, policy, repeat(parameters(policy), len(tasks)), tasks, meta.episodes, draw)
     observations = trajectories.observations[trajectories.mask.bool()]
-    std = observations.std(0)
-    return build_policy(envs, config, seed, observations.mean(0), torch.where(std < 1e-6, torch.ones_like(std), std))
+    mean, std = (torch.from_numpy(value).float() for value in observation_statistics(observations.numpy()))
+    return build_policy(envs, config, seed, mean, std)
 
 
 def parameters(policy: MLPPolicy) -> Params:

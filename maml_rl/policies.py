@@ -36,6 +36,10 @@ class Policy(Protocol):
         """Distribution over actions in `observations`, under `params`."""
         ...
 
+    def standardised(self, observations: Tensor) -> Tensor:
+        """Observations `[..., obs]` as the network sees them."""
+        ...
+
 
 class MLP(nn.Module):
     """Multilayer perceptron of standardised inputs, with Glorot-uniform weights and zero biases.
@@ -76,11 +80,14 @@ class MLP(nn.Module):
         self.register_buffer("observation_mean", torch.zeros(input_size) if mean is None else mean)
         self.register_buffer("observation_std", torch.ones(input_size) if std is None else std)
 
+    def standardised(self, observations: Tensor) -> Tensor:
+        """Observations `[..., obs]` as the network sees them: (x - mean) / std, within +-clip."""
+        shifted = (observations - self.observation_mean) / self.observation_std
+        return shifted if self.clip is None else shifted.clamp(-self.clip, self.clip)
+
     def output(self, params: Params, observations: Tensor) -> Tensor:
         """Output of the last layer `[..., output]` for observations `[..., obs]`, or `[M, ..., obs]` for M stacks."""
-        hidden = (observations - self.observation_mean) / self.observation_std
-        if self.clip is not None:
-            hidden = hidden.clamp(-self.clip, self.clip)
+        hidden = self.standardised(observations)
         for i in range(self.layers):
             hidden = _linear(hidden, params[f"weight_{i}"], params[f"bias_{i}"])
             if i < self.layers - 1:

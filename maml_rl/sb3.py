@@ -37,6 +37,7 @@ from maml_rl.advantages import discounted_sum, explained_variance
 from maml_rl.errors import InputError, one_line
 from maml_rl.initial import MLPPolicy, parameters
 from maml_rl.policies import Activation, CategoricalMLP, GaussianMLP
+from maml_rl.standardisation import observation_statistics
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, resets_itself, task_space
 from maml_rl.types import Params, Trajectories
 
@@ -48,7 +49,8 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
 
     The standardisation of observations becomes part of the first layer, which is then trained on raw observations:
     W (x - mean) / std + b = (W / std) x + (b - W mean / std). That is exact; in float32, means of actions agree to
-    about 1e-7 |mean / std| of their size. What Stable-Baselines3 does to pictures is undone there too. The critic is
+    about 1e-7 |mean / std| of their size. What Stable-Baselines3 does to pictures is undone there too. A bound on
+    standardised observations becomes two layers of rectifiers before the others (`_clipping_layers`). The critic is
     random: `fit_critic` fits it.
 
     Args:
@@ -58,13 +60,16 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
         settings: Keyword arguments of `PPO`, for example `gamma` and `seed`; layers and activation are the policy's.
 
     Raises:
-        InputError: If observations are clipped, which no layer of this network can do, or the spaces of `env` are not
+        InputError: If a tanh network clips its observations, which needs rectifiers, or the spaces of `env` are not
             those of the policy, or PPO does not take them, or `env` normalises observations.
     """
     check_exportable(policy, env)
     layers = [(params[f"weight_{i}"], params[f"bias_{i}"]) for i in range(policy.layers)]
     hidden = [len(bias) for _, bias in layers[:-1]]
-    network = {"net_arch": {"pi": hidden, "vf": hidden}, "activation_fn": _ACTIVATIONS[policy.activation]}
+    if policy.clip is not None:
+        layers = _clipping_layers(policy.clip, layers)
+    units = [len(bias) for _, bias in layers[:-1]]
+    network = {"net_arch": {"pi": units, "vf": hidden}, "activation_fn": _ACTIVATIONS[policy.activation]}
     settings = {"device": "cpu"} | settings | {"policy_kwargs": settings.get("policy_kwargs", {}) | network}
     model = PPO("MlpPolicy", env, **settings)
     actor = _linear_layers(model.policy.mlp_extractor.policy_net, model.policy.action_net)
@@ -86,10 +91,11 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
     """
     observations, actions = env.observation_space, env.action_space
     check_spaces(observations, actions)
-    if policy.clip is not None:
+    if policy.clip is not None and policy.activation != "relu":
         raise InputError(
             f"this policy clips standardised observations to +-{policy.clip:g}, which a network of Stable-Baselines3 "
-            "cannot do: train with --policy.observation-clip None to export"
+            f"can do with relu and not with {policy.activation}: to export, train with --policy.activation relu or "
+            "--policy.observation-clip None"
         )
     size, outputs = policy.get_parameter("weight_0").shape[1], policy.noise_size
     if isinstance(policy, CategoricalMLP):
@@ -186,6 +192,22 @@ def check_spaces(observations: spaces.Space[Any], actions: spaces.Space[Any]) ->
     _observation_size(observations)
 
 
+_Layer = tuple[Tensor, Tensor]
+"""Weight `[out, in]` and bias `[out]`."""
+
+
+def _clipping_layers(clip: float, layers: Sequence[_Layer]) -> list[_Layer]:
+    """Layers of a relu network that compute of z what `layers` compute of z clipped to +-clip.
+
+    With a = relu(z + clip) and b = relu(2 clip - a), the clipped z is clip - b: exactly +-clip outside, however large z
+    is. (The difference of relu(z + clip) and relu(z - clip) would lose the digits of what is between.)
+    """
+    (weight, bias), *others = layers
+    identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    bound = torch.full_like(identity[0], clip)
+    return [(identity, bound), (-identity, 2 * bound), (-weight, bias + weight @ bound), *others]
+
+
 def _linear_layers(*modules: nn.Module) -> list[nn.Linear]:
     return [layer for module in modules for layer in module.modules() if isinstance(layer, nn.Linear)]
 
@@ -218,8 +240,7 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
     inputs_of = _inputs_of(model)
     mask = episodes.mask.bool()
     seen = episodes.observations[mask]
-    mean, std = seen.mean(0), seen.std(0, correction=0)
-    std = torch.where(std < 1e-6, torch.ones_like(std), std)
+    mean, std = (torch.from_numpy(value).float() for value in observation_statistics(seen.numpy()))
     inputs = (episodes.observations - mean) / std
     seen = inputs[mask]
     ends = mask.clone()

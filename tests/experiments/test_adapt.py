@@ -276,9 +276,10 @@ def test_what_cannot_be_used_is_one_line(maml_rl, tmp_path, arguments, message):
     assert (tmp_path / "there.zip").read_text() == "something"
 
 
-def test_a_policy_that_clips_is_refused_before_it_is_adapted(maml_rl, small_run):
-    run = small_run(policy=PolicyConfig(hidden_sizes=(8,), observation_clip=5.0))
+def test_a_tanh_policy_that_clips_is_refused_before_it_is_adapted(maml_rl, small_run):
+    run = small_run(policy=PolicyConfig(hidden_sizes=(8,), activation="tanh", observation_clip=5.0))
     result = maml_rl("adapt", run, "--out=p.zip")
     assert result.code == 2
     assert "clips standardised observations" in result.err
-    assert result.err.count("\n") == 1
+    assert "--policy.activation relu" in result.err
+    assert result.err.splitlines()[-1].startswith("maml-rl: ")

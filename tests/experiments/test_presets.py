@@ -87,7 +87,8 @@ def test_settings_are_the_published_ones(name):
 def test_raw_presets_are_the_published_ones_also_where_ours_differ(name):
     config = PRESETS[name].config
     assert config.meta.gae_lambda == 1.0
-    assert config.policy == PolicyConfig(standardise=False)
+    assert config.policy == PolicyConfig(standardise=False, observation_clip=None)
+    assert config.meta.baseline_observations == "raw"
 
 
 @every_preset_of_the_paper

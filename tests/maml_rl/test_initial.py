@@ -112,6 +112,21 @@ def test_the_policy_uses_the_statistics():
     assert not torch.allclose(standardising(theta, observations).mean, plain(theta, observations).mean)
 
 
+def test_statistics_of_noise_are_of_actions_that_ignore_the_observation():
+    noise = replace(CONFIG, statistics_of="noise")
+    with make(NAVIGATION) as envs:
+        policy = initial_policy(envs, noise, META, seed=4)
+        plain = build_policy(envs, CONFIG, 4)
+        zero = parameters(plain) | {"weight_2": torch.zeros(2, 8)}  # the mean action is 0 everywhere
+        draw = Draw(4, Phase.STANDARDISATION)
+        tasks = training_tasks(task_space(envs), META.meta_batch_size, draw)
+        sampled = collect(envs, plain, repeat(zero, len(tasks)), tasks, META.episodes, draw)
+    observations = sampled.observations[sampled.mask.bool()].double()
+    torch.testing.assert_close(policy.observation_mean.double(), observations.mean(0), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(policy.observation_std.double(), observations.std(0), rtol=1e-6, atol=0)
+    assert all(torch.equal(value, parameters(plain)[name]) for name, value in parameters(policy).items())
+
+
 def test_without_standardisation_shift_is_0_and_scale_1():
     with make(NAVIGATION) as envs:
         policy = initial_policy(envs, replace(CONFIG, standardise=False), META, seed=0)

@@ -77,7 +77,17 @@ def observations(count: int = 50) -> torch.Tensor:
 # Policies to PPO
 
 
-@pytest.mark.parametrize("settings", [{}, {"activation": "tanh"}, {"hidden_sizes": ()}, {"hidden_sizes": (5, 6, 7)}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"activation": "tanh"},
+        {"hidden_sizes": ()},
+        {"hidden_sizes": (5, 6, 7)},
+        {"clip": 1.0},
+        {"clip": 0.5, "hidden_sizes": ()},
+    ],
+)
 def test_an_exported_gaussian_policy_is_the_same_distribution_with_the_standardisation_inside(settings):
     policy = gaussian(**statistics(), **settings)
     params = random_params(policy)
@@ -88,6 +98,15 @@ def test_an_exported_gaussian_policy_is_the_same_distribution_with_the_standardi
     torch.testing.assert_close(theirs.distribution.stddev, ours.log_std.exp(), **TOLERANCE)
     actions = ours.sample(torch.randn(len(obs), ACTIONS))
     torch.testing.assert_close(theirs.log_prob(actions), ours.log_prob(actions), rtol=1e-4, atol=1e-4)
+
+
+def test_an_exported_policy_clips_observations_however_far_they_are():
+    policy = gaussian(**statistics(), clip=10.0)
+    params = random_params(policy)
+    model = to_ppo(policy, params, CONTINUOUS)
+    obs = statistics()["mean"] + torch.tensor([[1e5, -1e7, 0.0, 1.0], [3.0, 9.0, -11.0, 1e12]]) * statistics()["std"]
+    means = model.policy.get_distribution(obs).distribution.mean
+    torch.testing.assert_close(means, policy(params, obs).mean, **TOLERANCE)
 
 
 def test_an_exported_categorical_policy_is_the_same_distribution():
@@ -155,7 +174,7 @@ print("done")
 
 
 def test_a_saved_policy_is_used_and_trained_with_stable_baselines3_alone(tmp_path):
-    policy = gaussian(**statistics())
+    policy = gaussian(**statistics(), clip=1.5)
     params = random_params(policy)
     model = to_ppo(policy, params, CONTINUOUS)
     model.save(tmp_path / "policy.zip")
@@ -169,7 +188,7 @@ def test_a_saved_policy_is_used_and_trained_with_stable_baselines3_alone(tmp_pat
 @pytest.mark.parametrize(
     ("policy", "env", "message"),
     [
-        (gaussian(clip=10.0), CONTINUOUS, r"clips standardised observations to \+-10"),
+        (gaussian(clip=10.0, activation="tanh"), CONTINUOUS, r"clips standardised observations to \+-10"),
         (gaussian(), DISCRETE, "bounded Box of 3 numbers"),
         (gaussian(), Still(OBSERVATIONS, Box(-np.inf, 1.0, (3,), np.float32)), "bounded Box"),
         (gaussian(), Still(OBSERVATIONS, Box(-1.0, 1.0, (2,), np.float32)), "bounded Box of 3 numbers"),
