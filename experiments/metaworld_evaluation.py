@@ -145,7 +145,7 @@ class AdaptingAgent:
 
     def adapt(self) -> None:
         """theta_i' of each task by one inner update on the steps since the last."""
-        batches, _ = advantage_batches(_trajectories(self._steps), self._meta, self._threads)
+        batches, _ = advantage_batches(self._policy, _trajectories(self._steps), self._meta, self._threads)
         self._params = adapt_each(self._policy, self._params, batches, self._meta, self._threads, self._meta.inner_lr)
         self._steps = []
 

@@ -4,11 +4,15 @@ Arrays are of one task `[K, T]` or of all, `[M, K, T]`; padding has mask 0. A ti
 paper: the value after it is 0, which the baseline's time features let it express.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from maml_rl.types import Batch, Trajectories
 
+_NO_SPREAD = 1e-5  # relative spread of returns that counts as none; float32 leaves some 1e-7 of equal ones
+_LARGE = 2.0**40  # rewards from which on squares of returns are near float32's largest number
 _BLOCK = 128  # time steps summed by one product; the matrix of as many squared stays in a cache
 
 
@@ -44,10 +48,27 @@ def baseline_features(observations: Tensor) -> Tensor:
     return torch.cat([clipped, clipped**2, powers.expand(*clipped.shape[:-1], 4)], -1)
 
 
-def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Tensor:
-    """Values `[..., K, T]` of a linear function of `baseline_features`, fitted to these returns for each task at once.
+def enough_episodes(observation_size: int, horizon: int) -> int:
+    """Episodes of a task from which on the baseline is a fit to them: five, and five time steps for each feature.
 
-    Solves (X^T X + ridge I) w = X^T y over the K episodes of each task, in float64.
+    With fewer, it passes through the returns whatever they are, and the advantages are what is left of them.
+    """
+    features = 2 * observation_size + 4
+    return max(5, -(-5 * features // horizon))
+
+
+class Baseline(NamedTuple):
+    """A baseline fitted to episodes."""
+
+    values: Tensor  # [..., K, T]   of the episodes that it was fitted to, 0 in padding
+    left_out: Tensor | None  # [..., L, T]   of the last episodes, fitted to the others; None of a single episode
+
+
+def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Baseline:
+    """Values of a linear function of `baseline_features`, fitted to these returns for each task separately.
+
+    Solves (X^T X + ridge I) w = X^T y over the K episodes of each task, in float64. For the last fifth of the episodes,
+    at least one, it does so again without them: the sums over the others are a difference, so that this costs little.
 
     Args:
         observations: `[..., K, T, obs]`.
@@ -56,12 +77,22 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: 
         ridge: Weight of |w|^2.
     """
     features = baseline_features(observations)
-    masked = (features * mask[..., None]).flatten(-3, -2)  # [..., K T, F]
-    targets = (returns * mask).double().flatten(-2)[..., None]
-    gram = masked.mT @ masked + ridge * torch.eye(masked.shape[-1], dtype=masked.dtype, device=masked.device)
-    weights = torch.linalg.solve(gram, masked.mT @ targets)
+    masked = features * mask[..., None]
+    targets = (returns * mask).double()[..., None]
+    rows, of_rows = masked.flatten(-3, -2), targets.flatten(-3, -2)  # [..., K T, F] and [..., K T, 1]
+    identity = ridge * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    gram, moments = rows.mT @ rows, rows.mT @ of_rows
+    weights = torch.linalg.solve(gram + identity, moments)
     values: Tensor = (features.flatten(-3, -2) @ weights)[..., 0].reshape(returns.shape)
-    return (values * mask).to(returns.dtype)
+    fitted = (values * mask).to(returns.dtype)
+    episodes = returns.shape[-2]
+    if episodes == 1:
+        return Baseline(fitted, None)
+    first = episodes - -(-episodes // 5)
+    last, of_last = masked[..., first:, :, :].flatten(-3, -2), targets[..., first:, :, :].flatten(-3, -2)
+    weights = torch.linalg.solve(gram - last.mT @ last + identity, moments - last.mT @ of_last)
+    left_out = (last @ weights)[..., 0].reshape(returns[..., first:, :].shape)
+    return Baseline(fitted, left_out.to(returns.dtype))
 
 
 def generalised_advantages(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float) -> Tensor:
@@ -85,32 +116,89 @@ def normalised(advantages: Tensor, mask: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Share `[...]` of the returns' variance over a task's steps that the values explain: 1 is a perfect baseline."""
+    """Share `[...]` of the returns' variance over a task's steps that the values explain: 1 if they are the returns."""
     count = mask.sum((-2, -1))
     residuals = (returns - values) * mask
-    centred = (returns - ((returns * mask).sum((-2, -1)) / count)[..., None, None]) * mask
     bias = residuals.sum((-2, -1)) / count
     residual_variance = residuals.square().sum((-2, -1)) / count - bias.square()
-    return 1 - residual_variance / (centred.square().sum((-2, -1)) / count + 1e-12)
+    return 1 - residual_variance / (_variance(returns, mask) + 1e-12)
 
 
-def advantage_batch(trajectories: Trajectories, discount: float, gae_lambda: float) -> tuple[Batch, Tensor]:
-    """The steps of one task with normalised advantages, and the explained variance `[]` of the baseline.
+def _variance(values: Tensor, mask: Tensor) -> Tensor:
+    """Variance `[...]` over a task's steps."""
+    count = mask.sum((-2, -1))
+    centred = (values - ((values * mask).sum((-2, -1)) / count)[..., None, None]) * mask
+    return centred.square().sum((-2, -1)) / count
 
-    The baseline is fitted to the same episodes whose advantages it gives, as in the paper's code.
+
+def left_out_explained_variance(left_out: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """Share `[]` of the returns' variance that a baseline explains in episodes that it was not fitted to.
+
+    1 - mean (R - V)^2 / Var(R), R and V of the episodes left out, the variance that of all. Their values are kept
+    within the range of the other episodes' returns: where a feature is almost always 0, the fit has no hold, and a
+    single step would decide the mean.
+
+    Args:
+        left_out: Values `[L, T]` of the last L episodes, of a baseline fitted to the others.
+        returns: Discounted returns `[K, T]` of all episodes.
+        mask: `[K, T]`.
+    """
+    first = len(returns) - len(left_out)
+    known, unseen = returns[:first][mask[:first].bool()], mask[first:]
+    residuals = (returns[first:] - left_out.clamp(known.min(), known.max())) * unseen
+    return 1 - residuals.square().sum() / unseen.sum() / (_variance(returns, mask) + 1e-12)
+
+
+def relative_spread(returns: Tensor, mask: Tensor) -> Tensor:
+    """How far the returns `[K, T]` of a task's episodes differ from each other, relative to their size, `[]`.
+
+    The standard deviation over episodes at the same time step (pooled over time steps) by the root mean square of all.
+    It is 0 where no action changed a reward, and of a single episode.
+    """
+    running = mask.sum(0)
+    mean = (returns * mask).sum(0) / running.clamp(min=1)
+    between = ((returns - mean) * mask).square().sum() / (running - 1).clamp(min=0).sum().clamp(min=1)
+    square = (returns * mask).square().sum() / mask.sum()
+    return torch.where(square > 0, between / square, torch.zeros_like(square)).sqrt()
+
+
+def advantage_batch(
+    trajectories: Trajectories, discount: float, gae_lambda: float, seen: Tensor | None = None
+) -> tuple[Batch, dict[str, Tensor]]:
+    """The steps of one task with normalised advantages, and what to log of returns and baseline, `[]` each.
+
+    The baseline is fitted to the same episodes whose advantages it gives, as in the paper's code. Where no action made
+    a difference, advantages would be the misfit of the baseline alone, and are 0: where the episodes' returns do not
+    differ, or all rewards of a single episode are equal.
 
     Args:
         trajectories: Episodes of one task, fields without the leading M.
         discount: Discount factor of a time step.
         gae_lambda: Lambda of generalised advantage estimation.
+        seen: Observations `[K, T, obs]` that the baseline is a function of, for example standardised ones; those of
+            the trajectories if None.
     """
     mask = trajectories.mask
-    rewards = trajectories.rewards * mask
+    rewards = _with_finite_squares(trajectories.rewards * mask)
     returns = discounted_sum(rewards, discount)
-    values = linear_baseline(trajectories.observations, returns, mask)
+    values, left_out = linear_baseline(trajectories.observations if seen is None else seen, returns, mask)
     advantages = normalised(generalised_advantages(rewards, values, mask, discount, gae_lambda), mask)
     steps = mask.bool()
+    measured = {"baseline/explained_variance": explained_variance(values, returns, mask)}
+    if left_out is None:
+        spread = relative_spread(rewards[steps][:, None], mask[steps][:, None])
+    else:
+        measured["baseline/explained_variance_left_out"] = left_out_explained_variance(left_out, returns, mask)
+        measured["return/relative_spread"] = spread = relative_spread(returns, mask)
+    if spread <= _NO_SPREAD:
+        advantages = torch.zeros_like(advantages)
     batch = Batch(
         trajectories.observations[steps], trajectories.actions[steps], trajectories.log_probs[steps], advantages[steps]
     )
-    return batch, explained_variance(values, returns, mask)
+    return batch, measured
+
+
+def _with_finite_squares(rewards: Tensor) -> Tensor:
+    """Rewards, divided by a power of two where squares of their sums might overflow: units change no result."""
+    largest = rewards.abs().max()
+    return rewards if largest <= _LARGE else torch.ldexp(rewards, -torch.frexp(largest).exponent)

@@ -88,7 +88,7 @@ def adaptation(
         trajectories = collect(envs, policy, params, tasks, config.episodes, draw)
         yield params, trajectories
         if step < config.gradient_steps:
-            batches, _ = advantage_batches(trajectories, meta, threads)
+            batches, _ = advantage_batches(policy, trajectories, meta, threads)
             params = adapt_each(policy, params, batches, meta, threads, config.inner_lr(meta.inner_lr, step))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maml_rl.advantages import advantage_batch
 from maml_rl.config import MetaConfig
-from maml_rl.errors import NonFiniteError
+from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.maml import inner_update
 from maml_rl.meta_update import TaskData, meta_update
 from maml_rl.objectives import inner_loss
@@ -30,7 +30,7 @@ class Sampled(NamedTuple):
     trajectories: Trajectories
     seconds: float  # spent on sampling
     batches: list[Batch]  # of each task
-    explained_variance: Tensor  # [M]   of the baseline
+    measured: dict[str, Tensor]  # [M]   of returns and baseline, for the log
 
 
 class Iteration(NamedTuple):
@@ -54,19 +54,22 @@ def sample(
     started = time.perf_counter()
     trajectories = collect(envs, policy, params, tasks, config.episodes, draw)
     seconds = time.perf_counter() - started
-    return Sampled(trajectories, seconds, *advantage_batches(trajectories, config, threads))
+    return Sampled(trajectories, seconds, *advantage_batches(policy, trajectories, config, threads))
 
 
 def advantage_batches(
-    trajectories: Trajectories, config: MetaConfig, threads: TaskThreads
-) -> tuple[list[Batch], Tensor]:
-    """Each task's steps with advantages from a baseline fitted to them, and the baseline's explained variance `[M]`."""
+    policy: Policy, trajectories: Trajectories, config: MetaConfig, threads: TaskThreads
+) -> tuple[list[Batch], dict[str, Tensor]]:
+    """Each task's steps with advantages from a baseline fitted to them, and what to log of them, `[M]` each."""
 
-    def of_task(m: int) -> tuple[Batch, Tensor]:
-        return advantage_batch(Trajectories(*(field[m] for field in trajectories)), config.discount, config.gae_lambda)
+    def of_task(m: int) -> tuple[Batch, dict[str, Tensor]]:
+        episodes = Trajectories(*(field[m] for field in trajectories))
+        raw = config.baseline_observations == "raw"
+        seen = episodes.observations if raw else policy.standardised(episodes.observations)
+        return advantage_batch(episodes, config.discount, config.gae_lambda, seen)
 
-    batches, explained = zip(*threads.map(of_task, range(len(trajectories.mask))), strict=True)
-    return list(batches), torch.stack(explained)
+    batches, measured = zip(*threads.map(of_task, range(len(trajectories.mask))), strict=True)
+    return list(batches), stack(measured)
 
 
 def adapt_each(
@@ -113,24 +116,27 @@ def meta_iteration(
     started = time.perf_counter()
     theta = laid_out(theta)
     draw = Draw(seed, Phase.TRAINING, iteration)
+    sampled: list[Sampled] = []
     try:
         tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)
-        path, sampled = [repeat(theta, len(tasks))], []
+        path = [repeat(theta, len(tasks))]
         for step in range(config.inner_steps):
             support = sample(envs, policy, path[-1], tasks, config, draw._replace(step=step), threads)  # line 5: D_i
+            sampled.append(support)
             path.append(
                 adapt_each(policy, path[-1], support.batches, config, threads, config.inner_lr)
             )  # line 7: theta_i'
-            sampled.append(support)
         query = sample(envs, policy, path[-1], tasks, config, draw._replace(step=config.inner_steps), threads)  # line 8
         data = [
             TaskData([s.batches[m] for s in sampled], [select(p, m) for p in path], query.batches[m])
             for m in range(len(tasks))
         ]
+        sampled.append(query)
         update = meta_update(policy, theta, data, config, threads)  # line 10
+    except NonFiniteEnvironmentError as error:
+        raise NonFiniteEnvironmentError(f"iteration {iteration + 1}: {error}") from error
     except NonFiniteError as error:
-        raise type(error)(f"iteration {iteration + 1}: {error}") from error
-    sampled.append(query)
+        raise NonFiniteError(f"iteration {iteration + 1}: {error}{_inputs(policy, sampled)}") from error
     by_task = _by_task(policy, sampled, data, threads)
     metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()} | update.metrics
     metrics["sampling/env_steps"] = sum(float(s.trajectories.mask.sum()) for s in sampled)
@@ -139,14 +145,22 @@ def meta_iteration(
     return Iteration(update.theta, metrics, by_task)
 
 
+def _inputs(policy: Policy, sampled: Sequence[Sampled]) -> str:
+    """How large the network's inputs were, of what was sampled before something diverged."""
+    if not sampled:
+        return ""
+    largest = max(float(policy.standardised(batch.observations).abs().max()) for s in sampled for batch in s.batches)
+    return f", with observations of up to {largest:.3g} at the network's input"
+
+
 def _by_task(
     policy: Policy, sampled: Sequence[Sampled], data: Sequence[TaskData], threads: TaskThreads
 ) -> dict[str, Tensor]:
-    """Each task's return, explained variance, adaptation KL and entropy, `[M]`."""
+    """What each task contributes to the metrics that are means over tasks, `[M]`."""
     values: dict[str, Tensor] = {}
     for step, s in enumerate(sampled):
         values[f"return/after_{step}_steps"] = s.trajectories.returns.mean(1)
-        values[f"baseline/explained_variance_{step}"] = s.explained_variance
+        values |= {f"{name}_{step}": of_tasks for name, of_tasks in s.measured.items()}
     if len(sampled) > 1:
         values["inner/kl"] = _adaptation_kl(policy, data, threads)
     values["policy/entropy"] = _entropy(policy, data)

@@ -85,7 +85,7 @@ def test_adapting_is_one_inner_update_for_each_task(sampled):
     agent = agent_for(policy)
     feed(agent, trajectories)
     agent.adapt()
-    batches, _ = advantage_batches(trajectories, META, TaskThreads(1))
+    batches, _ = advantage_batches(policy, trajectories, META, TaskThreads(1))
     adapted = adapt_each(policy, repeat(parameters(policy), M), batches, META, TaskThreads(1), META.inner_lr)
     observations = np.random.default_rng(0).uniform(-1, 1, (M, 2))
     actions = agent.eval_action(observations)

@@ -10,10 +10,13 @@ from maml_rl.advantages import (
     advantage_batch,
     baseline_features,
     discounted_sum,
+    enough_episodes,
     explained_variance,
     generalised_advantages,
+    left_out_explained_variance,
     linear_baseline,
     normalised,
+    relative_spread,
 )
 from maml_rl.types import Trajectories
 
@@ -124,7 +127,7 @@ def test_features_of_two_equal_episodes_are_equal() -> None:
 def test_the_baseline_is_the_ridge_solution_of_every_task(ridge: float) -> None:
     observations, returns = random(M, K, T, OBSERVATION), random(M, K, T, seed=1)
     mask = torch.stack([mask_of([6, 1, 4, 2]), mask_of([6, 6, 6, 6]), mask_of([3, 3, 5, 1])])
-    values = linear_baseline(observations, returns, mask, ridge)
+    values = linear_baseline(observations, returns, mask, ridge).values
     for m in range(M):
         steps = mask[m].bool().numpy()
         features = np.stack([numpy_features(episode) for episode in observations[m].numpy()])[steps]
@@ -140,26 +143,26 @@ def test_the_baseline_is_the_ridge_solution_of_every_task(ridge: float) -> None:
 def test_the_ridge_coefficient_is_what_it_says() -> None:
     # Observations 0 and one step: the only feature that is not 0 is the constant, so V = sum y / (K + ridge).
     observations, returns = torch.zeros(4, 1, OBSERVATION), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-    values = linear_baseline(observations, returns, torch.ones(4, 1), ridge=1.0)
+    values = linear_baseline(observations, returns, torch.ones(4, 1), ridge=1.0).values
     torch.testing.assert_close(values, torch.full((4, 1), 10 / (4 + 1)))
 
 
 def test_the_ridge_coefficient_is_small_unless_given() -> None:
     observations, returns, mask = random(M, K, T, 9), random(M, K, T, seed=1), torch.ones(M, K, T)
-    expected = linear_baseline(observations, returns, mask, ridge=1e-5)
-    assert torch.equal(linear_baseline(observations, returns, mask), expected)
-    assert not torch.equal(linear_baseline(observations, returns, mask, ridge=9.0), expected)
+    expected = linear_baseline(observations, returns, mask, ridge=1e-5).values
+    assert torch.equal(linear_baseline(observations, returns, mask).values, expected)
+    assert not torch.equal(linear_baseline(observations, returns, mask, ridge=9.0).values, expected)
 
 
 def test_baselines_of_tasks_are_fitted_apart() -> None:
     observations, returns, mask = random(M, K, T, OBSERVATION), random(M, K, T, seed=1), torch.ones(M, K, T)
-    together = linear_baseline(observations, returns, mask)
+    together = linear_baseline(observations, returns, mask).values
     for m in range(M):
-        torch.testing.assert_close(together[m], linear_baseline(observations[m], returns[m], mask[m]))
+        torch.testing.assert_close(together[m], linear_baseline(observations[m], returns[m], mask[m]).values)
 
 
 def test_the_baseline_keeps_the_precision_of_the_returns() -> None:
-    values = linear_baseline(random(K, T, OBSERVATION).float(), random(K, T).float(), torch.ones(K, T))
+    values = linear_baseline(random(K, T, OBSERVATION).float(), random(K, T).float(), torch.ones(K, T)).values
     assert values.dtype == torch.float32
 
 
@@ -167,7 +170,7 @@ def test_a_return_that_is_linear_in_the_features_is_fitted() -> None:
     observations = random(K, T, OBSERVATION)
     returns = baseline_features(observations) @ random(2 * OBSERVATION + 4, seed=1)
     mask = mask_of([6, 5, 6, 3])
-    values = linear_baseline(observations, returns, mask, ridge=1e-10)
+    values = linear_baseline(observations, returns, mask, ridge=1e-10).values
     torch.testing.assert_close(values, returns * mask, rtol=1e-5, atol=1e-5)
     assert explained_variance(values, returns, mask).item() == pytest.approx(1, abs=1e-6)
 
@@ -189,10 +192,116 @@ def test_explained_variance_by_hand() -> None:
 def test_explained_variance_rises_after_a_fit() -> None:
     observations, mask = random(M, 20, T, OBSERVATION), torch.ones(M, 20, T)
     returns = observations[..., 0] + 0.1 * random(M, 20, T, seed=1)
-    fitted = explained_variance(linear_baseline(observations, returns, mask), returns, mask)
+    fitted = explained_variance(linear_baseline(observations, returns, mask).values, returns, mask)
     before = explained_variance(torch.zeros_like(returns), returns, mask)
     assert (before < 1e-9).all()
     assert (fitted > 0.9).all()
+
+
+@pytest.mark.parametrize("episodes", [2, 5, 6, 20])
+def test_left_out_values_are_those_of_a_fit_to_the_other_episodes(episodes: int) -> None:
+    observations, returns = random(episodes, T, OBSERVATION), random(episodes, T, seed=1)
+    mask = mask_of([T, 3, 5, 2][:2] * (episodes // 2) + [T] * (episodes % 2))
+    left_out = linear_baseline(observations, returns, mask, ridge=1e-3).left_out
+    count = {2: 1, 5: 1, 6: 2, 20: 4}[episodes]  # a fifth, rounded up
+    others = slice(0, episodes - count)
+    padded = [torch.cat([values[others], torch.zeros_like(values[-count:])]) for values in (returns, mask)]
+    # With no targets and mask 0, the last episodes do not enter the fit; in a second task their values are asked for.
+    features = baseline_features(observations)
+    rows = (features * padded[1][..., None]).flatten(0, 1)
+    gram = rows.mT @ rows + 1e-3 * torch.eye(rows.shape[-1], dtype=rows.dtype)
+    weights = torch.linalg.solve(gram, rows.mT @ (padded[0] * padded[1]).flatten())
+    expected = (features[-count:] @ weights) * mask[-count:]
+    assert left_out is not None
+    torch.testing.assert_close(left_out, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_of_one_episode_nothing_is_left_out() -> None:
+    assert linear_baseline(random(1, T, OBSERVATION), random(1, T), torch.ones(1, T)).left_out is None
+    one = Trajectories(*(field[:1] for field in trajectories([6, 6, 6, 6], np.zeros((K, T)))))
+    batch, measured = advantage_batch(one, 0.9, 1.0)
+    assert set(measured) == {"baseline/explained_variance"}
+    assert batch.advantages.std(correction=0).item() == pytest.approx(1, rel=1e-3)
+    batch, _ = advantage_batch(one._replace(rewards=torch.full((1, T), -1.0).double()), 0.9, 1.0)
+    assert not batch.advantages.any()  # a cubic in time is not the return of equal rewards, but no action is better
+
+
+def test_left_out_explained_variance_by_hand() -> None:
+    # Returns 0, 4 and 2, 2 have variance 8/4 = 2. Values 3, 9 of the last, kept within 0 to 4, miss them by 1 and 2.
+    returns = torch.tensor([[0.0, 4.0], [2.0, 2.0]])
+    result = left_out_explained_variance(torch.tensor([[3.0, 9.0]]), returns, torch.ones(2, 2))
+    assert result.item() == pytest.approx(1 - 2.5 / 2)
+
+
+def test_a_baseline_that_interpolates_noise_explains_none_of_left_out_returns() -> None:
+    # 44 weights: 2 episodes of 20 steps are interpolated, 200 are not. Nothing in the returns can be predicted.
+    for episodes, interpolated in ((2, True), (200, False)):
+        observations, returns = random(episodes, 20, 20), random(episodes, 20, seed=1)
+        mask = torch.ones(episodes, 20)
+        values, left_out = linear_baseline(observations, returns, mask)
+        assert left_out is not None
+        assert (explained_variance(values, returns, mask).item() > 0.999) == interpolated
+        assert left_out_explained_variance(left_out, returns, mask).item() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("size", "horizon", "episodes"),
+    [(2, 100, 5), (20, 200, 5), (125, 200, 7), (125, 50, 26), (10, 10, 12), (1, 10, 5)],
+)
+def test_enough_episodes_are_five_and_five_steps_for_each_feature(size: int, horizon: int, episodes: int) -> None:
+    assert enough_episodes(size, horizon) == episodes
+
+
+def test_relative_spread_by_hand() -> None:
+    # Step 0: 1, 3, deviations -1, 1. Step 1: 2 alone. Variance (1 + 1) / (2 - 1); mean square (1 + 9 + 4) / 3.
+    returns, mask = torch.tensor([[1.0, 2.0], [3.0, 9.0]]), mask_of([2, 1], 2)
+    assert relative_spread(returns, mask).item() == pytest.approx((2 / (14 / 3)) ** 0.5)
+
+
+def test_returns_of_zero_have_no_spread() -> None:
+    assert relative_spread(torch.zeros(3, 4), torch.ones(3, 4)) == 0
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.97, 1.0])
+@pytest.mark.parametrize("steps", [1, 10, 200, 1000])
+@pytest.mark.parametrize("discount", [0.9, 0.99, 1.0])
+def test_rewards_that_no_action_changes_give_no_advantage(discount: float, steps: int, gae_lambda: float) -> None:
+    # A cubic in time misses the discounted return of -1 a step by up to a fifth of its variance. That is no signal.
+    rewards = -torch.ones(5, steps) * (1 + torch.arange(steps) % 3)
+    episodes = Trajectories(
+        observations=random(5, steps, 3).float().cumsum(1),
+        actions=random(5, steps, 1).float(),
+        log_probs=random(5, steps).float(),
+        rewards=rewards,
+        mask=torch.ones(5, steps),
+        terminated=torch.zeros(5, dtype=torch.bool),
+    )
+    batch, measured = advantage_batch(episodes, discount, gae_lambda)
+    assert not batch.advantages.any()
+    assert measured["return/relative_spread"].item() < 1e-6
+    changed = rewards.clone()
+    changed[2, steps // 2] += 1  # one reward of one episode
+    batch, measured = advantage_batch(episodes._replace(rewards=changed), discount, gae_lambda)
+    assert batch.advantages.std(correction=0).item() == pytest.approx(1, rel=0.02)
+    assert measured["return/relative_spread"].item() > 1e-5
+
+
+def test_episodes_that_end_at_different_times_differ_although_each_step_costs_the_same() -> None:
+    episodes = trajectories([6, 1, 4, 2], np.zeros((K, T)))
+    batch, measured = advantage_batch(episodes._replace(rewards=-torch.ones(K, T).double()), 0.99, 1.0)
+    assert batch.advantages.std(correction=0).item() == pytest.approx(1)
+    assert measured["return/relative_spread"].item() > 0.1
+
+
+@pytest.mark.parametrize("exponent", [20, 80, 120])
+def test_advantages_do_not_depend_on_the_unit_of_rewards(exponent: int) -> None:
+    doubles = trajectories([6, 1, 4, 2], np.zeros((K, T)))
+    episodes = Trajectories(*(field.float() if field.is_floating_point() else field for field in doubles))
+    expected, expected_measured = advantage_batch(episodes, 0.9, 0.5)
+    batch, measured = advantage_batch(episodes._replace(rewards=episodes.rewards * 2.0**exponent), 0.9, 0.5)
+    torch.testing.assert_close(batch.advantages, expected.advantages)
+    for name, value in measured.items():
+        torch.testing.assert_close(value, expected_measured[name])
 
 
 def trajectories(lengths: list[int], padding: np.ndarray) -> Trajectories:
@@ -219,11 +328,11 @@ garbage = hnp.arrays(np.float64, (K, T), elements=st.floats(-1e30, 1e30))
 
 @settings(max_examples=50, deadline=None)
 @given(lengths, garbage, st.sampled_from([0.0, 0.5, 1.0]))
-def test_padding_never_changes_batch_or_explained_variance(lengths, garbage, gae_lambda: float) -> None:
-    expected, expected_variance = advantage_batch(trajectories(lengths, np.zeros((K, T))), 0.9, gae_lambda)
-    batch, variance = advantage_batch(trajectories(lengths, garbage), 0.9, gae_lambda)
+def test_padding_never_changes_batch_or_what_is_logged(lengths, garbage, gae_lambda: float) -> None:
+    expected, expected_measured = advantage_batch(trajectories(lengths, np.zeros((K, T))), 0.9, gae_lambda)
+    batch, measured = advantage_batch(trajectories(lengths, garbage), 0.9, gae_lambda)
     assert all(torch.equal(ours, other) for ours, other in zip(batch, expected, strict=True))
-    assert torch.equal(variance, expected_variance)
+    assert measured == expected_measured
 
 
 @settings(max_examples=50, deadline=None)
@@ -237,9 +346,13 @@ def test_padding_never_changes_any_single_function(lengths, garbage, other) -> N
         (generalised_advantages, (*filled, mask, 0.9, 0.5), (*zeroed, mask, 0.9, 0.5)),
         (normalised, (filled[0], mask), (zeroed[0], mask)),
         (explained_variance, (*filled, mask), (*zeroed, mask)),
-        (linear_baseline, (observations, filled[0], mask), (observations * mask[..., None], zeroed[0], mask)),
+        (left_out_explained_variance, (filled[0][-1:], filled[1], mask), (zeroed[0][-1:], zeroed[1], mask)),
+        (relative_spread, (filled[0], mask), (zeroed[0], mask)),
     ]:
         assert torch.equal(function(*ours), function(*clean)), function.__name__
+    clean = linear_baseline(observations * mask[..., None], zeroed[0], mask)
+    for ours, others in zip(linear_baseline(observations, filled[0], mask), clean, strict=True):
+        assert torch.equal(ours, others)
 
 
 def test_a_batch_holds_the_steps_of_all_episodes_in_order_and_no_padding() -> None:
@@ -255,7 +368,7 @@ def test_advantages_of_a_batch_are_those_of_returns_minus_baseline_normalised() 
     episodes = trajectories([6, 1, 4, 2], np.zeros((K, T)))
     mask, rewards = episodes.mask, episodes.rewards
     returns = discounted_sum(rewards, 0.9)
-    residuals = (returns - linear_baseline(episodes.observations, returns, mask))[mask.bool()]
+    residuals = (returns - linear_baseline(episodes.observations, returns, mask).values)[mask.bool()]
     batch, _ = advantage_batch(episodes, 0.9, 1.0)
     torch.testing.assert_close(batch.advantages, (residuals - residuals.mean()) / residuals.std(correction=0))
     assert batch.advantages.std(correction=0).item() == pytest.approx(1)

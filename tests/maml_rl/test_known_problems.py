@@ -105,7 +105,7 @@ def test_the_inner_gradient_of_a_finite_process_is_the_exact_one(seed: int) -> N
     trajectories = sampled(TABULAR, task, policy, params, 8000)
     batch, _ = advantage_batch(trajectories, 1.0, 1.0)
     returns = discounted_sum(trajectories.rewards, 1.0)
-    scale = (returns - linear_baseline(trajectories.observations, returns, trajectories.mask)).std()
+    scale = (returns - linear_baseline(trajectories.observations, returns, trajectories.mask).values).std()
     gradient = torch.func.grad(lambda p: tabular_return(policy, p, task) / STEPS)(params)
     check_gradient(policy, params, "reinforce", batch, {name: value / scale for name, value in gradient.items()})
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envs.batched import Array, TaskMDP
 from maml_rl.advantages import advantage_batch
 from maml_rl.config import MetaConfig
-from maml_rl.errors import InputError, NonFiniteEnvironmentError
+from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.maml import inner_update
 from maml_rl.meta_rl import Iteration, Sampled, adapt_each, meta_iteration, sample
 from maml_rl.objectives import reinforce_loss
@@ -65,8 +65,16 @@ class Choice(Line):
         return states + 0.1 * (2 * actions[:, None] - 1)
 
 
+class Lost(Line):
+    """The same for someone who has not found the goal: each step costs 1, whatever the action."""
+
+    def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
+        return {"reward_time": np.full(len(states), -1.0)}
+
+
 MDPS: dict[str, TaskMDP] = {
     "Line": Line(),
+    "Lost": Lost(),
     "Choice": Choice(),
     "NaNFarAway": Line(reward_after=0.25, far_reward=np.nan),
     "InfinityFarAway": Line(reward_after=0.25, far_reward=np.inf),
@@ -176,7 +184,8 @@ def documented_metrics(inner_steps: int, first_order: bool = False) -> set[str]:
         "time/update_seconds",
     }
     for step in range(inner_steps + 1):
-        names |= {f"return/after_{step}_steps", f"baseline/explained_variance_{step}"}
+        names |= {f"return/after_{step}_steps", f"return/relative_spread_{step}"}
+        names |= {f"baseline/explained_variance_{step}", f"baseline/explained_variance_left_out_{step}"}
     if inner_steps:
         names |= {"inner/kl"} if first_order else {"inner/kl", "inner/curvature"}
     return names
@@ -198,7 +207,8 @@ def test_what_each_task_contributes_averages_to_the_metric(inner_steps: int) -> 
     result = run(NAVIGATION, config)
     by_hand = sample_first(NAVIGATION, config)
     assert torch.equal(result.by_task["return/after_0_steps"], by_hand.trajectories.returns.mean(1))
-    assert torch.equal(result.by_task["baseline/explained_variance_0"], by_hand.explained_variance)
+    for name, values in by_hand.measured.items():
+        assert torch.equal(result.by_task[f"{name}_0"], values)
     of_update = {name for name in documented_metrics(inner_steps) if name.startswith(("meta/", "sampling/", "time/"))}
     assert set(result.by_task) == documented_metrics(inner_steps) - of_update - {"inner/curvature"}
     for name, values in result.by_task.items():
@@ -271,6 +281,27 @@ def test_an_accepted_step_moves_theta_by_its_norm_and_nothing_in_place() -> None
     assert (flatten(result.theta) - before).norm().item() == pytest.approx(result.metrics["meta/step_norm"])
 
 
+@pytest.mark.parametrize("episodes", [1, 2, 20])
+@pytest.mark.parametrize("inner_steps", [0, 1, 2])
+def test_rewards_that_no_action_changes_leave_theta_where_it_is(inner_steps: int, episodes: int) -> None:
+    config = replace(TINY, inner_steps=inner_steps, episodes=episodes, inner_lr=1.0)
+    envs = vectorize("meta_rl_tests/Lost-v0", 12)
+    before = flatten(start(make_policy(envs)))
+    envs.close()
+    result = run("meta_rl_tests/Lost-v0", config, iterations=range(2))
+    assert torch.equal(flatten(result.theta), before)
+    assert (result.metrics["meta/accepted"], result.metrics["meta/step_norm"]) == (0, 0)
+    assert result.metrics.get("inner/kl", 0) == 0
+    spreads = [value for name, value in result.metrics.items() if name.startswith("return/relative_spread")]
+    assert len(spreads) == (0 if episodes == 1 else inner_steps + 1)  # one episode can be compared with no other
+    assert all(spread < 1e-6 for spread in spreads)
+
+
+def test_what_diverged_is_named_with_the_size_of_what_the_network_saw() -> None:
+    with pytest.raises(NonFiniteError, match=r"^iteration 1: .* with observations of up to 0\.\d+ at the network"):
+        run("meta_rl_tests/Line-v0", replace(TINY, inner_lr=1e38))
+
+
 def trajectory_arrays(trajectories: Trajectories) -> list[NDArray[np.generic]]:
     return [field.numpy() for field in trajectories]
 
@@ -282,12 +313,12 @@ def test_sampled_batches_are_those_of_each_tasks_own_episodes() -> None:
     sampled = sample(envs, policy, params, [0, 1, 0], TINY, Draw(0, Phase.TRAINING), TaskThreads(2))
     envs.close()
     arrays = trajectory_arrays(sampled.trajectories)
-    assert sampled.explained_variance.shape == (3,)
+    assert all(values.shape == (3,) for values in sampled.measured.values())
     for m in range(3):
         of_task = Trajectories(*(torch.from_numpy(array[m]) for array in arrays))
-        batch, explained = advantage_batch(of_task, TINY.discount, TINY.gae_lambda)
+        batch, measured = advantage_batch(of_task, TINY.discount, TINY.gae_lambda)
         assert all(torch.equal(ours, other) for ours, other in zip(sampled.batches[m], batch, strict=True))
-        assert sampled.explained_variance[m] == explained
+        assert {name: values[m] for name, values in sampled.measured.items()} == measured
 
 
 def test_adapt_each_is_one_inner_update_of_every_task() -> None:
