@@ -18,7 +18,7 @@ from envs.drawn_tasks import DrawnTasks
 from experiments.evaluate import aligned, chosen_step_size
 from experiments.recorder import Stage, recorded
 from experiments.recording import Recording
-from experiments.run import Run, RunConfig, load_config, load_run, make_envs, overridden
+from experiments.run import Run, RunConfig, load_config, load_run, make_envs, overridden, warn_of_few_episodes
 from experiments.task_display import task_names
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, one_line
@@ -131,6 +131,8 @@ def adapt(
     ):
         run = load_run(directory, envs)
         check_exportable(run.policy, env)
+        if config.gradient_steps:
+            warn_of_few_episodes(envs, config.episodes)
         space = task_space(envs)
         task = chosen_task(space, task, seed)
         (name,) = task_names(envs, [task])

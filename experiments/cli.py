@@ -31,10 +31,19 @@ from experiments.arguments import (
     parse,
 )
 from experiments.evaluation_files import write_evaluation
-from experiments.presets import PRESETS, Preset, find_preset
+from experiments.presets import CUSTOM, PRESETS, UNNAMED, Preset, find_preset
 from experiments.provenance import check_same_settings
 from experiments.recording import RECORDED_TASKS, save_recording
-from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RECORDING, is_supervised, load_config, run_directory
+from experiments.run import (
+    CHECKPOINT,
+    EVALUATION,
+    PICTURE,
+    RECORDING,
+    RunConfig,
+    is_supervised,
+    load_config,
+    run_directory,
+)
 from experiments.supervised.presets import PRESETS as SUPERVISED_PRESETS
 from experiments.supervised.presets import Preset as SupervisedPreset
 from experiments.supervised.run import load_config as load_supervised_config
@@ -51,7 +60,7 @@ of episodes, or of examples, adapts it to a new one.
 commands:
   presets                  list ready settings, with their source and what to expect
   train PRESET             meta-train; leaves a run directory (default runs/PRESET, or runs/PRESET-seedN with --seed N)
-  train --preset PRESET    the same; --env-id module:My-v0 for an environment of your own
+  train --env-id ID        the same in your own environment, for example module:My-v0 (preset custom, or --preset)
   train --resume RUN       go on with a run that was interrupted
   check ENV_ID             check that your environment can be meta-trained
   evaluate RUN             return, error or accuracy by gradient step on held-out tasks, as a table and a picture
@@ -65,9 +74,8 @@ maml-rl COMMAND --help tells the options of each.
 """
 
 
-# What to lower where a training diverges.
-_POLICY_STEPS = "--meta.inner-lr or --meta.trust-region.max-kl"
-_SUPERVISED_STEPS = "--method.inner-lr or --method.outer-lr"
+# What to do where a training diverges.
+_SUPERVISED_REMEDY = "train again with a lower --method.inner-lr or --method.outer-lr"
 EVERY_PRESET: dict[str, Preset | SupervisedPreset] = {**PRESETS, **SUPERVISED_PRESETS}
 
 
@@ -123,6 +131,7 @@ def train(arguments: Sequence[str]) -> None:
         raise InputError(f"train needs a preset, one of {', '.join(EVERY_PRESET)}, or --resume RUN")
     if arguments[0] in ("-h", "--help"):
         print("usage: maml-rl train PRESET [options] | maml-rl train [options] --preset PRESET")
+        print("       maml-rl train --env-id module:My-v0 [options]")
         print("       maml-rl train --resume RUN [options]\n")
         print(f"presets: {', '.join(EVERY_PRESET)}\n")
         print("maml-rl train PRESET --help and maml-rl train --resume --help tell the options.")
@@ -140,6 +149,8 @@ def train(arguments: Sequence[str]) -> None:
         _train_supervised(new, new.out or _default_out(name, new.run.seed if names_seed else None))
     else:
         chosen = parse(Train, options, f"maml-rl train {name}", Train(preset.config))
+        if chosen.run.env_id == UNNAMED:
+            raise InputError(f"the preset {name} is for an environment of yours: give its id, --env-id {UNNAMED}")
         allow([chosen.run.env_id.rpartition(":")[0]])
         _train_policy(chosen, chosen.out or _default_out(name, chosen.run.seed if names_seed else None))
 
@@ -155,7 +166,7 @@ def _train_policy(new: Train, out: Path) -> None:
         _resume(Resume(out, new.run.iterations, render_every=new.render_every, machine=new.machine))
         return
     given = (*new.machine.used(), new.render_every)
-    _go(out, lambda: _train_modules()[0].train(new.run, out, *given), _POLICY_STEPS)
+    _go(out, lambda: _train_modules()[0].train(new.run, out, *given), _remedy(new.run))
 
 
 def _train_supervised(new: TrainSupervised, out: Path) -> None:
@@ -165,7 +176,20 @@ def _train_supervised(new: TrainSupervised, out: Path) -> None:
         used = Machine(machine.device, machine.threads)
         _resume(Resume(out, new.run.iterations, new.run.data, machine=used))
         return
-    _go(out, lambda: _train_modules()[1].train(new.run, out, machine.device, machine.threads), _SUPERVISED_STEPS)
+    _go(out, lambda: _train_modules()[1].train(new.run, out, machine.device, machine.threads), _SUPERVISED_REMEDY)
+
+
+def _remedy(config: RunConfig) -> str:
+    """What to do where a training with these settings diverges: bound what the network sees first, then its steps."""
+    bounds = ""
+    if not config.policy.standardise:
+        bounds = "standardised observations (--policy.standardise --policy.observation-clip 10), or with "
+    elif config.policy.observation_clip is None:
+        bounds = "bounded observations (--policy.observation-clip 10), or with "
+    return (
+        f"train again with {bounds}a lower --meta.inner-lr or --meta.trust-region.max-kl; maml-rl check "
+        f"{config.env_id} shows observations of unsuitable scale"
+    )
 
 
 def _resume(chosen: Resume) -> None:
@@ -175,11 +199,11 @@ def _resume(chosen: Resume) -> None:
         unused = {"processes": machine.processes, "render-every": chosen.render_every or None}
         _refuse(out, "a run on supervised tasks", unused)
         used = (chosen.iterations, chosen.data, machine.device, machine.threads)
-        _go(out, lambda: _train_modules()[1].resume(out, *used), _SUPERVISED_STEPS)
+        _go(out, lambda: _train_modules()[1].resume(out, *used), _SUPERVISED_REMEDY)
         return
     _refuse(out, "a run of reinforcement learning", {"data": chosen.data})
     given = (chosen.iterations, *machine.used(), chosen.render_every)
-    _go(out, lambda: _train_modules()[0].resume(out, *given), _POLICY_STEPS)
+    _go(out, lambda: _train_modules()[0].resume(out, *given), _remedy(load_config(out)[0]))
 
 
 def _refuse(run: Path, kind: str, options: Mapping[str, object]) -> None:
@@ -190,7 +214,10 @@ def _refuse(run: Path, kind: str, options: Mapping[str, object]) -> None:
 
 
 def _preset_first(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Name of the preset, which comes first or as `--preset NAME` anywhere, and the other arguments."""
+    """Name of the preset, which comes first or as `--preset NAME` anywhere, and the other arguments.
+
+    It is `custom` where only an environment is named.
+    """
     if not arguments[0].startswith("-"):
         return arguments[0], arguments[1:]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -199,6 +226,8 @@ def _preset_first(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
         known, others = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise InputError(f"{error}: give one of {', '.join(EVERY_PRESET)}") from error
+    if known.preset is None and any(argument.split("=")[0] == "--env-id" for argument in others):
+        return CUSTOM, others
     if known.preset is None:
         raise InputError(f"train needs a preset: maml-rl train PRESET {shlex.join(arguments)} (see maml-rl presets)")
     return known.preset, others
@@ -211,7 +240,7 @@ def _train_modules() -> tuple[Any, Any]:
     return reinforcement, supervised
 
 
-def _go(out: Path, work: Callable[[], Any], smaller: str) -> None:
+def _go(out: Path, work: Callable[[], Any], remedy: str) -> None:
     go_on = f"maml-rl train --resume {shlex.quote(str(out))}"
     try:
         run = work()
@@ -228,12 +257,9 @@ def _go(out: Path, work: Callable[[], Any], smaller: str) -> None:
         raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error
     except NonFiniteError as error:
         kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
-        advice = f"train anew with a lower {smaller}"
         if isinstance(error, NonFiniteEnvironmentError):
-            advice = (
-                "maml-rl check tells what is wrong with an environment; if actions have grown without bound, " + advice
-            )
-        raise InputError(f"training stopped: {error}: {kept}{advice}") from error
+            remedy = f"maml-rl check shows what is wrong with an environment; if actions grew without bound, {remedy}"
+        raise InputError(f"training stopped: {error}: {kept}{remedy}") from error
     minutes = run.progress.seconds / 60
     steps = f", {run.progress.env_steps / 1e6:.1f} M env steps" if hasattr(run.progress, "env_steps") else ""
     print(f"{run.progress.iteration} iterations{steps} in {minutes:.1f} min")

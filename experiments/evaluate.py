@@ -25,6 +25,7 @@ from experiments.run import (
     method,
     overridden,
     run_directory,
+    warn_of_few_episodes,
 )
 from experiments.task_display import task_quantity
 from maml_rl.errors import InputError
@@ -177,6 +178,8 @@ def evaluate(
     ):
         envs = _Counted(made, bar.update)
         run = load_run(directory, envs)
+        if config.gradient_steps:
+            warn_of_few_episodes(made, config.episodes)
         tasks, quantity = evaluation_tasks(task_space(envs), config.tasks, config.seed), task_quantity(envs)
         policy = run.policy.to(torch_device)
         initial = parameters(build_policy(envs, run_config.policy, run_config.seed))

@@ -9,18 +9,20 @@ adaptation.png            the same as a picture, with the learning curve
 recording.npz             episodes of a few tasks by gradient step (experiments/recording.py)
 """
 
+import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from experiments.records import from_record
+from maml_rl.advantages import enough_episodes
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
 from maml_rl.config import MetaConfig, PolicyConfig, require
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 from maml_rl.initial import MLPPolicy, build_policy, check_shapes, initial_policy, parameters
 from maml_rl.processes import Processes
-from maml_rl.tasks import TaskVectorEnv, vectorize
+from maml_rl.tasks import TaskVectorEnv, episode_limit, observation_size, vectorize
 from maml_rl.types import Params
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -198,6 +200,19 @@ def make_envs(config: RunConfig, num_envs: int, processes: Processes | None = No
         WorkerError: If a process cannot make the environment.
     """
     return vectorize(config.env_id, num_envs, processes, config.observe_task, config.max_episode_steps, **settings)
+
+
+def warn_of_few_episodes(envs: TaskVectorEnv, episodes: int) -> None:
+    """Says on stderr where a task has too few episodes for the baseline to be fitted to them."""
+    size, horizon = observation_size(envs), episode_limit(envs)
+    enough = enough_episodes(size, horizon)
+    if episodes < enough:
+        print(
+            f"warning: a task has {episodes} episode{'' if episodes == 1 else 's'} of at most {horizon} steps for the "
+            f"{2 * size + 4} weights of the baseline, which then passes through the returns and leaves advantages that "
+            f"are mostly noise: take {enough} episodes or more",
+            file=sys.stderr,
+        )
 
 
 def new_run(config: RunConfig, envs: TaskVectorEnv) -> Run:

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from experiments.clips import Clips
 from experiments.loop import Step, alone_in, check_extension, check_new, new_in, training_loop
-from experiments.run import Progress, Run, RunConfig, load_config, load_run, make_envs, new_run, save_run
+from experiments.run import (
+    Progress,
+    Run,
+    RunConfig,
+    load_config,
+    load_run,
+    make_envs,
+    new_run,
+    save_run,
+    warn_of_few_episodes,
+)
 from experiments.run_log import Clip
 from maml_rl.meta_rl import meta_iteration
 from maml_rl.parallel import TaskThreads, threads_for, usable_device
@@ -99,6 +109,7 @@ def _num_envs(config: RunConfig) -> int:
 
 def _train(run: Run, envs: TaskVectorEnv, out: Path, device: torch.device, threads: TaskThreads, clips: Clips) -> Run:
     policy = run.policy.to(device)
+    warn_of_few_episodes(envs, run.config.meta.episodes)
 
     def iterate(run: Run) -> Step[Run]:
         started = time.monotonic()
@@ -132,7 +143,5 @@ def _row(progress: Progress, metrics: dict[str, float], seconds: float) -> dict[
 
 def _shown(by_task: dict[str, Tensor], clip: Clip | None) -> dict[str, Tensor | Clip]:
     """Histograms over tasks, and a clip if there is one."""
-    # A histogram has no place for what is not finite; the scalar tells of it.
-    finite = {f"tasks/{name}": values[values.isfinite()].cpu() for name, values in by_task.items()}
-    histograms = {name: values for name, values in finite.items() if len(values)}
+    histograms: dict[str, Tensor | Clip] = {f"tasks/{name}": values for name, values in by_task.items()}
     return histograms | ({"adaptation": clip} if clip else {})

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +27,8 @@ from maml_rl.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
 from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 
 COMMAND = Path(sys.executable).with_name("maml-rl")
-SHRUNK = ("--meta.meta-batch-size=3", "--meta.episodes=4", "--policy.hidden-sizes", "8", "8", "--threads=1")
-SHRUNK_EVALUATION = ("--tasks=3", "--episodes=3", "--gradient-steps=2", "--threads=1")
+SHRUNK = ("--meta.meta-batch-size=3", "--meta.episodes=5", "--policy.hidden-sizes", "8", "8", "--threads=1")
+SHRUNK_EVALUATION = ("--tasks=3", "--episodes=5", "--gradient-steps=2", "--threads=1")
 
 
 def process(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> SimpleNamespace:
@@ -217,13 +218,52 @@ def test_a_run_is_resumed(maml_rl, run, form):
 
 
 def test_divergence_is_one_line_that_says_what_to_do(maml_rl, tmp_path):
-    result = maml_rl("train", "navigation", *SHRUNK, "--meta.inner-lr=1e30", "--out=run")
+    result = maml_rl("train", "navigation", *SHRUNK, "--meta.inner-lr=1e30", "--policy.standardise", "--out=run")
     assert result.code == 2
     assert result.err.startswith("maml-rl: ")
     assert result.err.count("\n") == 1
     assert "iteration 1:" in result.err
     assert "--meta.inner-lr" in result.err
+    assert "--policy.standardise" not in result.err
+    assert "maml-rl check envs:finn2017/Navigation2D-v0" in result.err
     assert load_config(tmp_path / "run")[1].iteration == 0
+
+
+def test_divergence_on_raw_observations_names_standardisation(maml_rl):
+    result = maml_rl("train", "navigation", *SHRUNK, "--meta.inner-lr=1e30", "--out=run")
+    assert result.code == 2
+    assert "--policy.standardise --policy.observation-clip 10" in result.err
+    assert "at the network's input" in result.err
+
+
+def test_an_environment_without_a_preset_gets_the_one_for_custom_environments(maml_rl, tmp_path):
+    env_id = "envs:finn2017/HalfCheetahDir-v0"
+    result = maml_rl("train", "--env-id", env_id, "--iterations=0", *SHRUNK, "--out=run")
+    assert result.code == 0, result.err
+    config, _, _ = load_config(tmp_path / "run")
+    preset = PRESETS["custom"].config
+    assert config.env_id == env_id
+    assert config.meta == replace(preset.meta, meta_batch_size=3, episodes=5)
+    assert config.policy == replace(preset.policy, hidden_sizes=(8, 8))
+
+
+@pytest.mark.parametrize(("episodes", "told"), [(1, "1 episode of"), (4, "4 episodes of"), (5, None)])
+def test_too_few_episodes_for_the_baseline_are_told_once(maml_rl, run, episodes, told):
+    small = ("--meta.meta-batch-size=2", "--policy.hidden-sizes", "8", "--threads=1", "--iterations=1")
+    commands = [
+        ["train", "navigation", *small, f"--meta.episodes={episodes}", "--out=few"],
+        ["evaluate", run, "--tasks=2", "--gradient-steps=1", f"--episodes={episodes}", "--json"],
+        ["adapt", run, "--gradient-steps=1", f"--episodes={episodes}", "--out=p.zip", "--json"],
+    ]
+    for command in commands:
+        result = maml_rl(*command)
+        assert result.code == 0, result.err
+        warnings = [line for line in result.err.splitlines() if line.startswith("warning")]
+        assert len(warnings) == (told is not None), command
+        for line in warnings:
+            assert f"{told} at most 100 steps for the 8 weights of the baseline" in line
+            assert "take 5 episodes or more" in line
+        assert result.out.count("\n") <= 2
 
 
 def interrupted(*_: object, **__: object) -> None:
@@ -304,7 +344,7 @@ def test_evaluation_prints_the_table_and_where_the_picture_is(maml_rl, run):
     before = content(run)
     result = maml_rl("evaluate", run, *SHRUNK_EVALUATION)
     assert result.code == 0, result.err
-    assert "3 held-out tasks, 3 episodes each" in result.out
+    assert "3 held-out tasks, 5 episodes each" in result.out
     for text in ("gradient steps", "this run", "95 % interval", "random policy", "-40.4", "-11.7", "-3.3"):
         assert text in result.out
     assert result.out.splitlines()[-1] == f"picture: {run / 'adaptation.png'}"

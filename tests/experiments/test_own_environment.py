@@ -281,7 +281,8 @@ def test_an_oracle_observes_tasks_of_numbers_and_refuses_others(command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["train", "--env-id", env_id("Walk")], ["needs a preset", "maml-rl presets"]),
+        (["train", "--iterations", "1"], ["needs a preset", "maml-rl presets"]),
+        (["train", "custom"], ["--env-id module:My-v0"]),
         (["train", "--env-id", env_id("Walk"), "--preset"], ["--preset", "navigation"]),
         (["train", "--env-id", env_id("Walk"), "--preset", "navigatoin"], ["'navigatoin'", "navigation"]),
         (["train", "navigation", "--env-id", "plain_environments:WalkFortests-v0"], [env_id("Walk")]),
