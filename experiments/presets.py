@@ -278,7 +278,7 @@ PRESETS = {
         "an environment of yours, --env-id module:My-v0, whatever the units of its observations and rewards",
         f"network and batch: {_FINN}; changed: observations standardised and clipped, also for the baseline, "
         "lambda 0.97, damping 0.1",
-        "depends on the environment; docs/own_environment.md has examples",
+        "depends on the environment",
     ),
     "bernoulli-bandit": Preset(
         _BANDIT,

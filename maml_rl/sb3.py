@@ -240,7 +240,8 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
     inputs_of = _inputs_of(model)
     mask = episodes.mask.bool()
     seen = episodes.observations[mask]
-    mean, std = (torch.from_numpy(value).float() for value in observation_statistics(seen.numpy()))
+    statistics = observation_statistics(seen.cpu().numpy())
+    mean, std = (torch.from_numpy(value).to(seen) for value in statistics)
     inputs = (episodes.observations - mean) / std
     seen = inputs[mask]
     ends = mask.clone()
