@@ -635,7 +635,10 @@ def test_an_evaluation_that_diverges_is_one_line(maml_rl, run):
 
 @pytest.mark.parametrize(
     ("error", "advice"),
-    [(NonFiniteError, "intact; train anew with a lower"), (NonFiniteEnvironmentError, "maml-rl check")],
+    [
+        (NonFiniteError, "intact; train again with standardised observations"),
+        (NonFiniteEnvironmentError, "maml-rl check"),
+    ],
 )
 def test_a_divergence_while_training_keeps_the_run(maml_rl, monkeypatch, run, error, advice):
     def diverge(*_: object) -> None:

@@ -86,8 +86,12 @@ def test_histograms_hold_one_value_for_each_task_with_the_logged_mean(filmed: tu
     assert names == {
         "return/after_0_steps",
         "return/after_1_steps",
+        "return/relative_spread_0",
+        "return/relative_spread_1",
         "baseline/explained_variance_0",
         "baseline/explained_variance_1",
+        "baseline/explained_variance_left_out_0",
+        "baseline/explained_variance_left_out_1",
         "inner/kl",
         "policy/entropy",
     }

@@ -3,12 +3,13 @@
 import re
 from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from envs import DEFINITIONS
 from experiments.presets import PRESETS, find_preset
-from experiments.run import method
+from experiments.run import load_config, method
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
 from maml_rl.tasks import episode_limit, registration, vectorize
@@ -23,6 +24,7 @@ PUBLISHED = {
     "ant-dir-raw": (40, 40, 0.1, 0.01, 575, 368),
 }
 HORIZONS = {f"envs:{env_id}": limit for env_id, (_, _, limit) in DEFINITIONS.items()}
+TRAINED = Path(__file__).parents[2] / "trained"
 META_WORLD = [name for name in PRESETS if name.startswith("metaworld-")]
 every_preset = pytest.mark.parametrize("name", PRESETS)
 PAPER = {f"envs:{env_id}" for env_id in DEFINITIONS if env_id.startswith("finn2017/")}
@@ -89,6 +91,13 @@ def test_raw_presets_are_the_published_ones_also_where_ours_differ(name):
     assert config.meta.gae_lambda == 1.0
     assert config.policy == PolicyConfig(standardise=False, observation_clip=None)
     assert config.meta.baseline_observations == "raw"
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(TRAINED.iterdir()) if path.name in PRESETS])
+def test_a_preset_has_the_policy_and_method_that_its_trained_run_was_measured_with(name):
+    config, _, _ = load_config(TRAINED / name)
+    assert config.policy == PRESETS[name].config.policy
+    assert config.meta == PRESETS[name].config.meta
 
 
 @every_preset_of_the_paper
