@@ -187,6 +187,9 @@ class _Completed(NamedTuple):
     def __call__(self, params: Params, observations: Tensor) -> Distribution:
         return self.policy(self.frozen | params, observations)
 
+    def standardised(self, observations: Tensor) -> Tensor:
+        return self.policy.standardised(observations)
+
 
 class _Linearised(NamedTuple):
     """One task at the old theta."""
