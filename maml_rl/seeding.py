@@ -33,7 +33,6 @@ class Purpose(IntEnum):
     RESETS = 1
     ACTIONS = 2
     PARAMS = 3
-    INTERVALS = 4
 
 
 class Draw(NamedTuple):

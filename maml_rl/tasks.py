@@ -222,6 +222,23 @@ def evaluation_tasks(
     return sample_tasks(space, count, Draw(seed, phase).integers(Purpose.TASKS, 1)[0])
 
 
+def strata(space: spaces.Space[Any], tasks: Sequence[Task]) -> list[int] | None:
+    """Stratum of each task where they are all those of a finite space, each with its share, else None.
+
+    How often each task of a `Discrete` space occurs is then no chance (see `evaluation_tasks`), so only returns of the
+    same task vary. Tasks of any other space are drawn at random, however few different ones it has; and those of a
+    `Discrete` space are a random choice where it has more than were asked for.
+
+    Args:
+        space: p(T).
+        tasks: Tasks of an evaluation.
+    """
+    if type(space) is not spaces.Discrete:
+        return None
+    numbers = [int(task) for task in tasks]
+    return numbers if len(set(numbers)) == space.n else None
+
+
 def plain(task: Task) -> Any:
     """A task as JSON values for people, which do not keep its types: a tuple is a list, any scalar a number or text."""
     if isinstance(task, dict):

@@ -20,6 +20,7 @@ from maml_rl.tasks import (
     make,
     resets_itself,
     sample_tasks,
+    strata,
     task_space,
     training_tasks,
     vectorize,
@@ -285,6 +286,34 @@ def test_evaluation_has_each_of_finitely_many_tasks_equally_often(start, count):
     assert all(space.contains(task) for task in tasks)
     occurrences = [sum(task == start + i for task in tasks) for i in range(3)]
     assert max(occurrences) - min(occurrences) <= 1
+
+
+class PlusOrMinusOne(spaces.Box):
+    """A space that draws -1 or 1 at random, as a direction of other libraries is."""
+
+    def __init__(self) -> None:
+        super().__init__(-1.0, 1.0, (), np.float32)
+
+    def sample(self, mask: None = None, probability: None = None) -> np.ndarray:
+        return np.asarray(self.np_random.choice([-1.0, 1.0]), np.float32)
+
+
+def test_tasks_are_strata_where_the_space_gives_each_its_share():
+    # 41 tasks of 3: the first two occur once more often than the third; of 4 the second and the third occur once.
+    space = spaces.Discrete(3, start=5)
+    for count in (3, 4, 41):
+        tasks = evaluation_tasks(space, count)
+        assert strata(space, tasks) == [int(task) for task in tasks]
+    assert strata(space, evaluation_tasks(space, 2)) is None  # chosen at random
+    assert strata(spaces.Discrete(2), [1, 0, 1]) == [1, 0, 1]
+
+
+def test_tasks_that_repeat_by_chance_are_no_strata():
+    space = PlusOrMinusOne()
+    tasks = evaluation_tasks(space, 40)
+    assert {float(task) for task in tasks} == {-1.0, 1.0}
+    assert strata(space, tasks) is None
+    assert strata(spaces.MultiDiscrete([2]), [np.array([0]), np.array([0]), np.array([1]), np.array([1])]) is None
 
 
 def test_of_many_tasks_the_seed_chooses_and_those_of_the_validation_are_others():
