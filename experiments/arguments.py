@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from experiments.metaworld_evaluation import Protocol
-from experiments.run import RunConfig
+from experiments.run import RunConfig, TaskSet
 from experiments.supervised.run import SupervisedConfig
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes, StartMethod
@@ -124,8 +124,9 @@ class Evaluate:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
-    tasks: int | None = None
-    """Held-out tasks (paper: 40; supervised 600)."""
+    tasks: Annotated[int | Literal["paper"] | None, tyro.conf.arg(metavar="INT|paper")] = None
+    """Number of held-out tasks (40; supervised 600); or paper, for the very 40 tasks that the paper's policies were
+    tested on, in its five environments. Those go into evaluation-paper.json and adaptation-paper.png."""
     gradient_steps: int | None = None
     """Gradient steps, with fresh episodes for each in reinforcement learning (paper: 3; supervised 3 to 10)."""
     shots: tuple[int, ...] | None = None
@@ -135,7 +136,7 @@ class Evaluate:
     episodes: int | None = None
     """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
     later_lr_factor: float | None = None
-    """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
+    """Factor on the inner step size after the first gradient step (the paper's code: 0.5; ant direction 0.01)."""
     seed: int | None = None
     """Seed of the held-out tasks and of everything random in the evaluation (0)."""
     record: bool = False
@@ -148,6 +149,16 @@ class Evaluate:
     settings is not replaced by one with others."""
     trust: _Trust = Trust()
     machine: _Machine = Machine()
+
+    @property
+    def task_set(self) -> TaskSet:
+        """Which tasks."""
+        return "paper" if self.tasks == "paper" else "held-out"
+
+    @property
+    def count(self) -> int | None:
+        """How many held-out tasks, if that was given."""
+        return None if self.tasks == "paper" else self.tasks
 
 
 @dataclass(frozen=True)
@@ -241,15 +252,23 @@ class Compare:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Directories of the runs."""
+    tasks: Literal["paper"] | None = None
+    """paper: the very 40 tasks that the paper's policies were tested on, in its five environments; the runs' held-out
+    tasks if None."""
     gradient_steps: int | None = None
     """Gradient steps to compare; as many as the runs are evaluated for if None."""
     json: bool = False
     """Print one JSON object and nothing else; write no comparison."""
     out: Path | None = None
-    """Where comparison.json, comparison.csv and comparison.png go. If None, results/TASK, where a comparison that has
-    other runs too is not replaced."""
+    """Where comparison.json, comparison.csv and comparison.png go (with --tasks paper comparison-paper.json, ...). If
+    None, results/TASK, where a comparison that has other runs too is not replaced."""
     trust: _Trust = Trust()
     machine: _Machine = Machine()
+
+    @property
+    def task_set(self) -> TaskSet:
+        """Which tasks."""
+        return self.tasks or "held-out"
 
 
 @dataclass(frozen=True)

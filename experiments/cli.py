@@ -40,6 +40,7 @@ from experiments.run import (
     PICTURE,
     RECORDING,
     RunConfig,
+    file_of,
     is_supervised,
     load_config,
     run_directory,
@@ -280,11 +281,12 @@ def evaluate(arguments: Sequence[str]) -> None:
         show(record)
     if chosen.json:
         return
+    evaluation, picture = (out / file_of(name, chosen.task_set) for name in (EVALUATION, PICTURE))
     if is_kept:
-        print(f"\n{out / EVALUATION} stays as it is, with the run's own settings; give --out DIR to keep this one")
+        print(f"\n{evaluation} stays as it is, with the run's own settings; give --out DIR to keep this one")
         return
     write_evaluation(out, record, draw)
-    print(f"\npicture: {out / PICTURE}")
+    print(f"\npicture: {picture}")
 
 
 _Evaluated = tuple[dict[str, Any], Callable[[Path], None], bool]
@@ -300,28 +302,28 @@ def _with_neighbours(run: Path) -> list[Path]:
 
 def _evaluate_policy(chosen: Evaluate, directory: Path) -> _Evaluated:
     _refuse(directory, "a run of reinforcement learning", {"shots": chosen.shots, "data": chosen.data})
-    from experiments.evaluate import Overrides, current_evaluation, evaluate, table
+    from experiments.evaluate import Overrides, current_evaluation, evaluate, remarks, table, tasks_named
     from experiments.plots import draw_adaptation
     from experiments.run import load_config, overridden
 
-    overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
+    overrides = Overrides(chosen.count, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
     config, progress, _ = load_config(chosen.run)
     has_own_settings = overridden(config.evaluation, **overrides._asdict()) == config.evaluation
     would_replace = not has_own_settings and chosen.out is None and not chosen.json
-    is_kept = would_replace and current_evaluation(directory, config, progress) is not None
-    evaluations = evaluate(chosen.run, overrides, *chosen.machine.used(), RECORDED_TASKS if chosen.record else 0)
+    is_kept = would_replace and current_evaluation(directory, config, progress, chosen.task_set) is not None
+    recorded = RECORDED_TASKS if chosen.record else 0
+    evaluations = evaluate(chosen.run, overrides, *chosen.machine.used(), recorded, chosen.task_set)
     out = chosen.out or directory
     if evaluations.recording:
         out.mkdir(parents=True, exist_ok=True)
         save_recording(out / RECORDING, evaluations.recording)
     if not chosen.json:
-        print(
-            f"mean return over {evaluations.config.tasks} held-out tasks, {evaluations.config.episodes} episodes each"
-        )
+        tasks = tasks_named(evaluations.task_set, evaluations.config.tasks)
+        print(f"mean return over {tasks}, {evaluations.config.episodes} episodes each")
         if evaluations.validation:
             sizes = ", ".join(f"{inner_lr:g}" for inner_lr in evaluations.validation.inner_lrs)
             print(f"step size {evaluations.inner_lr:g}: of {sizes} the best on validation tasks")
-        print(f"\n{table(evaluations)}")
+        print(f"\n{table(evaluations)}\n", *remarks(evaluations), sep="\n")
         if evaluations.recording:
             print(f"\nrecording: {out / RECORDING}")
     return evaluations.record(), lambda path: draw_adaptation(evaluations, directory, path), is_kept
@@ -335,7 +337,9 @@ def _evaluate_supervised(chosen: Evaluate, directory: Path) -> _Evaluated:
     from experiments.supervised.run import load_config
     from experiments.supervised.stored import has_own_settings, is_current
 
-    overrides = Overrides(chosen.tasks, chosen.gradient_steps, chosen.shots, chosen.seed)
+    if chosen.task_set == "paper":
+        raise InputError(f"{directory} is a run on supervised tasks, of which the paper has no list: give --tasks N")
+    overrides = Overrides(chosen.count, chosen.gradient_steps, chosen.shots, chosen.seed)
     config, progress = load_config(chosen.run)
     would_replace = not has_own_settings(overrides, config) and chosen.out is None and not chosen.json
     is_kept = would_replace and is_current(directory, config, progress)
@@ -372,23 +376,23 @@ def compare(arguments: Sequence[str]) -> None:
         raise InputError(f"--out {chosen.out} is a file: give a directory")
     check_runs(chosen.runs, chosen.trust.trust_module)
     with _showing(chosen.json) as show:
-        record = compare(chosen.runs, chosen.gradient_steps, *chosen.machine.used()).record()
+        record = compare(chosen.runs, chosen.gradient_steps, *chosen.machine.used(), chosen.task_set).record()
         show(record)
     if chosen.json:
         return
-    from experiments.comparison_files import COMPARISON, runs_of, stored_runs, table, write_comparison
+    from experiments.comparison_files import COMPARISON, remarks, runs_of, stored_runs, table, write_comparison
+    from experiments.evaluate import tasks_named
 
-    print(
-        f"{record['env_id']}: mean return on {record['num_tasks']} held-out tasks, {record['episodes']} episodes each"
-    )
-    print("[95 % interval over seeds and tasks]\n")
-    print(table(record))
+    tasks = tasks_named(record["task_set"], record["num_tasks"])
+    print(f"{record['env_id']}: mean return on {tasks}, {record['episodes']} episodes each\n")
+    print(table(record), "", *remarks(record), sep="\n")
     out = chosen.out or Path("results") / record["task"]
-    if chosen.out is None and stored_runs(out) - runs_of(record):
-        print(f"\n{out / COMPARISON} is of other runs too and stays as it is; give --out DIR to keep this one")
+    stored = out / file_of(COMPARISON, chosen.task_set)
+    if chosen.out is None and stored_runs(stored) - runs_of(record):
+        print(f"\n{stored} is of other runs too and stays as it is; give --out DIR to keep this one")
         return
-    write_comparison(record, out)
-    print(f"\nwritten: {out / COMPARISON}, comparison.csv, comparison.png")
+    _, *others = write_comparison(record, out)
+    print(f"\nwritten: {', '.join([str(stored), *(file.name for file in others)])}")
 
 
 def adapt(arguments: Sequence[str]) -> None:

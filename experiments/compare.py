@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from experiments.evaluate import announcement, current_evaluation, evaluate
 from experiments.evaluation_files import write_evaluation
-from experiments.paper import paper_returns, paper_task
+from experiments.paper import paper_returns, paper_task, paper_tasks
 from experiments.plots import draw_adaptation
 from experiments.provenance import flat, trained_on, training_command
-from experiments.run import Progress, RunConfig, load_config, method, run_directory
+from experiments.run import Progress, RunConfig, TaskSet, load_config, method, run_directory
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
 from maml_rl.processes import ALL_CORES, Processes
-from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.statistics import Interval, bootstrap_interval, interquartile_mean, mean, strata_of
+from maml_rl.statistics import FEWEST_SEEDS, Interval, interquartile_mean, interval, mean
 
 _ORDER = ["maml", "maml-oracle", "pretrained", "oracle", "random"]
 
@@ -56,19 +55,22 @@ class Method(NamedTuple):
 
     def intervals(self, gradient_steps: int) -> tuple[list[Interval], list[Interval]]:
         """Mean and interquartile mean by gradient step, as far as the runs were evaluated."""
-        evaluation = self.runs[0].evaluation
-        generator = Draw(evaluation["seed"], Phase.EVALUATION).generator(Purpose.INTERVALS)
+        strata = self.runs[0].evaluation["strata"]
         steps = range(min(gradient_steps, *(run.gradient_steps for run in self.runs)) + 1)
-        strata = strata_of(evaluation["tasks"])
         means, middle_means = (
-            [bootstrap_interval(self.returns(step), statistic, generator, strata) for step in steps]
+            [interval(self.returns(step), statistic, strata) for step in steps]
             for statistic in (mean, interquartile_mean)
         )
         return means, middle_means
 
+    @property
+    def interval_over(self) -> str:
+        """What its intervals are over: of one seed or two they say nothing about other seeds."""
+        return "seeds and tasks" if len(self.runs) >= FEWEST_SEEDS else "tasks"
+
 
 class Comparison(NamedTuple):
-    """Methods on the same held-out tasks of one environment."""
+    """Methods on the same tasks of one environment, held out or the paper's."""
 
     methods: list[Method]
     gradient_steps: int
@@ -77,7 +79,8 @@ class Comparison(NamedTuple):
         """The comparison as JSON values: all that tables and figures show."""
         first = self.methods[0].runs[0]
         env_id = first.config.env_id
-        shared = {name: first.evaluation[name] for name in ("num_tasks", "episodes", "seed", "tasks")}
+        names = ("task_set", "num_tasks", "episodes", "seed", "tasks", "strata")
+        shared = {name: first.evaluation[name] for name in names}
         return {
             "env_id": env_id,
             "task": task_name(env_id),
@@ -94,6 +97,7 @@ class Comparison(NamedTuple):
             "method": group.name(),
             "mean_return": [interval._asdict() for interval in means],
             "interquartile_mean": [interval._asdict() for interval in middle_means],
+            "interval_over": group.interval_over,
             "paper": [paper[step]._asdict() for step in range(self.gradient_steps + 1) if step in paper],
             "runs": [
                 {
@@ -118,11 +122,12 @@ def compare(
     device: str = "cpu",
     threads: int | None = None,
     processes: Processes = ALL_CORES,
+    task_set: TaskSet = "held-out",
 ) -> Comparison:
     """Compares runs of one environment; those that differ by their seed only are one method.
 
-    A run's `evaluation.json` is used if it is of the run's last checkpoint and its own settings; otherwise the run is
-    evaluated, and that file written.
+    A run's `evaluation.json`, or `evaluation-paper.json`, is used if it is of the run's last checkpoint and its own
+    settings; otherwise the run is evaluated, and that file written.
 
     Args:
         directories: The runs.
@@ -131,10 +136,12 @@ def compare(
         device: See `evaluate`.
         threads: See `evaluate`.
         processes: See `evaluate`.
+        task_set: See `evaluate`.
 
     Raises:
         InputError: If a directory holds no run, or runs cannot be compared: they are of different environments or time
-            limits, have other held-out tasks or fewer gradient steps, or are the same run twice.
+            limits, have other held-out tasks or fewer gradient steps, or are the same run twice; or if the paper has no
+            tasks of the environment.
         WorkerError: If the environment fails in one of its processes.
     """
     if not directories:
@@ -159,6 +166,8 @@ def compare(
     steps = min(limits.values(), default=0) if gradient_steps is None else gradient_steps
     if steps < 0:
         raise InputError(f"gradient_steps must be at least 0, got {steps}")
+    if task_set == "paper":
+        paper_tasks(loaded[0][1].env_id)
     for directory, limit in limits.items():
         if limit < steps:
             raise InputError(f"{directory} is evaluated after at most {limit} gradient steps, {steps} were asked for")
@@ -166,7 +175,11 @@ def compare(
     return Comparison(
         [
             Method(
-                label, [evaluated(*run, device, threads, processes) for run in sorted(runs, key=lambda r: r[1].seed)]
+                label,
+                [
+                    evaluated(*run, device, threads, processes, task_set)
+                    for run in sorted(runs, key=lambda run: run[1].seed)
+                ],
             )
             for label, runs in groups.items()
         ],
@@ -227,6 +240,7 @@ def evaluated(
     device: str,
     threads: int | None,
     processes: Processes,
+    task_set: TaskSet = "held-out",
 ) -> EvaluatedRun:
     """A run with its stored evaluation, or with a new one, which is stored.
 
@@ -239,15 +253,16 @@ def evaluated(
         device: See `evaluate`.
         threads: See `evaluate`.
         processes: See `evaluate`.
+        task_set: See `evaluate`.
 
     Raises:
         InputError: If the stored evaluation is damaged. Otherwise as `evaluate`.
     """
-    stored = current_evaluation(directory, config, progress)
+    stored = current_evaluation(directory, config, progress, task_set)
     if stored is not None:
         return EvaluatedRun(directory, config, progress, stored)
-    print(announcement(directory, config, progress, config.evaluation), file=sys.stderr)
-    evaluations = evaluate(directory, device=device, threads=threads, processes=processes)
+    print(announcement(directory, config, progress, config.evaluation, task_set), file=sys.stderr)
+    evaluations = evaluate(directory, device=device, threads=threads, processes=processes, task_set=task_set)
     record = evaluations.record()
     write_evaluation(directory, record, lambda path: draw_adaptation(evaluations, directory, path))
     return EvaluatedRun(directory, config, progress, record)

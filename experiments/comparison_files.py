@@ -12,6 +12,7 @@ from experiments.paper import PaperReturn
 from experiments.plots import draw_comparison
 from experiments.provenance import Hardware
 from experiments.records import read_record
+from experiments.run import TaskSet, file_of
 from maml_rl.checkpoint import write_json
 from maml_rl.errors import InputError
 
@@ -54,6 +55,7 @@ class ComparedMethod(TypedDict):
     method: str
     mean_return: list[IntervalRecord]
     interquartile_mean: list[IntervalRecord]
+    interval_over: str  # seeds and tasks, or tasks: of these very runs, not of other seeds
     paper: list[PaperRecord]
     runs: list[ComparedRun]
 
@@ -64,24 +66,29 @@ class ComparisonRecord(TypedDict):
     env_id: str
     task: str
     gradient_steps: int
+    task_set: TaskSet
     num_tasks: int
     episodes: int
     seed: int
     tasks: list[Any]
+    strata: list[int] | None  # of each task, where they are all there are
     methods: list[ComparedMethod]
 
 
-def write_comparison(record: dict[str, Any], out: Path) -> None:
-    """Writes a comparison as JSON, csv and picture.
+def write_comparison(record: dict[str, Any], out: Path) -> list[Path]:
+    """Writes a comparison as JSON, csv and picture, and returns the files: `comparison-paper.*` on the paper's tasks.
 
     Args:
         record: What `experiments.compare.Comparison` records.
         out: Directory, which is made if need be.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / COMPARISON, record)
-    (out / "comparison.csv").write_text(csv_text(record))
-    draw_comparison(record, out / "comparison.png")
+    path = out / file_of(COMPARISON, record["task_set"])
+    files = [path, path.with_suffix(".csv"), path.with_suffix(".png")]
+    write_json(files[0], record)
+    files[1].write_text(csv_text(record))
+    draw_comparison(record, files[2])
+    return files
 
 
 def read_comparison(path: Path) -> dict[str, Any]:
@@ -104,10 +111,10 @@ def read_comparison(path: Path) -> dict[str, Any]:
     return record
 
 
-def stored_runs(out: Path) -> set[str]:
+def stored_runs(comparison: Path) -> set[str]:
     """Directories of the runs that a stored comparison is of; none if there is none, or it cannot be read."""
     try:
-        return runs_of(read_comparison(out / COMPARISON))
+        return runs_of(read_comparison(comparison))
     except (OSError, InputError):
         return set()
 
@@ -118,9 +125,12 @@ def runs_of(record: dict[str, Any]) -> set[str]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Mean and interquartile mean by gradient step, with 95 % intervals, and the paper's mean below, if it has one."""
+    """Mean and interquartile mean by gradient step, with 95 % intervals, and the paper's mean below, if it has one.
+
+    `remarks` says what must be known to read it.
+    """
     steps = range(record["gradient_steps"] + 1)
-    rows = [["", "seeds", "env steps", *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
+    rows = [["", "seeds", "interval over", "env steps", *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
     for group in record["methods"]:
         env_steps = np.mean([run["env_steps"] for run in group["runs"]]) / 1e6
         lines = {
@@ -130,10 +140,21 @@ def table(record: dict[str, Any]) -> str:
         if group["paper"]:
             lines["  paper"] = [f"{paper['mean']:.1f}" for paper in group["paper"]]
         for name, cells in lines.items():
-            about = [str(len(group["runs"])), f"{env_steps:.1f} M"] if name == group["label"] else ["", ""]
+            about = [str(len(group["runs"])), group["interval_over"], f"{env_steps:.1f} M"]
+            about = about if name == group["label"] else [""] * len(about)
             rows.append([name, *about, *cells, *["-"] * (len(steps) - len(cells))])
     width = max(len(row[0]) for row in rows)
     return aligned([[row[0].ljust(width), *row[1:]] for row in rows])
+
+
+def remarks(record: dict[str, Any]) -> list[str]:
+    """What must be known to read the table: what its intervals cover, and on which tasks the paper measured."""
+    lines = ["[95 % interval]"]
+    if any(group["interval_over"] == "tasks" for group in record["methods"]):
+        lines[0] += ": with one seed or two over tasks alone, of these very runs and not of other seeds"
+    if record["task_set"] == "held-out" and any(group["paper"] for group in record["methods"]):
+        lines.append("paper: on its own 40 tasks, which are others; --tasks paper compares on those")
+    return lines
 
 
 def show(interval: dict[str, float]) -> str:
@@ -148,12 +169,16 @@ def csv_text(record: dict[str, Any]) -> str:
     columns = [f"{statistic}{suffix}" for statistic in statistics for suffix in ("", "_low", "_high")]
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        ["env_id", "method", "label", "seeds", "gradient_steps", *columns, *(f"paper_{f}" for f in PaperReturn._fields)]
+        [
+            *("env_id", "tasks", "method", "label", "seeds", "interval_over", "gradient_steps"),
+            *columns,
+            *(f"paper_{f}" for f in PaperReturn._fields),
+        ]
     )
     for group in record["methods"]:
         for step in range(len(group["mean_return"])):
             values = [value for statistic in statistics for value in group[statistic][step].values()]
             paper = group["paper"][step].values() if step < len(group["paper"]) else ["", ""]
-            start = [record["env_id"], group["method"], group["label"], len(group["runs"]), step]
-            writer.writerow([*start, *values, *paper])
+            about = [group["method"], group["label"], len(group["runs"]), group["interval_over"], step]
+            writer.writerow([record["env_id"], record["task_set"], *about, *values, *paper])
     return file.getvalue()

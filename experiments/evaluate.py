@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -10,7 +11,7 @@ from gymnasium.vector import VectorWrapper
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from experiments.paper import paper_returns
+from experiments.paper import paper_returns, paper_task, paper_tasks
 from experiments.recorder import Stage, recorded, spread
 from experiments.recording import Recording
 from experiments.records import read_record
@@ -19,6 +20,8 @@ from experiments.run import (
     Progress,
     Run,
     RunConfig,
+    TaskSet,
+    file_of,
     load_config,
     load_run,
     make_envs,
@@ -33,27 +36,25 @@ from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_re
 from maml_rl.initial import build_policy, parameters
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
-from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.statistics import Mean, mean_with_interval, strata_of
-from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, groups, plain, task_space
+from maml_rl.statistics import Mean, mean_with_interval
+from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, groups, plain, strata, task_space
 
 _NUM_ENVS = 800  # sub-environments stepped at once; it does not change what is sampled
 
 
 class Evaluation(NamedTuple):
-    """What a policy does on held-out tasks after each number of gradient steps."""
+    """What a policy does on tasks that are new to it after each number of gradient steps."""
 
     tasks: list[Task]
+    strata: list[int] | None  # of each task, where they are all there are; see `maml_rl.tasks.strata`
     returns: NDArray[np.float64]  # [gradient steps + 1, M]   mean over each task's episodes
     episodes: list[
         list[NDArray[np.float32]]
     ]  # observations [length, obs] of each task's first episode, by gradient step
 
-    def means(self, seed: int) -> list[Mean]:
-        """Mean return over tasks with its uncertainty, by gradient step."""
-        generator = Draw(seed, Phase.EVALUATION).generator(Purpose.INTERVALS)
-        strata = strata_of([plain(task) for task in self.tasks])
-        return [mean_with_interval(returns, generator, strata) for returns in self.returns]
+    def means(self) -> list[Mean]:
+        """Mean return over tasks with its uncertainty over tasks, by gradient step."""
+        return [mean_with_interval(returns, self.strata) for returns in self.returns]
 
 
 class ValidationRecord(TypedDict):
@@ -75,6 +76,8 @@ class EvaluationRecord(TypedDict):
     interval_95: list[tuple[float, float]]  # [S]
     random_mean_return: list[float]  # [S]   of the random initialisation
     random_interval_95: list[tuple[float, float]]  # [S]
+    interval_over: str  # tasks: of this run, not of other seeds
+    task_set: TaskSet
     num_tasks: int  # M
     episodes: int
     inner_lr: list[float]  # [S - 1]
@@ -84,6 +87,7 @@ class EvaluationRecord(TypedDict):
     iteration: int
     env_steps: int
     tasks: list[Any]  # [M]
+    strata: list[int] | None  # [M]   of each task, where they are all there are
     task_returns: list[list[float]]  # [S, M]
 
 
@@ -94,6 +98,7 @@ class Evaluations(NamedTuple):
     config: EvaluationConfig
     trained: Evaluation
     random: Evaluation
+    task_set: TaskSet = "held-out"
     task_quantity: str = "task"  # what the numbers of a task are
     validation: Validation | None = None  # how the step size was chosen, where training had none
     recording: Recording | None = None  # of the trained policy on a few of the tasks
@@ -106,7 +111,7 @@ class Evaluations(NamedTuple):
     def record(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
         steps = list(range(self.config.gradient_steps + 1))
-        trained, random = (e.means(self.config.seed) for e in (self.trained, self.random))
+        trained, random = (e.means() for e in (self.trained, self.random))
         return {
             "env_id": self.run.config.env_id,
             "method": method(self.run.config),
@@ -116,6 +121,8 @@ class Evaluations(NamedTuple):
             "interval_95": [[mean.low, mean.high] for mean in trained],
             "random_mean_return": [mean.value for mean in random],
             "random_interval_95": [[mean.low, mean.high] for mean in random],
+            "interval_over": "tasks",
+            "task_set": self.task_set,
             "num_tasks": self.config.tasks,
             "episodes": self.config.episodes,
             "inner_lr": self.config.step_sizes(self.inner_lr),
@@ -125,6 +132,7 @@ class Evaluations(NamedTuple):
             "iteration": self.run.progress.iteration,
             "env_steps": self.run.progress.env_steps,
             "tasks": [plain(task) for task in self.trained.tasks],
+            "strata": self.trained.strata,
             "task_returns": self.trained.returns.tolist(),
         }
 
@@ -149,11 +157,13 @@ def evaluate(
     threads: int | None = None,
     processes: Processes = ALL_CORES,
     recorded_tasks: int = 0,
+    task_set: TaskSet = "held-out",
 ) -> Evaluations:
-    """Evaluates a run, and its random initialisation, on the same held-out tasks.
+    """Evaluates a run, and its random initialisation, on the same tasks, held out or the paper's.
 
     Both take gradient steps of the size that the run was trained for. A run that was trained without inner updates has
-    none: then it is chosen on validation tasks (`maml_rl.evaluation.validate`).
+    none: then it is chosen on validation tasks (`maml_rl.evaluation.validate`), or is that which the run's evaluation
+    on held-out tasks has chosen.
 
     Args:
         directory: The run.
@@ -162,29 +172,37 @@ def evaluate(
         threads: Threads that share the tasks; all cores if None. They do not change the result.
         processes: Processes of an environment that is not batched. They do not change the result.
         recorded_tasks: On how many of the tasks an episode is recorded after each number of gradient steps.
+        task_set: Which tasks; those of the paper are 40, whatever the settings.
 
     Raises:
-        InputError: If the run, the environment, the device or a setting cannot be used.
+        InputError: If the run, the environment, the device or a setting cannot be used, or the paper has no tasks of
+            the environment.
         WorkerError: If the environment fails in one of its processes.
     """
     torch_device = usable_device(device)
     task_threads = threads_for(torch_device, threads)
-    run_config, _, _ = load_config(directory)
-    config = overridden(run_config.evaluation, **overrides._asdict())
-    num_envs = min(_NUM_ENVS, config.tasks * config.episodes)
+    run_config, progress, _ = load_config(directory)
+    paper = paper_tasks(run_config.env_id) if task_set == "paper" else []
+    config = overridden(run_config.evaluation, **overrides._replace(tasks=len(paper) or overrides.tasks)._asdict())
+    validation = _validated(directory, run_config, progress, config) if paper else None
+    total, num_envs = _episodes(run_config, config, bool(validation)), min(_NUM_ENVS, config.tasks * config.episodes)
     with (
-        tqdm(total=_episodes(run_config, config), unit="episode", desc="evaluating", disable=None, leave=False) as bar,
+        tqdm(total=total, unit="episode", desc="evaluating", disable=None, leave=False) as bar,
         closing(make_envs(run_config, num_envs, processes)) as made,
     ):
         envs = _Counted(made, bar.update)
         run = load_run(directory, envs)
         if config.gradient_steps:
             warn_of_few_episodes(made, config.episodes)
-        tasks, quantity = evaluation_tasks(task_space(envs), config.tasks, config.seed), task_quantity(envs)
+        space, quantity = task_space(envs), task_quantity(envs)
+        tasks = paper or evaluation_tasks(space, config.tasks, config.seed)
         policy = run.policy.to(torch_device)
         initial = parameters(build_policy(envs, run_config.policy, run_config.seed))
         thetas = [{name: value.to(torch_device) for name, value in theta.items()} for theta in (run.theta, initial)]
-        meta, validation = with_step_size(policy, thetas[0], envs, run_config.meta, config, task_threads)
+        if validation:
+            meta = replace(run_config.meta, inner_lr=validation.best)
+        else:
+            meta, validation = with_step_size(policy, thetas[0], envs, run_config.meta, config, task_threads)
         chosen = spread(tasks, recorded_tasks)
         stages: list[Stage] = []
         evaluations = []
@@ -196,12 +214,12 @@ def evaluate(
                     stages.append(Stage({name: value[chosen] for name, value in params.items()}, returns[-1][chosen]))
                 lengths = sampled.mask[:, 0].sum(-1).long()
                 episodes.append([o[:n].cpu().numpy() for o, n in zip(sampled.observations[:, 0], lengths, strict=True)])
-            evaluations.append(Evaluation(tasks, np.stack(returns), episodes))
+            evaluations.append(Evaluation(tasks, strata(space, tasks), np.stack(returns), episodes))
     trained, random = evaluations
     recording = None
     if chosen:
         recording = recorded(run, [tasks[m] for m in chosen], stages, config, meta.inner_lr, processes)
-    return Evaluations(run, config, trained, random, quantity, validation, recording)
+    return Evaluations(run, config, trained, random, task_set, quantity, validation, recording)
 
 
 class _Counted(VectorWrapper[Any, Any, Any, Any, Any]):
@@ -218,30 +236,33 @@ class _Counted(VectorWrapper[Any, Any, Any, Any, Any]):
         return self.env.reset(seed=seed, options=options)
 
 
-def _episodes(config: RunConfig, settings: EvaluationConfig) -> int:
+def _episodes(config: RunConfig, settings: EvaluationConfig, is_validated: bool = False) -> int:
     """Number of episodes of an evaluation: of the run, of its random policy, and to choose a step size if need be."""
     stages = settings.gradient_steps + 1
-    chosen_from = len(settings.inner_lrs) if config.meta.inner_steps == 0 and settings.gradient_steps else 0
+    needs_choice = config.meta.inner_steps == 0 and settings.gradient_steps and not is_validated
+    chosen_from = len(settings.inner_lrs) if needs_choice else 0
     return (2 * settings.tasks + chosen_from * settings.validation_tasks) * settings.episodes * stages
 
 
-def current_evaluation(directory: Path, config: RunConfig, progress: Progress) -> dict[str, Any] | None:
-    """The record of a run's evaluation, if there is one of its last checkpoint and its own settings.
+def current_evaluation(
+    directory: Path, config: RunConfig, progress: Progress, task_set: TaskSet = "held-out"
+) -> dict[str, Any] | None:
+    """The record of a run's evaluation on these tasks, if there is one of its last checkpoint and its own settings.
 
     Raises:
         InputError: If the file is damaged.
     """
-    record = stored_evaluation(directory)
-    return record if record and _is_current(record, config, progress) else None
+    record = stored_evaluation(directory, task_set)
+    return record if record and _is_current(record, config, progress, task_set) else None
 
 
-def stored_evaluation(directory: Path) -> dict[str, Any] | None:
-    """The record of a run's evaluation, if there is one, whatever its checkpoint and settings.
+def stored_evaluation(directory: Path, task_set: TaskSet = "held-out") -> dict[str, Any] | None:
+    """The record of a run's evaluation on these tasks, if there is one, whatever its checkpoint and settings.
 
     Raises:
         InputError: If the file is damaged.
     """
-    path = run_directory(directory) / EVALUATION
+    path = run_directory(directory) / file_of(EVALUATION, task_set)
     if not path.exists():
         return None
     return read_evaluation(path)
@@ -265,7 +286,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         and len(record["inner_lr"]) == steps - 1
         and all(size > 0 for size in record["inner_lr"])
         and tasks == record["num_tasks"] >= 1
-        and all(len(returns) == tasks for returns in record["task_returns"])
+        and all(len(returns) == tasks for returns in (*record["task_returns"], record["strata"] or record["tasks"]))
     )
     if not passed:
         raise InputError(
@@ -289,10 +310,15 @@ def is_of_checkpoint(record: dict[str, Any], config: RunConfig, progress: Progre
     return tuple(record.get(name) for name in ("env_id", "training_seed", "iteration", "env_steps")) == now
 
 
-def announcement(directory: Path, config: RunConfig, progress: Progress, settings: EvaluationConfig) -> str:
+def announcement(
+    directory: Path, config: RunConfig, progress: Progress, settings: EvaluationConfig, task_set: TaskSet = "held-out"
+) -> str:
     """What an evaluation that nobody has asked for will do, why, and how long it will take."""
-    stored = stored_evaluation(directory)
+    stored = stored_evaluation(directory, task_set)
     why = "it has no evaluation"
+    if task_set == "paper":
+        settings = replace(settings, tasks=len(paper_tasks(config.env_id)))
+        why += " on the paper's tasks"
     if stored:
         found = settings_of(stored, config.evaluation)
         why = f"its evaluation, {found.tasks} tasks x {found.episodes} episodes, has other settings"
@@ -327,16 +353,31 @@ def chosen_step_size(directory: Path, config: RunConfig, progress: Progress) -> 
     return next(iter(record["inner_lr"]), None) if record else None
 
 
-def _is_current(record: dict[str, Any], config: RunConfig, progress: Progress) -> bool:
-    """Whether an evaluation is of the last checkpoint and the run's own settings."""
+def _validated(
+    directory: Path, run_config: RunConfig, progress: Progress, config: EvaluationConfig
+) -> Validation | None:
+    """How the run's evaluation on held-out tasks chose a step size, if by the settings of this one."""
+    if replace(config, tasks=run_config.evaluation.tasks) != run_config.evaluation:
+        return None
+    record = current_evaluation(directory, run_config, progress)
+    chosen = record.get("validation") if record else None
+    return Validation(tuple(chosen["inner_lrs"]), chosen["mean_returns"]) if chosen else None
+
+
+def _is_current(record: dict[str, Any], config: RunConfig, progress: Progress, task_set: TaskSet) -> bool:
+    """Whether an evaluation is of the last checkpoint, these tasks and the run's own settings."""
     evaluation = config.evaluation
     steps = range(evaluation.gradient_steps)
     expected = {
+        "task_set": task_set,
         "num_tasks": evaluation.tasks,
         "episodes": evaluation.episodes,
         "seed": evaluation.seed,
         "gradient_steps": [*steps, evaluation.gradient_steps],
     }
+    if task_set == "paper":
+        tasks = [plain(task) for task in paper_tasks(config.env_id)]
+        expected |= {"num_tasks": len(tasks), "tasks": tasks}
     inner_lr = config.meta.inner_lr
     if config.meta.inner_steps == 0 and evaluation.gradient_steps:
         validation = record.get("validation") or {}
@@ -351,7 +392,7 @@ def _is_current(record: dict[str, Any], config: RunConfig, progress: Progress) -
 
 def table(evaluations: Evaluations) -> str:
     """Mean return by gradient step with its 95 % interval, the random policy's, and the paper's if it has any."""
-    trained, random = (e.means(evaluations.config.seed) for e in (evaluations.trained, evaluations.random))
+    trained, random = (e.means() for e in (evaluations.trained, evaluations.random))
     config = evaluations.run.config
     paper, paper_random = (paper_returns(config.env_id, name) for name in (method(config), "random"))
     published = {name: values for name, values in (("paper", paper), ("paper, random", paper_random)) if values}
@@ -367,6 +408,19 @@ def table(evaluations: Evaluations) -> str:
             ]
         )
     return aligned(rows)
+
+
+def tasks_named(task_set: TaskSet, count: int) -> str:
+    """The tasks of an evaluation, as its tables name them."""
+    return f"{count} held-out tasks" if task_set == "held-out" else f"the paper's own {count} tasks"
+
+
+def remarks(evaluations: Evaluations) -> list[str]:
+    """What must be known to read the table: what its intervals cover, and on which tasks the paper measured."""
+    lines = ["[95 % interval over tasks: of this run, not of other seeds]"]
+    if evaluations.task_set == "held-out" and paper_task(evaluations.run.config.env_id):
+        lines.append("paper: on its own 40 tasks, which are others; --tasks paper evaluates on those")
+    return lines
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

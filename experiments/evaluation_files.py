@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.run import EVALUATION, PICTURE
+from experiments.run import EVALUATION, PICTURE, file_of
 from maml_rl.checkpoint import write_json
 
 
@@ -19,5 +19,6 @@ def write_evaluation(out: Path, record: dict[str, Any], draw: Callable[[Path], N
         draw: Draws it into a file.
     """
     out.mkdir(parents=True, exist_ok=True)
-    draw(out / PICTURE)
-    write_json(out / EVALUATION, record)
+    task_set = record.get("task_set", "held-out")  # a supervised one names none
+    draw(out / file_of(PICTURE, task_set))
+    write_json(out / file_of(EVALUATION, task_set), record)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from experiments.evaluate import Evaluations
 from experiments.paper import paper_returns
-from experiments.run import METRICS, RunConfig, method
+from experiments.run import METRICS, RunConfig, TaskSet, method
 from experiments.task_display import Component, are_places, components, explanation
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
@@ -100,23 +100,38 @@ def draw_comparison(record: dict[str, Any], path: Path) -> None:
 def return_by_method(axes: Axes, record: dict[str, Any]) -> None:
     """Mean return of each method by gradient step with its 95 % interval, and the paper's in the same colour, dashed.
 
-    A method has the same colour in every picture; further ones of the same name, of other settings, have the next free
-    ones. A method that takes no gradient steps, such as the oracle, is a level line.
+    The title says what intervals are over: seeds and tasks, or tasks alone where there are only one or two seeds. A
+    method has the same colour in every picture; others of the same name, with other settings, have the next free ones.
+    A method that takes no gradient steps, such as the oracle, is a level line.
     """
     last = record["gradient_steps"]
-    axes.set(title=record["task"], xlabel="gradient steps", ylabel="mean return", xticks=range(last + 1))
+    axes.set_title(f"{record['task']}, {tasks_label(record['task_set'])}\n", loc="center")
+    axes.set_title("shaded: 95 % interval, of one seed or two over tasks alone", loc="left", fontsize="small")
+    axes.set(xlabel="gradient steps", ylabel="mean return", xticks=range(last + 1))
     own, others = dict(_METHODS), count(len(_METHODS))
     for group in record["methods"]:
         colour = own.pop(group["method"], None) or f"C{next(others)}"
         steps, values, low, high = levelled(group["mean_return"], ("value", "low", "high"), last)
-        axes.plot(steps, values, "o-", color=colour, label=group["label"])
+        seeds = len(group["runs"])
+        label = f"{group['label']}, {seeds} seed{'' if seeds == 1 else 's'}"
+        axes.plot(steps, values, "o-", color=colour, label=label)
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         if group["paper"]:
             steps, values = levelled(group["paper"], ("mean",), last)
             axes.plot(steps, values, "s--", color=colour, fillstyle="none", alpha=0.8)
     if any(group["paper"] for group in record["methods"]):
-        axes.plot([], [], "s--", color="black", fillstyle="none", label="paper")
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+        axes.plot([], [], "s--", color="black", fillstyle="none", label=paper_label(record["task_set"]))
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize="small")
+
+
+def tasks_label(task_set: TaskSet) -> str:
+    """The tasks of an evaluation, as pictures name them."""
+    return "held-out tasks" if task_set == "held-out" else "the paper's tasks"
+
+
+def paper_label(task_set: TaskSet) -> str:
+    """The paper's returns, next to others on such tasks."""
+    return "paper, on other tasks" if task_set == "held-out" else "paper"
 
 
 def levelled(values: list[dict[str, float]], names: tuple[str, ...], last: int) -> list[list[float]]:
@@ -196,7 +211,8 @@ def _steps(count: int) -> str:
 
 
 def _return_by_step(axes: Axes, evaluation: dict[str, Any], config: RunConfig) -> None:
-    axes.set(title="Held-out tasks", xlabel="gradient steps", ylabel="mean return")
+    title = tasks_label(evaluation["task_set"]).capitalize()
+    axes.set(title=title, xlabel="gradient steps", ylabel="mean return")
     steps = evaluation["gradient_steps"]
     for label, prefix, colour in (("this run", "", _AFTER), ("random policy", "random_", _RANDOM)):
         low, high = np.transpose(evaluation[f"{prefix}interval_95"])
@@ -205,7 +221,8 @@ def _return_by_step(axes: Axes, evaluation: dict[str, Any], config: RunConfig) -
     paper = paper_returns(config.env_id, method(config))
     shown = [step for step in paper if step <= steps[-1]]
     if shown:
-        axes.plot(shown, [paper[step].mean for step in shown], "s--", color=_PAPER, label="paper")
+        label = paper_label(evaluation["task_set"])
+        axes.plot(shown, [paper[step].mean for step in shown], "s--", color=_PAPER, label=label)
     axes.set_xticks(steps)
     axes.legend(frameon=False)
 

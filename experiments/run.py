@@ -6,6 +6,7 @@ metrics.csv, tensorboard  every logged quantity by iteration (docs/metrics.md)
 machines.json             the machines that trained it
 evaluation.json           return by gradient step on held-out tasks
 adaptation.png            the same as a picture, with the learning curve
+evaluation-paper.json     return by gradient step on the paper's own 40 tasks, and adaptation-paper.png its picture
 recording.npz             episodes of a few tasks by gradient step (experiments/recording.py)
 """
 
@@ -31,6 +32,8 @@ METRICS = "metrics.csv"
 EVALUATION = "evaluation.json"
 PICTURE = "adaptation.png"
 RECORDING = "recording.npz"
+TaskSet = Literal["held-out", "paper"]
+"""Tasks of an evaluation: held-out ones, drawn by its seed, or the 40 that the paper's policies were tested on."""
 KIND, SUPERVISED = "kind", "supervised"  # a checkpoint that names no kind is of reinforcement learning
 
 
@@ -117,6 +120,12 @@ def overridden(settings: Settings, **given: Any) -> Settings:
     """
     changed: Settings = replace(settings, **{k: v for k, v in given.items() if v is not None})  # type: ignore[type-var]
     return changed
+
+
+def file_of(name: str, task_set: TaskSet) -> str:
+    """Name of a file about an evaluation on these tasks: `evaluation.json`, and `evaluation-paper.json` beside it."""
+    stem, _, ending = name.rpartition(".")
+    return name if task_set == "held-out" else f"{stem}-{task_set}.{ending}"
 
 
 def run_directory(run: Path) -> Path:

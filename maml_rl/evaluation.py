@@ -30,7 +30,7 @@ class EvaluationConfig:
     episodes: int = 20
     """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
     later_lr_factor: float = 0.5
-    """Factor on the inner step size after the first gradient step (the paper's code: 0.5)."""
+    """Factor on the inner step size after the first gradient step (the paper's code: 0.5; ant direction 0.01)."""
     seed: int = 0
     """Seed of the held-out tasks and of everything random in the evaluation; no training draws from it."""
     validation_tasks: int = 20

@@ -4,11 +4,12 @@ What it needs is trained, compared and evaluated by
 
     python -m experiments.figures.train_runs navigation
 
-or, with runs of your own, by `maml-rl compare RUN [RUN ...]` and
+or, with your own runs, by `maml-rl compare --tasks paper RUN [RUN ...]` and
 
     python -m experiments.figures.figure4 --paths MAML_RUN PRETRAINED_RUN
 
-From what these leave in `results/navigation` the figure is drawn anew by
+Returns are on the paper's own 40 tasks, paths on held-out ones. From what these commands leave in `results/navigation`
+the figure is drawn again by
 
     python -m experiments.figures.figure4
 """
@@ -27,6 +28,7 @@ from experiments.comparison_files import COMPARISON, read_comparison
 from experiments.evaluate import Overrides, evaluate
 from experiments.plots import return_by_method
 from experiments.records import read_record
+from experiments.run import file_of
 from experiments.trust import check_runs
 from maml_rl.errors import InputError
 from maml_rl.json_values import json_text
@@ -34,7 +36,7 @@ from maml_rl.json_values import json_text
 RESULTS = Path("results")
 PATHS = "navigation/paths.json"
 FIGURE = "navigation/figure4.png"
-_TASKS = 4  # held-out tasks whose paths are drawn, the first of those of the comparison
+_TASKS = 4  # held-out tasks whose paths are drawn, the first of the run's evaluation
 
 
 class RunPaths(TypedDict):
@@ -67,7 +69,7 @@ def write_paths(maml: Path, pretrained: Path, results: Path = RESULTS) -> None:
 
 def draw(results: Path = RESULTS) -> Path:
     """Draws the figure from files, and returns where it is."""
-    comparison = read_comparison(results / "navigation" / COMPARISON)
+    comparison = read_comparison(results / "navigation" / file_of(COMPARISON, "paper"))
     paths: dict[str, Any] = read_record(results / PATHS, PathsRecord, "make it again with --paths")
     figure = Figure(figsize=(14, 4.5), layout="constrained")
     FigureCanvasAgg(figure)

@@ -5,7 +5,8 @@ What it needs is trained and compared by
     python -m experiments.figures.train_runs half-cheetah-vel half-cheetah-dir ant-vel
 
 and, for ant-dir, by `maml-rl train` of ant-dir, ant-dir-pretrained, ant-dir-oracle, ant-dir-random and
-`maml-rl compare` of the four runs. From what these leave in `results` the figure is drawn anew by
+`maml-rl compare --tasks paper` of the four runs. All returns are on the paper's own 40 tasks. From what these commands
+leave in `results` the figure is drawn again by
 
     python -m experiments.figures.figure5
 """
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 
 from experiments.comparison_files import COMPARISON, read_comparison
 from experiments.plots import return_by_method
+from experiments.run import file_of
 from maml_rl.errors import InputError
 
 RESULTS = Path("results")
@@ -31,9 +33,10 @@ def draw(results: Path = RESULTS) -> Path:
     Raises:
         FileNotFoundError: If there is no comparison of any of the tasks.
     """
-    found = [results / task / COMPARISON for task in TASKS if (results / task / COMPARISON).exists()]
+    name = file_of(COMPARISON, "paper")
+    found = [results / task / name for task in TASKS if (results / task / name).exists()]
     if not found:
-        raise FileNotFoundError(f"{results} has no {COMPARISON} of {', '.join(TASKS)}: see the top of this script")
+        raise FileNotFoundError(f"{results} has no {name} of {', '.join(TASKS)}: see the top of this script")
     figure = Figure(figsize=(5 * len(found), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, path in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):

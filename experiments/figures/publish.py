@@ -3,9 +3,9 @@
     python -m experiments.figures.publish runs/omniglot-5way-1shot --rows 150
     python -m experiments.figures.publish runs/figures/half-cheetah-vel-oracle-seed0 --name half-cheetah-vel-oracle
 
-Copied are checkpoint, settings, log, machines, and evaluation and picture of `maml-rl evaluate`. Left out are the
-TensorBoard log, Adam's moments, which training alone needs, and the place of the images on this machine. A run without
-moments can be evaluated, not gone on with.
+Copied are checkpoint, settings, log, machines, evaluations and the picture of `maml-rl evaluate`. Left out are the
+TensorBoard log, Adam's moments, which only training needs, and the place of the images on this machine. A run without
+moments can be evaluated but not resumed.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from experiments.provenance import MACHINES
 from experiments.records import read_record
-from experiments.run import CHECKPOINT, CONFIG, EVALUATION, METRICS, PICTURE, is_supervised, load_config
+from experiments.run import CHECKPOINT, CONFIG, EVALUATION, METRICS, PICTURE, file_of, is_supervised, load_config
 from experiments.supervised.run import load_config as load_supervised_config
 from experiments.supervised.run import without_moments
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint, write_json
@@ -44,10 +44,12 @@ def publish(run: Path, out: Path, rows: int | None) -> None:
         InputError: If it has no usable checkpoint or was not evaluated.
     """
     checkpoint = load_checkpoint(run / CHECKPOINT)
-    supervised, evaluation = is_supervised(run), run / EVALUATION
+    supervised, paper = is_supervised(run), file_of(EVALUATION, "paper")
     progress = load_supervised_config(run)[1] if supervised else load_config(run)[1]
-    if not evaluation.exists() or read_record(evaluation, Evaluated)["iteration"] != progress.iteration:
-        raise InputError(f"{run} was not evaluated as it is now: maml-rl evaluate {run}")
+    for name, option in ((EVALUATION, ""), (paper, " --tasks paper")):
+        evaluated = read_record(run / name, Evaluated)["iteration"] if (run / name).exists() else None
+        if evaluated != progress.iteration and (name == EVALUATION or evaluated is not None):
+            raise InputError(f"{run} was not evaluated as it is now: maml-rl evaluate {run}{option}")
     if supervised:
         checkpoint = without_moments(checkpoint)
         checkpoint.record["config"]["data"] = None
@@ -58,7 +60,7 @@ def publish(run: Path, out: Path, rows: int | None) -> None:
     if rows is not None and lines:
         lines = lines[::-1][:: -(-len(lines) // rows)][::-1]
     (out / METRICS).write_text("".join(f"{line}\n" for line in [head, *lines] if line))
-    for name in (EVALUATION, MACHINES, PICTURE):
+    for name in (EVALUATION, paper, MACHINES, PICTURE):
         if (run / name).exists():
             shutil.copyfile(run / name, out / name)
 

@@ -1,7 +1,7 @@
 """The pictures of the README, from runs in `trained`: `make pictures`.
 
 A clip of the half-cheetah before and after one gradient step, with the task to run backward and then forward, and a
-figure of 2D navigation.
+figure of 2D navigation, with returns on the paper's own 40 tasks next to the paper's.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ def draw(trained: Path = TRAINED, pictures: Path = PICTURES) -> list[Path]:
     draw_clip(new_recording(trained / "half-cheetah-dir"), pictures / CLIP)
     navigation = trained / "navigation"
     config, progress, _ = load_config(navigation)
-    evaluation = evaluated(navigation, config, progress, "cpu", None, ALL_CORES).evaluation
+    evaluation = evaluated(navigation, config, progress, "cpu", None, ALL_CORES, "paper").evaluation
     recording = new_recording(navigation)
     paths = recorded_paths(recording)
     draw_figure(evaluation, config, navigation, paths, pictures / FIGURE, recording.task_quantity)

@@ -5,23 +5,25 @@
     python -m experiments.figures.train_runs --list         # the commands of all runs, and which are finished
 
 A run lies in `runs/figures/PRESET-seedN`, unless one of the same settings and seed comes with the repository in
-`trained/`. Ctrl-C saves; the same command then goes on where it stopped. Each task ends with a comparison in
-`results/TASK`.
+`trained/`. Ctrl-C saves; the same command then goes on where it stopped. Each task ends with two comparisons
+in `results/TASK`: on held-out tasks, and on the paper's own 40, next to its returns.
 """
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from experiments.compare import compare
 from experiments.comparison_files import table, write_comparison
+from experiments.evaluate import tasks_named
 from experiments.figures import figure4
 from experiments.presets import PRESETS
 from experiments.provenance import training_command
-from experiments.run import CHECKPOINT, RunConfig, is_supervised, load_config
+from experiments.run import CHECKPOINT, RunConfig, TaskSet, is_supervised, load_config
 from experiments.train import resume, train
 
 SEEDS = {
@@ -70,9 +72,10 @@ def make_results(task: str) -> None:
             resume(runs[name])
         else:
             train(config, runs[name])
-    record = compare(list(runs.values())).record()
-    write_comparison(record, RESULTS / task)
-    print(f"\n{task}\n{table(record)}")
+    for task_set in get_args(TaskSet):
+        record = compare(list(runs.values()), task_set=task_set).record()
+        write_comparison(record, RESULTS / task)
+        print(f"\n{task}, {tasks_named(task_set, record['num_tasks'])}\n{table(record)}")
     if task == "navigation":
         figure4.write_paths(runs["navigation-seed0"], runs["navigation-pretrained-seed0"], RESULTS)
 

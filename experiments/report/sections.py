@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.evaluate import duration, settings_of
 from experiments.paper import paper_returns
-from experiments.plots import levelled, ranks, read_learning_curve, read_metric, steps_label
+from experiments.plots import levelled, paper_label, ranks, read_learning_curve, read_metric, steps_label
 from experiments.provenance import flat, trained_on, training_command
 from experiments.recording import Recording, in_the_plane
 from experiments.report.charts import Axes, Series, chart, thinned
@@ -109,7 +109,9 @@ def _by_step(run: Reported) -> tuple[str, str, Axes, Axes, list[Series]]:
     paper = [step for step in paper_returns(run.config.env_id, method(run.config)) if step <= steps[-1]]
     if paper:
         means = [paper_returns(run.config.env_id, method(run.config))[step].mean for step in paper]
-        series.append(Series("paper", "paper-result", paper, means, dashed=True, marks="hollow"))
+        series.append(
+            Series(paper_label(evaluation["task_set"]), "paper-result", paper, means, dashed=True, marks="hollow")
+        )
     others = [m for m in (run.comparison or {}).get("methods", ()) if m["method"] not in (method(run.config), "random")]
     for other, colour in zip(others, _METHOD_COLOURS, strict=False):
         x, value, lower, upper = levelled(other["mean_return"], ("value", "low", "high"), steps[-1])

@@ -345,6 +345,7 @@ def test_evaluation_prints_the_table_and_where_the_picture_is(maml_rl, run):
     result = maml_rl("evaluate", run, *SHRUNK_EVALUATION)
     assert result.code == 0, result.err
     assert "3 held-out tasks, 5 episodes each" in result.out
+    assert "paper: on its own 40 tasks, which are others; --tasks paper evaluates on those" in result.out
     for text in ("gradient steps", "this run", "95 % interval", "random policy", "-40.4", "-11.7", "-3.3"):
         assert text in result.out
     assert result.out.splitlines()[-1] == f"picture: {run / 'adaptation.png'}"
@@ -355,6 +356,20 @@ def test_evaluation_prints_the_table_and_where_the_picture_is(maml_rl, run):
     record = json.loads((run / "evaluation.json").read_text())
     printed = maml_rl("evaluate", run, *SHRUNK_EVALUATION, "--json")
     assert json.loads(printed.out) == record
+
+
+def test_an_evaluation_on_the_papers_tasks_has_files_of_its_own(maml_rl, run):
+    (run / "evaluation.json").write_text('{"kept": true}')
+    result = maml_rl("evaluate", run, "--tasks=paper", "--episodes=1", "--gradient-steps=1", "--threads=1")
+    assert result.code == 0, result.err
+    assert "the paper's own 40 tasks, 1 episodes each" in result.out
+    assert "not of other seeds" in result.out
+    assert "paper: on its own 40 tasks" not in result.out
+    assert json.loads((run / "evaluation-paper.json").read_text())["task_set"] == "paper"
+    assert (run / "adaptation-paper.png").exists()
+    assert (run / "evaluation.json").read_text() == '{"kept": true}'
+    again = maml_rl("evaluate", run, "--tasks=paper", "--episodes=2", "--gradient-steps=1", "--threads=1")
+    assert "evaluation-paper.json stays as it is" in again.out
 
 
 def test_an_evaluation_goes_elsewhere_if_asked(maml_rl, run, tmp_path):
@@ -563,6 +578,8 @@ def unknown_setting(run: Path) -> None:
         (["compare", "nothing"], ["nothing"]),
         (["compare", "run", "run"], ["same seed"]),
         (["compare", "run", "--gradient-steps", "9"], ["at most 3 gradient steps, 9"]),
+        (["compare", "run", "--tasks", "40"], ["paper"]),
+        (["evaluate", "run", "--tasks", "papers"], ["papers"]),
         (["compare", "run", "--out", "run/config.json"], ["is a file"]),
         (["train", "--resume", "run", "--iterations", "1"], ["finished 2 iterations"]),
         (["train", "--resume", "run", "--device", "cuda:99"], ["'cuda:99'"]),

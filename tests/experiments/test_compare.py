@@ -14,8 +14,8 @@ from PIL import Image
 
 from experiments import compare as module
 from experiments.compare import compare, task_name
-from experiments.comparison_files import csv_text, table
-from experiments.paper import paper_returns
+from experiments.comparison_files import csv_text, remarks, table, write_comparison
+from experiments.paper import paper_returns, paper_tasks
 from experiments.plots import draw_comparison
 from experiments.presets import PRESETS
 from experiments.run import CHECKPOINT, EVALUATION, PICTURE, RunConfig
@@ -24,8 +24,7 @@ from maml_rl.checkpoint import load_checkpoint, save_checkpoint
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig
-from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.statistics import bootstrap_interval, interquartile_mean, mean
+from maml_rl.statistics import interquartile_mean, interval, mean
 
 
 class AskedError(Exception):
@@ -122,11 +121,8 @@ def test_numbers_are_those_of_the_evaluations(runs):
         ]
     )  # [seeds, steps, tasks]
     np.testing.assert_array_equal([run["task_returns"] for run in maml["runs"]], returns)
-    generator = Draw(0, Phase.EVALUATION).generator(Purpose.INTERVALS)
-    expected = [bootstrap_interval(returns[:, step], mean, generator)._asdict() for step in range(3)]
-    assert maml["mean_return"] == expected
-    expected = [bootstrap_interval(returns[:, step], interquartile_mean, generator)._asdict() for step in range(3)]
-    assert maml["interquartile_mean"] == expected
+    for name, statistic in (("mean_return", mean), ("interquartile_mean", interquartile_mean)):
+        assert maml[name] == [interval(returns[:, step], statistic)._asdict() for step in range(3)]
     paper = paper_returns(PAPER)
     assert maml["paper"] == [paper[step]._asdict() for step in range(3)]
 
@@ -165,14 +161,62 @@ def test_runs_of_other_settings_are_methods_of_their_own_named_by_what_differs(r
     assert [group.label for group in comparison.methods] == ["maml (meta.discount 0.99)", "maml (meta.discount 0.5)"]
 
 
-def test_of_finitely_many_tasks_each_keeps_its_share_in_the_resamples(copied):
+def test_of_finitely_many_tasks_each_keeps_its_share(copied):
     run = copied("navigation")
     record = json.loads((run / EVALUATION).read_text())
-    record |= {"num_tasks": 4, "tasks": [0, 1, 0, 1], "task_returns": [[0.0, 10.0, 0.0, 10.0]] * 3}
+    record |= {
+        "num_tasks": 4,
+        "tasks": [0, 1, 0, 1],
+        "strata": [0, 1, 0, 1],
+        "task_returns": [[0.0, 10.0, 0.0, 10.0]] * 3,
+    }
     (run / EVALUATION).write_text(json.dumps(record))
     evaluation = load_checkpoint(run / CHECKPOINT).record["config"]["evaluation"]
     rewrite(run, evaluation=evaluation | {"tasks": 4})
     assert compare([run]).record()["methods"][0]["mean_return"][0] == {"value": 5.0, "low": 5.0, "high": 5.0}
+
+
+def test_from_three_seeds_on_an_interval_is_over_seeds_and_tasks_and_the_table_says_which(runs, copied):
+    third = copied("navigation-seed1")
+    rewrite(third, seed=2)
+    record = json.loads((third / EVALUATION).read_text())
+    (third / EVALUATION).write_text(json.dumps(record | {"training_seed": 2}))
+    two, three = (compare([runs["navigation"], runs["navigation-seed1"], *more]).record() for more in ([], [third]))
+    assert two["methods"][0]["interval_over"] == "tasks"
+    assert three["methods"][0]["interval_over"] == "seeds and tasks"
+    assert "seeds and tasks" not in table(two)
+    assert "seeds and tasks" in table(three)
+    assert "of these very runs and not of other seeds" in remarks(two)[0]
+    assert remarks(three)[0] == "[95 % interval]"
+    rows = list(csv.DictReader(io.StringIO(csv_text(three))))
+    assert {(row["tasks"], row["interval_over"]) for row in rows} == {("held-out", "seeds and tasks")}
+
+
+# The paper's tasks
+
+
+def test_runs_are_compared_on_the_papers_tasks_and_not_evaluated_again(copied, monkeypatch, tmp_path):
+    run = copied("navigation-pretrained")
+    before = (run / EVALUATION).read_bytes()
+    record = compare([run], threads=1, task_set="paper").record()
+    assert (record["task_set"], record["num_tasks"]) == ("paper", 40)
+    np.testing.assert_array_equal(record["tasks"], paper_tasks(PAPER))
+    assert (run / EVALUATION).read_bytes() == before
+    assert (run / "evaluation-paper.json").exists()
+    monkeypatch.setattr(module, "evaluate", None)  # would fail if it were called
+    assert compare([run], threads=1, task_set="paper").record() == record
+    assert compare([run], threads=1).record()["task_set"] == "held-out"
+    assert len(remarks(record)) == 1
+    assert "--tasks paper" in remarks(compare([run], threads=1).record())[1]
+    names = {path.name for path in write_comparison(record, tmp_path / "results")}
+    assert names == {"comparison-paper.json", "comparison-paper.csv", "comparison-paper.png"}
+
+
+def test_the_paper_has_no_tasks_of_other_environments(copied, unevaluated):
+    run = copied("navigation")
+    rewrite(run, env_id="envs:duan2016/BernoulliBandit-v0")
+    assert "the paper has no tasks of envs:duan2016/BernoulliBandit-v0" in refused(run, task_set="paper")
+    assert unevaluated == []
 
 
 # Stored evaluations
@@ -198,6 +242,7 @@ def test_a_missing_evaluation_is_made_and_stored(runs, copied):
     [
         ("navigation", {"iteration": 0}),
         ("navigation", {"seed": 1}),
+        ("navigation", {"task_set": "paper"}),
         ("navigation", {"episodes": 40}),
         ("navigation", {"inner_lr": [0.5, 0.5]}),
         ("navigation-pretrained", {"validation": None}),

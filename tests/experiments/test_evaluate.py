@@ -11,13 +11,23 @@ import pytest
 from PIL import Image
 from tqdm import tqdm
 
-from experiments.evaluate import Evaluations, Overrides, announcement, evaluate, table
+from experiments import evaluate as module
+from experiments.evaluate import (
+    Evaluations,
+    Overrides,
+    announcement,
+    current_evaluation,
+    evaluate,
+    remarks,
+    table,
+)
+from experiments.paper import paper_tasks
 from experiments.plots import draw_adaptation
 from experiments.presets import PRESETS
 from experiments.report.sections import Reported, returns
-from experiments.run import CHECKPOINT, METRICS, RunConfig, load_config, load_run
+from experiments.run import CHECKPOINT, EVALUATION, METRICS, RunConfig, file_of, load_config, load_run
 from experiments.train import train
-from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.checkpoint import load_checkpoint, save_checkpoint, write_json
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
 from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns
@@ -77,6 +87,7 @@ def test_the_record_has_the_documented_keys_lengths_and_numbers(evaluations):
         assert len(record[name]) == 3
     assert np.shape(record["task_returns"]) == (3, 3)
     assert np.shape(record["tasks"]) == (3, 2)
+    assert (record["task_set"], record["strata"], record["interval_over"]) == ("held-out", None, "tasks")
     assert record["inner_lr"] == pytest.approx([NAVIGATION.meta.inner_lr, NAVIGATION.meta.inner_lr * 0.2])
 
 
@@ -181,6 +192,7 @@ def test_the_two_directions_occur_equally_often(direction):
     evaluations = evaluate(direction, Overrides(tasks=4, gradient_steps=1, episodes=2), threads=1)
     record = json.loads(json.dumps(evaluations.record(), allow_nan=False))
     assert sorted(record["tasks"]) == [0, 0, 1, 1]
+    assert record["strata"] == record["tasks"]
     assert record["env_id"] == DIRECTION.env_id
 
 
@@ -268,6 +280,56 @@ def test_a_run_of_no_iterations_is_the_random_initialisation(tmp_path):
     np.testing.assert_array_equal(evaluations.trained.returns, evaluations.random.returns)
     draw_adaptation(evaluations, tmp_path / "run", tmp_path / "picture.png")
     assert cells(table(evaluations))[0][-2:] == ["paper", "paper, random"]
+
+
+# The paper's tasks
+
+
+def test_a_run_is_evaluated_on_the_papers_tasks(navigation, evaluations):
+    on_paper = evaluate(navigation, Overrides(gradient_steps=1), threads=1, task_set="paper")
+    record = json.loads(json.dumps(on_paper.record(), allow_nan=False))
+    assert (record["task_set"], record["num_tasks"], record["episodes"]) == ("paper", 40, 3)
+    np.testing.assert_array_equal(on_paper.trained.tasks, paper_tasks(NAVIGATION.env_id))
+    assert len(record["task_returns"][0]) == 40
+    assert remarks(on_paper) == remarks(on_paper)[:1]
+    assert "paper: on its own 40 tasks" in remarks(evaluations)[1]
+
+
+def test_an_evaluation_on_the_papers_tasks_is_not_one_on_held_out_tasks(navigation, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(navigation, run)
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    checkpoint.record["config"]["evaluation"] |= {"tasks": 40, "gradient_steps": 0, "episodes": 1}
+    save_checkpoint(run / CHECKPOINT, checkpoint)
+    records = {task_set: evaluate(run, threads=1, task_set=task_set).record() for task_set in ("held-out", "paper")}
+    config, progress, _ = load_config(run)
+    for task_set, other in (("held-out", "paper"), ("paper", "held-out")):
+        path = run / file_of(EVALUATION, task_set)
+        assert current_evaluation(run, config, progress, task_set) is None
+        write_json(path, records[other])
+        assert current_evaluation(run, config, progress, task_set) is None
+        write_json(path, records[task_set])
+        assert current_evaluation(run, config, progress, task_set) == records[task_set]
+    write_json(run / file_of(EVALUATION, "paper"), records["paper"] | {"tasks": records["held-out"]["tasks"]})
+    assert current_evaluation(run, config, progress, "paper") is None
+
+
+def test_the_step_size_for_the_papers_tasks_is_that_which_the_run_has_chosen(pretrained, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(pretrained, run)
+    held_out = evaluate(run, threads=1).record()
+    write_json(run / EVALUATION, held_out)
+    monkeypatch.setattr(module, "with_step_size", None)  # would fail if it were called
+    record = evaluate(run, threads=1, task_set="paper").record()
+    assert record["validation"] == held_out["validation"]
+    assert record["inner_lr"] == held_out["inner_lr"]
+
+
+def test_other_environments_have_no_tasks_of_the_paper(tmp_path):
+    config = replace(shrunk(NAVIGATION), env_id="envs:duan2016/BernoulliBandit-v0", iterations=0)
+    train(config, tmp_path / "run", threads=1)
+    with pytest.raises(InputError, match="the paper has no tasks of envs:duan2016/BernoulliBandit-v0"):
+        evaluate(tmp_path / "run", threads=1, task_set="paper")
 
 
 # The table

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from experiments.figures import figure4, figure5, readme_pictures, results_page,
 from experiments.figures.train_runs import RUNS, SEEDS, configurations, directory, is_finished
 from experiments.paper import paper_returns
 from experiments.presets import PRESETS
-from experiments.run import CHECKPOINT, load_config, method
+from experiments.run import CHECKPOINT, TaskSet, file_of, load_config, method
 from experiments.train import train
 from experiments.visualize import new_recording
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 LABELS = ("maml", "pretrained", "oracle", "random")
 
 
-def comparison(task: str) -> dict[str, Any]:
+def comparison(task: str, task_set: TaskSet = "held-out") -> dict[str, Any]:
     """Two runs of each method, whose returns rise by gradient step."""
     env_id = PRESETS[task].config.env_id
     methods = []
@@ -53,18 +53,27 @@ def comparison(task: str) -> dict[str, Any]:
                 "method": label,
                 "mean_return": values,
                 "interquartile_mean": values,
+                "interval_over": "tasks",
                 "paper": [paper[step]._asdict() for step in range(4) if step in paper],
                 "runs": [run, run | {"seed": 1, "machines": []}],
             }
         )
-    shared = {"num_tasks": 2, "episodes": 3, "seed": 0, "tasks": [[0.1, 0.2], [0.3, -0.2]]}
+    shared = {
+        "task_set": task_set,
+        "strata": None,
+        "num_tasks": 2,
+        "episodes": 3,
+        "seed": 0,
+        "tasks": [[0.1, 0.2], [0.3, -0.2]],
+    }
     return {"env_id": env_id, "task": task, "gradient_steps": 3, **shared, "methods": methods}
 
 
 @pytest.fixture
 def results(tmp_path) -> Path:
     for task in ("navigation", "half-cheetah-dir", "ant-vel"):
-        write_comparison(comparison(task), tmp_path / task)
+        for task_set in get_args(TaskSet):
+            write_comparison(comparison(task, task_set), tmp_path / task)
     walk = np.cumsum(np.random.default_rng(0).normal(0, 0.02, (4, 20, 2)), axis=1).tolist()
     paths = {name: {"run": name, "paths": [walk] * 4} for name in ("maml", "pretrained")}
     goals = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 2)).tolist()
@@ -80,10 +89,12 @@ def width(path: Path) -> int:
     return pixels.shape[1]
 
 
-def test_a_comparison_is_kept_as_three_files(results):
-    assert {path.name for path in (results / "ant-vel").iterdir()} == {COMPARISON, "comparison.csv", "comparison.png"}
-    assert json.loads((results / "ant-vel" / COMPARISON).read_text()) == comparison("ant-vel")
-    width(results / "ant-vel" / "comparison.png")
+@pytest.mark.parametrize(("task_set", "stem"), [("held-out", "comparison"), ("paper", "comparison-paper")])
+def test_a_comparison_is_kept_as_three_files(tmp_path, task_set, stem):
+    write_comparison(comparison("ant-vel", task_set), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.{ending}" for ending in ("json", "csv", "png")}
+    assert json.loads((tmp_path / f"{stem}.json").read_text()) == comparison("ant-vel", task_set)
+    width(tmp_path / f"{stem}.png")
 
 
 def test_figure_4_is_drawn_from_files(results):
@@ -94,7 +105,9 @@ def test_figure_4_is_drawn_from_files(results):
 
 def test_figure_5_has_a_panel_for_each_task_that_there_are_results_of(results):
     two = width(figure5.draw(results))
-    write_comparison(comparison("ant-dir"), results / "ant-dir")
+    write_comparison(comparison("ant-dir"), results / "ant-dir")  # not on the paper's tasks
+    assert width(figure5.draw(results)) == two
+    write_comparison(comparison("ant-dir", "paper"), results / "ant-dir")
     assert width(figure5.draw(results)) == pytest.approx(two * 1.5, rel=0.01)
 
 
@@ -108,7 +121,7 @@ def test_paths_are_those_of_the_evaluation(tmp_path):
     figure4.write_paths(run, run, tmp_path)
     record = json.loads((tmp_path / figure4.PATHS).read_text())
     held_out = json.loads((run / "evaluation.json").read_text())["tasks"]
-    np.testing.assert_allclose(record["tasks"], held_out[:4])  # the first tasks of the comparison
+    np.testing.assert_allclose(record["tasks"], held_out[:4])
     assert record["maml"]["paths"] == record["pretrained"]["paths"]
     steps = record["maml"]["paths"]
     assert (len(steps), len(steps[0])) == (4, 4)
@@ -119,11 +132,20 @@ def test_paths_are_those_of_the_evaluation(tmp_path):
 def test_the_page_tells_ours_and_the_papers_of_every_task(results):
     text = results_page.page(results, results / "no-supervised-runs")
     assert re.findall("^## (.*)$", text, re.M) == ["navigation", "half-cheetah-dir", "ant-vel"]
-    assert "| **maml** | 2 | 0.0 [-1.0, 2.0] | 1.0 [0.0, 3.0] | 2.0 [1.0, 4.0] | 3.0 [2.0, 5.0] |" in text
-    assert "| paper | 1 | -40.4 ± 2.1 | -11.7 ± 1.1 | -3.3 ± 0.3 | -3.2 ± 0.3 |" in text
-    assert "| **oracle** | 2 | -20.0 [-21.0, -18.0] | - | - | - |" in text
+    assert "| **maml** | 2 | tasks | 0.0 [-1.0, 2.0] | 1.0 [0.0, 3.0] | 2.0 [1.0, 4.0] | 3.0 [2.0, 5.0] |" in text
+    assert "| paper | 1 |  | -40.4 ± 2.1 | -11.7 ± 1.1 | -3.3 ± 0.3 | -3.2 ± 0.3 |" in text
+    assert "| **oracle** | 2 | tasks | -20.0 [-21.0, -18.0] | - | - | - |" in text
     assert "| `maml-rl train ant-vel` | 1.2 M | 2 min | 0.5, 0.25 | 2 cores, Abacus |" in text
     assert "not noted" in text
+
+
+def test_the_papers_returns_stand_next_to_returns_on_its_own_tasks_only(results):
+    section = results_page.page(results, results / "no-supervised-runs").split("## ")[1]
+    on_paper, held_out = section.split(" on 2 held-out tasks")
+    assert "on the paper's own 2 tasks, 3 episodes of each" in on_paper
+    assert "| paper |" in on_paper
+    assert "| **maml** |" in held_out
+    assert "paper" not in held_out
 
 
 def test_the_page_tells_how_long_ppo_takes_for_one_gradient_step(results):
@@ -192,8 +214,10 @@ def small(monkeypatch, tmp_path) -> Path:
 def test_all_runs_are_trained_and_compared_and_then_nothing_is_left_to_do(small, capsys):
     train_runs.main(["navigation"])
     assert "maml-rl train navigation" in capsys.readouterr().out
-    record = json.loads((small / "results" / "navigation" / COMPARISON).read_text())
-    assert [(group["label"], len(group["runs"])) for group in record["methods"]] == [(label, 1) for label in LABELS]
+    for task_set in get_args(TaskSet):
+        record = json.loads((small / "results" / "navigation" / file_of(COMPARISON, task_set)).read_text())
+        assert record["task_set"] == task_set
+        assert [(group["label"], len(group["runs"])) for group in record["methods"]] == [(label, 1) for label in LABELS]
     assert (small / "results" / figure4.PATHS).exists()
     assert all(is_finished(run) for run in (small / "runs" / "figures").iterdir())
     train_runs.main(["navigation"])

@@ -84,6 +84,18 @@ def test_a_random_run_has_no_log_and_is_copied(tmp_path, published):
     assert load_config(out)[1].iteration == 0
 
 
+def test_an_evaluation_on_the_papers_tasks_is_copied_if_it_is_of_the_run_as_it_is(tmp_path, published, capsys):
+    run = tmp_path / "run"
+    train(RunConfig(env_id="envs:finn2017/Navigation2D-v0", iterations=0), run, threads=1)
+    for name in (EVALUATION, "evaluation-paper.json"):
+        (run / name).write_text('{"iteration": 0}')
+    assert (published(run) / "run" / "evaluation-paper.json").read_text() == '{"iteration": 0}'
+    (run / "evaluation-paper.json").write_text('{"iteration": 7}')
+    with pytest.raises(SystemExit):
+        published(run)
+    assert f"was not evaluated as it is now: maml-rl evaluate {run} --tasks paper" in capsys.readouterr().err
+
+
 def test_a_run_that_was_not_evaluated_is_refused(tmp_path, published, capsys):
     train(RunConfig(env_id="envs:finn2017/Navigation2D-v0", iterations=0), tmp_path / "run", threads=1)
     with pytest.raises(SystemExit):
