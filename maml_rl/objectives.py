@@ -21,9 +21,10 @@ def reinforce_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
 def likelihood_ratio_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
     """-mean(pi(a|s) / pi_sampled(a|s) A), with A fixed.
 
-    Its gradient equals that of `reinforce_loss` at the sampling parameters, its Hessian is that of the expected return
-    (low-variance curvature, LVC: Rothfuss et al. 2019, ProMP, equation 9). As an outer loss it is TRPO's surrogate
-    (Schulman et al. 2015, equation 14).
+    Its gradient equals that of `reinforce_loss` at the sampling parameters. Its Hessian is closer to that of the
+    expected return, but not equal: it leaves out how an action changes the probability of later ones (low-variance
+    curvature, LVC: Rothfuss et al. 2019, ProMP, equation 9). As an outer loss it is TRPO's surrogate (Schulman et al.
+    2015, equation 14).
     """
     log_probs = policy(params, batch.observations).log_prob(batch.actions)
     return -((log_probs - batch.log_probs).exp() * batch.advantages).mean()
