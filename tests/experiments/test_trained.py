@@ -4,13 +4,16 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import compare as compare_module
-from experiments.evaluate import Overrides, evaluate
+from experiments.evaluate import Overrides, current_evaluation, evaluate
+from experiments.paper import paper_returns, paper_task
 from experiments.run import is_supervised, load_config, method
 from experiments.supervised import evaluate as supervised
 from experiments.supervised.run import load_config as load_supervised_config
+from maml_rl.statistics import mean_with_interval
 
 TRAINED = Path(__file__).parents[2] / "trained"
 ALL = sorted(path.parent.relative_to(TRAINED).as_posix() for path in TRAINED.glob("*/checkpoint.safetensors"))
@@ -57,6 +60,46 @@ def test_a_trained_run_is_complete_and_small(name):
     logged = 120 if name == "half-cheetah-dir-seed0" else progress.iteration
     assert iterations == list(range(1, logged + 1))
     assert json.loads((directory / "config.json").read_text())["seed"] == record["training_seed"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_trained_run_was_evaluated_on_held_out_tasks_and_on_the_papers(name):
+    config, progress, _ = load_config(TRAINED / name)
+    for task_set in ("held-out", "paper"):
+        record = current_evaluation(TRAINED / name, config, progress, task_set)
+        assert record is not None
+        returns = np.array(record["task_returns"])
+        means = [mean_with_interval(values, record["strata"]) for values in returns]
+        np.testing.assert_allclose(record["mean_return"], [mean.value for mean in means])
+        np.testing.assert_allclose(record["interval_95"], [mean[2:] for mean in means])
+
+
+README_TASKS = {
+    "2D navigation": "navigation",
+    "half-cheetah direction": "half-cheetah-dir",
+    "half-cheetah velocity": "half-cheetah-vel",
+    "ant velocity": "ant-vel",
+    "ant direction": "ant-dir",
+}
+
+
+def test_the_readme_has_the_returns_of_the_trained_runs_on_the_papers_tasks_next_to_the_papers():
+    found = {}
+    for name in RUNS:
+        record = json.loads((TRAINED / name / "evaluation-paper.json").read_text())
+        if record["method"] == "maml":
+            found[paper_task(record["env_id"]), f"seed {record['training_seed']}"] = record["mean_return"]
+            found[paper_task(record["env_id"]), "paper"] = [p.mean for p in paper_returns(record["env_id"]).values()]
+    text = (TRAINED.parent / "README.md").read_text()
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    shown, task = set(), ""
+    for row in [row for row in rows if len(row) == 7]:
+        task = README_TASKS.get(row[0], task)
+        key = (task, row[1].partition(" (")[0])
+        if key in found:
+            assert [float(cell) for cell in row[3:]] == pytest.approx(found[key][:4], abs=0.0501), key
+            shown.add(key)
+    assert shown == found.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if method(load_config(TRAINED / name)[0]) == "maml"])
