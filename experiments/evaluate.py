@@ -357,7 +357,8 @@ def _validated(
     directory: Path, run_config: RunConfig, progress: Progress, config: EvaluationConfig
 ) -> Validation | None:
     """How the run's evaluation on held-out tasks chose a step size, if by the settings of this one."""
-    if replace(config, tasks=run_config.evaluation.tasks) != run_config.evaluation:
+    chooses = run_config.meta.inner_steps == 0 and config.gradient_steps > 0
+    if not chooses or replace(config, tasks=run_config.evaluation.tasks) != run_config.evaluation:
         return None
     record = current_evaluation(directory, run_config, progress)
     chosen = record.get("validation") if record else None

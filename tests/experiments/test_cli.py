@@ -359,16 +359,20 @@ def test_evaluation_prints_the_table_and_where_the_picture_is(maml_rl, run):
 
 
 def test_an_evaluation_on_the_papers_tasks_has_files_of_its_own(maml_rl, run):
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    checkpoint.record["config"]["evaluation"] |= {"tasks": 3, "episodes": 2, "gradient_steps": 1}
+    save_checkpoint(run / CHECKPOINT, checkpoint)
     (run / "evaluation.json").write_text('{"kept": true}')
-    result = maml_rl("evaluate", run, "--tasks=paper", "--episodes=1", "--gradient-steps=1", "--threads=1")
+    result = maml_rl("evaluate", run, "--tasks=paper", "--threads=1")
     assert result.code == 0, result.err
-    assert "the paper's own 40 tasks, 1 episodes each" in result.out
+    assert "the paper's own 40 tasks, 2 episodes each" in result.out
     assert "not of other seeds" in result.out
     assert "paper: on its own 40 tasks" not in result.out
+    assert result.out.endswith("adaptation-paper.png\n")
     assert json.loads((run / "evaluation-paper.json").read_text())["task_set"] == "paper"
     assert (run / "adaptation-paper.png").exists()
     assert (run / "evaluation.json").read_text() == '{"kept": true}'
-    again = maml_rl("evaluate", run, "--tasks=paper", "--episodes=2", "--gradient-steps=1", "--threads=1")
+    again = maml_rl("evaluate", run, "--tasks=paper", "--episodes=1", "--threads=1")
     assert "evaluation-paper.json stays as it is" in again.out
 
 

@@ -109,8 +109,8 @@ class Kind(NamedTuple):
 
 def used_comparison(path: Path) -> None:
     record = read_comparison(path)
-    table(record), csv_text(record), results_section(record)
-    stored_runs(path.parent)
+    table(record), csv_text(record), results_section([record])
+    stored_runs(path)
 
 
 def used_machines(path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_hostile_file_is_refused_in_one_line(name, content, tmp_path):
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=list(HOSTILE))
 def test_a_hostile_comparison_counts_as_none(content, tmp_path):
     (tmp_path / "comparison.json").write_bytes(content)
-    assert stored_runs(tmp_path) == set()
+    assert stored_runs(tmp_path / "comparison.json") == set()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -353,14 +353,14 @@ def test_a_version_is_a_number_or_the_file_is_damaged(run, version, told):
 
 
 def test_the_files_that_come_with_the_repository_are_read(tmp_path):
-    for path in TRAINED.glob(f"*/{EVALUATION}"):
+    for path in TRAINED.glob("*/evaluation*.json"):
         supervised = load_checkpoint(path.with_name(CHECKPOINT)).record.get("kind") == "supervised"
         (read_supervised_evaluation if supervised else read_evaluation)(path)
         trained_on(path.parent)
         assert read_log(path.with_name(METRICS))
-    for path in RESULTS.glob("*/comparison.json"):
+    for path in RESULTS.glob("*/comparison*.json"):
         shutil.copy(path, tmp_path / "comparison.json")
         used_comparison(tmp_path / "comparison.json")
-        assert stored_runs(path.parent)
+        assert stored_runs(path)
     for path in RESULTS.glob("*/sb3-*.json"):
         read_learner(path)
