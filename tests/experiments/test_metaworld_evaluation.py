@@ -170,9 +170,9 @@ def test_without_metaworld_the_command_says_in_one_line_what_to_install(command,
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_prints_the_protocols_result(monkeypatch, capsys, tmp_path):
+def test_the_command_prints_the_protocols_result(monkeypatch, capsys):
     success = Success(0.5, 100.0, {"reach-v3": 0.5})
-    asked = []
+    run, asked = Path(__file__).parents[2] / "trained" / "navigation", []
 
     def evaluate(directory: Path, protocol: Protocol) -> MetaWorldEvaluation:
         asked.append((directory, protocol))
@@ -180,7 +180,7 @@ def test_the_command_prints_the_protocols_result(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(metaworld_evaluation, "evaluate_metaworld", evaluate)
     for options in ([], ["--json"]):
-        monkeypatch.setattr(sys, "argv", ["maml-rl", "evaluate-metaworld", str(tmp_path), "--goals", "7", *options])
+        monkeypatch.setattr(sys, "argv", ["maml-rl", "evaluate-metaworld", str(run), "--goals", "7", *options])
         cli.main()
         out = capsys.readouterr().out
         if options:
@@ -188,7 +188,7 @@ def test_the_command_prints_the_protocols_result(monkeypatch, capsys, tmp_path):
         else:
             assert "7 test goals" in out
             assert "reach-v3       50.0%   50.0%" in out
-    assert asked == [(tmp_path, Protocol(goals=7))] * 2
+    assert asked == [(run, Protocol(goals=7))] * 2
 
 
 @with_metaworld

@@ -69,7 +69,8 @@ def test_the_script_writes_the_curve_beside_the_adaptation(tmp_path, capsys):
 
 
 def test_a_curve_is_not_replaced_by_that_of_another_task(tmp_path):
-    record = {"env_id": BANDIT, "method": "from-scratch", "task": 1, "seed": 0, "curve": {}}
+    curve = {"env_steps": [0], "mean_return": [2.6], "standard_error": [0.1]}
+    record = {"env_id": BANDIT, "method": "from-scratch", "task": 1, "seed": 0, "curve": curve}
     script.check_same(record, tmp_path / "curve")
     (tmp_path / "curve.json").write_text(json.dumps(record))
     script.check_same(record, tmp_path / "curve")
