@@ -96,8 +96,8 @@ def _check_text(text: str) -> None:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"an integer should have at most {_MOST_DIGITS} digits, one has {len(digits)}")
+    if (count := len(digits.lstrip("-"))) > _MOST_DIGITS:
+        raise ValueError(f"an integer should have at most {_MOST_DIGITS} digits, one has {count}")
     return int(digits)
 
 

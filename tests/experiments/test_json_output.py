@@ -124,7 +124,7 @@ def test_a_command_that_fails_prints_no_object(maml_rl, monkeypatch):
         print("half of an answer")
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(cli, "check_task_env", fails)
+    monkeypatch.setattr("experiments.check.check_task_env", fails)
     result = maml_rl("check", "envs:finn2017/Navigation2D-v0", "--json")
     assert (result.code, result.out) == (2, "")
     assert result.err == "half of an answer\nmaml-rl: the disk is full\n"

@@ -30,13 +30,13 @@ CPU = torch.device("cpu")
             "maml-rl train navigation --meta.inner-lr 0.2 --meta.first-order",
         ),
         (
-            replace(NAVIGATION, policy=PolicyConfig(hidden_sizes=(8, 8), standardise=False)),
+            replace(NAVIGATION, policy=replace(NAVIGATION.policy, hidden_sizes=(8, 8))),
             "maml-rl train navigation --policy.hidden-sizes 8 8",
         ),
         (replace(NAVIGATION, observe_task=True), "maml-rl train navigation --observe-task"),
         (
             replace(PRESETS["half-cheetah-dir"].config, policy=PolicyConfig(standardise=False)),
-            "maml-rl train half-cheetah-dir --policy.no-standardise",
+            "maml-rl train half-cheetah-dir --policy.no-standardise --policy.observation-clip 10.0",
         ),
     ],
 )
@@ -48,7 +48,7 @@ def test_the_command_is_the_shortest_that_gives_the_settings(config, expected):
     "config",
     [
         RunConfig("my_module:My-v0"),
-        replace(NAVIGATION, seed=5, num_envs=7, checkpoint_every=3, policy=PolicyConfig((), "tanh", 0.5, True, 4.0)),
+        replace(NAVIGATION, seed=5, num_envs=7, checkpoint_every=3, policy=PolicyConfig((), "tanh", observation_clip=4.0)),
         replace(PRESETS["ant-dir"].config, evaluation=replace(NAVIGATION.evaluation, inner_lrs=(0.5, 1e-5))),
     ],
 )

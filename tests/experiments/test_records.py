@@ -240,7 +240,7 @@ def test_a_setting_of_another_type_is_named(place, value, told, tmp_path):
 
 def test_an_integer_is_a_number_and_stays_one():
     read = from_record(RunConfig, {"env_id": "x", "meta": {"inner_lr": 1}, "policy": {"observation_clip": None}})
-    assert read == RunConfig("x", meta=MetaConfig(inner_lr=1.0))
+    assert read == RunConfig("x", meta=MetaConfig(inner_lr=1.0), policy=PolicyConfig(observation_clip=None))
 
 
 # The log

@@ -46,7 +46,7 @@ EVERYTHING = RunConfig(
         gae_lambda=0.8,
         trust_region=TrustRegion(0.02, 5, 1e-3, 0.5, 0.7, 9),
     ),
-    policy=PolicyConfig((8, 8), "tanh", 0.5, True, 4.0),
+    policy=PolicyConfig((8, 8), "tanh", initial_std=0.5, statistics_of="noise", observation_clip=4.0),
     evaluation=EvaluationConfig(3, 2, 5, 0.25, 9),
 )
 PROGRESS = Progress(iteration=5, env_steps=12345, seconds=1.5)

@@ -102,7 +102,7 @@ def test_an_evaluation_that_was_just_made_with_other_settings_is_shown_and_not_m
 
 
 def test_without_an_evaluation_it_says_what_it_will_do_and_how_long(visualize, run):
-    said = visualize(run).err.splitlines()
+    said = [line for line in visualize(run).err.splitlines() if not line.startswith("warning: a task has 3 episodes")]
     assert said[0].startswith(
         f"evaluating {run}, since it has no evaluation: 5 tasks x 3 episodes after 0 to 1 gradient"
     )
@@ -358,10 +358,9 @@ def test_an_oracle_and_a_discrete_environment_are_reported(visualize, tmp_path):
     }.items():
         train(config, tmp_path / name, threads=1)
         result = visualize(tmp_path / name)
-        assert (result.code, [line.partition(" ")[0] for line in result.err.splitlines()]) == (
-            0,
-            ["evaluating", "recording:"],
-        )
+        said = [line.partition(" ")[0] for line in result.err.splitlines()]
+        warned = ["warning:"] if name != "oracle" else []  # of 3 episodes for a gradient step
+        assert (result.code, said) == (0, ["evaluating", *warned, "recording:"])
         kind = data_of((tmp_path / name / "report.html").read_text())["kind"]
         assert kind == ("paths" if name == "oracle" else "clips")
 
