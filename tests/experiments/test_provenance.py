@@ -48,7 +48,9 @@ def test_the_command_is_the_shortest_that_gives_the_settings(config, expected):
     "config",
     [
         RunConfig("my_module:My-v0"),
-        replace(NAVIGATION, seed=5, num_envs=7, checkpoint_every=3, policy=PolicyConfig((), "tanh", observation_clip=4.0)),
+        replace(
+            NAVIGATION, seed=5, num_envs=7, checkpoint_every=3, policy=PolicyConfig((), "tanh", observation_clip=4.0)
+        ),
         replace(PRESETS["ant-dir"].config, evaluation=replace(NAVIGATION.evaluation, inner_lrs=(0.5, 1e-5))),
     ],
 )
