@@ -342,7 +342,8 @@ class _Generators:
     def _seed(self, seed: int) -> None:
         if isinstance(self._env, gymnasium.Env):
             self._env.unwrapped.np_random = np.random.default_rng(seed)
-        if seeding := _attribute(self._env, "seed"):  # of Gym before 0.26
+        seeding = _attribute(self._env, "seed")
+        if callable(seeding):  # of Gym before 0.26; in others a number may have this name
             seeding(seed)
         _seed_globally(seed)
 

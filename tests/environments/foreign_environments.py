@@ -103,7 +103,9 @@ class Velocity(gymnasium.Env):
 
 
 class Number(Velocity):
-    """Tasks that are numbers of Python."""
+    """Tasks that are numbers of Python. Its seed is a number too, which nothing calls."""
+
+    seed = 3
 
     def sample_tasks(self, num_tasks: int) -> list:
         return self.np_random.integers(1, 5, num_tasks).tolist()
