@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -213,13 +213,18 @@ def evaluation_tasks(
     more than `count`, the seed chooses; those of the validation come from the other end of the same order, and are
     others if there are enough.
     """
-    if isinstance(space, spaces.Discrete) and type(space).sample is spaces.Discrete.sample:
+    if _is_enumerated(space):
         order = np.arange(space.n)
         if count < space.n:
             order = Draw(seed, Phase.EVALUATION).generator(Purpose.TASKS).permutation(order)
             order = order[::-1] if phase is Phase.VALIDATION else order
         return [space.start + np.int64(order[i % space.n]) for i in range(count)]
     return sample_tasks(space, count, Draw(seed, phase).integers(Purpose.TASKS, 1)[0])
+
+
+def _is_enumerated(space: spaces.Space[Any]) -> TypeGuard[spaces.Discrete]:
+    """Whether tasks are integers, each drawn equally often: a Discrete, but for one that draws in a way of its own."""
+    return isinstance(space, spaces.Discrete) and type(space).sample is spaces.Discrete.sample
 
 
 def strata(space: spaces.Space[Any], tasks: Sequence[Task]) -> list[int] | None:
@@ -233,7 +238,7 @@ def strata(space: spaces.Space[Any], tasks: Sequence[Task]) -> list[int] | None:
         space: p(T).
         tasks: Tasks of an evaluation.
     """
-    if type(space) is not spaces.Discrete:
+    if not _is_enumerated(space):
         return None
     numbers = [int(task) for task in tasks]
     return numbers if len(set(numbers)) == space.n else None

@@ -288,6 +288,17 @@ def test_evaluation_has_each_of_finitely_many_tasks_equally_often(start, count):
     assert max(occurrences) - min(occurrences) <= 1
 
 
+class Indexed(spaces.Discrete):
+    """A kind of Discrete that draws as Gymnasium's does."""
+
+
+class OftenZero(spaces.Discrete):
+    """A kind of Discrete whose tasks are not equally likely."""
+
+    def sample(self, mask: None = None, probability: None = None) -> np.int64:
+        return np.int64(self.np_random.random() < 0.1)
+
+
 class PlusOrMinusOne(spaces.Box):
     """A space that draws -1 or 1 at random, as a direction of other libraries is."""
 
@@ -306,6 +317,7 @@ def test_tasks_are_strata_where_the_space_gives_each_its_share():
         assert strata(space, tasks) == [int(task) for task in tasks]
     assert strata(space, evaluation_tasks(space, 2)) is None  # chosen at random
     assert strata(spaces.Discrete(2), [1, 0, 1]) == [1, 0, 1]
+    assert strata(Indexed(2), evaluation_tasks(Indexed(2), 5)) == [0, 1, 0, 1, 0]
 
 
 def test_tasks_that_repeat_by_chance_are_no_strata():
@@ -313,6 +325,9 @@ def test_tasks_that_repeat_by_chance_are_no_strata():
     tasks = evaluation_tasks(space, 40)
     assert {float(task) for task in tasks} == {-1.0, 1.0}
     assert strata(space, tasks) is None
+    tasks = evaluation_tasks(OftenZero(2), 40)
+    assert 0 < sum(tasks) < 15
+    assert strata(OftenZero(2), tasks) is None
     assert strata(spaces.MultiDiscrete([2]), [np.array([0]), np.array([0]), np.array([1]), np.array([1])]) is None
 
 
