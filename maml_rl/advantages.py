@@ -13,6 +13,7 @@ from maml_rl.types import Batch, Trajectories
 
 _NO_SPREAD = 1e-5  # relative spread of returns that counts as none; float32 leaves some 1e-7 of equal ones
 _LARGE = 2.0**40  # rewards from which on squares of returns are near float32's largest number
+_SMALL = 2.0**-10  # and below which the constants against a division by 0 are no longer small next to them
 _BLOCK = 128  # time steps summed by one product; the matrix of as many squared stays in a cache
 
 
@@ -179,7 +180,7 @@ def advantage_batch(
             the trajectories if None.
     """
     mask = trajectories.mask
-    rewards = _with_finite_squares(trajectories.rewards * mask)
+    rewards = _of_moderate_size(trajectories.rewards * mask)
     returns = discounted_sum(rewards, discount)
     values, left_out = linear_baseline(trajectories.observations if seen is None else seen, returns, mask)
     advantages = normalised(generalised_advantages(rewards, values, mask, discount, gae_lambda), mask)
@@ -198,7 +199,9 @@ def advantage_batch(
     return batch, measured
 
 
-def _with_finite_squares(rewards: Tensor) -> Tensor:
-    """Rewards, divided by a power of two where squares of their sums might overflow: units change no result."""
+def _of_moderate_size(rewards: Tensor) -> Tensor:
+    """Rewards, divided by a power of two where they are very large or small, so that their unit changes no result."""
     largest = rewards.abs().max()
-    return rewards if largest <= _LARGE else torch.ldexp(rewards, -torch.frexp(largest).exponent)
+    if largest == 0 or _SMALL <= largest <= _LARGE:
+        return rewards
+    return torch.ldexp(rewards, -torch.frexp(largest).exponent.clamp(min=-126))
