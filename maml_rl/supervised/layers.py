@@ -107,11 +107,13 @@ def _standardised(x: Tensor, dims: list[int], eps: float) -> Tensor:
     return centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + eps)
 
 
-def _batch_norm(*_: Any, **__: Any) -> Any:
-    raise InputError(
-        "the network calls torch.nn.functional.batch_norm, whose second derivative is wrong: use the layer "
-        "nn.BatchNorm1d, 2d or 3d, which is replaced"
-    )
+def _refused(name: str, instead: str) -> Function:
+    """Stands for a function with a wrong second derivative, where another one is right."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise InputError(f"the network calls {name}, whose second derivative is wrong: use {instead}")
+
+    return refuse
 
 
 def _attention(
@@ -260,15 +262,20 @@ def _layers(step: Function) -> Function:
 
 _STEPS = {"rnn_tanh": _elman(torch.tanh), "rnn_relu": _elman(torch.relu), "lstm": _lstm, "gru": _gru}
 _DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+_BATCH_NORM = "the layer nn.BatchNorm1d, 2d or 3d, which is replaced"
 _PLAIN: dict[Any, Function] = {
     functional.layer_norm: _layer_norm,
     functional.instance_norm: _instance_norm,
-    functional.batch_norm: _batch_norm,
+    functional.batch_norm: _refused("torch.nn.functional.batch_norm", _BATCH_NORM),
+    torch.batch_norm: _refused("torch.batch_norm", _BATCH_NORM),
     functional.scaled_dot_product_attention: _attention,
     functional.multi_head_attention_forward: _multi_head_attention,
     functional.hardsigmoid: _hardsigmoid,
     functional.embedding: _embedding,
     functional.rrelu: _rrelu,
+    torch.layer_norm: _refused("torch.layer_norm", "torch.nn.functional.layer_norm"),
+    torch.native_layer_norm: _refused("torch.native_layer_norm", "torch.nn.functional.layer_norm"),
+    torch.embedding: _refused("torch.embedding", "torch.nn.functional.embedding"),
     **{getattr(functional, name): _dropout(getattr(functional, name)) for name in _DROPOUTS},
     **{getattr(torch, name): _layers(step) for name, step in _STEPS.items()},
     **{getattr(torch, f"{name}_cell"): _cell(step) for name, step in _STEPS.items()},

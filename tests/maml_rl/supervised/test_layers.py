@@ -339,6 +339,10 @@ def packed(_: nn.Module, x: Tensor) -> Tensor:
     [
         (lambda _, x: functional.dropout(x), r"calls dropout, which draws at random.*call eval\(\)"),
         (lambda _, x: functional.batch_norm(x, None, None, training=True), "use the layer nn.BatchNorm1d"),
+        (lambda _, x: torch.batch_norm(x, None, None, None, None, True, 0.1, 1e-5, False), "layer nn.BatchNorm1d"),
+        (lambda _, x: torch.layer_norm(x, (2,)), r"torch\.layer_norm, .*: use torch\.nn\.functional\.layer_norm"),
+        (lambda _, x: torch.native_layer_norm(x, (2,), None, None, 1e-5)[0], r"use torch\.nn\.functional\.layer_norm"),
+        (lambda _, x: torch.embedding(torch.ones(2, 2), x.long()), r"use torch\.nn\.functional\.embedding"),
         (lambda _, x: functional.rrelu(x, training=True), "calls rrelu, which draws at random"),
         (lambda _, x: functional.scaled_dot_product_attention(x, x, x, dropout_p=0.1), "with dropout, which draws"),
         (lambda _, x: functional.embedding(x.long(), torch.ones(2, 2), max_norm=1.0), "leave them out"),
