@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from maml_rl.errors import InputError, one_line, place, reason
 from maml_rl.requirements import interface, picture_advice, time_limit, unmet, unusable
+from maml_rl.standardisation import unresolved
 from maml_rl.task_parts import parts, varied
 from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, plain, sample_tasks, vectorize
 
@@ -29,7 +30,7 @@ _PART_STEPS = 5000  # after which no further round begins
 _ROWS = 3  # of a batch, compared with single environments
 _LEAK = 0.99  # share of the variance of a task over held-out tasks, from which on it counts as told
 _LARGE = 100.0  # observations that a policy does not survive as they are
-_RESOLVED = 100  # steps of float32 in a standard deviation, fewer than which are noise
+_RESOLVED = 100  # roundings of float32 in a standard deviation, fewer than which are noise
 _HARDLY = 1e-3  # of the size of a component, and of the others' standard deviation
 
 
@@ -356,14 +357,14 @@ def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
             "standardise them diverges; train with --policy.standardise, or scale them inside"
         )
     varies = np.ptp(observations, axis=0) > 0
-    steps = np.spacing(largest.astype(np.float32)).astype(np.float64)
-    coarse = varies & (deviation < _RESOLVED * steps)
+    coarse = varies & unresolved(observations, _RESOLVED)
     if coarse.any():
         first = int(coarse.argmax())
+        step = np.spacing(np.float32(largest[first]))
         yield _warning(
             f"{_components(np.flatnonzero(coarse))} varies by {deviation[first]:.2g} around "
             f"{observations[:, first].mean():.6g}, where float32, in which policies compute, has steps of "
-            f"{steps[first]:.2g}: subtract what is constant before you return it"
+            f"{step:.2g}: subtract what is constant before you return it"
         )
     if not varies.any():
         return

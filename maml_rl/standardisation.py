@@ -15,14 +15,14 @@ def observation_statistics(observations: NDArray[np.floating]) -> tuple[NDArray[
     return exact.mean(0), np.where(unresolved(exact), 1.0, _deviation(exact))
 
 
-def unresolved(observations: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Components `[obs]` of observations `[N, obs]` that vary by no more than float32 rounds numbers of their size.
+def unresolved(observations: NDArray[np.floating], roundings: float = _ROUNDINGS) -> NDArray[np.bool_]:
+    """Components `[obs]` of observations `[N, obs]` whose standard deviation is at most so many roundings of float32.
 
     Constant components are among them. The measure is relative, so it does not depend on the unit of a component.
     """
     exact = np.asarray(observations, np.float64)
-    rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * np.abs(exact).max(0)
-    return np.asarray(_deviation(exact) <= rounding)
+    rounding = float(np.finfo(np.float32).eps) * np.abs(exact).max(0)
+    return np.asarray(_deviation(exact) <= roundings * rounding)
 
 
 def _deviation(observations: NDArray[np.float64]) -> NDArray[np.float64]:
