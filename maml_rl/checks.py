@@ -277,9 +277,12 @@ def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iter
     A part that takes effect late, or with some tasks only, is found by whole episodes with several tasks.
     """
     space = env.unwrapped.task_space  # type: ignore[attr-defined]
-    idle = dict(islice(parts(space, tasks[0]), _PARTS))
-    if len(idle) == 1:
+    named = dict(parts(space, tasks[0]))
+    idle = dict(islice(named.items(), _PARTS))
+    if len(named) == 1:
         return
+    if len(named) > _PARTS:
+        yield Finding("note", f"a task has {len(named)} parts: whether each has an effect is checked of {_PARTS}")
     whole = min(time_limit(env) or _LONGEST, _LONGEST)
     tried, rewards, steps = set[str](), set[float](), 0
     for round_ in count():
