@@ -170,10 +170,11 @@ class TaskSampler:
         """
         with self._generators.at_work(seed):
             if several := _attribute(self._env, "sample_tasks"):
-                drawn = list(several(1))
-                if len(drawn) != 1:
-                    raise TypeError(f"sample_tasks(1) of {self._env!r} has to return one task, got {len(drawn)}")
-                return drawn[0]
+                drawn = several(1)
+                tasks = [] if isinstance(drawn, (dict, str)) else list(drawn)
+                if len(tasks) != 1:
+                    raise TypeError(f"sample_tasks(1) of {self._env!r} has to return a list of one, got {shown(drawn)}")
+                return tasks[0]
             if one := _attribute(self._env, "sample_task"):
                 return one()
             if _draws_at_reset(self._env):

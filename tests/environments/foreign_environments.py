@@ -195,6 +195,16 @@ class Without(gymnasium.Env):
     observation_space, action_space = Velocity.observation_space, Discrete(2)
 
 
+class Columns(Velocity):
+    """Many tasks in one dict of arrays."""
+
+    def sample_tasks(self, num_tasks: int) -> dict:
+        return {"velocity": self.np_random.uniform(0.0, 2.0, num_tasks)}
+
+    def reset_task(self, task: object) -> None:
+        pass
+
+
 class Growing(Velocity):
     """Tasks whose shape is not always the same."""
 
@@ -431,7 +441,7 @@ class Navigation(PearlPoint):
 _DRAWN = [Goal, Direction, Velocity, Number, Gusty, Named, Legs, Speeds, Tampering, Growing, Navigation]
 _DRAWN += [VaribadPoint, VaribadBandit]
 _INDEXED = [PearlPoint, PearlVelocity, PearlParameters, Macaw, PearlNumbered]
-_WRONG = [Unseeded, Without, OwnType, PearlUnnamed, PearlByChance, PearlImported, VaribadOther]
+_WRONG = [Unseeded, Without, OwnType, Columns, PearlUnnamed, PearlByChance, PearlImported, VaribadOther]
 for _class in (*_DRAWN, *_INDEXED, *_WRONG, Anything):
     gymnasium.register(
         f"foreign/{_class.__name__}ForTests-v0",

@@ -158,6 +158,7 @@ def test_the_environment_runs_in_processes():
         ("Unseeded", "equal seeds draw different tasks"),
         ("OwnType", "of type Velocity"),
         ("Without", "takes no task"),
+        ("Columns", "has to return a list of one, got {'velocity': array"),
         ("PearlUnnamed", "give task_count"),  # nothing says that it takes indices
         ("PearlByChance", "other tasks each time it is built"),
         ("VaribadOther", "get_task"),
