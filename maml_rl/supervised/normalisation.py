@@ -80,8 +80,7 @@ def is_batch_norm(module: nn.Module) -> bool:
 def with_task_statistics(module: nn.Module, support_size: int | None = None) -> nn.Module:
     """A copy of a module with `TaskBatchNorm` wherever it has, or refers to, batch normalisation.
 
-    It shares the module's tensors: none is copied, so it may be
-    made inside a `torch.func` transform.
+    It shares the module's tensors: none is copied, so it may be made inside a `torch.func` transform.
     """
     tensors = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
     # What deepcopy finds here it takes for copied already.
