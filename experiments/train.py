@@ -61,7 +61,7 @@ def train(
     with closing(make_envs(config, _num_envs(config), processes)) as envs:
         advice = picture_advice(envs.single_observation_space)
         if advice:
-            print(f"{config.env_id}: {advice}", file=sys.stderr)
+            print(f"warning: {advice}", file=sys.stderr)
         clips = Clips(envs, render_every, task_threads, processes)
         run = new_run(config, envs)
         with new_in(out):
