@@ -117,6 +117,25 @@ class Resume:
     machine: _Machine = Machine()
 
 
+def _task_count(texts: list[str]) -> int | Literal["paper"] | None:
+    (text,) = texts
+    if text in ("None", "paper"):
+        return None if text == "None" else "paper"
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"expected a number, or paper, got {text!r}") from None
+
+
+_TASKS = PrimitiveConstructorSpec[Any](
+    nargs=1,
+    metavar="INT|paper",
+    instance_from_str=_task_count,
+    is_instance=lambda value: value is None or value == "paper" or isinstance(value, int),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Return, error or accuracy after 0, 1, 2, ... gradient steps on held-out tasks, with the run's own settings unless
@@ -124,7 +143,7 @@ class Evaluate:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
-    tasks: Annotated[int | Literal["paper"] | None, tyro.conf.arg(metavar="INT|paper")] = None
+    tasks: Annotated[int | Literal["paper"] | None, _TASKS] = None
     """Number of held-out tasks (40; supervised 600); or paper, for the very 40 tasks that the paper's policies were
     tested on, in its five environments. Those go into evaluation-paper.json and adaptation-paper.png."""
     gradient_steps: int | None = None
@@ -305,8 +324,8 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 _RESUMED = ", ".join(
     f"--{option.name.replace('_', '-')}"
-    for option in (*fields(Resume), *fields(Machine))
-    if option.name not in ("resume", "machine")
+    for option in (*fields(Resume), *fields(Trust), *fields(Machine))
+    if option.name not in ("resume", "trust", "machine")
 )
 _KEPT = f"; a resumed run keeps its settings and takes only {_RESUMED}"
 
