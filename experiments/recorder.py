@@ -109,7 +109,7 @@ def recorded(
         drawn = not isinstance(env.unwrapped, TaskEnv) and "rgb_array" in env.metadata.get("render_modes", [])
     settings = {"render_mode": "rgb_array"} if drawn and _draws(env_id) else {}
     motion, pictures, rewards, lengths, mean_returns = [], [], [], [], []
-    one_each = Processes(len(tasks), processes.start_method)
+    one_each = replace(processes, count=len(tasks))
     watched = make_envs(run.config, len(tasks), one_each, **settings)
     with closing(_Watched(watched, "pictures" if settings else "observations")) as envs:
         for stage in stages:

@@ -13,12 +13,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from experiments import cli
+from experiments import cli, recorder
 from experiments.adapt import adapt
 from experiments.evaluate import evaluate
 from experiments.recorder import record, spread
 from experiments.recording import Recording, content_digest, in_the_plane, load_recording, save_recording
-from experiments.run import RECORDING, Run, RunConfig, load_run
+from experiments.run import RECORDING, Run, RunConfig, load_run, make_envs
 from experiments.train import train
 from maml_rl.config import MetaConfig, PolicyConfig
 from maml_rl.errors import InputError
@@ -185,6 +185,19 @@ def test_an_environment_that_ends_early_and_never_draws_is_recorded_as_observati
     assert recording.kind == "observations"
     episode = recording.episode(0, 0)
     np.testing.assert_array_equal(episode[:, 1], np.arange(recording.lengths[0, 0] + 1))
+
+
+def test_processes_of_a_recording_start_and_are_watched_as_given(trained, monkeypatch):
+    used = []
+
+    def make_noted(config, num_envs, processes, **settings):
+        used.append(processes)
+        return make_envs(config, num_envs, processes, **settings)
+
+    monkeypatch.setattr(recorder, "make_envs", make_noted)
+    run, tasks = loaded(trained())
+    record(run, tasks[:2], run.config.evaluation, processes=Processes(1, "fork", report_hang_after=5.0))
+    assert used[-1] == Processes(2, "fork", report_hang_after=5.0)
 
 
 # Files
