@@ -62,10 +62,11 @@ Each command of these tables trains in a directory of its own, such as `runs/nav
 def page(results: Path = RESULTS, trained: Path = TRAINED) -> str:
     """The page as Markdown."""
     order = ["navigation", *figure5.TASKS]
-    tasks = {path.parent.name for path in results.glob(f"*/{COMPARISON}")}
+    names = [file_of(COMPARISON, task_set) for task_set in _TASK_SETS]
+    tasks = {path.parent.name for name in names for path in results.glob(f"*/{name}")}
     parts = [_HEAD]
     for task in sorted(tasks, key=lambda task: (order.index(task) if task in order else len(order), task)):
-        paths = [results / task / file_of(COMPARISON, task_set) for task_set in _TASK_SETS]
+        paths = [results / task / name for name in names]
         parts.append(_section([read_comparison(path) for path in paths if path.exists()]))
     learners = [read_learner(path) for path in sorted(results.glob("*/sb3-*.json"))]
     if learners:

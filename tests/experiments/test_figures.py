@@ -139,6 +139,12 @@ def test_the_page_tells_ours_and_the_papers_of_every_task(results):
     assert "not noted" in text
 
 
+def test_the_page_has_a_task_that_was_compared_on_the_papers_tasks_only(tmp_path):
+    write_comparison(comparison("ant-dir", "paper"), tmp_path / "ant-dir")
+    text = results_page.page(tmp_path, tmp_path / "no-supervised-runs")
+    assert re.findall("^## (.*)$", text, re.M) == ["ant-dir"]
+
+
 def test_the_papers_returns_stand_next_to_returns_on_its_own_tasks_only(results):
     section = results_page.page(results, results / "no-supervised-runs").split("## ")[1]
     on_paper, held_out = section.split(" on 2 held-out tasks")
