@@ -344,7 +344,7 @@ def test_a_run_is_evaluated_from_within_its_directory(uninterrupted, maml_rl, mo
 def test_a_training_that_diverges_tells_what_to_lower(maml_rl):
     code, _, err = maml_rl("train", "sinusoid", *SMALL, "--method.inner-lr", "1e30", "--out", "run")
     assert code == 2
-    assert "train anew with a lower --method.inner-lr or --method.outer-lr" in err
+    assert "train again with a lower --method.inner-lr or --method.outer-lr" in err
 
 
 def test_a_row_of_the_log_that_was_cut_off_is_left_out(uninterrupted, tmp_path):
