@@ -19,7 +19,7 @@ for name in lunge wind theirs; do
     sed -n "/^# $name.py\$/,/^\`\`\`\$/p" "$root/docs/own_environment.md" | sed '$d' > "$name.py"
     id=$name:$(sed -n 's/^ *\(gymnasium.register(\)\{0,1\}"\([A-Za-z]*-v0\)".*/\2/p' "$name.py")
     venv/bin/maml-rl check "$id"
-    venv/bin/maml-rl train --env-id "$id" --preset navigation "${small[@]}" --out "runs/$name" --processes 2
+    venv/bin/maml-rl train --env-id "$id" "${small[@]}" --out "runs/$name" --processes 2
     venv/bin/maml-rl evaluate "runs/$name" --tasks 4 --gradient-steps 1 --processes 2
 done
 echo "the wheel works"
