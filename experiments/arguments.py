@@ -159,7 +159,7 @@ class Evaluate:
     seed: int | None = None
     """Seed of the held-out tasks and of everything random in the evaluation (0)."""
     record: bool = False
-    """Record an episode of a few of the tasks after each number of gradient steps, in recording.npz beside
+    """Record an episode of a few of the tasks after each number of gradient steps, in recording.npz next to
     evaluation.json, for maml-rl visualize."""
     json: bool = False
     """Print one JSON object and nothing else; write no files but the recording, if there is one."""
@@ -245,7 +245,7 @@ class Visualize:
     gradient_steps: int | None = None
     """Gradient steps to watch; as many as are recorded, or as the run is evaluated for, if None."""
     record: bool = False
-    """Record the episodes anew, whatever is recorded already."""
+    """Record the episodes again, whatever is recorded already."""
     data: str | None = None
     """Of a supervised run: directory of the images (the run's own)."""
     trust: _Trust = Trust()
@@ -266,7 +266,7 @@ class EvaluateMetaWorld:
 
 @dataclass(frozen=True)
 class Compare:
-    """Return by gradient step of several runs on one environment, beside the paper's: runs that differ by their seed
+    """Return by gradient step of several runs on one environment, next to the paper's: runs that differ by their seed
     only are one method."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]

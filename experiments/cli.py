@@ -62,16 +62,16 @@ commands:
   presets                  list ready settings, with their source and what to expect
   train PRESET             meta-train; leaves a run directory (default runs/PRESET, or runs/PRESET-seedN with --seed N)
   train --env-id ID        the same in your own environment, for example module:My-v0 (preset custom, or --preset)
-  train --resume RUN       go on with a run that was interrupted
+  train --resume RUN       resume a run that was interrupted, bit for bit
   check ENV_ID             check that your environment can be meta-trained
   evaluate RUN             return, error or accuracy by gradient step on held-out tasks, as a table and a picture
-  compare RUN [RUN ...]    the same for several runs and methods beside each other, and the paper's
+  compare RUN [RUN ...]    the same for several runs and methods, next to the paper's
   visualize RUN            a page to see how it adapts; --video and --figure make files for a talk or a paper
   adapt RUN --out FILE     adapt to one task, for Stable-Baselines3 to use and train further
   view RUN                 watch robots adapt, live in a browser, to tasks that you choose
   evaluate-metaworld RUN   success rate on the test tasks of a Meta-World benchmark, by its own protocol
 
-maml-rl COMMAND --help tells the options of each.
+maml-rl COMMAND --help lists the options of each.
 """
 
 
@@ -135,7 +135,7 @@ def train(arguments: Sequence[str]) -> None:
         print("       maml-rl train --env-id module:My-v0 [options]")
         print("       maml-rl train --resume RUN [options]\n")
         print(f"presets: {', '.join(EVERY_PRESET)}\n")
-        print("maml-rl train PRESET --help and maml-rl train --resume --help tell the options.")
+        print("maml-rl train PRESET --help and maml-rl train --resume --help list the options.")
         return
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
         wants_help = arguments[-1] in ("-h", "--help")
@@ -242,19 +242,19 @@ def _train_modules() -> tuple[Any, Any]:
 
 
 def _go(out: Path, work: Callable[[], Any], remedy: str) -> None:
-    go_on = f"maml-rl train --resume {shlex.quote(str(out))}"
+    resume = f"maml-rl train --resume {shlex.quote(str(out))}"
     try:
         run = work()
     except KeyboardInterrupt:
         if not (out / CHECKPOINT).exists():
             raise
-        print(f"\ninterrupted; saved. Go on with: {go_on}", file=sys.stderr)
+        print(f"\ninterrupted; saved. Resume with: {resume}", file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
-        kept = f"; resume the last checkpoint with: {go_on}" if (out / CHECKPOINT).exists() else ""
+        kept = f"; resume the last checkpoint with: {resume}" if (out / CHECKPOINT).exists() else ""
         raise InputError(f"training stopped: {error}{kept}") from error
     except WorkerError as error:
-        kept = f"; the run is saved, go on with: {go_on}" if (out / CHECKPOINT).exists() else ""
+        kept = f"; the run is saved, resume with: {resume}" if (out / CHECKPOINT).exists() else ""
         raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error
     except NonFiniteError as error:
         kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""

@@ -26,7 +26,7 @@ _BEFORE, _AFTER, _PAPER, _RANDOM = "#7f7f7f", "#1f77b4", "#d62728", "#bcbd22"
 _METHODS = {"maml": "C0", "pretrained": "C1", "oracle": "C2", "random": "C3", "maml-oracle": "C4"}
 _TRAJECTORIES = 4  # tasks whose episodes are drawn
 _GRIDS = {1: (3, 1), 2: (2, 2), 3: (3, 2), 4: (3, 2), 5: (3, 3), 6: (3, 3)}  # columns and rows, by charts of tasks
-_LETTERS = 36  # that stand beside each other under an axis
+_LETTERS = 36  # that stand next to each other under an axis
 FIGURES = (".png", ".pdf", ".svg")
 """Endings of the files that a figure may go to."""
 

@@ -1,4 +1,4 @@
-"""Where a run comes from: the command that trains it anew, and the machines that trained it."""
+"""Where a run comes from: the command that trains it again, and the machines that trained it."""
 
 import platform
 import shlex

@@ -147,7 +147,7 @@ def _one_number(task: Task) -> float | None:
 
 
 def _draws(env_id: str) -> bool:
-    """Whether an environment can draw here: what it draws with may lack anything, from a package to a screen."""
+    """Whether an environment can draw here: anything that it draws with may be missing, from a package to a screen."""
     try:
         with closing(make(env_id, render_mode="rgb_array")) as env:
             env.reset()

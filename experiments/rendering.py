@@ -95,7 +95,7 @@ def mdp_of(recording: Recording) -> TaskMDP | None:
         return None
     env = make(recording.env_id).unwrapped
     if not isinstance(env, TaskEnv):
-        raise InputError(f"poses were recorded, but {recording.env_id} has none: remove the recording, to record anew")
+        raise InputError(f"poses were recorded, but {recording.env_id} has none: remove the recording, to record again")
     return env.mdp
 
 

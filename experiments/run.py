@@ -123,7 +123,7 @@ def overridden(settings: Settings, **given: Any) -> Settings:
 
 
 def file_of(name: str, task_set: TaskSet) -> str:
-    """Name of a file about an evaluation on these tasks: `evaluation.json`, and `evaluation-paper.json` beside it."""
+    """Name of a file about an evaluation on these tasks: `evaluation.json`, or `evaluation-paper.json`."""
     stem, _, ending = name.rpartition(".")
     return name if task_set == "held-out" else f"{stem}-{task_set}.{ending}"
 

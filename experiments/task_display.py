@@ -93,7 +93,7 @@ class Component(NamedTuple):
     """One number or category of each of M tasks, as the axis of a chart."""
 
     name: str
-    places: NDArray[np.float64]  # [M]   on the axis; beside each other where values are few
+    places: NDArray[np.float64]  # [M]   on the axis; next to each other where values are few
     ticks: list[float] | None = None  # of the axis, where values are few
     tick_names: list[str] | None = None
     explained: float | None = None  # share of the variance of the return between tasks, if there are other components
@@ -165,7 +165,7 @@ def _component(name: str, values: Sequence[Any]) -> Component | None:
 
 
 def _beside(places: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Equal places moved a little apart: points beside each other, not on top."""
+    """Equal places moved a little apart: points next to each other, not on top."""
     moved: NDArray[np.float64] = places + gap * np.linspace(-_JITTER, _JITTER, len(places))
     return moved
 

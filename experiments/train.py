@@ -77,7 +77,7 @@ def resume(
     processes: Processes = ALL_CORES,
     render_every: int = 0,
 ) -> Run:
-    """Goes on with a run from its last checkpoint, to the same result as if it had never stopped.
+    """Resumes a run from its last checkpoint, bit for bit.
 
     Args:
         out: Directory of the run.

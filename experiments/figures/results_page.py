@@ -55,7 +55,7 @@ The step size of the gradient steps is that of the training for maml. For pretra
 several on validation tasks, which are neither those of the training nor those of a table; of only two directions, on
 other episodes. The tables of runs have it.
 
-Each command of these tables trains in a directory of its own, such as `runs/navigation` or `runs/navigation-seed1`.
+Each command of these tables trains in a separate directory, such as `runs/navigation` or `runs/navigation-seed1`.
 """
 
 
@@ -123,7 +123,7 @@ def _ordinary_learners(records: list[dict[str, Any]]) -> str:
 ## Ordinary learners
 
 PPO of Stable-Baselines3, one seed each: from scratch on one task alone, and as an oracle on all tasks, of which the
-observation tells which it is ([stable_baselines3.md](stable_baselines3.md#how-long-does-an-ordinary-learner-take)).
+observation says which it is ([stable_baselines3.md](stable_baselines3.md#how-long-does-an-ordinary-learner-take)).
 The standard error is over episodes of the one task, or over the 40 held-out tasks.
 
 {markdown(rows)}

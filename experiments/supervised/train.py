@@ -45,7 +45,7 @@ def resume(
     device: str = "cpu",
     threads: int | None = None,
 ) -> Run:
-    """Goes on with a run from its last checkpoint, to the same result as if it had never stopped.
+    """Resumes a run from its last checkpoint, bit for bit.
 
     Args:
         out: Directory of the run.

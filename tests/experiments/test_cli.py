@@ -167,7 +167,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tmp_path, maml_rl):
     assert child.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err
-    assert "interrupted; saved. Go on with: maml-rl train --resume run\n" in err
+    assert "interrupted; saved. Resume with: maml-rl train --resume run\n" in err
     finished = load_config(tmp_path / "run")[1].iteration
     assert finished >= 1
     assert [int(row["iteration"]) for row in rows(tmp_path / "run")] == list(range(1, finished + 1))

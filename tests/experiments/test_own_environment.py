@@ -205,7 +205,7 @@ def test_an_interruption_saves_the_run_and_leaves_no_process_behind(training, st
     err = training.end()
     assert training.child.returncode == 130
     assert "Traceback" not in err
-    assert "interrupted; saved. Go on with: maml-rl train --resume run\n" in err
+    assert "interrupted; saved. Resume with: maml-rl train --resume run\n" in err
     assert load_config(training.run)[1].iteration >= 1
 
 
