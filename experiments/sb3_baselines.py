@@ -44,6 +44,7 @@ def from_scratch(
     episodes: int = 20,
     seed: int = 0,
     processes: Processes = ALL_CORES,
+    max_episode_steps: int | None = None,
 ) -> Iterator[Point]:
     """PPO that learns one task alone: its return on that task, before the training and after each part of it.
 
@@ -55,11 +56,12 @@ def from_scratch(
         episodes: Episodes of an evaluation, of the policy that samples its actions, as in evaluations of MAML.
         seed: Seed of everything random.
         processes: Processes of an environment that is not batched.
+        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
 
     Raises:
         InputError: If the environment or a setting cannot be used.
     """
-    return _learn(env_id, [task], False, env_steps, every, episodes, seed, processes)
+    return _learn(env_id, [task], False, env_steps, every, episodes, seed, processes, max_episode_steps)
 
 
 def oracle(
@@ -70,8 +72,9 @@ def oracle(
     episodes: int = 20,
     seed: int = 0,
     processes: Processes = ALL_CORES,
+    max_episode_steps: int | None = None,
 ) -> Iterator[Point]:
-    """PPO that learns all tasks and observes which it is: its return on held-out tasks, as `from_scratch` tells it.
+    """PPO that learns all tasks and observes which it is: its return on held-out tasks, as `from_scratch` has it.
 
     Every episode of the training has a new task. The tasks of the evaluation are those of `maml-rl evaluate`.
 
@@ -83,13 +86,14 @@ def oracle(
         episodes: Episodes of each task in an evaluation.
         seed: Seed of the training and of the evaluation's episodes.
         processes: Processes of an environment that is not batched.
+        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
 
     Raises:
         InputError: If the environment or a setting cannot be used.
     """
-    with closing(vectorize(env_id, 1)) as envs:
+    with closing(vectorize(env_id, 1, max_episode_steps=max_episode_steps)) as envs:
         held_out = evaluation_tasks(task_space(envs), tasks)
-    return _learn(env_id, held_out, True, env_steps, every, episodes, seed, processes)
+    return _learn(env_id, held_out, True, env_steps, every, episodes, seed, processes, max_episode_steps)
 
 
 def _learn(
@@ -101,13 +105,15 @@ def _learn(
     episodes: int,
     seed: int,
     processes: Processes,
+    max_episode_steps: int | None,
 ) -> Iterator[Point]:
-    """Trains on new tasks and told which, or on the only one; evaluates on `tasks`."""
+    """Trains on new tasks that it observes, or on the only one; evaluates on `tasks`."""
     if min(env_steps, every) < 1 or episodes < 1:
         raise InputError(f"env_steps, every and episodes must be at least 1, got {env_steps}, {every}, {episodes}")
+    given, count = (processes, is_oracle, max_episode_steps), min(800, len(tasks) * episodes)
     with (
-        closing(vectorize(env_id, _NUM_ENVS, processes, is_oracle)) as training_envs,
-        closing(vectorize(env_id, min(800, len(tasks) * episodes), processes, is_oracle)) as test_envs,
+        closing(vectorize(env_id, _NUM_ENVS, *given)) as training_envs,
+        closing(vectorize(env_id, count, *given)) as test_envs,
     ):
         envs = sb3_vec_env(training_envs, new_tasks=is_oracle)
         if not is_oracle:

@@ -169,13 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         episodes, env_id = config.evaluation.episodes, config.env_id
         record: dict[str, Any] = {"env_id": env_id, "method": chosen.method, "seed": chosen.seed, "task": "any"}
         if chosen.method == "oracle":
-            points = oracle(env_id, chosen.env_steps, chosen.every, config.evaluation.tasks, episodes, chosen.seed)
+            steps, tasks = (chosen.env_steps, chosen.every), config.evaluation.tasks
+            points = oracle(env_id, *steps, tasks, episodes, chosen.seed, max_episode_steps=config.max_episode_steps)
         else:
             adapted = adapt(chosen.run, chosen.task, gradient_steps=3, seed=chosen.seed)
-            print(f"task {adapted.task}: MAML\n{adapted.table()}", file=sys.stderr)
+            print(f"{adapted.task_name}: MAML\n{adapted.table()}", file=sys.stderr)
             values = adapted.record()
             record |= {"task": values["task"], "adapted": {name: values[name] for name in ("env_steps", "mean_return")}}
-            points = from_scratch(env_id, adapted.task, chosen.env_steps, chosen.every, episodes, chosen.seed)
+            given = (adapted.task, chosen.env_steps, chosen.every, episodes, chosen.seed)
+            points = from_scratch(env_id, *given, max_episode_steps=config.max_episode_steps)
         out = chosen.out or RESULTS / task_name(env_id) / f"sb3-{chosen.method}"
         check_same(record, out)
         measure(points, chosen.env_steps, record, out)

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments.figures import sb3_baselines as script
+from experiments.run import CHECKPOINT
 from experiments.sb3_baselines import Point, env_steps_to_reach, from_scratch, oracle
+from maml_rl.checkpoint import load_checkpoint, save_checkpoint
 from maml_rl.errors import InputError
 
 BANDIT = "envs:duan2016/BernoulliBandit-v0"
@@ -66,6 +69,20 @@ def test_the_script_writes_the_curve_beside_the_adaptation(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [float(row["mean_return"]) for row in rows] == record["curve"]["mean_return"]
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_script_has_the_time_limit_of_the_run(tmp_path, capsys):
+    checkpoint = load_checkpoint(NAVIGATION / CHECKPOINT)
+    checkpoint.record["config"]["max_episode_steps"] = 5
+    (tmp_path / "run").mkdir()
+    save_checkpoint(tmp_path / "run" / CHECKPOINT, checkpoint)
+    out = tmp_path / "curve"
+    for method in ("from-scratch", "oracle"):
+        script.main([method, str(tmp_path / "run"), "--env-steps=2048", "--every=2048", "--out", str(out / method)])
+        returns = json.loads((out / f"{method}.json").read_text())["curve"]["mean_return"]
+        assert min(returns) > -10  # of 5 steps, each at most about 1 away; of 100 steps, below -38
+    err = capsys.readouterr().err
+    assert re.search(r"goal \(.*\): MAML\n", err)
 
 
 def test_a_curve_is_not_replaced_by_that_of_another_task(tmp_path):
