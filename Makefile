@@ -41,7 +41,7 @@ check: $(VENV)/installed  ## lint, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(VENV)/installed  ## mend what lint and format can
+format: $(VENV)/installed  ## fix what lint and format can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the built wheel into an environment of its own, away from the checkout, and trains with it: a preset, and the
+# Installs the built wheel into a separate environment, away from the checkout, and trains with it: a preset, and the
 # environments of the tutorial.
 set -euo pipefail
 python=${1:-python3}
