@@ -76,8 +76,8 @@ class Train:
 
     run: _Run
     out: Path | None = None
-    """Directory of the run, which must not exist yet; runs/PRESET if None, or runs/PRESET-seedN where --seed N is
-    given."""
+    """Directory of the run, which must not exist yet. If None, runs/PRESET, or runs/My-v0 with the preset custom, and
+    -seedN after it where --seed N is given."""
     resume_if_exists: bool = False
     """Resume the run if its directory exists, after a check that it has the same settings, but for more iterations. So
     one command starts a run and, requeued by a cluster, resumes it."""

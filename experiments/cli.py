@@ -61,7 +61,8 @@ of episodes, or of examples, adapts it to a new one.
 commands:
   presets                  list ready settings, with their source and what to expect
   train PRESET             meta-train; leaves a run directory (default runs/PRESET, or runs/PRESET-seedN with --seed N)
-  train --env-id ID        the same in your own environment, for example module:My-v0 (preset custom, or --preset)
+  train --env-id ID        the same in your own environment, for example module:My-v0, with the preset custom or the one
+                           that --preset names (default runs/My-v0)
   train --resume RUN       resume a run that was interrupted, bit for bit
   check ENV_ID             check that your environment can be meta-trained
   evaluate RUN             return, error or accuracy by gradient step on held-out tasks, as a table and a picture
@@ -153,12 +154,14 @@ def train(arguments: Sequence[str]) -> None:
         if chosen.run.env_id == UNNAMED:
             raise InputError(f"the preset {name} is for an environment of yours: give its id, --env-id {UNNAMED}")
         allow([chosen.run.env_id.rpartition(":")[0]])
+        if name == CUSTOM:  # runs in different environments are kept apart
+            name = chosen.run.env_id.rpartition(":")[2].rpartition("/")[2]
         _train_policy(chosen, chosen.out or _default_out(name, chosen.run.seed if names_seed else None))
 
 
-def _default_out(preset: str, seed: int | None) -> Path:
+def _default_out(name: str, seed: int | None) -> Path:
     """Directory of a run for which none is given: its name has the seed, if that is given."""
-    return Path("runs") / (preset if seed is None else f"{preset}-seed{seed}")
+    return Path("runs") / (name if seed is None else f"{name}-seed{seed}")
 
 
 def _train_policy(new: Train, out: Path) -> None:
@@ -306,6 +309,11 @@ def _evaluate_policy(chosen: Evaluate, directory: Path) -> _Evaluated:
     from experiments.plots import draw_adaptation
     from experiments.run import load_config, overridden
 
+    if chosen.record and chosen.task_set == "paper" and chosen.out is None:
+        raise InputError(
+            f"{directory / RECORDING} is of held-out tasks, as the report shows them: leave --record or --tasks paper "
+            "out, or give another --out"
+        )
     overrides = Overrides(chosen.count, chosen.gradient_steps, chosen.episodes, chosen.later_lr_factor, chosen.seed)
     config, progress, _ = load_config(chosen.run)
     has_own_settings = overridden(config.evaluation, **overrides._asdict()) == config.evaluation

@@ -285,7 +285,13 @@ def test_the_default_directory_names_the_seed_that_is_given(maml_rl, tmp_path):
         result = maml_rl("train", "navigation", *SHRUNK, "--iterations=0", *arguments)
         assert result.code == 0, result.err
     maml_rl("train", "sinusoid", "--iterations=0", "--seed=2", "--threads=1")
-    names = {"navigation": 0, "navigation-seed0": 0, "navigation-seed1": 1}
+    custom = ("train", "--env-id=envs:duan2016/BernoulliBandit-v0", *SHRUNK, "--iterations=0")
+    for arguments in ([], ["--seed=1"]):
+        assert maml_rl(*custom, *arguments).code == 0
+    names = {
+        **{"navigation": 0, "navigation-seed0": 0, "navigation-seed1": 1},
+        **{"BernoulliBandit-v0": 0, "BernoulliBandit-v0-seed1": 1},
+    }
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {*names, "sinusoid-seed2"}
     for name, seed in names.items():
         assert load_config(tmp_path / "runs" / name)[0].seed == seed
@@ -374,6 +380,7 @@ def test_an_evaluation_on_the_papers_tasks_has_files_of_its_own(maml_rl, run):
     assert (run / "evaluation.json").read_text() == '{"kept": true}'
     again = maml_rl("evaluate", run, "--tasks=paper", "--episodes=1", "--threads=1")
     assert "evaluation-paper.json stays as it is" in again.out
+    check_refused(maml_rl("evaluate", run, "--tasks=paper", "--record"), "recording.npz is of held-out tasks", "--out")
 
 
 def test_an_evaluation_goes_elsewhere_if_asked(maml_rl, run, tmp_path):
