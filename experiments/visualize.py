@@ -181,12 +181,22 @@ def visualize(
         print(f"recording: {at_the_speed_of_training(config, progress, episodes)}", file=sys.stderr)
         recording = new_recording(directory, tasks, gradient_steps, *machine, evaluation)
         save_recording(directory / RECORDING, recording)
-    if outputs.video is not None:
-        video(recording, outputs.video)
     if outputs.figure is not None:
         draw_figure(evaluation, config, directory, recorded_paths(recording), outputs.figure, recording.task_quantity)
     reported = Reported(directory, config, progress, evaluation, comparison(config.env_id), recording.task_quantity)
-    return report(reported, recording, outputs.report)
+    reason = report(reported, recording, outputs.report)
+    if outputs.video is not None:
+        _video_last(recording, outputs.video, outputs)
+    return reason
+
+
+def _video_last(recording: Recording, path: Path, outputs: Outputs) -> None:
+    """Makes the video after the other files: where it cannot be drawn, the error names what is there."""
+    try:
+        video(recording, path)
+    except InputError as error:
+        made = ", ".join(str(file) for file in (outputs.report, outputs.figure) if file is not None)
+        raise InputError(f"--video {path} cannot be made: {error} (made without it: {made})") from error
 
 
 def evaluation_shown(

@@ -283,6 +283,9 @@ def test_without_opengl_the_report_is_made_and_a_video_is_refused_in_one_line(tm
     assert [line.partition(":")[0] for line in said] == ["recording", "maml-rl"]
     assert "apt install libegl1 libgl1-mesa-dri libopengl0" in video.stderr
     assert not (tmp_path / "video.webp").exists()
+    assert f"--video {tmp_path / 'video.webp'} cannot be made: " in video.stderr
+    assert f"(made without it: {run / 'report.html'})" in video.stderr
+    assert (run / "report.html").exists()
     done = visualize()
     assert done.returncode == 0, done.stderr
     assert "plots in the place of moving pictures: rendering needs OpenGL" in done.stderr
