@@ -9,6 +9,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from experiments.run import (
     PICTURE,
     RECORDING,
     RunConfig,
+    env_steps_text,
     file_of,
     is_supervised,
     load_config,
@@ -233,7 +235,10 @@ def _preset_first(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     if known.preset is None and any(argument.split("=")[0] == "--env-id" for argument in others):
         return CUSTOM, others
     if known.preset is None:
-        raise InputError(f"train needs a preset: maml-rl train PRESET {shlex.join(arguments)} (see maml-rl presets)")
+        near = get_close_matches("--env-id", [argument.split("=")[0] for argument in others], 1)
+        meant = f"; for {near[0]}, perhaps you meant --env-id" if near else ""
+        command = f"maml-rl train PRESET {shlex.join(arguments)}"
+        raise InputError(f"train needs a preset: {command}{meant} (see maml-rl presets)")
     return known.preset, others
 
 
@@ -264,9 +269,12 @@ def _go(out: Path, work: Callable[[], Any], remedy: str) -> None:
         if isinstance(error, NonFiniteEnvironmentError):
             remedy = f"maml-rl check shows what is wrong with an environment; if actions grew without bound, {remedy}"
         raise InputError(f"training stopped: {error}: {kept}{remedy}") from error
-    minutes = run.progress.seconds / 60
-    steps = f", {run.progress.env_steps / 1e6:.1f} M env steps" if hasattr(run.progress, "env_steps") else ""
-    print(f"{run.progress.iteration} iterations{steps} in {minutes:.1f} min")
+    from experiments.evaluate import duration
+
+    progress = run.progress
+    steps = f", {env_steps_text(progress.env_steps)} env steps" if hasattr(progress, "env_steps") else ""
+    count = f"{progress.iteration} iteration{'' if progress.iteration == 1 else 's'}"
+    print(f"{count}{steps} in {duration(progress.seconds)}")
     print(f"next: maml-rl evaluate {out}")
 
 
@@ -493,7 +501,8 @@ def check(arguments: Sequence[str]) -> None:
         found = f"{count} finding{'' if count == 1 else 's'}" if count else "nothing to fix"
         print(f"{chosen.env_id}: {found}")
         for finding in findings:
-            print(textwrap.fill(f"{finding.level}: {finding.text}", 110, initial_indent="- ", subsequent_indent="  "))
+            text = f"- {finding.level}: {finding.text}"
+            print(textwrap.fill(text, 110, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False))
     if any(finding.level == "error" for finding in findings):
         raise SystemExit(2)
 

@@ -12,7 +12,7 @@ from experiments.paper import PaperReturn
 from experiments.plots import draw_comparison
 from experiments.provenance import Hardware
 from experiments.records import read_record
-from experiments.run import TaskSet, file_of
+from experiments.run import TaskSet, env_steps_text, file_of
 from maml_rl.checkpoint import write_json
 from maml_rl.errors import InputError
 
@@ -132,7 +132,7 @@ def table(record: dict[str, Any]) -> str:
     steps = range(record["gradient_steps"] + 1)
     rows = [["", "seeds", "interval over", "env steps", *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
     for group in record["methods"]:
-        env_steps = np.mean([run["env_steps"] for run in group["runs"]]) / 1e6
+        env_steps = float(np.mean([run["env_steps"] for run in group["runs"]]))
         lines = {
             group["label"]: [show(interval) for interval in group["mean_return"]],
             "  interquartile": [show(interval) for interval in group["interquartile_mean"]],
@@ -140,7 +140,7 @@ def table(record: dict[str, Any]) -> str:
         if group["paper"]:
             lines["  paper"] = [f"{paper['mean']:.1f}" for paper in group["paper"]]
         for name, cells in lines.items():
-            about = [str(len(group["runs"])), group["interval_over"], f"{env_steps:.1f} M"]
+            about = [str(len(group["runs"])), group["interval_over"], env_steps_text(env_steps)]
             about = about if name == group["label"] else [""] * len(about)
             rows.append([name, *about, *cells, *["-"] * (len(steps) - len(cells))])
     width = max(len(row[0]) for row in rows)

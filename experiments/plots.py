@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from experiments.evaluate import Evaluations
 from experiments.paper import paper_returns
-from experiments.run import METRICS, RunConfig, TaskSet, method
+from experiments.run import METRICS, RunConfig, TaskSet, env_steps_text, method
 from experiments.task_display import Component, are_places, components, explanation
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError
@@ -73,9 +73,7 @@ def draw_figure(
         _paths(panels[2], paths, min(1, last))
     else:
         _returns_by_task(figure, panels[2:], evaluation, shown)
-    env_steps = evaluation["env_steps"]
-    steps = f"{env_steps / 1e6:.1f} M" if env_steps >= 1e5 else f"{env_steps:,}"
-    figure.suptitle(f"{config.env_id}, {steps} env steps")
+    figure.suptitle(f"{config.env_id}, {env_steps_text(evaluation['env_steps'])} env steps")
     save_figure(figure, path)
 
 

@@ -93,6 +93,11 @@ class Progress(NamedTuple):
     seconds: float  # spent on them
 
 
+def env_steps_text(env_steps: float) -> str:
+    """A number of env steps as people read it: `13,440`, or `1.3 M`."""
+    return f"{env_steps / 1e6:.1f} M" if env_steps >= 1e5 else f"{env_steps:,.0f}"
+
+
 class Content(NamedTuple):
     """The record of a checkpoint."""
 

@@ -14,7 +14,7 @@ from experiments.provenance import flat, trained_on, training_command
 from experiments.recording import Recording, in_the_plane
 from experiments.report.charts import Axes, Series, chart, thinned
 from experiments.report.page import Fact, Section, table, text
-from experiments.run import METRICS, Progress, RunConfig, method
+from experiments.run import METRICS, Progress, RunConfig, env_steps_text, method
 from experiments.supervised.run import SupervisedConfig
 from experiments.task_display import are_places, components, explanation, task_text
 
@@ -56,10 +56,9 @@ def lead(run: Reported) -> str:
 def facts(run: Reported) -> list[Fact]:
     """Figures of the run."""
     progress, config = run.progress, run.config
-    steps = progress.env_steps
     return [
         Fact(_METHODS[method(config)], "method"),
-        Fact(f"{steps / 1e6:.1f} M" if steps >= 1e5 else f"{steps:,}", "env steps"),
+        Fact(env_steps_text(progress.env_steps), "env steps"),
         Fact(str(progress.iteration), "meta-iterations"),
         training_time(progress.seconds),
         Fact(str(config.seed), "seed"),

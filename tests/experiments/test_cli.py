@@ -307,8 +307,10 @@ def test_one_command_starts_resumes_and_extends_a_run(maml_rl, tmp_path, preset)
     for iterations in (1, 2, 2):
         result = maml_rl(*command, f"--iterations={iterations}")
         assert result.code == 0, result.err
-        assert result.out.startswith(f"{iterations} iterations")
-        assert load_checkpoint(tmp_path / "run" / CHECKPOINT).record["progress"]["iteration"] == iterations
+        progress = load_checkpoint(tmp_path / "run" / CHECKPOINT).record["progress"]
+        assert progress["iteration"] == iterations
+        sampled = f", {progress['env_steps']:,} env steps" if preset == "navigation" else ""
+        assert result.out.startswith(f"{iterations} iteration{'s' * (iterations > 1)}{sampled} in ")
     before = content(tmp_path / "run")
     check_refused(maml_rl(*command, "--iterations=1"), "finished 2 iterations")
     told = ("run is another run: --seed is 0 there and 1 here;", "another --out")

@@ -281,7 +281,8 @@ def test_an_oracle_observes_tasks_of_numbers_and_refuses_others(command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["train", "--iterations", "1"], ["needs a preset", "maml-rl presets"]),
+        (["train", "--iterations", "1"], ["needs a preset", "1 (see maml-rl presets)"]),
+        (["train", "--env", env_id("Walk")], ["for --env, perhaps you meant --env-id"]),
         (["train", "custom"], ["--env-id module:My-v0"]),
         (["train", "--env-id", env_id("Walk"), "--preset"], ["--preset", "navigation"]),
         (["train", "--env-id", env_id("Walk"), "--preset", "navigatoin"], ["'navigatoin'", "navigation"]),
@@ -329,6 +330,12 @@ def test_a_check_tells_what_is_wrong_as_a_list_or_as_json(command):
     record = json.loads(out)
     assert record["env_id"] == env_id("WithoutTask")
     assert [finding["level"] for finding in record["findings"]] == ["error"]
+
+
+def test_check_breaks_no_option_at_its_hyphens(command):
+    code, out, _ = command("check", env_id("EndlessWalk"))
+    assert code == 2
+    assert "--max-episode-steps N" in out
 
 
 def test_a_check_with_warnings_only_is_passed(command):

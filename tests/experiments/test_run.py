@@ -16,6 +16,7 @@ from experiments.run import (
     Progress,
     Run,
     RunConfig,
+    env_steps_text,
     load_config,
     load_run,
     new_run,
@@ -227,3 +228,11 @@ def test_a_run_of_another_network_is_nothing_to_start_from(tmp_path, envs, run):
     config = replace(EVERYTHING, policy=PolicyConfig((9, 9)), start_from=str(tmp_path))
     assert str(tmp_path) in refused(lambda: new_run(config, envs))
     assert "absent" in refused(lambda: new_run(replace(config, start_from=str(tmp_path / "absent")), envs))
+
+
+@pytest.mark.parametrize(
+    ("env_steps", "text"),
+    [(560, "560"), (13_440, "13,440"), (99_999, "99,999"), (100_000, "0.1 M"), (6_400_000, "6.4 M")],
+)
+def test_few_env_steps_are_not_shown_as_none(env_steps, text):
+    assert env_steps_text(env_steps) == text
