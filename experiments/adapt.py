@@ -201,12 +201,34 @@ def read_task(space: spaces.Space[Any], text: str) -> Task:
         values = [text]  # the quotes of JSON may be left out too
     if not values:
         raise InputError(f"task {one_line(text)[:200]} cannot be read: give it as JSON, for example {example}")
-    tasks: list[Task] = []
-    with suppress(AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
-        tasks.append(_element(space, values[0]))
-    if not tasks or not space.contains(tasks[0]):
-        raise InputError(f"task {text} is not in the task space, {one_line(space)}: give one such as {example}")
+    tasks = _elements(space, values[0])
+    if not tasks:
+        found = f"task {text} is not in the task space, {one_line(space)}{_wrong_part(space, values[0])}"
+        raise InputError(f"{found}: give one such as {example}")
     return tasks[0]
+
+
+def _elements(space: spaces.Space[Any], value: Any) -> list[Any]:
+    """The element of a space that a JSON value is; empty if it is none."""
+    elements = []
+    with suppress(AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        elements.append(_element(space, value))
+    return [element for element in elements if space.contains(element)]
+
+
+def _wrong_part(space: spaces.Space[Any], value: Any) -> str:
+    """What in the value of a Dict is not as it should be, for the message; nothing of another space."""
+    if not isinstance(space, spaces.Dict) or not isinstance(value, dict):
+        return ""
+    missing = ", ".join(key for key in space if key not in value)
+    unknown = ", ".join(key for key in value if key not in space.spaces)
+    if missing or unknown:
+        return "".join(f"; {names} {what}" for names, what in ((missing, "missing"), (unknown, "unknown")) if names)
+    wrong = next((key for key, part in space.items() if not _elements(part, value[key])), None)
+    if wrong is None:
+        return ""
+    inner = _wrong_part(space[wrong], value[wrong])
+    return f"; {wrong} {json_text(value[wrong])} is not in {one_line(space[wrong])}{inner}"
 
 
 def _element(space: spaces.Space[Any], value: Any) -> Any:
@@ -214,6 +236,8 @@ def _element(space: spaces.Space[Any], value: Any) -> Any:
     if isinstance(space, DrawnTasks):
         return space.read(value)
     if isinstance(space, spaces.Dict):
+        if value.keys() != space.keys():
+            raise ValueError(f"expected the keys {list(space.keys())}, got {value}")  # none is ignored
         return {name: _element(part, value[name]) for name, part in space.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(_element(part, item) for part, item in zip(space, value, strict=True))

@@ -118,6 +118,28 @@ def test_a_fraction_is_no_integer(space):
         read_task(space, "0.5")
 
 
+LEG = Dict(payload=Box(0, 5, ()), motors=Box(0, 2, (3,)), joint=Dict(broken=Discrete(4)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"payload": 20.0}, "; payload 20.0 is not in Box(0.0, 5.0, (), float32): give"),
+        ({"motors": [1, 1]}, "; motors [1, 1] is not in Box(0.0, 2.0, (3,), float32): give"),
+        ({"joint": {"broken": 1.5}}, "; broken 1.5 is not in Discrete(4): give"),
+        ({"payload": None, "paylod": 2.0}, "; payload missing; paylod unknown: give"),
+        ({"gravity": 2.0}, "; gravity unknown: give"),
+    ],
+)
+def test_the_message_names_the_part_of_a_task_that_is_wrong_and_no_key_is_ignored(changes, told):
+    right = {"payload": 2.0, "motors": [1, 1, 1], "joint": {"broken": 3}}
+    assert LEG.contains(read_task(LEG, json.dumps(right)))
+    wrong = {key: value for key, value in {**right, **changes}.items() if value is not None}
+    with pytest.raises(InputError) as refusal:
+        read_task(LEG, json.dumps(wrong))
+    assert told in str(refusal.value)
+
+
 # From a run to Stable-Baselines3
 
 
