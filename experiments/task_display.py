@@ -22,6 +22,7 @@ _LONGEST = 40  # characters of a text
 _MOST_CATEGORIES = 12  # on one axis
 _MOST_COMPONENTS = 12  # among so many, the one that explains most may be looked for
 _MOST_CHARTS = 6
+_TASKS_PER_COMPONENT = 5  # from which on the share that a component explains is shown
 _JITTER = 0.12  # of the distance between two values
 
 
@@ -96,7 +97,7 @@ class Component(NamedTuple):
     places: NDArray[np.float64]  # [M]   on the axis; next to each other where values are few
     ticks: list[float] | None = None  # of the axis, where values are few
     tick_names: list[str] | None = None
-    explained: float | None = None  # share of the variance of the return between tasks, if there are other components
+    explained: float | None = None  # share of the variance of the return between tasks, of several and enough tasks
 
 
 def components(tasks: Sequence[Any], returns: Sequence[float], quantity: str) -> list[Component]:
@@ -126,7 +127,10 @@ def components(tasks: Sequence[Any], returns: Sequence[float], quantity: str) ->
     if len(drawn) > _MOST_COMPONENTS:
         return []
     shares = [axis._replace(explained=_explained(values, np.asarray(returns))) for axis, values in drawn]
-    return sorted(shares, key=lambda axis: -(axis.explained or 0.0))[:_MOST_CHARTS]
+    ordered = sorted(shares, key=lambda axis: -(axis.explained or 0.0))[:_MOST_CHARTS]
+    if len(tasks) < _TASKS_PER_COMPONENT * len(drawn):  # the largest of several shares of few tasks is mostly chance
+        return [axis._replace(explained=None) for axis in ordered]
+    return ordered
 
 
 def _leaves(values: Sequence[Any], path: str, quantity: str) -> Iterator[tuple[str, list[Any]]]:

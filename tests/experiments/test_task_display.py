@@ -109,6 +109,9 @@ def test_every_component_is_an_axis_and_what_explains_most_comes_first():
     assert {axis.name for axis in found} == {"floor", "motors[1]", "payload", "motors[0]", "arm.broken"}
     assert found[0].explained > 0.6
     assert all(0 <= axis.explained < 0.3 for axis in found[2:])
+    few = components(tasks[:24], returns[:24], "task")  # fewer than five for each of the five components
+    assert [axis.name for axis in few][:2] == ["floor", "motors[1]"]
+    assert all(axis.explained is None for axis in few)
     assert found[0].tick_names == ["ice", "wood"]
     (broken,) = (axis for axis in found if axis.name == "arm.broken")
     assert broken.tick_names == ["false", "none", "true"]

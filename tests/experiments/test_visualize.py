@@ -185,7 +185,7 @@ def test_a_report_and_its_figure_have_every_component_of_the_tasks(cart, name):
     text = (cart / "report.html").read_text()
     assert f">Return by {name}<" in text
     assert f"Return by {name}<" in (cart / "figure.svg").read_text()
-    assert "explains " in text
+    assert "explains " not in text  # 12 tasks are too few for 5 shares
 
 
 def test_the_tasks_of_a_report_are_told_with_keys_and_values(cart):
