@@ -322,7 +322,7 @@ class Macaw(Velocity):
 
 
 class PearlUnnamed(PearlVelocity):
-    """Neither a list of indices nor a parameter that is named as one, and a count beside the list."""
+    """Neither a list of indices nor a parameter that is named as one, and a count next to the list."""
 
     get_all_task_idx = None
 

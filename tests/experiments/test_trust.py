@@ -46,7 +46,7 @@ def small() -> Run:
 
 @pytest.fixture
 def command(maml_rl, monkeypatch, tmp_path, small) -> Callable[..., Any]:
-    """The command in a directory that holds a run, and beside it the module that the run names, both of a stranger."""
+    """The command in a directory that holds a run, and next to it the module that the run names, both of a stranger."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     save_run(tmp_path / "own", small)
     save_run(tmp_path / "run", small._replace(config=replace(SMALL, env_id="strange:Strange-v0")))
