@@ -29,7 +29,8 @@ from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.sb3 import check_exportable, fit_critic, to_ppo
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.task_observation import TaskObservation
-from maml_rl.tasks import Task, make, plain, sample_tasks, task_space
+from maml_rl.task_parts import plain
+from maml_rl.tasks import Task, make, sample_tasks, task_space
 from maml_rl.types import Params, Trajectories, select
 
 

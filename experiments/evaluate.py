@@ -37,7 +37,8 @@ from maml_rl.initial import build_policy, parameters
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.statistics import Mean, mean_with_interval
-from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, groups, plain, strata, task_space
+from maml_rl.task_parts import plain
+from maml_rl.tasks import Task, TaskVectorEnv, evaluation_tasks, groups, strata, task_space
 
 _NUM_ENVS = 800  # sub-environments stepped at once; it does not change what is sampled
 

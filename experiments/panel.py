@@ -3,7 +3,6 @@
 The panel is one of Dear ImGui, which builds it anew in every frame; MuJoCo's Studio draws both in the browser.
 """
 
-import json
 import time
 from typing import Any, Protocol
 
@@ -21,7 +20,8 @@ from experiments.adapt import read_task
 from experiments.task_display import task_text
 from experiments.view import Adapting, Shown
 from maml_rl.errors import InputError
-from maml_rl.tasks import Task, plain, sample_tasks
+from maml_rl.task_parts import plain_text
+from maml_rl.tasks import Task, sample_tasks
 
 # Those that the plots give their curves in turn, and cannot be told otherwise.
 _COLOURS: list[Colour] = [
@@ -203,7 +203,7 @@ class Panel(plugin.ViewerPlugin):
             self._complaint = str(error)
 
     def _choose(self, task: Task) -> None:
-        self._edited, self._complaint, self._typed = task, "", json.dumps(plain(task))
+        self._edited, self._complaint, self._typed = task, "", plain_text(task)
         self._adapting.ask(task)
 
     def _progress(self) -> None:

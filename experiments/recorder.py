@@ -1,6 +1,5 @@
 """Making recordings (`experiments.recording`): a few tasks' episodes after each number of gradient steps."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -23,7 +22,8 @@ from maml_rl.parallel import TaskThreads
 from maml_rl.processes import ALL_CORES, Processes
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
-from maml_rl.tasks import Task, TaskVectorEnv, episode_limit, make, plain
+from maml_rl.task_parts import plain, plain_text
+from maml_rl.tasks import Task, TaskVectorEnv, episode_limit, make
 from maml_rl.types import Params
 
 _PICTURE_SIZE = 240  # pixels; the longer side of a recorded picture
@@ -38,7 +38,7 @@ class Stage(NamedTuple):
 
 def spread(tasks: Sequence[Task], count: int) -> list[int]:
     """Indices of up to `count` different tasks; where a task is one number, from the lowest to the highest."""
-    different = list({json.dumps(plain(task)): index for index, task in reversed(list(enumerate(tasks)))}.values())
+    different = list({plain_text(task): index for index, task in reversed(list(enumerate(tasks)))}.values())
     values = [_one_number(task) for task in tasks]
     if None in values:
         return sorted(different)[:count]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from maml_rl.errors import InputError, one_line, place, reason
 from maml_rl.requirements import interface, picture_advice, time_limit, unmet, unusable
 from maml_rl.standardisation import unresolved
-from maml_rl.task_parts import parts, varied
-from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, plain, sample_tasks, vectorize
+from maml_rl.task_parts import parts, plain_text, varied
+from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, sample_tasks, vectorize
 
 AnyEnv = gymnasium.Env[Any, Any]
 _TASKS = 10  # tasks whose episodes are compared
@@ -469,7 +469,7 @@ def _written(space: spaces.Space[Any], task: Task) -> str:
     try:
         return json.dumps(space.to_jsonable([task]))
     except TypeError:
-        return json.dumps(plain(task))
+        return plain_text(task)
 
 
 def _vector(space: spaces.Space[Any], task: Task) -> Any:

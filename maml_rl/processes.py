@@ -25,8 +25,9 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
-from maml_rl.errors import InputError, WorkerError, one_line, reason
+from maml_rl.errors import InputError, WorkerError, reason
 from maml_rl.requirements import time_limit
+from maml_rl.task_parts import plain_text
 from maml_rl.waiting import REPORT_AFTER, report_times, report_waiting, reporting_waits
 
 StartMethod = Literal["spawn", "fork"]
@@ -307,7 +308,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         return Path(file).name if self.context == "spawn" and file.endswith(".py") else None
 
     def _place(self, index: int) -> str:
-        task = one_line(self._tasks[index]) if self._tasks else "none yet"
+        task = plain_text(self._tasks[index]) if self._tasks else "none yet"
         return f"process {index} of {self._name} (task {task})"
 
 

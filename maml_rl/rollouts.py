@@ -11,10 +11,11 @@ import torch
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError, one_line
+from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.parallel import one_torch_thread
 from maml_rl.policies import Policy
 from maml_rl.seeding import Draw, Purpose
+from maml_rl.task_parts import plain_text
 from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, groups, observation_size, resets_itself
 from maml_rl.types import Params, Trajectories, aligned
 
@@ -189,7 +190,7 @@ def _check_returned(values: NDArray[Any], what: str, tasks: Sequence[Task], t: i
     if not np.isfinite(values).all():
         row = int(np.argmax(~np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
         raise NonFiniteEnvironmentError(
-            f"the environment returned {what} that is not finite (task {one_line(tasks[row])}, step {t} of an "
+            f"the environment returned {what} that is not finite (task {plain_text(tasks[row])}, step {t} of an "
             f"episode after {_steps(step)})"
         )
 

@@ -1,5 +1,6 @@
-"""The parts of a task: what of it can be varied while the rest stays."""
+"""A task as JSON values for people, and its parts: what of it can be varied while the rest stays."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,26 @@ Path = tuple[Any, ...]
 
 _ELEMENTS = 8  # of an array; a larger one is a part as a whole
 _WHOLE = (spaces.Graph, spaces.Sequence, spaces.OneOf)  # whose entries depend on each other
+
+
+def plain(task: Any) -> Any:
+    """A task as JSON values for people, which do not keep its types: a tuple is a list, any scalar a number or text."""
+    if isinstance(task, dict):
+        return {str(name): plain(value) for name, value in task.items()}
+    if isinstance(task, (list, tuple)):
+        return [plain(value) for value in task]
+    if isinstance(task, np.ndarray):
+        return plain(task.tolist())
+    if isinstance(task, np.floating):
+        return float(task)
+    if isinstance(task, np.generic):
+        return plain(task.item())
+    return task if task is None or isinstance(task, (bool, int, float, str)) else str(task)
+
+
+def plain_text(task: Any) -> str:
+    """A task in one line, as messages show it and as `maml-rl adapt --task` reads it."""
+    return json.dumps(plain(task))
 
 
 def parts(

@@ -244,21 +244,6 @@ def strata(space: spaces.Space[Any], tasks: Sequence[Task]) -> list[int] | None:
     return numbers if len(set(numbers)) == space.n else None
 
 
-def plain(task: Task) -> Any:
-    """A task as JSON values for people, which do not keep its types: a tuple is a list, any scalar a number or text."""
-    if isinstance(task, dict):
-        return {str(name): plain(value) for name, value in task.items()}
-    if isinstance(task, (list, tuple)):
-        return [plain(value) for value in task]
-    if isinstance(task, np.ndarray):
-        return plain(task.tolist())
-    if isinstance(task, np.floating):
-        return float(task)
-    if isinstance(task, np.generic):
-        return plain(task.item())
-    return task if task is None or isinstance(task, (bool, int, float, str)) else str(task)
-
-
 def resets_itself(envs: TaskVectorEnv) -> bool:
     """Whether a finished sub-environment begins a new episode of its own accord."""
     return envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED

@@ -19,7 +19,8 @@ from envs.drawn_tasks import DrawnTasks, same
 from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes
-from maml_rl.tasks import assign_tasks, evaluation_tasks, make, plain, sample_tasks, task_space, vectorize
+from maml_rl.task_parts import plain
+from maml_rl.tasks import assign_tasks, evaluation_tasks, make, sample_tasks, task_space, vectorize
 
 DRAWN = ["Goal", "Direction", "Velocity", "Number", "Gusty", "Named", "Legs", "Speeds", "Tampering", "Growing"]
 DRAWN += ["Navigation", "VaribadPoint", "VaribadBandit"]

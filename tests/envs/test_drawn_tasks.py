@@ -23,7 +23,8 @@ from experiments.adapt import read_task
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes
 from maml_rl.task_observation import TaskObservation
-from maml_rl.tasks import TaskVectorEnv, assign_tasks, plain, sample_tasks, vectorize
+from maml_rl.task_parts import plain
+from maml_rl.tasks import TaskVectorEnv, assign_tasks, sample_tasks, vectorize
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from experiments.view import Session
 from maml_rl import tasks
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes
-from maml_rl.tasks import assign_tasks, plain, sample_tasks
+from maml_rl.task_parts import plain
+from maml_rl.tasks import assign_tasks, sample_tasks
 
 ENVIRONMENTS = Path(__file__).parents[1] / "environments"  # holds space_environments.py
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)

@@ -6,7 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from experiments.task_display import are_places, components, task_names, task_quantity, task_text
-from maml_rl.tasks import plain, sample_tasks
+from maml_rl.task_parts import plain
+from maml_rl.tasks import sample_tasks
 
 # In words
 

@@ -140,7 +140,7 @@ def test_a_failure_names_the_process_and_its_task(processes, way, told):
     envs.step(step)
     with pytest.raises(WorkerError) as raised:
         envs.step(step)
-    assert str(raised.value).startswith("process 1 of FailingForTests-v0 (task array([0.25], dtype=float32)) ")
+    assert str(raised.value).startswith("process 1 of FailingForTests-v0 (task [0.25]) ")
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
     assert ("Traceback" in raised.value.trace) == (way != "exit")
@@ -155,7 +155,7 @@ def test_a_killed_process_is_reported_with_its_task_whatever_is_asked_next(proce
     envs.reset(seed=[0, 1, 2])
     os.kill(envs.processes[1].pid, signal.SIGKILL)
     envs.processes[1].join()
-    with pytest.raises(WorkerError, match=r"process 1 of .*array\(\[0\.\], .* was killed by SIGKILL") as raised:
+    with pytest.raises(WorkerError, match=r"process 1 of .*task \[0\.0\]\) was killed by SIGKILL") as raised:
         {
             "step": lambda: envs.step(np.zeros((3, 1), np.float32)),
             "reset": lambda: envs.reset(seed=[0, 1, 2]),
@@ -248,7 +248,7 @@ def test_an_environment_that_hangs_is_named_with_its_task_and_a_growing_time(mon
     with pytest.raises(KeyboardInterrupt):
         episode()
     envs.close(terminate=True)
-    named = f"process 1 of FailingForTests-v0 (task array([0.5], dtype=float32)) has not come back from {call}"
+    named = f"process 1 of FailingForTests-v0 (task [0.5]) has not come back from {call}"
     assert reports[-2:] == [(named, 0.1), (named, 0.2)]
 
 
