@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from maml_rl.errors import InputError, naming_file
-from maml_rl.json_values import json_text, parse_json
+from maml_rl.json_values import RESTORE, json_text, parse_json
 
 FORMAT = "maml-rl checkpoint"
 VERSION = 1
@@ -105,19 +105,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except SafetensorError as error:
-        raise InputError(f"{path} is truncated or damaged ({error}): restore it from a copy") from error
+        raise InputError(f"{path} is truncated or damaged ({error}): {RESTORE}") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is not a checkpoint of maml-rl: give the directory of a run that it trained")
     text = metadata.get("record", "")
     check_version(f"{path}", metadata.get("version"), VERSION)
     if metadata.get("sha256") != _digest(text, tensors):
-        raise InputError(f"{path} is damaged (its content does not fit its checksum): restore it from a copy")
+        raise InputError(f"{path} is damaged (its content does not fit its checksum): {RESTORE}")
     try:
         record = parse_json(text)
     except ValueError as error:
-        raise InputError(f"{path} has a damaged record ({error}): restore it from a copy") from error
+        raise InputError(f"{path} has a damaged record ({error}): {RESTORE}") from error
     if not isinstance(record, dict):
-        raise InputError(f"{path} has a damaged record (it should be a JSON object): restore it from a copy")
+        raise InputError(f"{path} has a damaged record (it should be a JSON object): {RESTORE}")
     return Checkpoint(tensors, record)
 
 
@@ -135,7 +135,7 @@ def check_version(source: str, found: object, newest: int) -> None:
             f"{source} was written by a newer maml-rl (version {version[:20]} of its format, this one reads {newest}): "
             "upgrade maml-rl"
         )
-    raise InputError(f"{source} is damaged (its version should be {newest}): restore it from a copy")
+    raise InputError(f"{source} is damaged (its version should be {newest}): {RESTORE}")
 
 
 def _digest(record: str, tensors: dict[str, Tensor]) -> str:
