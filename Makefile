@@ -1,11 +1,13 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test metaworld test-metaworld check format benchmark pictures build clean
+.PHONY: help demo test metaworld test-metaworld check types format benchmark pictures build clean
 
 PYTHON ?= python3
 VENV := .venv
 METAWORLD := .venv-metaworld
 BIN := $(VENV)/bin
 DEMO := runs/navigation
+# The packages as links under the names that they are installed by, which mypy cannot find in an editable installation.
+INSTALLED := build/installed
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,12 +36,20 @@ test: $(VENV)/installed  ## run the whole suite
 metaworld: $(METAWORLD)/installed  ## make .venv-metaworld, with Meta-World and the MuJoCo it needs
 
 test-metaworld: $(METAWORLD)/installed  ## test environments and evaluation in .venv-metaworld
-	$(METAWORLD)/bin/python -m pytest --numprocesses 2 tests/envs tests/experiments/test_metaworld_evaluation.py
+	$(METAWORLD)/bin/python -m pytest --numprocesses 2 tests/envs tests/experiments/runs/test_metaworld_protocol.py
 
 check: $(VENV)/installed  ## lint, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory types
+
+types: $(VENV)/installed  ## types of every file, under its installed name
+	@rm -rf $(INSTALLED) && mkdir -p $(INSTALLED)/maml_rl
+	@ln -s "$(CURDIR)"/maml_rl/* "$(CURDIR)/envs" "$(CURDIR)/experiments" $(INSTALLED)/maml_rl
+	$(BIN)/mypy | tee $(INSTALLED)/mypy.txt
+	@sources=$$(find maml_rl envs experiments -name '*.py' | wc -l); \
+		grep -q "found in $$sources source files" $(INSTALLED)/mypy.txt \
+		|| { echo "mypy should have seen no issues in all $$sources source files"; exit 1; }
 
 format: $(VENV)/installed  ## fix what lint and format can
 	$(BIN)/ruff check --fix
@@ -52,7 +62,7 @@ benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this
 	$(BIN)/python benchmarks/supervised.py
 
 pictures: $(VENV)/installed  ## draw the pictures of the README from trained/
-	$(BIN)/python -m experiments.figures.readme_pictures
+	$(BIN)/python -m maml_rl.experiments.paper.readme_pictures
 
 build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an environment of its own
 	rm -rf dist

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from experiments.presets import find_preset
+from maml_rl.experiments.presets.rl_presets import find_preset
 from maml_rl.initial import initial_policy, parameters
 from maml_rl.meta_rl import meta_iteration
 from maml_rl.parallel import threads_for, usable_device

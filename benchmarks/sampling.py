@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from mujoco.rollout import Rollout
 
-from envs.mujoco_batch import available_cores
 from maml_rl.config import PolicyConfig
+from maml_rl.envs.mujoco.batch import available_cores
 from maml_rl.initial import build_policy, parameters
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase, Purpose
@@ -58,7 +58,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--env-id", default="envs:finn2017/HalfCheetahVel-v0", help="a MuJoCo environment (%(default)s)"
+        "--env-id", default="maml_rl.envs:finn2017/HalfCheetahVel-v0", help="a MuJoCo environment (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--repeats", type=int, default=5, help="pairs of measurements (5)")

@@ -1,4 +1,4 @@
-"""Task-distributed environments, registered with Gymnasium as `envs:<source>/<name>-v<version>`.
+"""Task-distributed environments, registered with Gymnasium as `maml_rl.envs:<source>/<name>-v<version>`.
 
 An id's namespace names the paper whose definition it follows, because results do not transfer between definitions.
 """
@@ -15,34 +15,34 @@ if sys.platform == "linux" and "DISPLAY" not in os.environ and find_library("EGL
 
 _ROTHFUSS, _ZINTGRAF = {"definition": "rothfuss2019"}, {"definition": "zintgraf2019"}
 
-# id: (MDP, its settings, time limit in steps)
+# id: (MDP in this package, its settings, time limit in steps)
 DEFINITIONS: dict[str, tuple[str, dict[str, Any], int]] = {
-    "finn2017/Navigation2D-v0": ("envs.navigation:Navigation2D", {}, 100),
-    "finn2017/HalfCheetahVel-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "velocity"}, 200),
-    "finn2017/HalfCheetahDir-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "direction"}, 200),
-    "finn2017/AntVel-v0": ("envs.ant:Ant", {"goal": "velocity"}, 200),
-    "finn2017/AntDir-v0": ("envs.ant:Ant", {"goal": "direction"}, 200),
-    "finn2017/AntGoal-v0": ("envs.ant:Ant", {"goal": "position"}, 200),
-    "rothfuss2019/HalfCheetahVel-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "velocity", **_ROTHFUSS}, 100),
-    "rothfuss2019/HalfCheetahDir-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "direction", **_ROTHFUSS}, 100),
-    "rothfuss2019/AntDir-v0": ("envs.ant:Ant", {"goal": "direction", **_ROTHFUSS}, 100),
-    "rothfuss2019/WalkerDir-v0": ("envs.walker:Walker", {"robot": "walker", "goal": "direction"}, 100),
-    "rothfuss2019/WalkerRandomParameters-v0": ("envs.walker:Walker", {"robot": "walker", "goal": "dynamics"}, 100),
-    "rothfuss2019/HopperRandomParameters-v0": ("envs.walker:Walker", {"robot": "hopper", "goal": "dynamics"}, 100),
-    "zintgraf2019/HalfCheetahVel-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "velocity", **_ZINTGRAF}, 200),
-    "zintgraf2019/HalfCheetahDir-v0": ("envs.half_cheetah:HalfCheetah", {"goal": "direction", **_ZINTGRAF}, 200),
-    "duan2016/BernoulliBandit-v0": ("envs.bandits:Bandit", {"rewards": "bernoulli"}, 10),
-    "duan2016/GaussianBandit-v0": ("envs.bandits:Bandit", {"rewards": "gaussian"}, 10),
-    "duan2016/TabularMDP-v0": ("envs.tabular:TabularMDP", {}, 10),
+    "finn2017/Navigation2D-v0": ("navigation:Navigation2D", {}, 100),
+    "finn2017/HalfCheetahVel-v0": ("half_cheetah:HalfCheetah", {"goal": "velocity"}, 200),
+    "finn2017/HalfCheetahDir-v0": ("half_cheetah:HalfCheetah", {"goal": "direction"}, 200),
+    "finn2017/AntVel-v0": ("ant:Ant", {"goal": "velocity"}, 200),
+    "finn2017/AntDir-v0": ("ant:Ant", {"goal": "direction"}, 200),
+    "finn2017/AntGoal-v0": ("ant:Ant", {"goal": "position"}, 200),
+    "rothfuss2019/HalfCheetahVel-v0": ("half_cheetah:HalfCheetah", {"goal": "velocity", **_ROTHFUSS}, 100),
+    "rothfuss2019/HalfCheetahDir-v0": ("half_cheetah:HalfCheetah", {"goal": "direction", **_ROTHFUSS}, 100),
+    "rothfuss2019/AntDir-v0": ("ant:Ant", {"goal": "direction", **_ROTHFUSS}, 100),
+    "rothfuss2019/WalkerDir-v0": ("walker:Walker", {"robot": "walker", "goal": "direction"}, 100),
+    "rothfuss2019/WalkerRandomParameters-v0": ("walker:Walker", {"robot": "walker", "goal": "dynamics"}, 100),
+    "rothfuss2019/HopperRandomParameters-v0": ("walker:Walker", {"robot": "hopper", "goal": "dynamics"}, 100),
+    "zintgraf2019/HalfCheetahVel-v0": ("half_cheetah:HalfCheetah", {"goal": "velocity", **_ZINTGRAF}, 200),
+    "zintgraf2019/HalfCheetahDir-v0": ("half_cheetah:HalfCheetah", {"goal": "direction", **_ZINTGRAF}, 200),
+    "duan2016/BernoulliBandit-v0": ("bandits:Bandit", {"rewards": "bernoulli"}, 10),
+    "duan2016/GaussianBandit-v0": ("bandits:Bandit", {"rewards": "gaussian"}, 10),
+    "duan2016/TabularMDP-v0": ("tabular:TabularMDP", {}, 10),
 }
 
 for _id, (_mdp, _settings, _max_episode_steps) in DEFINITIONS.items():
     gymnasium.register(
         id=_id,
-        entry_point="envs.batched:TaskEnv",
-        vector_entry_point="envs.batched:BatchedTaskEnv",
+        entry_point="maml_rl.envs.batched:TaskEnv",
+        vector_entry_point="maml_rl.envs.batched:BatchedTaskEnv",
         max_episode_steps=_max_episode_steps,
-        kwargs={"mdp": _mdp, **_settings},
+        kwargs={"mdp": f"{__name__}.{_mdp}", **_settings},
     )
 
 # Meta-World as McLean et al. 2025 released it: each manipulation alone (ML1), and the benchmarks of several.
@@ -58,7 +58,7 @@ MANIPULATIONS = """
 for _name, _benchmark in [(f"ML1-{m}", f"{m}-v3") for m in MANIPULATIONS] + [(b, b) for b in ("ML10", "ML25", "ML45")]:
     gymnasium.register(
         id=f"mclean2025/{_name}-v3",
-        entry_point="envs.metaworld:MetaWorld",
+        entry_point="maml_rl.envs.metaworld:MetaWorld",
         max_episode_steps=500,
         disable_env_checker=True,  # it warns of the zeros that stand for the hidden goal
         kwargs={"benchmark": _benchmark},

@@ -7,7 +7,7 @@ There are two conventions. Tasks are *drawn* in pytorch-maml-rl, learn2learn, ga
 
     gymnasium.register(
         "promp/PointEnv-v0",
-        entry_point="envs.adapters:SampledTaskEnv",
+        entry_point="maml_rl.envs.adapters:SampledTaskEnv",
         max_episode_steps=100,
         kwargs={"env": "meta_policy_search.envs.point_envs.point_env_2d:MetaPointEnv"},
     )
@@ -27,7 +27,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.drawn_tasks import DrawnTasks, IndexedTasks, Task, same, shown
+from maml_rl.envs.drawn_tasks import DrawnTasks, IndexedTasks, Task, same, shown
 
 Convention = Literal["drawn", "indexed"]
 
@@ -38,8 +38,8 @@ _COUNTS, _LISTS = ("num_tasks", "n_tasks"), ("tasks", "goals")  # attributes tha
 class SampledTaskEnv(gymnasium.Env[Any, Any]):
     """An environment of another library, with its task distribution as a Space and today's `reset` and `step`.
 
-    Drawn tasks reach the environment as it drew them, in value and in type (`envs.drawn_tasks.DrawnTasks`). Indexed
-    ones are integers, in a Discrete.
+    Drawn tasks reach the environment as it drew them, in value and in type (`DrawnTasks`). Indexed ones are integers,
+    in a Discrete.
 
     Its own `reset` and `step` may be Gymnasium's or those of Gym before 0.26, which return the observation alone and
     four values; there `info["TimeLimit.truncated"]` distinguishes a time limit from an end. Its spaces may be Gym's.

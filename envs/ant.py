@@ -7,8 +7,8 @@ import mujoco
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.batched import Array
-from envs.mujoco_mdp import (
+from maml_rl.envs.batched import Array
+from maml_rl.envs.mujoco.mdp import (
     DIRECTION,
     GOAL_VELOCITY,
     MujocoMDP,
@@ -18,8 +18,8 @@ from envs.mujoco_mdp import (
     normal_noise,
     uniform_and_normal_noise,
 )
-from envs.mujoco_render import Camera
-from envs.mujoco_sensors import BodySensors
+from maml_rl.envs.mujoco.sensors import BodySensors
+from maml_rl.envs.mujoco.tracking import Camera
 
 _FINN_POSE = (0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1)
 _CONTACT_COST = 0.0005
@@ -86,7 +86,7 @@ class Ant(MujocoMDP):
     | 113-121  |              | rotation matrix of the torso, row by row                                |          |
     | 122-124  |              | centre of mass of the whole body                                        | m        |
 
-    Contact forces are MuJoCo's `cfrc_ext` at the new state, to rounding (`envs/mujoco_sensors.py`).
+    Contact forces are MuJoCo's `cfrc_ext` at the new state, to rounding (`envs/mujoco/sensors.py`).
 
     ## Task
 

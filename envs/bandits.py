@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from envs.batched import Array, TaskMDP
+from maml_rl.envs.batched import Array, TaskMDP
 
 
 class Bandit(TaskMDP):

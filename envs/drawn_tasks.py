@@ -1,7 +1,7 @@
 """Task distributions of environments of other libraries, as Spaces: tasks that they draw, and tasks that they number.
 
 `DrawnTasks` keeps each task exactly as it was drawn, in value and in type. `encode` is its form as JSON, from which
-`decode` makes the same task again. `envs.adapters` uses both kinds.
+`decode` makes the same task again. `maml_rl.envs.adapters` uses both kinds.
 """
 
 import json

@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from envs.batched import Array
-from envs.mujoco_mdp import (
+from maml_rl.envs.batched import Array
+from maml_rl.envs.mujoco.mdp import (
     DIRECTION,
     GOAL_VELOCITY,
     MujocoMDP,

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.batched import Array, TaskMDP
+from maml_rl.envs.batched import Array, TaskMDP
 
 
 class Navigation2D(TaskMDP):

@@ -8,7 +8,7 @@ from gymnasium.error import Error
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from envs.batched import Array, TaskMDP
+from maml_rl.envs.batched import Array, TaskMDP
 
 
 class TabularMDPs(Box):

@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from envs.batched import Array
-from envs.mujoco_mdp import DIRECTION, MujocoMDP, direction_name, gymnasium_xml, small_uniform_noise
+from maml_rl.envs.batched import Array
+from maml_rl.envs.mujoco.mdp import DIRECTION, MujocoMDP, direction_name, gymnasium_xml, small_uniform_noise
 
 _CONTROL_COST = 0.001
 _SPEED_LIMIT = 10.0  # of observed velocities

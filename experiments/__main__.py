@@ -14,7 +14,7 @@ def main() -> None:
     Where nobody reads the output any more, as after `| head`, it ends quietly, with the exit code of other programs.
     """
     try:
-        from experiments import cli
+        from maml_rl.experiments.commands import cli
     except KeyboardInterrupt:  # PyTorch takes seconds to import
         raise SystemExit(130) from None
     try:

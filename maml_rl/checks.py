@@ -171,7 +171,7 @@ def _doubts(env: AnyEnv, _: int) -> Iterator[Finding]:
 
 def _interface(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """`reset` and `step` are Gymnasium's."""
-    old = "; an environment with Gym's old interface can be wrapped in envs.adapters.SampledTaskEnv"
+    old = "; an environment with Gym's old interface can be wrapped in maml_rl.envs.adapters.SampledTaskEnv"
     result = _called("reset(seed=..., options=...)", env.unwrapped.reset, seed=seed, options=None)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         raise _FatalError(_error(f"reset has to return (observation, info), got {type(result).__name__}{old}"))

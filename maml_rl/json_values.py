@@ -2,7 +2,7 @@
 
 Every JSON file and JSON text of this package is read here. What is read is plain: text is Unicode, numbers are finite,
 and nothing is nested deeper or has more digits than any record of this package. Which fields a record has and of which
-type they are, `experiments.records` checks.
+type they are, `maml_rl.experiments.runs.records` checks.
 """
 
 import json

@@ -99,7 +99,7 @@ def vectorize(
     """Sub-environments of a registered task-distributed environment, batched where it offers that.
 
     Args:
-        env_id: Id as `gymnasium.make` takes it, for example `envs:finn2017/HalfCheetahDir-v0`, or what is registered.
+        env_id: Id as `gymnasium.make` takes it, for example `my_module:My-v0`, or what is registered.
         num_envs: Number of sub-environments.
         processes: In how many processes an environment runs that is not batched, one sub-environment in each and at
             most `num_envs`; all sub-environments in this process, in turn, if None.

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-import envs  # noqa: F401, before any test imports MuJoCo: it chooses the OpenGL that MuJoCo then loads
+import maml_rl.envs  # noqa: F401, before any test imports MuJoCo: it chooses the OpenGL that MuJoCo then loads
 
 torch.set_num_threads(1)  # the package's own threads share the work; more would only compete
 

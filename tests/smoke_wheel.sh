@@ -9,6 +9,8 @@ trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --constraint "$root/constraints.txt" "$root"/dist/*.whl
 cd "$work"
+mkdir envs experiments tests  # of the user's own: only maml_rl is taken
+touch {envs,experiments,tests}/__init__.py
 small=(--iterations 2 --meta.meta-batch-size 4 --meta.episodes 5)
 venv/bin/maml-rl train navigation "${small[@]}" --out run
 venv/bin/maml-rl evaluate run --tasks 4 --gradient-steps 1

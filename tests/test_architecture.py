@@ -1,16 +1,18 @@
-"""The packages depend on each other in one direction: envs and maml_rl know neither each other nor experiments."""
+"""The packages depend on each other in one direction: envs and the method know neither each other nor experiments."""
 
 import ast
 from collections.abc import Iterable, Iterator
+from configparser import ConfigParser
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+INSTALLED = {"maml_rl": "maml_rl", "envs": "maml_rl.envs", "experiments": "maml_rl.experiments"}  # by folder
 FORBIDDEN = {
-    "envs": {"torch", "stable_baselines3", "maml_rl", "experiments", "tests"},
-    "maml_rl": {"mujoco", "stable_baselines3", "PIL", "envs", "experiments", "tests"},
+    "envs": {"torch", "stable_baselines3", "maml_rl", "maml_rl.experiments", "tests"},
+    "maml_rl": {"mujoco", "stable_baselines3", "PIL", "maml_rl.envs", "maml_rl.experiments", "tests"},
     "experiments": {"mujoco", "tests"},
     "benchmarks": {"tests"},
     "tests": {"tests"},
@@ -18,10 +20,16 @@ FORBIDDEN = {
 EXCEPTIONS = {
     ("maml_rl/sb3.py", "stable_baselines3"),
     ("maml_rl/supervised/images.py", "PIL"),
-    ("experiments/panel.py", "mujoco"),  # Studio, which shows and serves the live view
-    ("experiments/studio.py", "mujoco"),
+    ("experiments/live/panel.py", "mujoco"),  # Studio, which shows and serves the live view
+    ("experiments/live/studio.py", "mujoco"),
 }
 SOURCES = sorted(path for package in FORBIDDEN for path in (ROOT / package).rglob("*.py"))
+
+
+def module_name(path: str) -> str:
+    """Name under which the file at `path`, relative to the root, is imported."""
+    folder, *others = Path(path).with_suffix("").parts
+    return ".".join([INSTALLED.get(folder, folder), *(part for part in others if part != "__init__")])
 
 
 def imported_modules(source: str, package: str) -> Iterator[str]:
@@ -35,10 +43,16 @@ def imported_modules(source: str, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+def package_of(module: str) -> str:
+    """Which of the packages a module belongs to: one of `INSTALLED`, or the first part of its name."""
+    inside = [name for name in INSTALLED.values() if f"{module}.".startswith(f"{name}.")]
+    return max(inside, key=len, default=module.partition(".")[0])
+
+
 def forbidden_imports(source: str, path: str) -> set[str]:
     """Packages that the file at `path`, relative to the root, imports although it must not."""
-    package = ".".join(Path(path).parent.parts)
-    roots = {name.partition(".")[0] for name in imported_modules(source, package)}
+    package = module_name(Path(path).parent.as_posix())
+    roots = {package_of(name) for name in imported_modules(source, package)}
     return {root for root in roots & FORBIDDEN[Path(path).parts[0]] if (path, root) not in EXCEPTIONS}
 
 
@@ -61,9 +75,18 @@ def test_a_file_imports_nothing_that_the_architecture_forbids(path: str) -> None
     assert forbidden_imports((ROOT / path).read_text(), path) == set()
 
 
-def test_maml_rl_has_no_import_cycle() -> None:
-    files = (path for path in SOURCES if path.relative_to(ROOT).parts[0] == "maml_rl" and path.name != "__init__.py")
-    assert import_cycle({".".join(f.relative_to(ROOT).with_suffix("").parts): f.read_text() for f in files}) == []
+def test_there_is_no_import_cycle() -> None:
+    files = [path.relative_to(ROOT) for path in SOURCES if path.name != "__init__.py"]
+    installed = [path for path in files if path.parts[0] in INSTALLED]
+    assert import_cycle({module_name(path.as_posix()): (ROOT / path).read_text() for path in installed}) == []
+
+
+def test_every_package_is_installed() -> None:
+    configuration = ConfigParser()
+    configuration.read(ROOT / "setup.cfg")
+    named = configuration["options"]["packages"].split()
+    found = {path.parent.relative_to(ROOT) for path in SOURCES if path.name == "__init__.py"}
+    assert sorted(named) == sorted(module_name(path.as_posix()) for path in found if path.parts[0] in INSTALLED)
 
 
 def test_no_file_is_a_drawer_of_odds_and_ends() -> None:
@@ -76,14 +99,16 @@ def test_no_file_is_a_drawer_of_odds_and_ends() -> None:
         ("import torch", "envs/a.py", {"torch"}),
         ("import torch.nn as nn, numpy", "envs/sub/a.py", {"torch"}),
         ("def f():\n    from maml_rl.types import Params", "envs/a.py", {"maml_rl"}),
-        ("from envs import batched\nimport mujoco", "maml_rl/a.py", {"envs", "mujoco"}),
+        ("from maml_rl.envs.batched import TaskMDP", "envs/a.py", set()),
+        ("from maml_rl.envs import batched\nimport mujoco", "maml_rl/a.py", {"maml_rl.envs", "mujoco"}),
+        ("import maml_rl.experiments", "maml_rl/sub/a.py", {"maml_rl.experiments"}),
         ("import stable_baselines3", "maml_rl/a.py", {"stable_baselines3"}),
         ("import stable_baselines3", "maml_rl/sb3.py", set()),
-        ("import mujoco", "experiments/train.py", {"mujoco"}),
-        ("from mujoco.studio import web_viewer", "experiments/studio.py", set()),
+        ("import mujoco", "experiments/runs/a.py", {"mujoco"}),
+        ("from mujoco.studio import web_viewer", "experiments/live/studio.py", set()),
         ("from tests.test_architecture import ROOT", "experiments/a.py", {"tests"}),
         ("import torch\nfrom maml_rl import types\nfrom . import policies\nenvs = 1", "maml_rl/a.py", set()),
-        ("from envs.batched import TaskMDP\nfrom maml_rl import types", "experiments/a.py", set()),
+        ("from maml_rl.envs.batched import TaskMDP\nfrom maml_rl import types", "experiments/a.py", set()),
     ],
 )
 def test_the_checker_catches_forbidden_imports_and_no_others(source: str, path: str, expected: set[str]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments import cli
+from maml_rl.experiments.commands import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("trained/*.md")])

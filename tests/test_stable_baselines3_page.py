@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from stable_baselines3 import PPO, SAC
 
-from experiments import cli
-from experiments.figures import sb3_baselines
+from maml_rl.experiments.commands import cli
+from maml_rl.experiments.paper import sb3_baselines
 from maml_rl.policies import GaussianMLP
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def run_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "argv", ["maml-rl", *arguments])
         cli.main()
     else:
-        assert (program, arguments[:2]) == ("python", ["-m", "experiments.figures.sb3_baselines"])
+        assert (program, arguments[:2]) == ("python", ["-m", "maml_rl.experiments.paper.sb3_baselines"])
         length = arguments.index("--env-steps") + 1
         arguments[length] = "2048"
         sb3_baselines.main(arguments[2:])

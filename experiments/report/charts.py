@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from experiments.report.page import text
+from maml_rl.experiments.report.page import text
 
 _WIDTH = 460
 _LETTERS = 52  # that have room under a chart

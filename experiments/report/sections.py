@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.evaluate import duration, settings_of
-from experiments.paper import paper_returns
-from experiments.plots import levelled, paper_label, ranks, read_learning_curve, read_metric, steps_label
-from experiments.provenance import flat, trained_on, training_command
-from experiments.recording import Recording, in_the_plane
-from experiments.report.charts import Axes, Series, chart, thinned
-from experiments.report.page import Fact, Section, table, text
-from experiments.run import METRICS, Progress, RunConfig, env_steps_text, method
-from experiments.supervised.run import SupervisedConfig
-from experiments.task_display import are_places, components, explanation, task_text
+from maml_rl.experiments.media.plots import levelled, paper_label, ranks, read_learning_curve, read_metric, steps_label
+from maml_rl.experiments.media.recording import Recording, in_the_plane
+from maml_rl.experiments.media.task_display import are_places, components, explanation, task_text
+from maml_rl.experiments.paper.published import paper_returns
+from maml_rl.experiments.report.charts import Axes, Series, chart, thinned
+from maml_rl.experiments.report.page import Fact, Section, table, text
+from maml_rl.experiments.runs.evaluations import duration, settings_of
+from maml_rl.experiments.runs.provenance import flat, trained_on, training_command
+from maml_rl.experiments.runs.run import METRICS, Progress, RunConfig, env_steps_text, method
+from maml_rl.experiments.runs.supervised_run import SupervisedConfig
 
 _METHOD_COLOURS = ("method-1", "method-2", "method-3")
 
@@ -35,8 +35,8 @@ class Reported(NamedTuple):
     directory: Path
     config: RunConfig
     progress: Progress
-    evaluation: dict[str, Any]  # the record of `experiments.evaluate.Evaluations`
-    comparison: dict[str, Any] | None = None  # the record of `experiments.compare.Comparison`
+    evaluation: dict[str, Any]  # the record of `maml_rl.experiments.runs.evaluations.Evaluations`
+    comparison: dict[str, Any] | None = None  # the record of `maml_rl.experiments.runs.comparison.Comparison`
     task_quantity: str = "task"  # what the numbers of a task are
 
 

@@ -20,8 +20,8 @@ from maml_rl.parallel import TaskThreads, one_torch_thread
 from maml_rl.supervised.config import MethodConfig
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.optimizers import Moments, adam, cosine, no_moments
-from maml_rl.supervised.recording import recorded
 from maml_rl.supervised.tasks import TaskBatch, chunks
+from maml_rl.supervised.tracing import recorded
 from maml_rl.types import Params, aligned, flatten, laid_out, split, unflatten
 
 RATE = "inner_lr."

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.adapters import SampledTaskEnv
+from maml_rl.envs.adapters import SampledTaskEnv
 
 
 class GymBox:
@@ -445,7 +445,7 @@ _WRONG = [Unseeded, Without, OwnType, Columns, PearlUnnamed, PearlByChance, Pear
 for _class in (*_DRAWN, *_INDEXED, *_WRONG, Anything):
     gymnasium.register(
         f"foreign/{_class.__name__}ForTests-v0",
-        entry_point="foreign_environments:Watched" if _class is Anything else "envs.adapters:SampledTaskEnv",
+        entry_point="foreign_environments:Watched" if _class is Anything else "maml_rl.envs.adapters:SampledTaskEnv",
         max_episode_steps=8,
         kwargs={"env": f"foreign_environments:{_class.__name__}"},
     )

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Space
 
-from envs.batched import TaskMDP
+from maml_rl.envs.batched import TaskMDP
 
 OBSERVATIONS = Box(-1.0, 1.0, (2,), np.float32)
 ACTIONS = Box(-1.0, 1.0, (1,), np.float32)

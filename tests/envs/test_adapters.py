@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.adapters import SampledTaskEnv
-from envs.drawn_tasks import DrawnTasks, same
 from maml_rl.checks import check_task_env
+from maml_rl.envs.adapters import SampledTaskEnv
+from maml_rl.envs.drawn_tasks import DrawnTasks, same
 from maml_rl.errors import InputError
 from maml_rl.processes import Processes
 from maml_rl.task_parts import plain

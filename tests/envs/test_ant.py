@@ -5,7 +5,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.ant import Ant
+from maml_rl.envs.ant import Ant
 
 NQ, NV = 15, 14
 POSE = [0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1]
@@ -169,7 +169,7 @@ def test_a_state_that_is_not_finite_ends_the_episode(ants):
 
 
 def test_the_step_by_which_a_robot_is_lost_earns_nothing():
-    envs = gymnasium.make_vec("envs:finn2017/AntVel-v0", num_envs=2)
+    envs = gymnasium.make_vec("maml_rl.envs:finn2017/AntVel-v0", num_envs=2)
     envs.reset(seed=0)
     envs.unwrapped._states[1, -1] = np.nan  # part of what is derived from the state, which the transition replaces
     envs.unwrapped._states[1, 20] = np.nan  # a velocity
@@ -191,7 +191,7 @@ def test_episodes_begin_in_the_published_pose_with_noise(ants):
 
 
 def test_a_fallen_ant_costs_nothing_until_reset():
-    batch = gymnasium.make_vec("envs:finn2017/AntDir-v0", 60)
+    batch = gymnasium.make_vec("maml_rl.envs:finn2017/AntDir-v0", 60)
     stepped = []
     transition = batch.mdp.transition
     batch.mdp.transition = lambda states, *rest: stepped.append(len(states)) or transition(states, *rest)
@@ -212,7 +212,7 @@ def test_a_fallen_ant_costs_nothing_until_reset():
 def test_a_random_policy_has_the_published_return(env_id, paper, error):
     # The paper's random row, its mean over 40 tasks and the standard error of that (paper_returns.csv).
     count = 60
-    batch = gymnasium.make_vec(f"envs:finn2017/{env_id}-v0", count)
+    batch = gymnasium.make_vec(f"maml_rl.envs:finn2017/{env_id}-v0", count)
     space = batch.task_space
     space.seed(0)
     batch.set_attr("task", [space.sample() for _ in range(count)])

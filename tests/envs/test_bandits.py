@@ -7,9 +7,9 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import VectorEnv
 from scipy import stats
 
-from envs.bandits import Bandit
+from maml_rl.envs.bandits import Bandit
 
-BERNOULLI, GAUSSIAN = "envs:duan2016/BernoulliBandit-v0", "envs:duan2016/GaussianBandit-v0"
+BERNOULLI, GAUSSIAN = "maml_rl.envs:duan2016/BernoulliBandit-v0", "maml_rl.envs:duan2016/GaussianBandit-v0"
 PULLS = 10
 MEANS = np.array([0.0, 0.1, 0.5, 0.75, 1.0], np.float32)
 every_bandit = pytest.mark.parametrize("env_id", [BERNOULLI, GAUSSIAN])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
+from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
 
 
 class Countdown(TaskMDP):
@@ -265,7 +265,7 @@ def test_settings_belong_to_a_process_given_by_name():
     with pytest.raises(TypeError, match="module:Class"):
         BatchedTaskEnv(Countdown(), goal="velocity")
     with pytest.raises(TypeError, match="unexpected keyword"):
-        BatchedTaskEnv("envs.navigation:Navigation2D", goal="velocity")
+        BatchedTaskEnv("maml_rl.envs.navigation:Navigation2D", goal="velocity")
 
 
 def test_spaces_without_a_shape_are_refused():
@@ -286,7 +286,11 @@ def test_a_process_that_does_not_draw_says_so():
 
 
 def test_closing_twice_is_allowed():
-    for env in (TaskEnv(Countdown()), BatchedTaskEnv(Countdown()), gymnasium.make("envs:finn2017/Navigation2D-v0")):
+    for env in (
+        TaskEnv(Countdown()),
+        BatchedTaskEnv(Countdown()),
+        gymnasium.make("maml_rl.envs:finn2017/Navigation2D-v0"),
+    ):
         env.close()
         env.close()
 

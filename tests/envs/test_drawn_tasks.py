@@ -18,9 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from envs.drawn_tasks import DrawnTasks, IndexedTasks, decode, encode, same
-from experiments.adapt import read_task
+from maml_rl.envs.drawn_tasks import DrawnTasks, IndexedTasks, decode, encode, same
 from maml_rl.errors import InputError
+from maml_rl.experiments.runs.adapting import read_task
 from maml_rl.processes import Processes
 from maml_rl.task_observation import TaskObservation
 from maml_rl.task_parts import plain

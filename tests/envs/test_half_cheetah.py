@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, norm
 
-from envs.half_cheetah import HalfCheetah, PlanarCentreOfMass
-from envs.mujoco_render import TrackingRenderer
+from maml_rl.envs.half_cheetah import HalfCheetah, PlanarCentreOfMass
+from maml_rl.envs.mujoco.tracking import TrackingRenderer
 
-VELOCITY = "envs:finn2017/HalfCheetahVel-v0"
-DIRECTION = "envs:finn2017/HalfCheetahDir-v0"
+VELOCITY = "maml_rl.envs:finn2017/HalfCheetahVel-v0"
+DIRECTION = "maml_rl.envs:finn2017/HalfCheetahDir-v0"
 NQ = NV = 9
 
 
@@ -259,7 +259,7 @@ def test_goal_velocities_and_starts_of_the_other_definitions():
 )
 def test_a_random_policy_has_the_known_return_in_the_other_definitions(env_id, known):
     count = 60
-    batch = gymnasium.make_vec(f"envs:{env_id}-v0", count)
+    batch = gymnasium.make_vec(f"maml_rl.envs:{env_id}-v0", count)
     batch.task_space.seed(0)
     batch.set_attr("task", [batch.task_space.sample() for _ in range(count)])
     batch.reset(seed=0)
@@ -365,7 +365,7 @@ def test_no_states_have_no_next_states():
     # In a process of its own, because MuJoCo crashes when it is asked to roll out nothing.
     code = """
         import numpy as np
-        from envs.half_cheetah import HalfCheetah
+        from maml_rl.envs.half_cheetah import HalfCheetah
         mdp = HalfCheetah("velocity", threads=1)
         states = mdp.states(np.zeros((0, 9)), np.zeros((0, 9)))
         assert mdp.transition(states, np.zeros((0, 6)), np.zeros((0, 1))).shape == states.shape
@@ -378,7 +378,7 @@ def test_no_states_have_no_next_states():
 # Two pictures of the robot, at x = 0 and x = 9 m, and how many of their pixels have its colours (orange, pink).
 RENDER = """
     import gymnasium, numpy as np, sys
-    batch = gymnasium.make_vec("envs:finn2017/HalfCheetahVel-v0", 1, render_mode="rgb_array")
+    batch = gymnasium.make_vec("maml_rl.envs:finn2017/HalfCheetahVel-v0", 1, render_mode="rgb_array")
     batch.reset(seed=0)
     pose = np.zeros(9)
     for x in (0.0, 9.0):
@@ -453,7 +453,7 @@ def test_sampling_needs_no_opengl():
         ctypes.util.find_library = lambda name: None
         import os
         import gymnasium
-        batch = gymnasium.make_vec("envs:finn2017/HalfCheetahVel-v0", 2)
+        batch = gymnasium.make_vec("maml_rl.envs:finn2017/HalfCheetahVel-v0", 2)
         batch.reset(seed=0)
         assert "MUJOCO_GL" not in os.environ
     """

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import envs
+import maml_rl.envs
 from maml_rl.errors import InputError
 from maml_rl.tasks import assign_tasks, episode_limit, resets_itself, task_space, vectorize
 
-REACH = "envs:mclean2025/ML1-reach-v3"
-ML10 = "envs:mclean2025/ML10-v3"
+REACH = "maml_rl.envs:mclean2025/ML1-reach-v3"
+ML10 = "maml_rl.envs:mclean2025/ML10-v3"
 with_metaworld = pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="needs the extra metaworld")
 
 
@@ -57,7 +57,7 @@ def ml10() -> gymnasium.Env:
 @pytest.mark.parametrize("env_id", [REACH, ML10])
 def test_without_metaworld_one_line_says_what_to_install(env_id, monkeypatch):
     monkeypatch.setitem(sys.modules, "metaworld", None)  # as if it were not installed
-    monkeypatch.delitem(sys.modules, "envs.metaworld", raising=False)
+    monkeypatch.delitem(sys.modules, "maml_rl.envs.metaworld", raising=False)
     with pytest.raises(InputError) as raised:
         vectorize(env_id, 2)
     message = str(raised.value)
@@ -68,13 +68,13 @@ def test_without_metaworld_one_line_says_what_to_install(env_id, monkeypatch):
 
 
 def test_registration_does_not_import_metaworld():
-    program = "import sys, envs; sys.exit('metaworld' in sys.modules or 'envs.metaworld' in sys.modules)"
+    program = "import sys, envs; sys.exit('metaworld' in sys.modules or 'maml_rl.envs.metaworld' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 
 def test_a_misspelt_manipulation_is_answered_with_the_nearest():
     with pytest.raises(InputError, match=REACH):
-        vectorize("envs:mclean2025/ML1-raech-v3", 1)
+        vectorize("maml_rl.envs:mclean2025/ML1-raech-v3", 1)
 
 
 # With Meta-World
@@ -84,7 +84,7 @@ def test_a_misspelt_manipulation_is_answered_with_the_nearest():
 def test_every_manipulation_is_registered():
     import metaworld
 
-    assert sorted(f"{name}-v3" for name in envs.MANIPULATIONS) == sorted(metaworld.ML1.ENV_NAMES)
+    assert sorted(f"{name}-v3" for name in maml_rl.envs.MANIPULATIONS) == sorted(metaworld.ML1.ENV_NAMES)
 
 
 @with_metaworld

@@ -4,9 +4,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.navigation import Navigation2D
+from maml_rl.envs.navigation import Navigation2D
 
-ID = "envs:finn2017/Navigation2D-v0"
+ID = "maml_rl.envs:finn2017/Navigation2D-v0"
 
 
 def goal(x: float, y: float) -> np.ndarray:

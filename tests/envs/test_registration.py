@@ -14,11 +14,11 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.utils.env_match import check_environments_match
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-import envs
-from envs.batched import BatchedTaskEnv, TaskEnv
+import maml_rl.envs
+from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv
 
-IDS = [f"envs:{name}" for name in envs.DEFINITIONS]
-LIMITS = {f"envs:{name}": limit for name, (_, _, limit) in envs.DEFINITIONS.items()}
+IDS = [f"maml_rl.envs:{name}" for name in maml_rl.envs.DEFINITIONS]
+LIMITS = {f"maml_rl.envs:{name}": limit for name, (_, _, limit) in maml_rl.envs.DEFINITIONS.items()}
 every_id = pytest.mark.parametrize("env_id", IDS)
 
 # Positions and velocities have no bounds, and ProMP's actions go from -10 to 10; the checker warns of both.
@@ -134,9 +134,9 @@ def test_both_faces_have_the_same_spaces(env_id):
 @pytest.mark.parametrize(
     ("env_id", "observation_size", "action_size", "task_space"),
     [
-        ("envs:finn2017/Navigation2D-v0", 2, 2, Box(-0.5, 0.5, (2,), np.float32)),
-        ("envs:finn2017/HalfCheetahVel-v0", 20, 6, Box(0.0, 2.0, (1,), np.float32)),
-        ("envs:finn2017/HalfCheetahDir-v0", 20, 6, Discrete(2)),
+        ("maml_rl.envs:finn2017/Navigation2D-v0", 2, 2, Box(-0.5, 0.5, (2,), np.float32)),
+        ("maml_rl.envs:finn2017/HalfCheetahVel-v0", 20, 6, Box(0.0, 2.0, (1,), np.float32)),
+        ("maml_rl.envs:finn2017/HalfCheetahDir-v0", 20, 6, Discrete(2)),
     ],
 )
 def test_spaces_are_those_of_the_definition(env_id, observation_size, action_size, task_space):
@@ -273,7 +273,7 @@ def test_an_assigned_task_can_be_read_back(env_id):
     assert all(batch.task_space.contains(task) for task in batch.task)
 
 
-@pytest.mark.parametrize("env_id", ["envs:finn2017/Navigation2D-v0", "envs:finn2017/HalfCheetahVel-v0"])
+@pytest.mark.parametrize("env_id", ["maml_rl.envs:finn2017/Navigation2D-v0", "maml_rl.envs:finn2017/HalfCheetahVel-v0"])
 def test_a_task_is_copied_when_it_is_assigned_and_when_it_is_read(env_id):
     batch = gymnasium.make_vec(env_id, 2)
     given = [task.copy() for task in sample_tasks(env_id, 2)]
@@ -287,13 +287,13 @@ def test_a_task_is_copied_when_it_is_assigned_and_when_it_is_read(env_id):
 @pytest.mark.parametrize(
     ("env_id", "task"),
     [
-        ("envs:finn2017/Navigation2D-v0", np.array([0.6, 0.0], np.float32)),
-        ("envs:finn2017/Navigation2D-v0", np.zeros(3, np.float32)),
-        ("envs:finn2017/HalfCheetahVel-v0", np.array([-0.1], np.float32)),
-        ("envs:finn2017/HalfCheetahVel-v0", np.array([np.nan], np.float32)),
-        ("envs:finn2017/HalfCheetahDir-v0", -1),
-        ("envs:finn2017/HalfCheetahDir-v0", 2),
-        ("envs:finn2017/HalfCheetahDir-v0", "forward"),
+        ("maml_rl.envs:finn2017/Navigation2D-v0", np.array([0.6, 0.0], np.float32)),
+        ("maml_rl.envs:finn2017/Navigation2D-v0", np.zeros(3, np.float32)),
+        ("maml_rl.envs:finn2017/HalfCheetahVel-v0", np.array([-0.1], np.float32)),
+        ("maml_rl.envs:finn2017/HalfCheetahVel-v0", np.array([np.nan], np.float32)),
+        ("maml_rl.envs:finn2017/HalfCheetahDir-v0", -1),
+        ("maml_rl.envs:finn2017/HalfCheetahDir-v0", 2),
+        ("maml_rl.envs:finn2017/HalfCheetahDir-v0", "forward"),
     ],
 )
 def test_a_task_outside_the_task_space_is_refused_in_one_line(env_id, task):
@@ -418,7 +418,7 @@ def test_tasks_can_be_assigned_through_a_sync_vector_environment(env_id):
 
 
 def test_tasks_can_be_assigned_through_an_async_vector_environment():
-    env_id = "envs:finn2017/Navigation2D-v0"
+    env_id = "maml_rl.envs:finn2017/Navigation2D-v0"
     # spawn: a fork of a process that has threads can deadlock, and later Pythons warn of it
     vector_env = AsyncVectorEnv([partial(gymnasium.make, env_id)] * 2, context="spawn")
     try:

@@ -11,9 +11,9 @@ from gymnasium.spaces import Box, Discrete, flatdim, flatten, unflatten
 from gymnasium.vector import VectorEnv
 from scipy import stats
 
-from envs.tabular import TabularMDP, TabularMDPs
+from maml_rl.envs.tabular import TabularMDP, TabularMDPs
 
-ID = "envs:duan2016/TabularMDP-v0"
+ID = "maml_rl.envs:duan2016/TabularMDP-v0"
 S, A, STEPS = 10, 5, 10
 
 

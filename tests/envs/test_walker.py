@@ -5,7 +5,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.walker import RandomParameters, Walker
+from maml_rl.envs.walker import RandomParameters, Walker
 
 SIZES = {"walker": (9, 58), "hopper": (6, 34)}  # positions, parameters
 

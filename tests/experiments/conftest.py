@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments import cli
+from maml_rl.experiments.commands import cli
 
 
 class Result(NamedTuple):

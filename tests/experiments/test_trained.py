@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import compare as compare_module
-from experiments.evaluate import Overrides, current_evaluation, evaluate
-from experiments.paper import paper_returns, paper_task
-from experiments.run import is_supervised, load_config, method
-from experiments.supervised import evaluate as supervised
-from experiments.supervised.run import load_config as load_supervised_config
+from maml_rl.experiments.paper.published import paper_returns, paper_task
+from maml_rl.experiments.runs import comparison as compare_module
+from maml_rl.experiments.runs import supervised_evaluations as supervised
+from maml_rl.experiments.runs.evaluations import Overrides, current_evaluation, evaluate
+from maml_rl.experiments.runs.run import is_supervised, load_config, method
+from maml_rl.experiments.runs.supervised_run import load_config as load_supervised_config
 from maml_rl.statistics import mean_with_interval
 
 TRAINED = Path(__file__).parents[2] / "trained"

@@ -8,9 +8,9 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
-import envs
-from envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
+import maml_rl.envs
 from maml_rl.checks import Finding, check_task_env
+from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
 from maml_rl.requirements import NO_TIME_LIMIT
 from maml_rl.tasks import make
 
@@ -511,9 +511,9 @@ def test_the_check_repeats_itself_and_changes_no_space():
     assert check_task_env(limited(env)) == first != []
 
 
-@pytest.mark.parametrize("name", envs.DEFINITIONS)
+@pytest.mark.parametrize("name", maml_rl.envs.DEFINITIONS)
 def test_nothing_is_wrong_with_the_registered_environments(name):
-    findings = check_task_env(make(f"envs:{name}"))
+    findings = check_task_env(make(f"maml_rl.envs:{name}"))
     assert [
         finding for finding in findings if "a policy begins with a standard deviation of 1" not in finding.text
     ] == []

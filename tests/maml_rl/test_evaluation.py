@@ -20,7 +20,7 @@ from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import evaluation_tasks, task_space, vectorize
 from maml_rl.types import Trajectories, repeat
 
-NAVIGATION = "envs:finn2017/Navigation2D-v0"
+NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
 META = MetaConfig(meta_batch_size=5, episodes=7, inner_lr=0.5)  # sizes of the training, which evaluation ignores
 CONFIG = EvaluationConfig(tasks=3, gradient_steps=3, episodes=4, later_lr_factor=0.2, seed=6)
 LIMIT = 20
@@ -165,7 +165,7 @@ def test_the_parameters_given_are_not_changed():
         assert all(torch.equal(value, before[name]) for name, value in policy.named_parameters())
 
 
-@pytest.mark.parametrize("env_id", [NAVIGATION, "envs:finn2017/HalfCheetahVel-v0"])
+@pytest.mark.parametrize("env_id", [NAVIGATION, "maml_rl.envs:finn2017/HalfCheetahVel-v0"])
 def test_held_out_tasks_are_fixed_by_their_seed(env_id):
     with closing(vectorize(env_id, 2)) as envs, closing(vectorize(env_id, 5)) as others:
         others.reset(seed=9)

@@ -19,7 +19,7 @@ from maml_rl.tasks import task_space, training_tasks, vectorize
 from maml_rl.types import repeat
 
 CHOICES, MATRIX = "InitialChoicesForTests-v0", "InitialMatrixForTests-v0"
-NAVIGATION, DIRECTION = "envs:finn2017/Navigation2D-v0", "envs:finn2017/HalfCheetahDir-v0"
+NAVIGATION, DIRECTION = "maml_rl.envs:finn2017/Navigation2D-v0", "maml_rl.envs:finn2017/HalfCheetahDir-v0"
 CONFIG = PolicyConfig(hidden_sizes=(8, 8))
 META = MetaConfig(meta_batch_size=3, episodes=4)
 

@@ -19,8 +19,8 @@ from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import evaluation_tasks, sample_tasks, task_space, vectorize
 from maml_rl.types import Batch, Params, Trajectories, flatten, repeat, unflatten
 
-BERNOULLI, GAUSSIAN = "envs:duan2016/BernoulliBandit-v0", "envs:duan2016/GaussianBandit-v0"
-TABULAR = "envs:duan2016/TabularMDP-v0"
+BERNOULLI, GAUSSIAN = "maml_rl.envs:duan2016/BernoulliBandit-v0", "maml_rl.envs:duan2016/GaussianBandit-v0"
+TABULAR = "maml_rl.envs:duan2016/TabularMDP-v0"
 PULLS = STEPS = 10
 ARMS = np.array([0.2, 0.9, 0.4, 0.6, 0.1], np.float32)
 

@@ -11,9 +11,9 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from envs.batched import Array, TaskMDP
 from maml_rl.advantages import advantage_batch
 from maml_rl.config import MetaConfig
+from maml_rl.envs.batched import Array, TaskMDP
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.maml import inner_update
 from maml_rl.meta_rl import Iteration, Sampled, adapt_each, meta_iteration, sample
@@ -24,7 +24,7 @@ from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import TaskVectorEnv, task_space, training_tasks, vectorize
 from maml_rl.types import Params, Trajectories, flatten, repeat, select
 
-NAVIGATION = "envs:finn2017/Navigation2D-v0"
+NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
 TINY = MetaConfig(meta_batch_size=3, episodes=4)
 
 
@@ -86,8 +86,8 @@ def _registered() -> Iterator[None]:
     for name, mdp in MDPS.items():
         gymnasium.register(
             id=f"meta_rl_tests/{name}-v0",
-            entry_point="envs.batched:TaskEnv",
-            vector_entry_point="envs.batched:BatchedTaskEnv",
+            entry_point="maml_rl.envs.batched:TaskEnv",
+            vector_entry_point="maml_rl.envs.batched:BatchedTaskEnv",
             max_episode_steps=10,
             kwargs={"mdp": mdp},
         )

@@ -205,7 +205,7 @@ vectorize("plain_environments:WalkForTests-v0", 2, Processes(2))
 def test_a_script_that_spawned_processes_run_again_is_told_so_in_the_last_line(tmp_path, first, end):
     script = tmp_path / "my_script.py"
     script.write_text(SCRIPT.format(first=first))
-    path = os.pathsep.join([str(Path(__file__).parents[1] / "environments"), str(Path(__file__).parents[2])])
+    path = str(Path(__file__).parents[1] / "environments")
     done = subprocess.run(
         [sys.executable, script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120
     )
@@ -288,7 +288,7 @@ def test_an_environment_that_cannot_be_trained_is_refused_and_its_processes_end(
 
 
 def test_a_batched_environment_keeps_its_batch():
-    envs = vectorize("envs:finn2017/Navigation2D-v0", 7, Processes(2))
+    envs = vectorize("maml_rl.envs:finn2017/Navigation2D-v0", 7, Processes(2))
     assert envs.num_envs == 7
     assert not isinstance(envs, ProcessVectorEnv)
 

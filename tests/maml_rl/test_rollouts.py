@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
+from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
 from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.policies import CategoricalMLP, GaussianMLP, Policy
 from maml_rl.rollouts import collect
@@ -19,7 +19,7 @@ from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.tasks import groups, sample_tasks, task_space, vectorize
 from maml_rl.types import Params, Trajectories, repeat, select, stack
 
-NAVIGATION = "envs:finn2017/Navigation2D-v0"
+NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
 COUNTDOWN, CHOICES = "CountdownForTests-v0", "ChoicesForTests-v0"
 LIMIT = 6
 DRAW = Draw(seed=3, phase=Phase.TRAINING, iteration=2)
@@ -162,7 +162,7 @@ def test_each_task_acts_with_its_own_parameters_as_in_a_plain_loop(env_id):
 
 def test_the_half_cheetah_moves_as_in_a_plain_loop():
     # Rounding grows with time in contacts, so the first 20 steps are compared.
-    env_id = "envs:finn2017/HalfCheetahVel-v0"
+    env_id = "maml_rl.envs:finn2017/HalfCheetahVel-v0"
     envs = vectorize(env_id, 4)
     tasks = sample_tasks(task_space(envs), 2, seed=0)
     trajectories = sample(envs, tasks, 2)
@@ -179,7 +179,7 @@ def test_the_half_cheetah_moves_as_in_a_plain_loop():
 
 @pytest.mark.parametrize("num_envs", [2, 5, 40])  # 3 x 4 episodes: many waves, cut within a task; more than enough
 def test_groups_of_sub_environments_side_by_side_give_the_same_as_one(num_envs):
-    env_id = "envs:finn2017/HalfCheetahVel-v0"
+    env_id = "maml_rl.envs:finn2017/HalfCheetahVel-v0"
     alone, grouped = vectorize(env_id, 12, threads=1), vectorize(env_id, num_envs, threads=2)
     assert len(groups(alone)) == 1
     assert [group.num_envs for group in groups(grouped)] == [num_envs // 2, num_envs - num_envs // 2]
@@ -189,7 +189,7 @@ def test_groups_of_sub_environments_side_by_side_give_the_same_as_one(num_envs):
 
 
 def test_an_error_in_one_group_of_sub_environments_is_raised():
-    envs = vectorize("envs:finn2017/HalfCheetahVel-v0", 4, threads=2)
+    envs = vectorize("maml_rl.envs:finn2017/HalfCheetahVel-v0", 4, threads=2)
     tasks = sample_tasks(task_space(envs), 2, seed=0)
     params = different_params(envs, 2)
     params["log_std"][1] = torch.nan

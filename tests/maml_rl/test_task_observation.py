@@ -19,9 +19,9 @@ from maml_rl.task_observation import TaskObservation, VectorTaskObservation
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, episode_limit, evaluation_tasks, groups, task_space, vectorize
 from maml_rl.types import Trajectories, repeat
 
-NAVIGATION = "envs:finn2017/Navigation2D-v0"
-DIRECTION = "envs:finn2017/HalfCheetahDir-v0"
-VELOCITY = "envs:finn2017/HalfCheetahVel-v0"
+NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
+DIRECTION = "maml_rl.envs:finn2017/HalfCheetahDir-v0"
+VELOCITY = "maml_rl.envs:finn2017/HalfCheetahVel-v0"
 WALK = "plain_environments:WalkForTests-v0"
 CHOICE = "plain_environments:ChoiceForTests-v0"  # tasks are dicts
 

@@ -26,8 +26,8 @@ from maml_rl.tasks import (
     vectorize,
 )
 
-NAVIGATION = "envs:finn2017/Navigation2D-v0"
-VELOCITY = "envs:finn2017/HalfCheetahVel-v0"
+NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
+VELOCITY = "maml_rl.envs:finn2017/HalfCheetahVel-v0"
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
@@ -73,7 +73,7 @@ def refused(env_id: str, **settings: object) -> str:
     return message
 
 
-@pytest.mark.parametrize("env_id", [NAVIGATION, VELOCITY, "envs:finn2017/HalfCheetahDir-v0"])
+@pytest.mark.parametrize("env_id", [NAVIGATION, VELOCITY, "maml_rl.envs:finn2017/HalfCheetahDir-v0"])
 def test_registered_environments_are_accepted(env_id):
     envs = vectorize(env_id, 3)
     assert envs.num_envs == 3
@@ -101,10 +101,10 @@ def test_settings_reach_the_environment(register):
 @pytest.mark.parametrize(
     ("env_id", "nearest"),
     [
-        ("envs:finn2017/HalfCheetaVel-v0", "finn2017/HalfCheetahVel-v0"),
-        ("envs:finn2017/Navigation-v0", "finn2017/Navigation2D-v0"),
-        ("envs:finn2017/HalfCheetahVel-v7", "finn2017/HalfCheetahVel-v0"),
-        ("envs:finn/HalfCheetahVel-v0", "finn2017/HalfCheetahVel-v0"),
+        ("maml_rl.envs:finn2017/HalfCheetaVel-v0", "finn2017/HalfCheetahVel-v0"),
+        ("maml_rl.envs:finn2017/Navigation-v0", "finn2017/Navigation2D-v0"),
+        ("maml_rl.envs:finn2017/HalfCheetahVel-v7", "finn2017/HalfCheetahVel-v0"),
+        ("maml_rl.envs:finn/HalfCheetahVel-v0", "finn2017/HalfCheetahVel-v0"),
         ("CartPole-v9", "CartPole-v1"),
     ],
 )
@@ -113,11 +113,11 @@ def test_an_unknown_id_is_refused_and_the_nearest_are_named(env_id, nearest):
 
 
 def test_the_ids_that_are_named_work_as_they_are_named():
-    # A user pastes the id into a new process, where nothing has imported `envs` yet.
-    assert NAVIGATION in refused("envs:finn2017/Navigation-v0").partition("nearest ids are")[2]
+    # A user pastes the id into a new process, where nothing has imported `maml_rl.envs` yet.
+    assert NAVIGATION in refused("maml_rl.envs:finn2017/Navigation-v0").partition("nearest ids are")[2]
 
 
-@pytest.mark.parametrize("env_id", ["no_such_module:Foo-v0", "", "-", "a:b:c", "envs:nothing like it"])
+@pytest.mark.parametrize("env_id", ["no_such_module:Foo-v0", "", "-", "a:b:c", "maml_rl.envs:nothing like it"])
 def test_an_id_that_means_nothing_is_refused(env_id):
     refused(env_id)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.parallel import TaskThreads
+from maml_rl.supervised.adaptation import adaptation, predictions
 from maml_rl.supervised.config import MethodConfig
-from maml_rl.supervised.evaluation import adaptation, predictions
 from maml_rl.supervised.meta_learning import (
     RATE,
     State,

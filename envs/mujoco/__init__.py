@@ -1,0 +1,1 @@
+"""MuJoCo: physics of many robots at once, their sensors, and drawing."""

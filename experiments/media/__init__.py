@@ -1,0 +1,1 @@
+"""Pictures: plots, recorded episodes, clips and videos."""

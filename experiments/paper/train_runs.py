@@ -1,0 +1,102 @@
+"""Trains, evaluates and compares the runs behind Figures 4 and 5.
+
+    python -m maml_rl.experiments.paper.train_runs                # all of the paper's environments with results
+    python -m maml_rl.experiments.paper.train_runs navigation     # some of them
+    python -m maml_rl.experiments.paper.train_runs --list         # the commands of all runs, and which are finished
+
+A run lies in `runs/figures/PRESET-seedN`, unless one of the same settings and seed comes with the repository in
+`trained/`. Ctrl-C saves; the same command then goes on where it stopped. Each task ends with two comparisons
+in `results/TASK`: on held-out tasks, and on the paper's own 40, next to its returns.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from maml_rl.experiments.paper import figure4
+from maml_rl.experiments.presets.rl_presets import PRESETS
+from maml_rl.experiments.runs.comparison import compare
+from maml_rl.experiments.runs.comparison_files import table, write_comparison
+from maml_rl.experiments.runs.evaluations import tasks_named
+from maml_rl.experiments.runs.provenance import training_command
+from maml_rl.experiments.runs.run import CHECKPOINT, RunConfig, TaskSet, is_supervised, load_config
+from maml_rl.experiments.runs.training import resume, train
+
+SEEDS = {
+    "navigation": {"": 5, "-pretrained": 5, "-oracle": 5, "-random": 5},
+    "half-cheetah-dir": {"": 3, "-pretrained": 1, "-oracle": 1, "-random": 1},
+    "half-cheetah-vel": {"": 1, "-pretrained": 1, "-oracle": 1, "-random": 1},
+    "ant-vel": {"": 1, "-pretrained": 1, "-oracle": 1, "-random": 1},
+}
+RUNS, TRAINED, RESULTS = Path("runs/figures"), Path("trained"), Path("results")
+
+
+def configurations(task: str) -> dict[str, RunConfig]:
+    """Settings of a task's runs by name."""
+    presets = {f"{task}{suffix}": seeds for suffix, seeds in SEEDS[task].items()}
+    return {
+        f"{preset}-seed{seed}": replace(PRESETS[preset].config, seed=seed)
+        for preset, seeds in presets.items()
+        for seed in range(seeds)
+    }
+
+
+def directory(name: str, config: RunConfig) -> Path:
+    """Where a run is, or will be."""
+    for checkpoint in sorted(TRAINED.glob(f"*/{CHECKPOINT}")):
+        if not is_supervised(checkpoint) and load_config(checkpoint)[0] == config:
+            return checkpoint.parent
+    return RUNS / name
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has done all its iterations."""
+    if not (run / CHECKPOINT).exists():
+        return False
+    config, progress, _ = load_config(run)
+    return progress.iteration >= config.iterations
+
+
+def make_results(task: str) -> None:
+    """Trains what is missing of a task's runs, and compares them."""
+    runs = {name: directory(name, config) for name, config in configurations(task).items()}
+    for name, config in configurations(task).items():
+        if is_finished(runs[name]):
+            continue
+        print(f"\n{runs[name]}: {training_command(config)}", flush=True)
+        if (runs[name] / CHECKPOINT).exists():
+            resume(runs[name])
+        else:
+            train(config, runs[name])
+    for task_set in get_args(TaskSet):
+        record = compare(list(runs.values()), task_set=task_set).record()
+        write_comparison(record, RESULTS / task)
+        print(f"\n{task}, {tasks_named(task_set, record['num_tasks'])}\n{table(record)}")
+    if task == "navigation":
+        figure4.write_paths(runs["navigation-seed0"], runs["navigation-pretrained-seed0"], RESULTS)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", default=list(SEEDS), metavar="task", help="tasks; all if none is named")
+    parser.add_argument("--list", action="store_true", help="print commands, and train nothing")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.tasks) - SEEDS.keys():
+        parser.error(f"there is no task {', '.join(sorted(unknown))}: choose from {', '.join(SEEDS)}")
+    torch.set_num_threads(1)
+    for task in chosen.tasks:
+        if chosen.list:
+            for name, config in configurations(task).items():
+                run = directory(name, config)
+                print(f"{training_command(config)} --out {run}{'  # finished' if is_finished(run) else ''}")
+        else:
+            make_results(task)
+
+
+if __name__ == "__main__":
+    main()

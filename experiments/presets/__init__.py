@@ -1,0 +1,1 @@
+"""Presets: settings of experiments by name, with their source."""

@@ -1,0 +1,1 @@
+"""Runs: training, evaluation, comparison and adaptation, and the files that they leave."""

@@ -1,0 +1,230 @@
+"""Success rate on Meta-World's test tasks, by the benchmark's own protocol for meta-learning.
+
+The protocol (`metaworld.evaluation.metalearning_evaluation`) adapts an agent to a test task on a few episodes and
+counts in how many later episodes it succeeds. Here are the agent that it asks for, which is the policy of a run with
+the inner update, and the environments that it runs on.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from maml_rl.config import MetaConfig, require
+from maml_rl.distributions import Distribution
+from maml_rl.errors import InputError
+from maml_rl.experiments.runs.run import load_config, load_run
+from maml_rl.meta_rl import adapt_each, advantage_batches
+from maml_rl.parallel import TaskThreads
+from maml_rl.policies import Policy
+from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.tasks import vectorize
+from maml_rl.types import Params, Trajectories, aligned, laid_out, repeat
+
+_TEST_MANIPULATIONS = 5  # of ML10, ML25 and ML45
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Settings of Meta-World's evaluation, with its defaults."""
+
+    goals: int = 50
+    """Goals of each test manipulation, at most the 50 that there are."""
+    adaptation_steps: int = 1
+    """Gradient steps, with fresh episodes for each (Meta-World: 1)."""
+    adaptation_episodes: int = 10
+    """Episodes for each gradient step (Meta-World: 10)."""
+    evaluation_episodes: int = 3
+    """Episodes of the adapted policy, which then takes its mean action (Meta-World: 3)."""
+    seed: int = 0
+    """Seed of the actions in the episodes that the policy adapts to."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require("goals", self.goals, 1 <= self.goals <= 50, "from 1 to 50")
+        require("adaptation_steps", self.adaptation_steps, self.adaptation_steps >= 1, "at least 1")
+        require("adaptation_episodes", self.adaptation_episodes, self.adaptation_episodes >= 1, "at least 1")
+        require("evaluation_episodes", self.evaluation_episodes, self.evaluation_episodes >= 1, "at least 1")
+        require("seed", self.seed, self.seed >= 0, "at least 0")
+
+
+class Success(NamedTuple):
+    """What the protocol measures."""
+
+    success_rate: float  # share of episodes with a success, mean over the manipulations
+    mean_return: float  # of episodes that end with their first success
+    by_manipulation: dict[str, float]  # success rate of each
+
+
+class MetaWorldEvaluation(NamedTuple):
+    """Success of a run's policy on test tasks, as meta-trained and after adaptation to each task."""
+
+    env_id: str
+    protocol: Protocol
+    before: Success
+    after: Success
+
+    def record(self) -> dict[str, Any]:
+        """The evaluation as JSON values."""
+        return {
+            "env_id": self.env_id,
+            **asdict(self.protocol),
+            "before_adaptation": self.before._asdict(),
+            "after_adaptation": self.after._asdict(),
+        }
+
+    def table(self) -> str:
+        """Success rate in % of each manipulation and overall, before and after adaptation."""
+        names = sorted(self.after.by_manipulation)
+        rows = [(name, self.before.by_manipulation[name], self.after.by_manipulation[name]) for name in names]
+        rows.append(("all", self.before.success_rate, self.after.success_rate))
+        width = max(len("manipulation"), *(len(name) for name in names))
+        lines = [f"{name:<{width}}  {before:>6.1%}  {after:>6.1%}" for name, before, after in rows]
+        return "\n".join([f"{'manipulation':<{width}}  before   after", *lines])
+
+
+class AdaptingAgent:
+    """A policy with the inner update, as Meta-World's `MetaLearningAgent`: M sub-environments, each a task of its own.
+
+    Args:
+        policy: The policy.
+        theta: Its parameters before adaptation.
+        num_envs: M.
+        meta: Settings of the inner update that the policy was trained for.
+        seed: Seed of the actions in the episodes that the policy adapts to.
+        threads: Threads that share the tasks.
+        on_task: Called when the protocol comes to the next tasks.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        theta: Params,
+        num_envs: int,
+        meta: MetaConfig,
+        seed: int,
+        threads: TaskThreads,
+        on_task: Callable[[], object],
+    ) -> None:
+        self._policy, self._meta, self._threads, self._on_task = policy, meta, threads, on_task
+        self._theta = repeat(laid_out(theta), num_envs)
+        self._params = self._theta
+        self._generator = Draw(seed, Phase.EVALUATION).generator(Purpose.ACTIONS)
+        self._steps: list[Any] = []
+
+    def init(self) -> None:
+        """Forgets the tasks so far."""
+        self._params = self._theta
+        self._on_task()
+
+    def reset(self, env_mask: NDArray[np.bool_]) -> None:
+        """Nothing: the policy has no memory within an episode."""
+
+    def adapt_action(self, observations: NDArray[np.float64]) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
+        """Sampled actions `[M, act]`, clipped, with what `adapt` needs of each: the action itself, its log-probability.
+
+        Args:
+            observations: `[M, obs]`.
+        """
+        distribution = self._distribution(observations)
+        noise = distribution.noise(self._generator, (len(observations), 1), self._policy.noise_size)
+        sampled = distribution.sample(torch.from_numpy(noise))
+        log_probs = distribution.log_prob(sampled)[:, 0].numpy()
+        return _clipped(sampled), {"actions": sampled[:, 0].numpy(), "log_probs": log_probs}
+
+    def step(self, timestep: Any) -> None:
+        """Keeps a step, with fields `[M, ...]`, until `adapt`."""
+        self._steps.append(timestep)
+
+    def adapt(self) -> None:
+        """theta_i' of each task by one inner update on the steps since the last."""
+        batches, _ = advantage_batches(self._policy, _trajectories(self._steps), self._meta, self._threads)
+        self._params = adapt_each(self._policy, self._params, batches, self._meta, self._threads, self._meta.inner_lr)
+        self._steps = []
+
+    def eval_action(self, observations: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Mean actions `[M, act]` under the adapted parameters, clipped, as Meta-World's own agents take them."""
+        without_noise = torch.zeros(len(observations), 1, self._policy.noise_size)
+        return _clipped(self._distribution(observations).sample(without_noise))
+
+    def _distribution(self, observations: NDArray[np.float64]) -> Distribution:
+        with torch.no_grad():
+            return self._policy(self._params, aligned(torch.from_numpy(observations.astype(np.float32)))[:, None])
+
+
+def _clipped(actions: Tensor) -> NDArray[np.float32]:
+    """Actions `[M, act]` in the range that Meta-World takes, of `[M, 1, act]`."""
+    clipped: NDArray[np.float32] = actions[:, 0].clamp(-1.0, 1.0).numpy()
+    return clipped
+
+
+def _trajectories(steps: list[Any]) -> Trajectories:
+    """Episodes of a list of steps, which all end together: while the agent adapts, only the time limit ends them."""
+    episodes = sum(bool(step.truncated[0]) for step in steps)
+
+    def field(values: list[NDArray[Any]]) -> Tensor:
+        joined = np.stack(values, 1).astype(np.float32)  # [M, K T, ...]
+        return aligned(torch.from_numpy(joined.reshape(len(joined), episodes, -1, *joined.shape[2:])))
+
+    rewards = field([step.reward for step in steps])
+    return Trajectories(
+        observations=field([step.observation for step in steps]),
+        actions=field([step.aux_policy_outputs["actions"] for step in steps]),
+        log_probs=field([step.aux_policy_outputs["log_probs"] for step in steps]),
+        rewards=rewards,
+        mask=torch.ones_like(rewards),
+        terminated=torch.zeros(rewards.shape[:2], dtype=torch.bool),
+    )
+
+
+def evaluate_metaworld(directory: Path, protocol: Protocol) -> MetaWorldEvaluation:
+    """Evaluates a run on the test tasks of its benchmark, which are those of the seed that its training tasks have.
+
+    Raises:
+        InputError: If the run cannot be used, is not of a Meta-World environment, or metaworld is not installed.
+    """
+    config, _, _ = load_config(directory)
+    with closing(vectorize(config.env_id, 1, max_episode_steps=config.max_episode_steps)) as training_envs:
+        settings = training_envs.spec.kwargs if training_envs.spec else {}
+        if "benchmark" not in settings:
+            raise InputError(
+                f"{directory} was trained on {config.env_id}, which is no environment of Meta-World: "
+                f"use maml-rl evaluate {directory}"
+            )
+        run = load_run(directory, training_envs)
+    from metaworld import make_ml_envs_test  # the extra `metaworld`; `vectorize` has told where it is missing
+    from metaworld.evaluation import metalearning_evaluation
+
+    # One sub-environment for each manipulation, which meets its goals one after the other. The protocol counts the
+    # first episodes to end among all with one manipulation, so that with more of them those that succeed, which are
+    # shorter, would count more often than those that fail.
+    benchmark = settings["benchmark"]
+    manipulations = _TEST_MANIPULATIONS if benchmark.startswith("ML") else 1
+    threads = TaskThreads()
+    measured = []
+    bar = tqdm(total=2 * protocol.goals, unit="goal", desc="evaluating", disable=None, leave=False)
+    for adaptation_steps in (0, protocol.adaptation_steps):
+        with closing(make_ml_envs_test(benchmark, seed=settings.get("seed", 0), meta_batch_size=manipulations)) as envs:
+            agent = AdaptingAgent(
+                run.policy, run.theta, manipulations, run.config.meta, protocol.seed, threads, bar.update
+            )
+            result = metalearning_evaluation(
+                agent,
+                envs,
+                num_evals=protocol.goals,
+                adaptation_steps=adaptation_steps,
+                adaptation_episodes=protocol.adaptation_episodes,
+                evaluation_episodes=protocol.evaluation_episodes,
+            )
+            success_rate, mean_return, by_manipulation = result
+            rates = {name: float(rate) for name, rate in by_manipulation.items()}
+            measured.append(Success(success_rate, mean_return, rates))
+    bar.close()
+    return MetaWorldEvaluation(config.env_id, protocol, *measured)

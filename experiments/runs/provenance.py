@@ -1,0 +1,139 @@
+"""Where a run comes from: the command that trains it again, and the machines that trained it."""
+
+import platform
+import shlex
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import torch
+
+from maml_rl.checkpoint import write_json
+from maml_rl.errors import InputError
+from maml_rl.experiments.presets.rl_presets import PRESETS
+from maml_rl.experiments.presets.supervised_presets import PRESETS as SUPERVISED_PRESETS
+from maml_rl.experiments.runs.records import read_record
+from maml_rl.experiments.runs.run import RunConfig
+from maml_rl.experiments.runs.supervised_run import SupervisedConfig
+from maml_rl.processes import available_cores
+
+MACHINES = "machines.json"
+
+
+class Hardware(TypedDict):
+    """What computed a run."""
+
+    processor: str
+    cores: int
+    accelerator: NotRequired[str]
+
+
+class Machine(Hardware):
+    """A machine that trained a run, with the versions that it had."""
+
+    from_iteration: int
+    python: str
+    torch: str
+    numpy: str
+    gymnasium: str
+    mujoco: str
+
+
+def training_command(config: RunConfig | SupervisedConfig) -> str:
+    """The shortest `maml-rl train` that makes a run of these settings, from the preset that is nearest to them."""
+    settings = flat(asdict(config))
+    configs: dict[str, RunConfig | SupervisedConfig] = (
+        {name: preset.config for name, preset in PRESETS.items()}
+        if isinstance(config, RunConfig)
+        else {name: preset.config for name, preset in SUPERVISED_PRESETS.items()}
+    )
+
+    def arguments(name: str) -> list[str]:
+        default = flat(asdict(configs[name]))
+        options = [_option(key, value) for key, value in settings.items() if value != default[key]]
+        return [name, *chain.from_iterable(options)]
+
+    return shlex.join(["maml-rl", "train", *min(map(arguments, configs), key=len)])
+
+
+def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their whole name: `{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    settings: dict[str, Any] = {}
+    for name, value in record.items():
+        settings |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return settings
+
+
+def _option(key: str, value: Any) -> list[str]:
+    path, _, name = key.replace("_", "-").rpartition(".")
+    if isinstance(value, bool):
+        return [f"--{path}{'.' if path else ''}{'' if value else 'no-'}{name}"]
+    return [f"--{key.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+
+
+def check_same_settings(out: Path, there: RunConfig | SupervisedConfig, given: RunConfig | SupervisedConfig) -> None:
+    """Checks that a run that exists has the settings of a command, but for iterations and the place of its data.
+
+    Args:
+        out: Directory of the run.
+        there: Its settings.
+        given: Those of the command, of the same type.
+
+    Raises:
+        InputError: If some differ; names them.
+    """
+    ours, others = flat(asdict(there)), flat(asdict(given))
+    different = [
+        f"--{name.replace('_', '-')} is {ours[name]} there and {others[name]} here"
+        for name in ours
+        if ours[name] != others[name] and name not in ("iterations", "data")
+    ]
+    if different:
+        raise InputError(f"{out} is another run: {'; '.join(different)}; give its settings, or another --out")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """This machine, as it matters to time and rounding."""
+    description: dict[str, Any] = {"processor": _processor(), "cores": available_cores()}
+    if device.type == "cuda":
+        description["accelerator"] = torch.cuda.get_device_name(device)
+    versions = {name: version(name) for name in ("numpy", "gymnasium", "mujoco")}
+    # PyTorch's own says which build it is, which the metadata of a package need not.
+    return description | {"python": platform.python_version(), "torch": str(torch.__version__)} | versions
+
+
+def note_machine(directory: Path, iteration: int, device: torch.device) -> None:
+    """Adds this machine to those that trained a run, unless the last one is just like it.
+
+    Args:
+        directory: The run.
+        iteration: Iterations finished before.
+        device: Where policy and update are computed.
+    """
+    machines = trained_on(directory)
+    here = machine(device)
+    if not machines or {**machines[-1], "from_iteration": None} != {**here, "from_iteration": None}:
+        machines.append({"from_iteration": iteration, **here})
+        write_json(directory / MACHINES, machines)
+
+
+def trained_on(directory: Path) -> list[dict[str, Any]]:
+    """The machines that trained a run, in their order; empty if that was not noted.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    path = directory / MACHINES
+    machines: list[dict[str, Any]] = read_record(path, list[Machine], "remove it") if path.exists() else []
+    return machines
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,1 +1,0 @@
-"""Runs of supervised meta-learning: settings, training, evaluation and pictures."""

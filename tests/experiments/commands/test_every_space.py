@@ -1,0 +1,307 @@
+"""What `maml-rl check` passes, every command carries; what a command refuses, the check says first, in its words."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import FilterObservation, FlattenObservation
+
+from maml_rl import tasks
+from maml_rl.errors import InputError
+from maml_rl.experiments.live.session import Session
+from maml_rl.experiments.media.recording import load_recording
+from maml_rl.experiments.runs import run
+from maml_rl.processes import Processes
+from maml_rl.task_parts import plain
+from maml_rl.tasks import assign_tasks, sample_tasks
+
+ENVIRONMENTS = Path(__file__).parents[2] / "environments"  # holds space_environments.py
+BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
+NUMBER = spaces.Box(-1.0, 1.0, (1,), np.float32)
+TRAIN = ("--iterations=1", "--meta.meta-batch-size=2", "--meta.episodes=2", "--policy.hidden-sizes", "4", "--threads=1")
+EVALUATION = ("--evaluation.tasks=3", "--evaluation.episodes=2", "--evaluation.gradient-steps=1")
+
+
+class Mission(spaces.Space):
+    """A Space of an author's own, of sentences."""
+
+    def sample(self, mask: None = None, probability: None = None) -> str:
+        return "go to the door"
+
+    def contains(self, x: object) -> bool:
+        return isinstance(x, str)
+
+
+TASKS = {
+    "a number": NUMBER,
+    "an array": spaces.Box(-1.0, 1.0, (2, 3), np.float32),
+    "integers": spaces.Box(-3, 3, (2,), np.int64),
+    "no axis": spaces.Box(-1.0, 1.0, (), np.float32),
+    "unbounded": spaces.Box(-np.inf, np.inf, (2,), np.float64),
+    "Discrete": spaces.Discrete(3, start=-1),
+    "MultiBinary": spaces.MultiBinary((2, 2)),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
+    "Text": spaces.Text(4),
+    "Dict": spaces.Dict(payload=NUMBER, motors=spaces.MultiDiscrete([2, 3]), surface=spaces.Text(3)),
+    "Tuple": spaces.Tuple((NUMBER, spaces.Tuple((spaces.Discrete(3), spaces.Text(2))))),
+    "Graph": spaces.Graph(BOX, spaces.Discrete(3)),
+    "Sequence": spaces.Sequence(NUMBER),
+    "stacked Sequence": spaces.Sequence(spaces.Discrete(5), stack=True),
+    "OneOf": spaces.OneOf((NUMBER, spaces.Discrete(3), spaces.Text(2))),
+    "an author's own": Mission(),
+}
+OBSERVATIONS = {
+    "a picture": spaces.Box(0, 255, (8, 8, 3), np.uint8),
+    "two axes": spaces.Box(-1.0, 1.0, (2, 2), np.float64),
+    "no axis": spaces.Box(-1.0, 1.0, (), np.float32),
+    "integers": spaces.Box(-5, 5, (2,), np.int64),
+    "Discrete": spaces.Discrete(3),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
+    "MultiBinary": spaces.MultiBinary(3),
+    "Text": spaces.Text(3),
+    "Dict": spaces.Dict(place=BOX, battery=spaces.Discrete(2)),
+    "Dict with a Space of its own": spaces.Dict(image=spaces.Box(0, 255, (3, 3), np.uint8), mission=Mission()),
+    "Tuple": spaces.Tuple((BOX, spaces.Discrete(2))),
+    "Graph": spaces.Graph(BOX, None),
+    "Sequence": spaces.Sequence(NUMBER),
+    "OneOf": spaces.OneOf((NUMBER, spaces.Discrete(2))),
+    "an author's own": Mission(),
+}
+ACTIONS = {
+    "two axes": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
+    "no axis": spaces.Box(-1.0, 1.0, (), np.float64),
+    "unbounded": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+    "integers": spaces.Box(-3, 3, (2,), np.int64),
+    "Discrete": spaces.Discrete(3),
+    "Discrete from 1": spaces.Discrete(3, start=1),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
+    "MultiBinary": spaces.MultiBinary(3),
+    "Dict": spaces.Dict(a=BOX),
+    "Tuple": spaces.Tuple((BOX, spaces.Discrete(2))),
+    "Text": spaces.Text(3),
+}
+
+
+@pytest.fixture
+def registered(monkeypatch) -> Iterator[Callable[..., str]]:
+    """Registers an environment for one test, which commands run in this process: one is started in a second each."""
+    monkeypatch.syspath_prepend(ENVIRONMENTS)
+    vectorize = tasks.vectorize
+    monkeypatch.setattr(
+        run, "vectorize", lambda env_id, count, _, *others, **s: vectorize(env_id, count, None, *others, **s)
+    )
+    env_id = "SpacesForTests-v0"
+
+    def register(limit: int | None = 2, **settings: object) -> str:
+        gymnasium.register(env_id, "space_environments:Spaces", max_episode_steps=limit, kwargs=settings)
+        return env_id
+
+    yield register
+    del gymnasium.registry[env_id]
+
+
+@pytest.fixture
+def batched(monkeypatch) -> Iterator[Callable[..., str]]:
+    """Registers an environment that makes its own batch, for one test."""
+    monkeypatch.syspath_prepend(ENVIRONMENTS)
+    env_id = "StillForTests-v0"
+
+    def register(**settings: object) -> str:
+        kwargs = {"mdp": "space_environments:Still"} | settings
+        entry_points = {
+            "entry_point": "maml_rl.envs.batched:TaskEnv",
+            "vector_entry_point": "maml_rl.envs.batched:BatchedTaskEnv",
+        }
+        gymnasium.register(env_id, max_episode_steps=2, kwargs=kwargs, **entry_points)
+        return env_id
+
+    yield register
+    del gymnasium.registry[env_id]
+
+
+class Commands:
+    """Commands after a check of an environment."""
+
+    def __init__(self, maml_rl: Callable[..., tuple[int, str, str]], env_id: str) -> None:
+        self._maml_rl = maml_rl
+        code, out, _ = maml_rl("check", env_id, "--json")
+        findings = json.loads(out)["findings"]
+        self.said = [finding["text"] for finding in findings]
+        assert (code == 2) == any(finding["level"] == "error" for finding in findings)
+        self.passed = code == 0
+
+    def carries(self, *arguments: object) -> bool:
+        """Whether a command does its work; otherwise it refuses in the words of the check."""
+        code, _, err = self._maml_rl(*arguments)
+        if code == 0:
+            return True
+        assert code == 2, err
+        self.has_said(err)
+        return False
+
+    def has_said(self, refusal: str) -> None:
+        """Checks that a refusal is made of the words of a finding, which may name the command before them."""
+        said = [re.sub("^maml-rl [a-z-]+( --[a-z-]+)? refuses it: ", "", text) for text in self.said]
+        assert any(text in refusal for text in said), (refusal, said)
+
+
+def every_command(commands: Commands, env_id: str, task: object) -> None:
+    """Trains, and does with the run whatever can be done with one."""
+    train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN, *EVALUATION)
+    assert commands.carries(*train) == commands.passed
+    if not commands.passed:
+        return
+    assert commands.carries("evaluate", "run", "--threads=1")
+    assert commands.carries("compare", "run", "--out=compared", "--threads=1")
+    commands.carries("adapt", "run", "--out=adapted.zip", "--task", json.dumps(plain(task)), "--threads=1")
+    assert commands.carries("visualize", "run", "--tasks=2", "--threads=1")
+    with pytest.raises(InputError) as refusal:  # what the page can show is tested with it
+        Session(Path("run"), 1, 2)
+    commands.has_said(str(refusal.value))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_space_is_carried_by_every_command(registered, maml_rl, name):
+    env_id = registered(tasks=TASKS[name])
+    commands = Commands(maml_rl, env_id)
+    assert commands.passed, commands.said
+    task = sample_tasks(TASKS[name], 3, seed=5)[-1]
+    every_command(commands, env_id, task)
+    try:
+        envs = tasks.vectorize(env_id, 1, observe_task=True)
+    except InputError as error:
+        commands.has_said(str(error))
+        assert name in ("Graph", "Sequence", "stacked Sequence", "an author's own")
+    else:
+        assign_tasks(envs, [task])
+        assert envs.observation_space.contains(envs.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize("name", ["an array", "Discrete", "MultiBinary", "MultiDiscrete"])
+def test_a_batch_takes_tasks_that_are_arrays_or_integers(batched, maml_rl, name):
+    env_id = batched(tasks=TASKS[name])
+    commands = Commands(maml_rl, env_id)
+    assert commands.passed, commands.said
+    every_command(commands, env_id, sample_tasks(TASKS[name], 3, seed=5)[-1])
+
+
+@pytest.mark.parametrize("name", ["Text", "Dict", "Sequence"])
+def test_a_batch_of_other_tasks_is_refused_alike_by_check_and_train(batched, maml_rl, name):
+    env_id = batched(tasks=TASKS[name])
+    checked, trained = maml_rl("check", env_id), maml_rl("train", "navigation", "--env-id", env_id, "--out=run")
+    assert checked.code == trained.code == 2
+    (needs,) = re.findall(r"a batched environment needs spaces whose elements are arrays .*\)", trained.err)
+    assert needs.removesuffix(")") in checked.err
+
+
+def test_a_batch_whose_observations_are_no_box_is_refused_alike_by_check_and_train(batched, maml_rl):
+    env_id = batched(observations=spaces.Discrete(3))
+    commands = Commands(maml_rl, env_id)
+    assert not commands.passed
+    assert not commands.carries("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN)
+    assert "let observation return an array [n, ...] of numbers" in commands.said[0]
+
+
+@pytest.mark.parametrize("name", ["Navigation2D", "HalfCheetahDir"])
+def test_nothing_is_noted_of_what_every_command_carries(maml_rl, name):
+    assert Commands(maml_rl, f"maml_rl.envs:finn2017/{name}-v0").said == []
+
+
+@pytest.mark.parametrize("name", OBSERVATIONS)
+def test_observations_are_carried_by_every_command_or_refused_by_the_check_first(registered, maml_rl, name):
+    env_id = registered(observations=OBSERVATIONS[name])
+    commands = Commands(maml_rl, env_id)
+    assert commands.passed == isinstance(OBSERVATIONS[name], spaces.Box)
+    every_command(commands, env_id, np.zeros(1))
+
+
+@pytest.mark.parametrize("name", ["Discrete", "MultiDiscrete", "MultiBinary", "Text", "Dict", "Tuple", "OneOf"])
+def test_the_wrapper_that_the_check_names_makes_observations_usable(registered, maml_rl, name):
+    (text,) = Commands(maml_rl, registered(observations=OBSERVATIONS[name])).said
+    (named,) = re.findall(r"additional_wrappers=(\(.*\))$", text)
+    gymnasium.registry["SpacesForTests-v0"].additional_wrappers = eval(named)
+    commands = Commands(maml_rl, "SpacesForTests-v0")
+    assert commands.passed, commands.said
+    assert commands.carries("train", "navigation", "--env-id=SpacesForTests-v0", "--out=run", *TRAIN)
+    assert commands.carries("adapt", "run", "--out=a.zip", "--threads=1")
+
+
+def test_what_cannot_be_flattened_is_named_and_left_out_by_the_wrappers_that_the_check_names(registered, maml_rl):
+    (text,) = Commands(maml_rl, registered(observations=OBSERVATIONS["Dict with a Space of its own"])).said
+    assert "'mission' cannot be flattened: leave it out with gymnasium.wrappers.FilterObservation" in text
+    wrappers = (FilterObservation.wrapper_spec(filter_keys=["image"]), FlattenObservation.wrapper_spec())
+    gymnasium.registry["SpacesForTests-v0"].additional_wrappers = wrappers
+    assert Commands(maml_rl, "SpacesForTests-v0").passed
+
+
+def test_an_environment_without_a_registered_limit_is_trained_with_one_from_the_command_line(registered, maml_rl):
+    env_id = registered(limit=None, steps=2)  # it truncates its own episodes
+    commands = Commands(maml_rl, env_id)
+    assert not commands.passed
+    train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN, *EVALUATION)
+    assert not commands.carries(*train)
+    assert "--max-episode-steps" in commands.said[0]
+    limit = "--max-episode-steps=3"
+    assert maml_rl("check", env_id, limit).code == 0
+    assert commands.carries(*train, limit)
+    assert commands.carries("train", "--resume=run", "--iterations=2", "--threads=1")
+    assert commands.carries("evaluate", "run", "--record", "--threads=1")
+    assert commands.carries("compare", "run", "--out=compared", "--threads=1")
+    code, out, _ = maml_rl("adapt", "run", "--out=adapted.zip", "--threads=1")
+    assert code == 0
+    assert f"gymnasium.make('{env_id}', max_episode_steps=3)" in out
+    assert commands.carries("visualize", "run", "--tasks=3", "--threads=1")
+    recording = load_recording(Path("run/recording.npz"))
+    assert recording.rewards.shape[-1] == 3
+    assert (recording.lengths == 2).all()
+
+
+def test_runs_of_different_time_limits_are_not_compared(registered, maml_rl):
+    env_id = registered(limit=4)
+    for limit in (2, 3):
+        own = ("--out", str(limit), f"--max-episode-steps={limit}", "--iterations=0", "--threads=1")
+        assert maml_rl("train", "navigation", "--env-id", env_id, *own).code == 0
+    code, _, err = maml_rl("compare", "2", "3")
+    assert code == 2
+    assert "2 has max_episode_steps 2, 3 3: compare runs of one time limit" in err
+
+
+def test_training_says_once_that_pictures_are_flattened(registered, maml_rl):
+    env_id = registered(observations=OBSERVATIONS["a picture"])
+    train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN)
+    code, out, err = maml_rl(*train)
+    assert code == 0
+    assert err.count("observations have shape (8, 8, 3): the policy is a perceptron") == 1
+    assert "perceptron" not in out
+    assert "perceptron" in maml_rl("check", env_id).out
+    assert "perceptron" not in maml_rl("train", "--resume=run", "--iterations=2").err
+
+
+def test_a_task_with_parts_of_every_kind_reaches_an_environment_in_its_process(registered):
+    space = spaces.Dict({name: part for name, part in TASKS.items() if name != "an author's own"})
+    env_id = registered(tasks=space)
+    with closing(tasks.vectorize(env_id, 1, Processes(1))) as envs:
+        assert tasks.task_space(envs) == space
+        assert tasks.episode_limit(envs) == 2
+        task = sample_tasks(space, 1, 0)[0]
+        assign_tasks(envs, [task])
+        assert plain(envs.get_attr("task")[0]) == plain(task)
+        envs.reset(seed=[0])
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_actions_are_trained_and_exported_or_refused_by_the_check_first(registered, maml_rl, name):
+    env_id = registered(actions=ACTIONS[name])
+    commands = Commands(maml_rl, env_id)
+    assert commands.passed == isinstance(ACTIONS[name], (spaces.Box, spaces.Discrete))
+    train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN, *EVALUATION)
+    assert commands.carries(*train) == commands.passed
+    if commands.passed:
+        exported = commands.carries("adapt", "run", "--out=a.zip", "--threads=1")
+        assert exported == (name in ("two axes", "no axis", "Discrete"))

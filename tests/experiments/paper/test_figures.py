@@ -1,0 +1,278 @@
+"""Figures and the page of results, from files that a comparison of made-up numbers leaves."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.errors import InputError
+from maml_rl.evaluation import EvaluationConfig
+from maml_rl.experiments.paper import figure4, figure5, readme_pictures, results_page, train_runs
+from maml_rl.experiments.paper.published import paper_returns
+from maml_rl.experiments.paper.train_runs import RUNS, SEEDS, configurations, directory, is_finished
+from maml_rl.experiments.presets.rl_presets import PRESETS
+from maml_rl.experiments.report.report import new_recording
+from maml_rl.experiments.runs.comparison_files import COMPARISON, write_comparison
+from maml_rl.experiments.runs.run import CHECKPOINT, TaskSet, file_of, load_config, method
+from maml_rl.experiments.runs.training import train
+
+ROOT = Path(__file__).parents[3]
+LABELS = ("maml", "pretrained", "oracle", "random")
+
+
+def comparison(task: str, task_set: TaskSet = "held-out") -> dict[str, Any]:
+    """Two runs of each method, whose returns rise by gradient step."""
+    env_id = PRESETS[task].config.env_id
+    methods = []
+    for i, label in enumerate(LABELS):
+        steps = 1 if label == "oracle" else 4
+        values = [
+            {"value": step - 10.0 * i, "low": step - 10.0 * i - 1, "high": step - 10.0 * i + 2} for step in range(steps)
+        ]
+        paper = paper_returns(env_id, label)
+        run = {
+            "directory": "runs/it",
+            "seed": 0,
+            "iterations": 3,
+            "env_steps": 1234567,
+            "seconds": 120.0,
+            "machines": [{"from_iteration": 0, "processor": "Abacus", "cores": 2}],
+            "command": f"maml-rl train {task}",
+            "inner_lr": [0.5, 0.25],
+            "task_returns": [[0.0, 1.0]] * steps,
+        }
+        methods.append(
+            {
+                "label": label,
+                "method": label,
+                "mean_return": values,
+                "interquartile_mean": values,
+                "interval_over": "tasks",
+                "paper": [paper[step]._asdict() for step in range(4) if step in paper],
+                "runs": [run, run | {"seed": 1, "machines": []}],
+            }
+        )
+    shared = {
+        "task_set": task_set,
+        "strata": None,
+        "num_tasks": 2,
+        "episodes": 3,
+        "seed": 0,
+        "tasks": [[0.1, 0.2], [0.3, -0.2]],
+    }
+    return {"env_id": env_id, "task": task, "gradient_steps": 3, **shared, "methods": methods}
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    for task in ("navigation", "half-cheetah-dir", "ant-vel"):
+        for task_set in get_args(TaskSet):
+            write_comparison(comparison(task, task_set), tmp_path / task)
+    walk = np.cumsum(np.random.default_rng(0).normal(0, 0.02, (4, 20, 2)), axis=1).tolist()
+    paths = {name: {"run": name, "paths": [walk] * 4} for name in ("maml", "pretrained")}
+    goals = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 2)).tolist()
+    (tmp_path / figure4.PATHS).write_text(json.dumps({"tasks": goals, **paths}))
+    return tmp_path
+
+
+def width(path: Path) -> int:
+    """Width of a picture that has something coloured on it."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert (np.ptp(pixels, axis=-1) > 60).any()
+    return pixels.shape[1]
+
+
+@pytest.mark.parametrize(("task_set", "stem"), [("held-out", "comparison"), ("paper", "comparison-paper")])
+def test_a_comparison_is_kept_as_three_files(tmp_path, task_set, stem):
+    write_comparison(comparison("ant-vel", task_set), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.{ending}" for ending in ("json", "csv", "png")}
+    assert json.loads((tmp_path / f"{stem}.json").read_text()) == comparison("ant-vel", task_set)
+    width(tmp_path / f"{stem}.png")
+
+
+def test_figure_4_is_drawn_from_files(results):
+    path = figure4.draw(results)
+    assert path.parent == results / "navigation"
+    assert width(path) > 1000
+
+
+def test_figure_5_has_a_panel_for_each_task_that_there_are_results_of(results):
+    two = width(figure5.draw(results))
+    write_comparison(comparison("ant-dir"), results / "ant-dir")  # not on the paper's tasks
+    assert width(figure5.draw(results)) == two
+    write_comparison(comparison("ant-dir", "paper"), results / "ant-dir")
+    assert width(figure5.draw(results)) == pytest.approx(two * 1.5, rel=0.01)
+
+
+def test_figure_5_without_results_says_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="half-cheetah-vel"):
+        figure5.draw(tmp_path)
+
+
+def test_paths_are_those_of_the_evaluation(tmp_path):
+    run = ROOT / "trained" / "navigation"
+    figure4.write_paths(run, run, tmp_path)
+    record = json.loads((tmp_path / figure4.PATHS).read_text())
+    held_out = json.loads((run / "evaluation.json").read_text())["tasks"]
+    np.testing.assert_allclose(record["tasks"], held_out[:4])
+    assert record["maml"]["paths"] == record["pretrained"]["paths"]
+    steps = record["maml"]["paths"]
+    assert (len(steps), len(steps[0])) == (4, 4)
+    ends = [np.linalg.norm(np.subtract(step[0][-1], record["tasks"][0])) for step in steps]
+    assert ends[-1] < ends[0]
+
+
+def test_the_page_tells_ours_and_the_papers_of_every_task(results):
+    text = results_page.page(results, results / "no-supervised-runs")
+    assert re.findall("^## (.*)$", text, re.M) == ["navigation", "half-cheetah-dir", "ant-vel"]
+    assert "| **maml** | 2 | tasks | 0.0 [-1.0, 2.0] | 1.0 [0.0, 3.0] | 2.0 [1.0, 4.0] | 3.0 [2.0, 5.0] |" in text
+    assert "| paper | 1 |  | -40.4 ± 2.1 | -11.7 ± 1.1 | -3.3 ± 0.3 | -3.2 ± 0.3 |" in text
+    assert "| **oracle** | 2 | tasks | -20.0 [-21.0, -18.0] | - | - | - |" in text
+    assert "| `maml-rl train ant-vel` | 1.2 M | 2 min | 0.5, 0.25 | 2 cores, Abacus |" in text
+    assert "not noted" in text
+
+
+def test_the_page_has_a_task_that_was_compared_on_the_papers_tasks_only(tmp_path):
+    write_comparison(comparison("ant-dir", "paper"), tmp_path / "ant-dir")
+    text = results_page.page(tmp_path, tmp_path / "no-supervised-runs")
+    assert re.findall("^## (.*)$", text, re.M) == ["ant-dir"]
+
+
+def test_the_papers_returns_stand_next_to_returns_on_its_own_tasks_only(results):
+    section = results_page.page(results, results / "no-supervised-runs").split("## ")[1]
+    on_paper, held_out = section.split(" on 2 held-out tasks")
+    assert "on the paper's own 2 tasks, 3 episodes of each" in on_paper
+    assert "| paper |" in on_paper
+    assert "| **maml** |" in held_out
+    assert "paper" not in held_out
+
+
+def test_the_page_tells_how_long_ppo_takes_for_one_gradient_step(results):
+    curve = {"env_steps": [0, 2048, 4096], "mean_return": [1.0, 2.0, 3.5], "standard_error": [0.1, 0.2, 0.25]}
+    record = {"env_id": "maml_rl.envs:finn2017/HalfCheetahDir-v0", "method": "from-scratch", "task": 1, "curve": curve}
+    record |= {"adapted": {"env_steps": [0, 400], "mean_return": [0.0, 1.5]}, "env_steps_to_reach": [0, 2048]}
+    (results / "half-cheetah-dir" / "sb3-from-scratch.json").write_text(json.dumps(record))
+    oracle = {"env_id": "maml_rl.envs:finn2017/Navigation2D-v0", "method": "oracle", "task": "any", "curve": curve}
+    (results / "navigation" / "sb3-oracle.json").write_text(json.dumps(oracle))
+    text = results_page.page(results)
+    start = "| `maml_rl.envs:finn2017/HalfCheetahDir-v0` | 1 | PPO, from-scratch | 4,096 | 3.5 ± 0.2 "
+    assert f"{start}| 2,048 | 1.5 after 400 |" in text
+    assert "| `maml_rl.envs:finn2017/Navigation2D-v0` | any | PPO, oracle | 4,096 | 3.5 ± 0.2 | - | - |" in text
+
+
+def test_tables_have_as_many_cells_in_every_row(results):
+    for table in re.findall(r"(?:^\|.*\n)+", results_page.page(results), re.M):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_page_of_the_repository_is_written_from_its_results():
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results_page.page(
+        ROOT / "results", ROOT / "trained"
+    )
+
+
+# The runs behind the figures
+
+
+def test_there_are_the_seeds_that_the_tables_need():
+    assert [len(configurations(task)) for task in SEEDS] == [20, 6, 4, 4]
+    for task in SEEDS:
+        methods = {method(config) for config in configurations(task).values()}
+        assert methods == set(LABELS)
+
+
+def test_runs_that_come_with_the_repository_are_not_trained_again(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = {name: directory(name, config) for name, config in configurations("half-cheetah-dir").items()}
+    assert runs["half-cheetah-dir-seed1"] == Path("trained/half-cheetah-dir")
+    assert is_finished(runs["half-cheetah-dir-seed1"])
+    assert runs["half-cheetah-dir-random-seed0"] == Path("runs/figures/half-cheetah-dir-random-seed0")
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path) -> Path:
+    """An empty directory, and navigation with one short run of each method."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SEEDS, "navigation", dict.fromkeys(SEEDS["navigation"], 1))
+    for suffix in SEEDS["navigation"]:
+        preset = PRESETS[f"navigation{suffix}"]
+        config = preset.config
+        steps = min(1, config.evaluation.gradient_steps)
+        shrunk = replace(
+            config,
+            iterations=min(1, config.iterations),
+            meta=replace(config.meta, meta_batch_size=2, episodes=2),
+            evaluation=EvaluationConfig(
+                tasks=2, gradient_steps=steps, episodes=2, validation_tasks=1, inner_lrs=(0.1,)
+            ),
+        )
+        monkeypatch.setitem(PRESETS, f"navigation{suffix}", preset._replace(config=shrunk))
+    return tmp_path
+
+
+def test_all_runs_are_trained_and_compared_and_then_nothing_is_left_to_do(small, capsys):
+    train_runs.main(["navigation"])
+    assert "maml-rl train navigation" in capsys.readouterr().out
+    for task_set in get_args(TaskSet):
+        record = json.loads((small / "results" / "navigation" / file_of(COMPARISON, task_set)).read_text())
+        assert record["task_set"] == task_set
+        assert [(group["label"], len(group["runs"])) for group in record["methods"]] == [(label, 1) for label in LABELS]
+    assert (small / "results" / figure4.PATHS).exists()
+    assert all(is_finished(run) for run in (small / "runs" / "figures").iterdir())
+    train_runs.main(["navigation"])
+    assert "maml-rl train navigation" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_that_was_interrupted_goes_on():
+    config = configurations("navigation")["navigation-seed0"]
+    train(replace(config, iterations=2), RUNS / "navigation-seed0", threads=1)
+    checkpoint = load_checkpoint(RUNS / "navigation-seed0" / CHECKPOINT)
+    checkpoint.record["config"]["iterations"] = 3
+    save_checkpoint(RUNS / "navigation-seed0" / CHECKPOINT, checkpoint)
+    assert not is_finished(RUNS / "navigation-seed0")
+    train_runs.main(["navigation"])
+    assert load_config(RUNS / "navigation-seed0")[1].iteration == 3
+
+
+def test_the_list_tells_commands_and_trains_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    train_runs.main(["--list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 34
+    assert "maml-rl train navigation-oracle --seed 2 --out runs/figures/navigation-oracle-seed2" in lines
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_task_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train_runs.main(["navigatoin"])
+    assert stop.value.code == 2
+    assert "navigatoin" in capsys.readouterr().err
+
+
+def test_the_pictures_of_the_readme_are_there_small_and_of_this_code(tmp_path):
+    """The stored clip shows a robot in all frames; and what draws it draws as many frames of as many pixels."""
+    for name in (readme_pictures.CLIP, readme_pictures.FIGURE):
+        assert f"(docs/pictures/{name})" in (ROOT / "README.md").read_text()
+        assert (ROOT / "docs" / "pictures" / name).stat().st_size < 500_000
+    with Image.open(ROOT / "docs" / "pictures" / readme_pictures.CLIP) as clip:
+        frames = [np.asarray(frame.convert("RGB"))[44:].astype(int) for frame in ImageSequence.Iterator(clip)]
+    assert len(frames) == 102
+    for frame in frames:
+        for panel in (frame[:, :300], frame[:, 300:]):
+            assert ((panel[..., 0] - panel[..., 2]) > 25).mean() > 0.01
+    recording = new_recording(ROOT / "trained" / "half-cheetah-dir", tasks=1, gradient_steps=1, threads=1)
+    try:
+        readme_pictures.draw_clip(recording, tmp_path / "clip.webp")
+    except InputError as error:
+        pytest.skip(str(error))
+    with Image.open(tmp_path / "clip.webp") as drawn:
+        assert (drawn.n_frames, drawn.size) == (51, (600, 244))

@@ -1,0 +1,77 @@
+"""Published settings, which are of a sum of losses, as settings on the mean."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from maml_rl.experiments.presets.supervised_presets import PRESETS, clip_of_mean, inner_lr_of_mean
+from maml_rl.parallel import TaskThreads
+from maml_rl.supervised.config import MethodConfig
+from maml_rl.supervised.meta_learning import initial_state, meta_gradient, meta_iteration
+from maml_rl.supervised.networks import ModelConfig, build_network
+from maml_rl.supervised.sources import TasksConfig
+from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.types import Params, flatten
+
+TASKS = TasksConfig("mini-imagenet", ways=3, shots=2, queries=4)
+
+
+def tasks(seed: int = 0) -> TaskBatch:
+    """Two tasks of random inputs, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[Tensor] = []
+    for count in (TASKS.shots, TASKS.queries):
+        labels = torch.arange(TASKS.ways).repeat_interleave(count).repeat(2, 1)
+        parts += [torch.randn(2, TASKS.ways * count, 4, generator=generator, dtype=torch.float64), labels]
+    return TaskBatch(*parts)
+
+
+def published_gradient(forward, theta: Params, batch: TaskBatch, inner_lr: float) -> Params:
+    """The meta-gradient of the paper's code: sums over the examples divided by the shots, mean over the tasks."""
+    leaves = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    total = torch.zeros((), dtype=torch.float64)
+    for support_x, support_y, query_x, query_y in zip(*batch, strict=True):
+        inner = cross_entropy(forward(leaves, support_x), support_y, reduction="sum") / TASKS.shots
+        gradients = torch.autograd.grad(inner, list(leaves.values()), create_graph=True)
+        adapted = {n: p - inner_lr * g for (n, p), g in zip(leaves.items(), gradients, strict=True)}
+        total = total + cross_entropy(forward(adapted, query_x), query_y, reduction="sum") / TASKS.shots
+    return dict(zip(leaves, torch.autograd.grad(total / 2, list(leaves.values())), strict=True))
+
+
+def test_step_size_and_clip_on_the_mean_act_as_the_published_ones_on_the_sum():
+    network, batch = build_network(ModelConfig("mlp", (5,)), tasks(), TASKS.ways, 0), tasks()
+    theta = {name: value.double() for name, value in network.parameters().items()}
+    published = flatten(published_gradient(network, theta, batch, inner_lr=0.1))
+    clip = float(published.abs().quantile(0.6))
+    config = MethodConfig(
+        inner_lr=inner_lr_of_mean(0.1, TASKS.ways),
+        gradient_clip=clip_of_mean(clip, TASKS),
+        optimizer="sgd",
+        outer_lr=1.0,
+    )
+    state = initial_state(network, config)._replace(meta=theta)
+    after, _ = meta_iteration(meta_gradient(network, config), state, batch, config, TaskThreads(1))
+    step = flatten(theta) - flatten(after.meta)
+    factor = TASKS.ways * TASKS.queries / TASKS.shots  # of the published loss to the mean
+    assert factor == 6
+    torch.testing.assert_close(factor * step, published.clamp(-clip, clip))
+    assert 0 < (published.abs() > clip).sum() < len(published)
+
+
+@pytest.mark.parametrize(
+    ("name", "inner_lr", "clip"),
+    [
+        # 10 x 1 / (5 x 15) and 10 x 5 / (5 x 15); 0.01 x 5, 0.4 x 5 and 0.1 x 20
+        ("mini-imagenet-5way-1shot", 0.05, 10 / 75),
+        ("mini-imagenet-5way-5shot", 0.05, 50 / 75),
+        ("omniglot-5way-1shot", 2.0, None),
+        ("omniglot-20way-5shot", 2.0, None),
+    ],
+)
+def test_the_presets_have_the_papers_settings_converted(name, inner_lr, clip):
+    preset = PRESETS[name]
+    assert preset.config.method.inner_lr == pytest.approx(inner_lr)
+    assert preset.config.method.gradient_clip == (None if clip is None else pytest.approx(clip))
+    if clip is not None:
+        assert f"{clip:.3f}" in preset.source
