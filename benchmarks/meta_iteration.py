@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from maml_rl.experiments.presets.rl_presets import find_preset
-from maml_rl.initial import initial_policy, parameters
-from maml_rl.meta_rl import meta_iteration
+from maml_rl.experiments.presets.rl_presets import RL_PRESETS
+from maml_rl.initial import initial_policy
+from maml_rl.meta_rl import initial_state, meta_iteration
 from maml_rl.parallel import threads_for, usable_device
 from maml_rl.tasks import vectorize
 
@@ -37,16 +37,16 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = usable_device(arguments.device)
-    config = find_preset("half-cheetah-dir").config
-    fraction = arguments.curvature_fraction or config.meta.trust_region.curvature_fraction
-    region = replace(config.meta.trust_region, curvature_fraction=fraction)
-    meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=20, trust_region=region)
+    config = RL_PRESETS["half-cheetah-dir"].config
+    fraction = arguments.curvature_fraction or config.meta.step.curvature_fraction
+    region = replace(config.meta.step, curvature_fraction=fraction)
+    meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=20, step=region)
     envs = vectorize(config.env_id, meta.meta_batch_size * meta.episodes)
-    policy = initial_policy(envs, config.policy, meta, seed=0).to(device)
-    theta, threads = parameters(policy), threads_for(device, None)
+    policy = initial_policy(envs, config.network, meta, seed=0).to(device)
+    state, threads = initial_state(policy, meta), threads_for(device, None)
     sampling, update, peaks = [], [], []
-    for iteration in range(arguments.iterations + 1):
-        theta, metrics, _ = meta_iteration(policy, theta, envs, meta, 0, iteration, threads)
+    for _ in range(arguments.iterations + 1):
+        state, metrics, _ = meta_iteration(policy, state, envs, meta, 0, threads)
         sampling.append(metrics["time/sampling_seconds"])
         update.append(metrics["time/update_seconds"])
         peaks.append(peak_megabytes())

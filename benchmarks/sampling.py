@@ -20,8 +20,8 @@ import torch
 from mujoco.rollout import Rollout
 
 from maml_rl.config import PolicyConfig
-from maml_rl.envs.mujoco.batch import available_cores
 from maml_rl.initial import build_policy, parameters
+from maml_rl.processes import available_cores
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.tasks import evaluation_tasks, task_space, vectorize

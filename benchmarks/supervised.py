@@ -1,10 +1,10 @@
-"""Time of a supervised meta-iteration beside other libraries': the sinusoid, and Omniglot's network on random images.
+"""Time of a supervised meta-iteration, next to other libraries: the sinusoid, and Omniglot's network on random images.
 
     python benchmarks/supervised.py
 
 learn2learn, higher and TorchOpt are fetched from the package index into `.venv-peers`, once; they use this
 environment's PyTorch, so that all have the same. All start from the same weights on the same tasks, so their
-meta-losses must agree with those of a plain loop. They take turns, so what else the machine does burdens all alike.
+meta-losses must agree with those of a plain loop. They take turns, so other load on the machine affects all of them.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from maml_rl.parallel import TaskThreads
 from maml_rl.processes import available_cores
 from maml_rl.seeding import Phase
-from maml_rl.supervised.config import MethodConfig
-from maml_rl.supervised.meta_learning import State, initial_state, loss_and_accuracy, meta_gradient, meta_iteration
-from maml_rl.supervised.networks import ModelConfig, Network, build_network
-from maml_rl.supervised.tasks import Sinusoid, TaskBatch
+from maml_rl.supervised.meta_learning import initial_state, loss_and_accuracy, meta_gradient, meta_iteration
+from maml_rl.supervised.networks import Network, build_network
+from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta
+from maml_rl.supervised.task_batches import Sinusoid, TaskBatch
+from maml_rl.types import State
 
 PEERS = Path(".venv-peers")
 Iterate = Callable[[], float]
@@ -36,7 +37,7 @@ Iterate = Callable[[], float]
 
 
 def fetch_peers() -> None:
-    """Puts the other libraries into a directory of their own, without what they depend on.
+    """Puts the other libraries into a separate directory, without what they depend on.
 
     Of learn2learn only the Python of its source distribution: its MAML needs no more, and the rest is an extension for
     data sets that has to be compiled.
@@ -75,7 +76,7 @@ def loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return loss_and_accuracy(outputs, targets)[0]
 
 
-def ours(network: Network, config: MethodConfig, tasks: TaskBatch, threads: TaskThreads) -> Iterate:
+def ours(network: Network, config: SupervisedMeta, tasks: TaskBatch, threads: TaskThreads) -> Iterate:
     """This package."""
     gradient = meta_gradient(network, config)
     states: list[State] = [initial_state(network, config)]
@@ -90,7 +91,7 @@ def ours(network: Network, config: MethodConfig, tasks: TaskBatch, threads: Task
 
 
 def with_adam(parameters: list[nn.Parameter], total_loss: Callable[[], Tensor], threads: int) -> Iterate:
-    """A meta-iteration as the other libraries have it: the mean loss, its backward pass, and PyTorch's Adam."""
+    """A meta-iteration of the other libraries: the mean loss, its backward pass, and PyTorch's Adam."""
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
 
     def iterate() -> float:
@@ -175,7 +176,7 @@ def with_torchopt(module: nn.Module, tasks: TaskBatch, inner_lr: float, threads:
 
 
 def plain_perceptron(network: Network) -> nn.Module:
-    """The sinusoid's network of PyTorch's own layers, with the same weights."""
+    """The sinusoid's network made of PyTorch's layers, with the same weights."""
     module = nn.Sequential(nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1))
     for target, value in zip(module.parameters(), network.parameters().values(), strict=True):
         target.data.copy_(value)
@@ -183,7 +184,7 @@ def plain_perceptron(network: Network) -> nn.Module:
 
 
 class PlainConvolutions(nn.Module):
-    """Omniglot's network of PyTorch's own layers, with the same weights.
+    """Omniglot's network made of PyTorch's layers, with the same weights.
 
     Without the shift of batch normalisation, which begins with 0 and is not adapted: other libraries adapt all
     parameters.
@@ -218,7 +219,12 @@ def random_images(count: int) -> TaskBatch:
 
 
 def compare(
-    network: Network, config: MethodConfig, tasks: TaskBatch, plain: Callable[[], nn.Module], rounds: int, threads: int
+    network: Network,
+    config: SupervisedMeta,
+    tasks: TaskBatch,
+    plain: Callable[[], nn.Module],
+    rounds: int,
+    threads: int,
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of a meta-iteration, and the first meta-loss, by library."""
     entrants: dict[str, Iterate] = {
@@ -232,7 +238,7 @@ def compare(
             print(f"{name} cannot be used here: {error}", file=sys.stderr)
     first = {name: iterate() for name, iterate in entrants.items()}
     for iterate in entrants.values():
-        iterate()  # the second one records, and warms up
+        iterate()  # to warm up
     seconds: dict[str, list[float]] = {name: [] for name in entrants}
     for _ in range(rounds):
         for name, iterate in entrants.items():
@@ -245,15 +251,15 @@ def compare(
 def sinusoid(rounds: int, threads: int) -> dict[str, dict[str, float]]:
     """The paper's sinusoid: 25 tasks, 10-shot."""
     tasks = Sinusoid().batch(0, Phase.TRAINING, range(25))
-    network = build_network(ModelConfig("mlp"), tasks, None, 0)
-    return compare(network, MethodConfig(), tasks, lambda: plain_perceptron(network), 10 * rounds, threads)
+    network = build_network(NetworkConfig("mlp"), tasks, None, 0)
+    return compare(network, SupervisedMeta(), tasks, lambda: plain_perceptron(network), 10 * rounds, threads)
 
 
 def few_shot(rounds: int, threads: int) -> dict[str, dict[str, float]]:
     """Omniglot's network on 32 tasks of its form, second order."""
     tasks = random_images(32)
-    network = build_network(ModelConfig("strided-conv"), tasks, 5, 0)
-    config = MethodConfig(inner_lr=2.0, chunk_size=8)
+    network = build_network(NetworkConfig("strided-conv"), tasks, 5, 0)
+    config = SupervisedMeta(inner_lr=2.0, chunk_size=8)
     return compare(network, config, tasks, lambda: PlainConvolutions(network), rounds, threads)
 
 

@@ -27,7 +27,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from maml_rl.envs.drawn_tasks import DrawnTasks, IndexedTasks, Task, same, shown
+from maml_rl.envs.drawn_tasks import AnyTask, DrawnTasks, IndexedTasks, same, shown
 
 Convention = Literal["drawn", "indexed"]
 
@@ -76,7 +76,7 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
         self.metadata = {"render_modes": [], **getattr(self.env, "metadata", {})}
         self.render_mode = settings.get("render_mode")
         self.task_space: DrawnTasks | IndexedTasks
-        self.task: Task
+        self.task: AnyTask
         """The task that the next `reset` begins."""
         if _is_indexed(self.env, convention, task_count):
             self._set_task = _setter(self.env, "set_task_idx", "reset_task", "set_task")
@@ -88,7 +88,7 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
             self.task = self.task_space.examples[0]
             self._try(self.task)
 
-    def _try(self, task: Task) -> None:
+    def _try(self, task: AnyTask) -> None:
         try:
             with self._generators.at_work():
                 self._set_task(deepcopy(task))
@@ -146,9 +146,9 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
 
 
 class TaskSampler:
-    """Draws a task as a function of a seed, from an environment of its own, which no episode runs in.
+    """Draws a task as a function of a seed, from a separate environment in which no episode runs.
 
-    Copies share that environment, and a pickled sampler leaves it behind: where it arrives, another one is made.
+    Copies share that environment. A pickled sampler leaves it behind, and makes another one where it arrives.
     """
 
     def __init__(self, env: str | Callable[..., Any], settings: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ class TaskSampler:
     def _generators(self) -> "_Generators":
         return _Generators(self._env)
 
-    def __call__(self, seed: int) -> Task:
+    def __call__(self, seed: int) -> AnyTask:
         """The task that this seed draws.
 
         Raises:
@@ -184,7 +184,7 @@ class TaskSampler:
             "reset_task(task=None) that draws one; if its reset_task takes an index, give task_count=..."
         )
 
-    def _drawn_at_reset(self) -> Task:
+    def _drawn_at_reset(self) -> AnyTask:
         reset_task, get_task = _attribute(self._env, "reset_task"), _attribute(self._env, "get_task")
         reset_task(None)
         task = deepcopy(get_task())
@@ -222,7 +222,7 @@ def _attribute(env: Any, name: str) -> Any:
 
 
 def _is_indexed(env: Any, convention: Convention | None, task_count: int | None) -> bool:
-    """Whether an environment takes tasks by their index: as given, else as far as it says so itself."""
+    """Whether an environment takes tasks by their index: as given, else as its methods suggest."""
     if convention not in (None, *get_args(Convention)):
         raise ValueError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
     if convention == "drawn" and task_count is not None:
@@ -235,7 +235,7 @@ def _is_indexed(env: Any, convention: Convention | None, task_count: int | None)
     return reset_task is not None and _INDEX.fullmatch(next(iter(signature(reset_task).parameters), "")) is not None
 
 
-def _setter(env: Any, *names: str) -> Callable[[Task], Any]:
+def _setter(env: Any, *names: str) -> Callable[[AnyTask], Any]:
     """The first of these methods that an environment has."""
     for name in names:
         method = _attribute(env, name)
@@ -254,7 +254,7 @@ def _draws_at_reset(env: Any) -> bool:
 
 
 def _indexed_tasks(env: Any, again: Any, count: int | None) -> IndexedTasks:
-    """p(T) of an environment that numbers its tasks; `again` is another one that was built alike.
+    """p(T) of an environment that numbers its tasks; `again` is a second one, built in the same way.
 
     Raises:
         TypeError: If the number of tasks is not clear.
@@ -264,13 +264,13 @@ def _indexed_tasks(env: Any, again: Any, count: int | None) -> IndexedTasks:
     if first != second:
         raise ValueError(
             f"{env!r} has other tasks each time it is built: its __init__ has to draw them from the global generators "
-            "of NumPy or Python, or from one with a seed of its own"
+            "of NumPy or Python, or from one with a fixed seed"
         )
     return first
 
 
 def _kept(env: Any) -> dict[str, Any]:
-    """Lists of tasks that an environment has."""
+    """Lists of tasks that an environment keeps."""
     return {name: tasks for name in _LISTS if isinstance(tasks := _attribute(env, name), (list, tuple, np.ndarray))}
 
 
@@ -319,7 +319,7 @@ def _accepts(function: Callable[..., Any], name: str) -> bool:
 class _Generators:
     """The generators that an environment of these libraries draws from: its own, and Python's and NumPy's global ones.
 
-    The environment uses the global ones as if it were alone in the process, whose state is restored afterwards.
+    The environment uses the global ones as if it were alone in the process: their state is restored afterwards.
     """
 
     def __init__(self, env: Any) -> None:
@@ -328,7 +328,7 @@ class _Generators:
 
     @contextmanager
     def at_work(self, seed: int | None = None) -> Iterator[None]:
-        """Context in which the environment runs, with all of its generators seeded, or else where they left off."""
+        """Context in which the environment runs, with all of its generators seeded; without a seed they continue."""
         outside = _global_state()
         if seed is None:
             _set_global_state(self._state)

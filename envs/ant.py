@@ -25,7 +25,7 @@ _FINN_POSE = (0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1)
 _CONTACT_COST = 0.0005
 
 
-class Definition(NamedTuple):
+class AntDefinition(NamedTuple):
     """What differs between papers."""
 
     time_step: float  # s
@@ -43,9 +43,9 @@ class Definition(NamedTuple):
 _FINN_IMPEDANCE = (0.8, 0.8, 0.01)
 _MUJOCO_IMPEDANCE = (0.9, 0.95, 0.001)  # the default, which Gymnasium's model has
 
-DEFINITIONS = {
-    "finn2017": Definition(0.02, 1, _FINN_IMPEDANCE, _FINN_POSE, normal_noise, 1.0, 0.005, 0.05, (0.2, 1.0), True),
-    "rothfuss2019": Definition(
+ANT_DEFINITIONS = {
+    "finn2017": AntDefinition(0.02, 1, _FINN_IMPEDANCE, _FINN_POSE, normal_noise, 1.0, 0.005, 0.05, (0.2, 1.0), True),
+    "rothfuss2019": AntDefinition(
         0.01, 5, _MUJOCO_IMPEDANCE, None, uniform_and_normal_noise, 0.1, 0.5, 1.0, (0.0, 1.0), False
     ),
 }
@@ -59,9 +59,8 @@ class Ant(MujocoMDP):
     The robot is Gymnasium's `ant.xml` (14 degrees of freedom, 13 bodies). The definition `finn2017` is that of the code
     behind the figures of Finn, Abbeel, Levine 2017: a control step is one physics step (RK4) of 0.02 s, contacts are
     softer (`solimp` 0.8, 0.8, 0.01), and position and velocity are those of the centre of mass of the whole body.
-    `rothfuss2019` is that of Rothfuss et al. 2019
-    (ProMP): five physics steps of 0.01 s, position and velocity of the torso, and an action is divided by 10 before it
-    is clipped.
+    `rothfuss2019` is that of Rothfuss et al. 2019 (ProMP): five physics steps of 0.01 s, position and velocity of the
+    torso, and an action is divided by 10 before it is clipped.
 
     ## Action space
 
@@ -86,7 +85,8 @@ class Ant(MujocoMDP):
     | 113-121  |              | rotation matrix of the torso, row by row                                |          |
     | 122-124  |              | centre of mass of the whole body                                        | m        |
 
-    Contact forces are MuJoCo's `cfrc_ext` at the new state, to rounding (`envs/mujoco/sensors.py`).
+    Contact forces are MuJoCo's `cfrc_ext` at the new state, to rounding (`maml_rl.envs.mujoco.sensors`). They need
+    MuJoCo 3.3.5 or newer.
 
     ## Task
 
@@ -139,9 +139,9 @@ class Ant(MujocoMDP):
     ) -> None:
         if goal not in ("velocity", "direction", "position"):
             raise ValueError(f"goal must be 'velocity', 'direction' or 'position', got {goal!r}")
-        if definition not in DEFINITIONS:
-            raise ValueError(f"definition must be one of {', '.join(DEFINITIONS)}, got {definition!r}")
-        self.goal, self.definition = goal, DEFINITIONS[definition]
+        if definition not in ANT_DEFINITIONS:
+            raise ValueError(f"definition must be one of {', '.join(ANT_DEFINITIONS)}, got {definition!r}")
+        self.goal, self.definition = goal, ANT_DEFINITIONS[definition]
         spec = mujoco.MjSpec.from_string(gymnasium_xml("ant.xml"))
         spec.option.timestep = self.definition.time_step
         for geom in spec.geoms:

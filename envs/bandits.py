@@ -11,7 +11,7 @@ from maml_rl.envs.batched import Array, TaskMDP
 
 
 class Bandit(TaskMDP):
-    """k arms, each of which pays a random reward with a mean of its own when it is pulled.
+    """k arms, each of which pays a random reward with its own mean when it is pulled.
 
     ## Description
 
@@ -19,7 +19,7 @@ class Bandit(TaskMDP):
     the smallest size of its Table 1: k = 5 arms and n = 10 pulls. There, n pulls are all that an agent with a memory
     gets of a task; here they are one episode.
 
-    Everything about them is known: a policy that pulls arm a with probability q_a returns n sum_a q_a p_a in the mean.
+    Everything about them is known: a policy that pulls arm a with probability q_a returns n sum_a q_a p_a on average.
     A uniform policy returns n / 2 over tasks, the best arm n k / (k + 1).
 
     ## Action space
@@ -29,7 +29,7 @@ class Bandit(TaskMDP):
     ## Observation space
 
     `Box(0, 1, (1,), float64)`, always 1. The process has one state, and a policy without a memory, as MAML adapts,
-    can learn nothing about the arms but by its gradient steps. (A policy with a memory is given its last action and
+    can learn about the arms through its gradient steps only. (A policy with a memory is given its last action and
     reward as well, which it gets from the loop that acts.) It is 1 and not 0 so that the weights of a policy's first
     layer have gradients.
 
@@ -87,7 +87,7 @@ class Bandit(TaskMDP):
         return np.column_stack([np.zeros(len(generators)), np.stack(draws)])
 
     def transition(self, states: Array, actions: Array, tasks: Array) -> Array:
-        """One pull more.
+        """One more pull.
 
         Raises:
             ValueError: After as many pulls as the episode drew random numbers for.
@@ -112,7 +112,7 @@ class Bandit(TaskMDP):
         return {"reward_pull": means + self.reward_std * draws}
 
     def task_name(self, task: Any) -> str:
-        """The best arm and what it pays in the mean."""
+        """The best arm and what it pays on average."""
         return f"best arm {np.argmax(task) + 1} ({np.max(task):.2f})"
 
     def render(self, pose: Array, task: Any) -> Array:

@@ -69,10 +69,10 @@ class TaskMDP(ABC):
         return np.zeros(len(states), dtype=np.bool_)
 
     def groups(self) -> Sequence["TaskMDP"]:
-        """MDPs alike that a sampler does best to step side by side, from a thread each, with part of a batch.
+        """Equal MDPs for a sampler to step at the same time, each in its own thread with part of a batch.
 
-        Two with half of its threads each where `transition` takes most of the time and releases the interpreter lock:
-        then one's policy runs beside the other's physics. Itself alone, unless overridden.
+        Two with half of the threads each where `transition` takes most of the time and releases the interpreter lock:
+        the policy of one then runs during the physics of the other. Only the MDP itself, unless overridden.
         """
         return [self]
 
@@ -105,11 +105,11 @@ def _build(mdp: "TaskMDP | str", settings: dict[str, Any]) -> TaskMDP:
 
 
 class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
-    """Many sub-environments of one `TaskMDP`, each with a task of its own, stepped together.
+    """Many sub-environments of one `TaskMDP`, each with its own task, stepped together.
 
     Autoreset is disabled: a finished sub-environment keeps its last observation and flags, earns 0 and costs nothing
-    until `reset`, which takes `options={"reset_mask": mask}` to reset some of them. `info` holds each reward term. The
-    step by which an episode ends because its state is no longer finite earns 0.
+    until `reset`, which takes `options={"reset_mask": mask}` to reset some of them. `info` holds each reward term. A
+    step that ends an episode because its state is no longer finite earns 0.
 
     Until a task is assigned, sub-environment i has the i-th sample of a copy of `task_space` seeded with 0. Assign with
     `set_attr("task", task)` for one task everywhere or `set_attr("task", [task, ...])` with one for each.
@@ -166,7 +166,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
     def groups(self) -> list["BatchedTaskEnv"]:
         """Environments of `mdp.groups()`, together as large as this one, or this one alone.
 
-        Two or more have states of their own, so their episodes do not touch those of this environment.
+        Two or more have their own states, so their episodes do not touch those of this environment.
         """
         mdps = self.mdp.groups()[: self.num_envs]
         if len(mdps) == 1:
@@ -213,7 +213,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         """Begins an episode with the assigned task in every sub-environment, or in those of `options["reset_mask"]`.
 
         Args:
-            seed: One seed for each sub-environment, or an int s for s, s + 1, ..., or None to go on drawing.
+            seed: One seed for each sub-environment, or an int s for s, s + 1, ...; generators continue if None.
             options: May hold `reset_mask`, a bool array `[num_envs]`.
 
         Returns:
@@ -272,16 +272,9 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         running = ~(self._terminated | self._truncated)
         if not running.any():
             return (*self._arrays(np.zeros(self.num_envs)), {})
+        # While all run, a slice takes views and copies nothing. The states are therefore replaced last.
         rows: Any = slice(None) if running.all() else np.flatnonzero(running)
-        states, tasks, actions = self._states[rows], self._tasks[rows], actions[rows]
-        if not np.isfinite(actions).all():
-            raise ValueError("actions must be finite")
-        if isinstance(self.single_action_space, Discrete):
-            first, count = self.single_action_space.start, self.single_action_space.n
-            outside = np.setdiff1d(actions, np.arange(first, first + count))
-            if outside.size:
-                raise ValueError(f"expected actions of {self.single_action_space}, got {outside}")
-            actions = actions.astype(np.int64)
+        states, tasks, actions = self._states[rows], self._tasks[rows], self._usable(actions[rows])
         next_states = self.mdp.transition(states, actions, tasks)
         self._observations[rows] = self._observed(next_states)
         self._steps[rows] += 1
@@ -296,11 +289,23 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
             infos[name], infos[f"_{name}"] = np.zeros(self.num_envs), running
             infos[name][rows] = np.where(lost, 0.0, self._one_a_row(f"reward_terms: {name}", values, states))
             rewards += infos[name]
-        self._states[rows] = next_states  # last, since `states` may be a view
+        self._states[rows] = next_states
         return (*self._arrays(rewards), infos)
 
+    def _usable(self, actions: Array) -> Array:
+        """Actions of running sub-environments, if they can be taken: finite, and integers of a Discrete space."""
+        if not np.isfinite(actions).all():
+            raise ValueError("actions must be finite")
+        if not isinstance(self.single_action_space, Discrete):
+            return actions
+        first, count = self.single_action_space.start, self.single_action_space.n
+        outside = np.setdiff1d(actions, np.arange(first, first + count))
+        if outside.size:
+            raise ValueError(f"expected actions of {self.single_action_space}, got {outside}")
+        return actions.astype(np.int64)
+
     def _arrays(self, rewards: Array) -> tuple[Array, Array, Array, Array]:
-        """What `step` returns, less the reward's terms."""
+        """What `step` returns, without the reward's terms."""
         return self._observations.copy(), rewards, self._terminated.copy(), self._truncated.copy()
 
     def _observed(self, states: Array) -> Array:
@@ -309,7 +314,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         )
 
     def _one_a_row(self, name: str, values: Any, states: Array, shape: tuple[int, ...] = ()) -> Array:
-        """The values, if there is one for each row: another shape would be spread over rows that it is not of."""
+        """The values, if there is one for each row: NumPy would broadcast another shape over all rows."""
         array, expected = np.asarray(values), (len(states), *shape)
         if array.shape != expected:
             raise ValueError(
@@ -353,7 +358,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
 
 
 class TaskEnv(gymnasium.Env[Array, Array]):
-    """One environment of a `TaskMDP`: a `BatchedTaskEnv` of one row, without a time limit of its own.
+    """One environment of a `TaskMDP`: a `BatchedTaskEnv` of one row; the time limit is Gymnasium's wrapper.
 
     Args:
         mdp: The MDP, or `module:Class` with its keyword arguments in `settings`.

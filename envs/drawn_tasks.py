@@ -1,4 +1,4 @@
-"""Task distributions of environments of other libraries, as Spaces: tasks that they draw, and tasks that they number.
+"""Task distributions of other libraries' environments as Spaces: drawn tasks and numbered tasks.
 
 `DrawnTasks` keeps each task exactly as it was drawn, in value and in type. `encode` is its form as JSON, from which
 `decode` makes the same task again. `maml_rl.envs.adapters` uses both kinds.
@@ -17,18 +17,18 @@ from gymnasium.error import Error
 from gymnasium.spaces.utils import flatdim, flatten, flatten_space
 from numpy.typing import NDArray
 
-Task = Any
+AnyTask = Any
 
 _EXAMPLES = 10  # tasks of a Space that are drawn when it is built
-_MORE_EXAMPLES = 100  # tasks among which one is looked for that is like a task that a person typed
-_TYPE = "__type__"  # key of a JSON object that stands for something that JSON has no form for
+_MORE_EXAMPLES = 100  # tasks that a typed task is compared with
+_TYPE = "__type__"  # key of a JSON object that stands for a value JSON cannot express
 _KNOWN = "None, Booleans, numbers, texts, lists, tuples, dicts, and NumPy's arrays and scalars in native byte order"
 
 
-class DrawnTasks(spaces.Space[Task]):
+class DrawnTasks(spaces.Space[AnyTask]):
     """p(T) of an environment that draws its tasks: an element is a task as it was drawn, in value and in type.
 
-    Tasks need not be alike. They may consist of None, Booleans, numbers, texts, lists, tuples, dicts, and NumPy's
+    Tasks may differ in form. They may consist of None, Booleans, numbers, texts, lists, tuples, dicts, and NumPy's
     arrays and scalars, nested in any way. `gymnasium.spaces.flatten` makes an array of a task if all its parts are
     numbers and every task has numbers in the same places.
 
@@ -44,7 +44,7 @@ class DrawnTasks(spaces.Space[Task]):
         ValueError: If equal seeds draw different tasks.
     """
 
-    def __init__(self, draw: Callable[[int], Task], seed: int | None = None) -> None:
+    def __init__(self, draw: Callable[[int], AnyTask], seed: int | None = None) -> None:
         super().__init__(seed=seed)
         self._draw = draw
         self.examples = [self._drawn(number) for number in range(_EXAMPLES)]
@@ -54,12 +54,12 @@ class DrawnTasks(spaces.Space[Task]):
                 "seed(seed) has to seed if there is one, or from the global generators of NumPy or Python"
             )
 
-    def _drawn(self, seed: int) -> Task:
+    def _drawn(self, seed: int) -> AnyTask:
         task = self._draw(seed)
         encode(task)
-        return deepcopy(task)  # of one that the environment may keep, and change
+        return deepcopy(task)  # the environment may keep its own, and change it
 
-    def sample(self, mask: Any = None, probability: Any = None) -> Task:
+    def sample(self, mask: Any = None, probability: Any = None) -> AnyTask:
         """A task, drawn by the environment with a seed from this space's generator.
 
         Raises:
@@ -78,15 +78,15 @@ class DrawnTasks(spaces.Space[Task]):
             return False
         return True
 
-    def to_jsonable(self, sample_n: Iterable[Task]) -> list[Any]:
+    def to_jsonable(self, sample_n: Iterable[AnyTask]) -> list[Any]:
         """Tasks as JSON values that keep their types; see `encode`."""
         return [encode(task) for task in sample_n]
 
-    def from_jsonable(self, sample_n: list[Any]) -> list[Task]:
-        """The tasks of which `to_jsonable` made JSON values, of the same types; see `decode`."""
+    def from_jsonable(self, sample_n: list[Any]) -> list[AnyTask]:
+        """The tasks that `to_jsonable` turned into JSON values, with their types; see `decode`."""
         return [decode(value) for value in sample_n]
 
-    def read(self, value: Any) -> Task:
+    def read(self, value: Any) -> AnyTask:
         """A task that a person gave as plain JSON, such as `[4, 0.3]`, with the types of tasks that were drawn.
 
         Raises:
@@ -98,7 +98,7 @@ class DrawnTasks(spaces.Space[Task]):
                 task = _like(example, value)
             except (OverflowError, TypeError, ValueError):
                 continue
-            if same(task, value):  # of Python's own types throughout: 1 is not read as 1.0
+            if same(task, value):  # Python's own types throughout: 1 is not read as 1.0
                 return task
             fitting.append(task)
         if not fitting:
@@ -118,7 +118,7 @@ class DrawnTasks(spaces.Space[Task]):
                 raise ValueError(self._misplaced(task))
         return list(first)
 
-    def _misplaced(self, task: Task) -> str:
+    def _misplaced(self, task: AnyTask) -> str:
         return f"tasks have numbers in different places, as {shown(self.examples[0])} and {shown(task)} have"
 
     @property
@@ -137,12 +137,12 @@ class DrawnTasks(spaces.Space[Task]):
 
 
 class IndexedTasks(spaces.Discrete):
-    """p(T) of an environment that numbers its tasks: each index equally often.
+    """p(T) of an environment that numbers its tasks, uniform over the indices.
 
     Args:
         indices: The indices, each one more than the last.
-        tasks: What the environment keeps under them. It is part of the equality of two spaces: task 3 has to be the
-            same task in every process.
+        tasks: The environment's own tasks by index. Equality of two spaces includes them, as task 3 has to be the same
+            task in every process.
         seed: Seed of the samples.
 
     Raises:
@@ -162,11 +162,11 @@ class IndexedTasks(spaces.Discrete):
         return super().__eq__(other) and self.kept == getattr(other, "kept", None)
 
 
-def encode(task: Task) -> Any:
+def encode(task: AnyTask) -> Any:
     """A task as JSON values that keep its types.
 
-    What JSON has is itself: null, true, 1, 1.5, "text", [1, 2], {"name": 1}. All else is an object with the key
-    `__type__`, such as {"__type__": "tuple", "items": [1, 2]}.
+    What JSON has stays as it is: null, true, 1, 1.5, "text", [1, 2], {"name": 1}. Everything else is an object with the
+    key `__type__`, such as {"__type__": "tuple", "items": [1, 2]}.
 
     Raises:
         TypeError: If a part of it is of none of the types that `DrawnTasks` takes.
@@ -200,11 +200,11 @@ def _encoded_array(array: NDArray[Any] | np.generic, kind: str) -> dict[str, Any
     return {**described, "bytes": array.tobytes().hex()}
 
 
-def decode(value: Any) -> Task:
-    """The task of which `encode` made JSON values.
+def decode(value: Any) -> AnyTask:
+    """The task that `encode` turned into JSON values.
 
     Raises:
-        KeyError, TypeError, ValueError: If these are no such values.
+        KeyError, TypeError, ValueError: If the value does not come from `encode`.
     """
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -212,43 +212,46 @@ def decode(value: Any) -> Task:
         return value
     if _TYPE not in value:
         return {key: decode(item) for key, item in value.items()}
-    kind = value[_TYPE]
-    if kind == "float":
-        return float(value["value"])
-    if kind == "tuple":
-        return tuple(decode(item) for item in value["items"])
-    if kind == "dict":
-        return {decode(key): decode(item) for key, item in value["items"]}
-    if kind == "str_":
-        return np.str_(value["value"])
-    if kind == "bytes_":
-        return np.bytes_(bytes.fromhex(value["value"]))
-    if kind not in ("array", "scalar"):
-        raise ValueError(f"there is no type {kind!r}")
+    if value[_TYPE] not in _DECODERS:
+        raise ValueError(f"there is no type {value[_TYPE]!r}")
+    return _DECODERS[value[_TYPE]](value)
+
+
+def _decoded_array(value: dict[str, Any]) -> NDArray[Any]:
     dtype = np.dtype(value["dtype"])
     if "bytes" in value:
         array = np.frombuffer(bytes.fromhex(value["bytes"]), dtype)
     else:
         array = np.array(decode(value["values"]), dtype)
-    array = array.reshape(value["shape"]).copy()
-    return array if kind == "array" else array[()]
+    return array.reshape(value["shape"]).copy()
+
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], AnyTask]] = {
+    "float": lambda value: float(value["value"]),
+    "tuple": lambda value: tuple(decode(item) for item in value["items"]),
+    "dict": lambda value: {decode(key): decode(item) for key, item in value["items"]},
+    "str_": lambda value: np.str_(value["value"]),
+    "bytes_": lambda value: np.bytes_(bytes.fromhex(value["value"])),
+    "array": _decoded_array,
+    "scalar": lambda value: _decoded_array(value)[()],
+}
 
 
 def shown(value: Any) -> str:
-    """A value as it is shown in a message, in one line."""
+    """A value as messages show it, in one line."""
     return " ".join(repr(value).split())
 
 
-def same(a: Task, b: Task) -> bool:
+def same(a: AnyTask, b: AnyTask) -> bool:
     """Whether two tasks are equal in value and in type: 1, 1.0 and True are three."""
     return _text(a) == _text(b)
 
 
-def _text(task: Task) -> str:
+def _text(task: AnyTask) -> str:
     return json.dumps(encode(task))
 
 
-def _like(example: Task, value: Any) -> Task:
+def _like(example: AnyTask, value: Any) -> AnyTask:
     """A plain JSON value with the types of an example; raises ValueError or TypeError if it has another form."""
     if isinstance(example, dict) and isinstance(value, dict) and {str(key) for key in example} == value.keys():
         return {key: _like(part, value[str(key)]) for key, part in example.items()}
@@ -275,7 +278,7 @@ def _array_like(example: NDArray[Any] | np.generic, value: Any) -> NDArray[Any] 
     return array if isinstance(example, np.ndarray) else array[()]
 
 
-def _numbers(task: Task, place: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], float]]:
+def _numbers(task: AnyTask, place: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], float]]:
     """Each number of a task with its place, by key and index; raises ValueError if there is anything else in it."""
     if isinstance(task, dict):
         parts: Iterable[tuple[Any, Any]] = sorted(task.items(), key=lambda item: repr(item[0]))
@@ -299,7 +302,7 @@ def _(space: DrawnTasks) -> spaces.Box:
 
 
 @flatten.register
-def _(space: DrawnTasks, x: Task) -> NDArray[np.float64]:
+def _(space: DrawnTasks, x: AnyTask) -> NDArray[np.float64]:
     numbers = dict(_numbers(x))
     if numbers.keys() != set(space.places):
         raise ValueError(space._misplaced(x))

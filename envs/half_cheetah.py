@@ -24,21 +24,21 @@ _MASS = 14.0  # kg
 _CONTROL_COST = 0.05
 
 
-class Definition(NamedTuple):
+class CheetahDefinition(NamedTuple):
     """What differs between papers."""
 
     frame_skip: int
     noise: Noise
     action_scale: float
     max_goal_velocity: float  # m/s
-    velocity: Literal["whole body", "torso"]  # of the centre of mass; or the torso's change in x over a control step
+    velocity: Literal["whole body", "torso"]  # of the centre of mass; or the torso's mean over a control step
     position: Literal["whole body", "torso", "none"]  # at the end of the observation
 
 
-DEFINITIONS = {
-    "finn2017": Definition(1, normal_noise, 1.0, 2.0, "whole body", "whole body"),
-    "rothfuss2019": Definition(5, uniform_and_normal_noise, 0.1, 3.0, "torso", "none"),
-    "zintgraf2019": Definition(5, uniform_and_normal_noise, 1.0, 2.0, "torso", "torso"),
+CHEETAH_DEFINITIONS = {
+    "finn2017": CheetahDefinition(1, normal_noise, 1.0, 2.0, "whole body", "whole body"),
+    "rothfuss2019": CheetahDefinition(5, uniform_and_normal_noise, 0.1, 3.0, "torso", "none"),
+    "zintgraf2019": CheetahDefinition(5, uniform_and_normal_noise, 1.0, 2.0, "torso", "torso"),
 }
 
 
@@ -129,9 +129,9 @@ class HalfCheetah(MujocoMDP):
     ) -> None:
         if goal not in ("velocity", "direction"):
             raise ValueError(f"goal must be 'velocity' or 'direction', got {goal!r}")
-        if definition not in DEFINITIONS:
-            raise ValueError(f"definition must be one of {', '.join(DEFINITIONS)}, got {definition!r}")
-        self.goal, self.definition = goal, DEFINITIONS[definition]
+        if definition not in CHEETAH_DEFINITIONS:
+            raise ValueError(f"definition must be one of {', '.join(CHEETAH_DEFINITIONS)}, got {definition!r}")
+        self.goal, self.definition = goal, CHEETAH_DEFINITIONS[definition]
         model = _model()
         super().__init__(
             model,
@@ -220,11 +220,12 @@ class PlanarCentreOfMass:
     def motion(self, qpos: Array, qvel: Array) -> tuple[Array, Array]:
         """Centre of mass in m and its velocity in m/s, `[n, 3]` each, of positions `[n, nq]` and velocities `[n, nv]`.
 
-        Each row alike whatever their number, which a BLAS product would not give.
+        By einsum, because how BLAS rounds a row depends on the number of rows.
         """
         pitch, rate = np.einsum("ij,jb->ib", qpos, self._hinges), np.einsum("ij,jb->ib", qvel, self._hinges)
         cos, sin = np.cos(pitch), np.sin(pitch)
         x, y, z = self._offsets.T
+        # The time derivative of (turned_x, turned_z) is the pitch rate times (turned_z, -turned_x).
         turned_x, turned_z = cos * x + sin * z, cos * z - sin * x  # R(phi_b) c_b
         position, velocity = np.empty((len(qpos), 3)), np.zeros((len(qpos), 3))
         position[:, 0] = qpos[:, 0] + turned_x.sum(axis=1)

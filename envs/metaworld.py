@@ -11,14 +11,13 @@ import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.spaces import Discrete
-from numpy.typing import NDArray
+
+from maml_rl.envs.batched import Array
 
 try:
     import metaworld
 except ModuleNotFoundError as error:
     raise DependencyNotInstalled(f"{error}: pip install 'maml-rl[metaworld]'") from error
-
-Array = NDArray[Any]
 
 
 class MetaWorld(gymnasium.Env[Array, Array]):
@@ -27,9 +26,10 @@ class MetaWorld(gymnasium.Env[Array, Array]):
     ## Description
 
     The environments, goals, rewards and physics are Meta-World's own (release 3, reward version 2). In ML1 the tasks
-    are 50 goals of one manipulation such as reaching or pushing; in ML10 they are 10 manipulations with 50 goals each.
-    The tasks of the split `test` are other goals of the same manipulation in ML1, and 5 other manipulations with 50
-    goals each in ML10. Episodes of a task all begin alike: nothing is drawn at `reset`, whose seed has no effect.
+    are 50 goals of one manipulation such as reaching or pushing; in ML10 they are 10 manipulations with 50 goals
+    each. The tasks of the split `test` are other goals of the same manipulation in ML1, and 5 other manipulations
+    with 50 goals each in ML10. All episodes of a task begin in the same way: `reset` draws nothing, and its seed has
+    no effect.
 
     ## Action space
 
@@ -65,7 +65,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
 
     Raises ValueError if there is no such benchmark or split.
 
-    An environment keeps the physics of each manipulation that it has met: about 25 MB, loaded in 0.2 s. A process draws
+    An environment keeps the physics of each manipulation that it has run: about 25 MB, loaded in 0.2 s. A process draws
     the goals once, which takes about 1 s for each manipulation of both splits.
 
     ## Version history
@@ -143,7 +143,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
 
 @cache
 def _benchmark(name: str, seed: int) -> Any:
-    """Classes and tasks of a benchmark; drawing the goals resets every environment 50 times, so once has to do."""
+    """Classes and tasks of a benchmark; drawing the goals resets every environment 50 times, so it is done once."""
     if name in metaworld.ML1.ENV_NAMES:
         return metaworld.ML1(name, seed=seed)
     if name in ("ML10", "ML25", "ML45"):

@@ -62,7 +62,7 @@ class TabularMDP(TaskMDP):
     ## Description
 
     The random processes of Duan, Schulman, Chen, Bartlett, Sutskever, Abbeel 2016, "RL^2" (arXiv 1611.02779, section
-    3.2), with its sizes: S = 10, A = 5, 10 steps. All that a policy returns in the mean follows by linear algebra: with
+    3.2), with its sizes: S = 10, A = 5, 10 steps. What a policy returns on average follows by linear algebra: with
     r the mean rewards and P the transition matrix under the policy, V_t = r + P V_{t+1} and V_10 = 0.
 
     ## Action space

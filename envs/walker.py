@@ -1,4 +1,4 @@
-"""Walker and hopper in the plane: direction, or dynamics drawn anew for each task (Rothfuss et al. 2019)."""
+"""Walker and hopper in the plane: the task is a direction, or the robot's dynamics (Rothfuss et al. 2019)."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -128,7 +128,7 @@ class Walker(MujocoMDP):
         )
 
     def task_name(self, task: Any) -> str | None:
-        """The direction; nothing of dynamics, which are many numbers."""
+        """The direction; None for dynamics, which are many numbers."""
         return direction_name(task) if self.goal == "direction" else None
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
@@ -177,7 +177,7 @@ class RandomParameters:
         self._model = lru_cache(maxsize=256)(self._build)  # half a MB each
 
     def model(self, exponents: NDArray[np.float32]) -> mujoco.MjModel:
-        """The model for exponents `[size]`; most often the same object when it is asked for again."""
+        """The model for exponents `[size]`; usually the same object for the same exponents."""
         return self._model(exponents.tobytes())
 
     def _build(self, exponents: bytes) -> mujoco.MjModel:

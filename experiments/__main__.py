@@ -1,29 +1,119 @@
-"""Where the command `maml-rl` starts.
+"""Where the command `maml-rl` starts: its commands, and how it ends.
 
-Kept apart from the command line because each process of an environment imports this module as its main one, and has no
-use for PyTorch.
+A command's module is imported when it is called, and PyTorch when it computes: neither `maml-rl --help` nor the
+processes of an environment, which import this module as their main one, have use for them.
 """
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from typing import NamedTuple
+
+from maml_rl.errors import InputError, NonFiniteError, WorkerError
+
+
+class Command(NamedTuple):
+    """A command of `maml-rl`."""
+
+    module: str  # in `maml_rl.experiments.commands`; its `run` takes the arguments
+    operands: str
+    summary: str
+
+
+COMMANDS = {
+    "presets": Command("list_presets", "", "list presets: settings with their source and what to expect"),
+    "check": Command("check", "ENV_ID", "check that your environment can be meta-trained"),
+    "train": Command("train", "PRESET", "meta-train; leaves a run, by default in runs/PRESET"),
+    "evaluate": Command("evaluate", "RUN", "return, error or accuracy by gradient step on held-out tasks"),
+    "compare": Command("compare", "RUN ...", "the same for several runs and methods, next to the paper's"),
+    "visualize": Command("visualize", "RUN", "a page that shows how it adapts; also a video, or a figure"),
+    "view": Command("view", "RUN", "watch it adapt, live in a browser, to tasks that you choose"),
+    "adapt": Command("adapt", "RUN --out FILE", "adapt to one task, for Stable-Baselines3 to train further"),
+    "evaluate-metaworld": Command("evaluate_metaworld", "RUN", "success rate by Meta-World's own protocol"),
+}
+
+_USAGE = """\
+usage: maml-rl COMMAND ...
+
+Meta-learning with MAML: train a policy, or a network, on a distribution of tasks so that one gradient step on a handful
+of episodes, or of examples, adapts it to a new one.
+
+commands:
+{commands}
+
+examples:
+  maml-rl train navigation                     meta-train with a preset
+  maml-rl train navigation --seed 1            again with another seed, in runs/navigation-seed1
+  maml-rl train --resume runs/navigation       resume a run that was interrupted, bit for bit
+  maml-rl evaluate runs/navigation             a table and a picture
+  maml-rl train --env-id my_module:My-v0       meta-train in your own environment
+
+maml-rl COMMAND --help lists the options of each.
+"""
 
 
 def main() -> None:
-    """Runs the command line; what is printed after its end, when Python exits, is not its output.
+    """Runs the command line.
 
-    Where nobody reads the output any more, as after `| head`, it ends quietly, with the exit code of other programs.
+    Exit code 0; 2 with one line that says what was expected; 1 if an environment failed; 130 after Ctrl-C; 141 where
+    nobody reads the output.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's stop saves like Ctrl-C
+    name, *arguments = sys.argv[1:] or ["--help"]
+    with _output(), _errors():
+        if name in ("-h", "--help"):
+            lines = (f"  {f'{command} {of.operands}':24} {of.summary}" for command, of in COMMANDS.items())
+            print(_USAGE.format(commands="\n".join(lines)), end="")
+        elif name == "--version":
+            from importlib.metadata import version
+
+            print(f"maml-rl {version('maml-rl')}")
+        elif name in COMMANDS:
+            import_module(f"maml_rl.experiments.commands.{COMMANDS[name].module}").run(arguments)
+        else:
+            near = get_close_matches(name, COMMANDS, 1)
+            expected = f"perhaps you meant {near[0]}" if near else f"expected one of {', '.join(COMMANDS)}"
+            raise InputError(f"there is no command {name!r}: {expected} (see maml-rl --help)")
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Ends with an exit code and, after an error that a user can act on, one line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (InputError, NonFiniteError, OSError) as error:
+        print(f"maml-rl: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except WorkerError as error:
+        print(f"{error.trace}maml-rl: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("maml-rl: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Ends the output with the command: what is printed after it, when Python exits, goes to standard error.
+
+    Where nobody reads the output any more, as after `| head`, the command ends quietly, with the exit code of other
+    programs.
     """
     try:
-        from maml_rl.experiments.commands import cli
-    except KeyboardInterrupt:  # PyTorch takes seconds to import
-        raise SystemExit(130) from None
-    try:
         try:
-            cli.main()
+            yield
         finally:
             if sys.stdout:  # None where it is closed
                 sys.stdout.flush()
-                os.dup2(2, sys.stdout.fileno())
+                if sys.stdout is sys.__stdout__:
+                    os.dup2(2, 1)
     except OSError as error:  # of the output itself: the command reports all others
         unread = isinstance(error, BrokenPipeError)
         if not unread:

@@ -1,7 +1,7 @@
 """Meta-reinforcement learning with MAML (Finn, Abbeel, Levine 2017).
 
-The names here lead from an environment to an adapted policy (docs/tour.md). Each is loaded when it is first used:
-processes that run an environment import this package, and have no use for PyTorch.
+The names here lead from a run or an environment to an adapted policy (docs/tour.md). Each is loaded when it is first
+used: processes that run an environment import this package, and have no use for PyTorch.
 """
 
 from importlib import import_module
@@ -9,39 +9,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maml_rl.checks import check_task_env
-    from maml_rl.config import MetaConfig, PolicyConfig
-    from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns
-    from maml_rl.initial import initial_policy, parameters
-    from maml_rl.meta_rl import meta_iteration
-    from maml_rl.parallel import TaskThreads
-    from maml_rl.tasks import evaluation_tasks, task_space, vectorize
+    from maml_rl.config import SGD, Adam, PolicyConfig, RLConfig, RLEvaluation, RLMeta, TrustRegion
+    from maml_rl.evaluation import task_returns
+    from maml_rl.machine import Machine
+    from maml_rl.run import load_run, open_learner, save_run, train
+    from maml_rl.tasks import evaluation_tasks, vectorize
     from maml_rl.types import select
 
 __all__ = [
-    "EvaluationConfig",
-    "MetaConfig",
+    "SGD",
+    "Adam",
+    "Machine",
     "PolicyConfig",
-    "TaskThreads",
-    "adaptation",
+    "RLConfig",
+    "RLEvaluation",
+    "RLMeta",
+    "TrustRegion",
     "check_task_env",
     "evaluation_tasks",
-    "initial_policy",
-    "meta_iteration",
-    "parameters",
+    "load_run",
+    "open_learner",
+    "save_run",
     "select",
     "task_returns",
-    "task_space",
+    "train",
     "vectorize",
 ]
 
 _MODULES = {
     "checks": ["check_task_env"],
-    "config": ["MetaConfig", "PolicyConfig"],
-    "evaluation": ["EvaluationConfig", "adaptation", "task_returns"],
-    "initial": ["initial_policy", "parameters"],
-    "meta_rl": ["meta_iteration"],
-    "parallel": ["TaskThreads"],
-    "tasks": ["evaluation_tasks", "task_space", "vectorize"],
+    "config": ["SGD", "Adam", "PolicyConfig", "RLConfig", "RLEvaluation", "RLMeta", "TrustRegion"],
+    "evaluation": ["task_returns"],
+    "machine": ["Machine"],
+    "run": ["load_run", "open_learner", "save_run", "train"],
+    "tasks": ["evaluation_tasks", "vectorize"],
     "types": ["select"],
 }
 

@@ -193,8 +193,14 @@ def advantage_batch(
         measured["return/relative_spread"] = spread = relative_spread(returns, mask)
     if spread <= _NO_SPREAD:
         advantages = torch.zeros_like(advantages)
+    episodes, times = steps.nonzero(as_tuple=True)
     batch = Batch(
-        trajectories.observations[steps], trajectories.actions[steps], trajectories.log_probs[steps], advantages[steps]
+        observations=trajectories.observations[steps],
+        actions=trajectories.actions[steps],
+        log_probs=trajectories.log_probs[steps],
+        advantages=advantages[steps],
+        episodes=episodes,
+        times=times,
     )
     return batch, measured
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from maml_rl.errors import InputError, naming_file
 from maml_rl.json_values import RESTORE, json_text, parse_json
 
-FORMAT = "maml-rl checkpoint"
-VERSION = 1
+CHECKPOINT_FORMAT = "maml-rl checkpoint"
+CHECKPOINT_VERSION = 1
 
 
 class Checkpoint(NamedTuple):
@@ -32,8 +32,8 @@ class Checkpoint(NamedTuple):
     record: dict[str, Any]
 
 
-class Array(NamedTuple):
-    """A named array as it counts in a digest."""
+class NamedArray(NamedTuple):
+    """A named array as it enters a digest."""
 
     name: str
     dtype: str
@@ -41,7 +41,7 @@ class Array(NamedTuple):
     content: bytes
 
 
-def digest(record: str, arrays: Iterable[Array]) -> str:
+def digest(record: str, arrays: Iterable[NamedArray]) -> str:
     """SHA-256 of a record's text and of arrays: of their names, types, shapes and bytes, whatever their order."""
     sha = hashlib.sha256(json.dumps(record).encode())
     for array in sorted(arrays):
@@ -65,7 +65,7 @@ def write_atomically(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
         except OSError:
             with suppress(OSError):
-                temporary.unlink()  # on a full disk, a part of a file is in the way of everything else
+                temporary.unlink()  # on a full disk, a partial file takes the space that other files need
             raise
         temporary.replace(path)
 
@@ -86,7 +86,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     except ValueError as error:
         raise InputError(f"{path} cannot be written: every number of its settings should be finite") from error
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
-    metadata = {"format": FORMAT, "version": str(VERSION), "record": record, "sha256": _digest(record, tensors)}
+    metadata = {
+        "format": CHECKPOINT_FORMAT,
+        "version": str(CHECKPOINT_VERSION),
+        "record": record,
+        "sha256": _digest(record, tensors),
+    }
     write_atomically(path, save(tensors, metadata))
 
 
@@ -99,17 +104,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"there is no checkpoint at {path}: give the directory of a run")
     try:
-        with path.open("rb"):  # a file that may not be read says so itself
+        with path.open("rb"):  # where permission is missing, this says so
             pass
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except SafetensorError as error:
         raise InputError(f"{path} is truncated or damaged ({error}): {RESTORE}") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} is not a checkpoint of maml-rl: give the directory of a run that it trained")
     text = metadata.get("record", "")
-    check_version(f"{path}", metadata.get("version"), VERSION)
+    check_version(f"{path}", metadata.get("version"), CHECKPOINT_VERSION)
     if metadata.get("sha256") != _digest(text, tensors):
         raise InputError(f"{path} is damaged (its content does not fit its checksum): {RESTORE}")
     try:
@@ -140,5 +145,5 @@ def check_version(source: str, found: object, newest: int) -> None:
 
 def _digest(record: str, tensors: dict[str, Tensor]) -> str:
     contents = {name: value.reshape(-1).view(torch.uint8).numpy(force=True) for name, value in tensors.items()}
-    arrays = (Array(name, str(v.dtype), v.shape, contents[name].tobytes()) for name, v in tensors.items())
+    arrays = (NamedArray(name, str(v.dtype), v.shape, contents[name].tobytes()) for name, v in tensors.items())
     return digest(record, arrays)

@@ -1,4 +1,4 @@
-"""What is missing or wrong in an environment that is to be a task distribution, in sentences for its author."""
+"""Checks an environment that is to be a task distribution, with findings in sentences for its author."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -26,16 +26,16 @@ _WHOLE_STEPS = 2000  # of whole episodes together, of which there are at least t
 _LONGEST = 1000  # steps of an episode of each task, where the first ones were alike
 _PARTS = 24  # parts of a task, each of which is varied alone
 _SHORT_ROUNDS, _WHOLE_ROUNDS = 4, 2  # episodes in which each part is varied, the second kind to the end
-_PART_STEPS = 5000  # after which no further round begins
+_PART_STEPS = 5000  # after which no more rounds begin
 _ROWS = 3  # of a batch, compared with single environments
-_LEAK = 0.99  # share of the variance of a task over held-out tasks, from which on it counts as told
+_LEAK = 0.99  # explained share of a task's variance over held-out tasks from which on it counts as revealed
 _LARGE = 100.0  # observations that a policy does not survive as they are
-_RESOLVED = 100  # roundings of float32 in a standard deviation, fewer than which are noise
+_RESOLVED = 100  # roundings of float32 in a standard deviation; fewer are noise
 _HARDLY = 1e-3  # of the size of a component, and of the others' standard deviation
 
 
 class Finding(NamedTuple):
-    """Something that an environment's author has to know."""
+    """A fault or a doubt, for the author of an environment."""
 
     level: Literal["error", "warning", "note"]  # an error makes training fail or mean nothing; a note asks for nothing
     text: str  # what was found, and what to do
@@ -58,19 +58,19 @@ class _FatalError(Exception):
 
 
 def check_task_env(env: AnyEnv, seed: int = 0) -> list[Finding]:
-    """What keeps an environment from being meta-trained, as errors, and what is probably not meant, as warnings.
+    """Checks that an environment can be meta-trained: what prevents it is an error, a probable mistake a warning.
 
     The environment is run with random actions: a few thousand steps and some hundred resets, and up to twenty thousand
     steps if the task, or parts of it, change nothing in the first ones. One that is registered with a batched form is
-    compared with that.
+    compared with it.
 
     Args:
-        env: The environment as `gymnasium.make` gives it. Its checker is better left out, with
-            `disable_env_checker=True`, as it would say some of the same in other words.
+        env: The environment as `gymnasium.make` gives it. Better with `disable_env_checker=True`:
+            Gymnasium's checker reports some of the same in other words.
         seed: Seed of everything random in the check.
 
     Returns:
-        Findings, none twice; an empty list if there is nothing to say.
+        Findings, each once; an empty list if there are none.
     """
     findings: list[Finding] = []
     try:
@@ -113,7 +113,7 @@ def _called(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) 
 
 
 def _requirements(env: AnyEnv, _: int) -> Iterator[Finding]:
-    """What training needs is there; where it is not, this says so in the words in which training refuses."""
+    """What training needs is there; what is missing is named in the words in which training refuses."""
     found = interface(env)
     yield from map(_error, unmet(found))
     if any(unusable(found)):
@@ -131,8 +131,8 @@ def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
         json.dumps(_called("task_space.to_jsonable", space.to_jsonable, tasks))
     except TypeError as error:
         yield _warning(
-            f"tasks cannot be written as JSON ({error}): give task_space a to_jsonable and a from_jsonable, with which "
-            "maml-rl adapt says how to assign one"
+            f"tasks cannot be written as JSON ({error}): give task_space a to_jsonable and a from_jsonable, so "
+            "that a task can be written down and assigned again"
         )
     written = [_written(space, task) for task in tasks]
     if written != [_written(space, task) for task in again]:
@@ -165,7 +165,7 @@ def _doubts(env: AnyEnv, _: int) -> Iterator[Finding]:
         if half.min() < 0.5 or half.max() > 5:
             yield _warning(
                 f"actions range over {one_line(actions)}, while a policy begins with a standard deviation of 1: let "
-                "them range over [-1, 1] and scale them inside, or set --policy.initial-std"
+                "them range over [-1, 1] and scale them inside, or set network.initial_std"
             )
 
 
@@ -264,8 +264,8 @@ def _no_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Findin
     if len({float(reward) for reward in episodes[0].rewards}) == 1:
         yield _warning(
             f"{same}, and every reward was {float(episodes[0].rewards[0]):g}: if the reward is sparse, random actions "
-            "do not reach it, and neither will a policy that begins like them, so let it tell how near the goal is; "
-            "else let the task change the reward or the dynamics (is it read at reset?)"
+            "do not reach it, and neither will a policy that begins like them, so let it show how near the goal is; "
+            "otherwise let the task change the reward or the dynamics (is it read at reset?)"
         )
     else:
         yield _error(f"{same}: let the task change the reward or the dynamics (is it read at reset?)")
@@ -283,6 +283,8 @@ def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iter
         return
     if len(named) > _PARTS:
         yield Finding("note", f"a task has {len(named)} parts: whether each has an effect is checked of {_PARTS}")
+    # Each round varies every part that has shown no effect yet: first in short episodes, which find most effects, then
+    # in whole ones, and for sparse effects on until `_PART_STEPS`.
     whole = min(time_limit(env) or _LONGEST, _LONGEST)
     tried, rewards, steps = set[str](), set[float](), 0
     for round_ in count():
@@ -301,7 +303,7 @@ def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iter
         steps += len(actions) * (1 + len(changed))
         together = varied(space, task, other, [idle[name] for name in changed])
         if is_whole and together is not None and _gives(env, together, seed + round_, actions, expected):
-            continue  # none of them changes anything, in two episodes instead of one for each
+            continue  # none of them changes anything: two episodes instead of one for each
         for name, one in changed.items():
             if not _gives(env, one, seed + round_, actions, expected):
                 del idle[name]
@@ -326,8 +328,8 @@ def _idle_finding(names: Sequence[str], episodes: int, rewards: set[float]) -> F
     )
     if len(rewards) == 1:
         return _warning(
-            f"{text}every reward was {rewards.pop():g}, so if the reward is sparse, let it tell how near the goal is, "
-            "else read the whole task at reset, or leave the rest out of task_space"
+            f"{text}every reward was {rewards.pop():g}, so if the reward is sparse, let it show how near the goal is; "
+            "otherwise read the whole task at reset, or leave the rest out of task_space"
         )
     return _warning(f"{text}read the whole task at reset, or leave out of task_space what has no effect")
 
@@ -357,7 +359,7 @@ def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
     if largest.max() > _LARGE:
         yield _warning(
             f"observations reach {largest.max():.3g} in {_components([int(largest.argmax())])}: a policy that does not "
-            "standardise them diverges; train with --policy.standardise, or scale them inside"
+            "standardise them diverges; set network.standardise, or scale them inside"
         )
     varies = np.ptp(observations, axis=0) > 0
     coarse = varies & unresolved(observations, _RESOLVED)
@@ -390,7 +392,7 @@ def _components(indices: Sequence[int] | NDArray[np.int64]) -> str:
 
 
 def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
-    """The observation does not tell the task: a linear map, fitted on half of the tasks, fails on the others."""
+    """The observation does not reveal the task: a linear map, fitted on half of the tasks, fails on the others."""
     space = env.unwrapped.task_space  # type: ignore[attr-defined]
     size = int(np.prod(env.observation_space.shape or ()))
     tasks = _tasks(env, int(np.clip(4 * (size + 1), 60, 300)), seed)
@@ -401,11 +403,11 @@ def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
     episodes = [_run(env, task, seed + i, _actions(env, 2, seed + i)) for i, task in enumerate(tasks)]
     for index, when in ((0, "the first observation"), (-1, "an observation after a few random steps")):
         inputs = np.stack([np.asarray(e.observations[index], np.float64).reshape(-1) for e in episodes])
-        single = [j for j in range(size) if _told(inputs[:, [j]], targets)]
+        single = [j for j in range(size) if _reveals(inputs[:, [j]], targets)]
         if single:
             yield _warning(f"{when} contains the task, in component {single[0]}: then there is nothing to adapt to")
-        elif _told(inputs, targets):
-            yield _warning(f"{when} tells the task, as a linear function: then there is nothing to adapt to")
+        elif _reveals(inputs, targets):
+            yield _warning(f"{when} reveals the task, as a linear function: then there is nothing to adapt to")
         else:
             continue
         return
@@ -475,11 +477,11 @@ def _written(space: spaces.Space[Any], task: Task) -> str:
 def _vector(space: spaces.Space[Any], task: Task) -> Any:
     try:
         return spaces.flatten(space, task)
-    except NotImplementedError:  # a Space of the author's own, whose elements may be arrays
+    except NotImplementedError:  # a custom Space, whose elements may be arrays
         return task
 
 
-def _told(inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> bool:
+def _reveals(inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> bool:
     """Whether a linear map from inputs `[n, obs]`, fitted on half the rows, gives a component of the rest `[n, D]`."""
     scale = np.maximum(inputs.std(0), 1e-12)
     columns = np.column_stack([(inputs - inputs.mean(0)) / scale, np.ones(len(inputs))])

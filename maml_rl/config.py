@@ -1,21 +1,30 @@
-"""Settings of the method, with unit and source beside each."""
+"""Settings, each with its unit and source.
+
+What both kinds of learning share is declared once: `MetaConfig`, `EvaluationConfig` and `RunConfig`, each with a
+subclass for reinforcement learning here and one for supervised learning in `maml_rl.supervised.settings`. Nothing here
+needs PyTorch, so that a command line can list settings without loading it.
+"""
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from maml_rl.errors import InputError
-from maml_rl.objectives import InnerObjective
-from maml_rl.policies import Activation
 
+Activation = Literal["relu", "tanh"]
+Adapted = Literal["all", "last-layer"]
+LearnedLr = Literal["no", "parameter", "tensor-and-step"]
 BaselineObservations = Literal["raw", "standardised"]
 StatisticsOf = Literal["network", "noise"]
+StartMethod = Literal["spawn", "fork"]
 
 
 @dataclass(frozen=True)
 class TrustRegion:
-    """The meta-update: TRPO on the adapted policies."""
+    """A meta-step by TRPO on the adapted policies (Schulman et al. 2015)."""
 
+    rule: Literal["trust-region"] = "trust-region"
+    """Name of this meta-step."""
     max_kl: float = 0.01
     """Bound on the mean KL(old adapted || new adapted) of one meta-update, in nats (paper: 0.01)."""
     cg_iterations: int = 10
@@ -42,6 +51,99 @@ class TrustRegion:
 
 
 @dataclass(frozen=True)
+class _Descent:
+    """What Adam and plain gradient descent share."""
+
+    lr: float = 1e-3
+    """Step size beta of the meta-update (paper, supervised: 0.001)."""
+    cosine_iterations: int | None = None
+    """Meta-iterations over which beta falls along a half cosine to a hundredth (Antoniou et al. 2019); training that is
+    longer repeats it (Loshchilov & Hutter 2017). Constant if None."""
+    gradient_clip: float | None = None
+    """Bound on each number of the meta-gradient of the mean loss; None for none. The paper's code bounds that of a sum
+    over ways x queries divided by shots: its 10 for MiniImagenet is 10 x shots / (ways x queries) here, so 0.133 for 1
+    shot and 0.667 for 5."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require("lr", self.lr, self.lr > 0, "above 0")
+        cosine, clip = self.cosine_iterations, self.gradient_clip
+        require("cosine_iterations", str(cosine), cosine is None or cosine >= 1, "at least 1 or None")
+        require("gradient_clip", str(clip), clip is None or clip > 0, "above 0 or None")
+
+
+@dataclass(frozen=True)
+class Adam(_Descent):
+    """A meta-step by Adam (Kingma & Ba 2015; the paper's for supervised learning)."""
+
+    rule: Literal["adam"] = "adam"
+    """Name of this meta-step."""
+
+
+@dataclass(frozen=True)
+class SGD(_Descent):
+    """A meta-step by plain gradient descent (the paper's Algorithms 1 to 3 as written; Reptile)."""
+
+    rule: Literal["sgd"] = "sgd"
+    """Name of this meta-step."""
+
+
+@dataclass(frozen=True)
+class MetaConfig:
+    """One meta-iteration (Finn, Abbeel, Levine 2017): what both kinds of learning share."""
+
+    meta_batch_size: int = 40
+    """Tasks in a meta-iteration, M (paper: 20 in navigation, 40 in locomotion)."""
+    inner_steps: int = 1
+    """Gradient steps of the inner update (paper: 1; Omniglot and MiniImagenet up to 5); 0 trains on all tasks at once,
+    the paper's pretrained baseline."""
+    inner_lr: float = 0.1
+    """Step size alpha of the inner update (paper, Algorithm 3, line 7: 0.1)."""
+    first_order: bool = False
+    """Leave out the derivative of the inner update: first-order MAML."""
+    adapted: Adapted = "all"
+    """Which parameters the inner update changes: all, or those of the last layer (Raghu et al. 2020, ANIL)."""
+    learned_lr: LearnedLr = "no"
+    """Step sizes learned together with theta, beginning with `inner_lr`: one for each number (parameter; Li et al.
+    2017, Meta-SGD), or one for each tensor and gradient step (tensor-and-step; Antoniou et al. 2019, MAML++)."""
+    step: TrustRegion | Adam | SGD = field(default_factory=TrustRegion)
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require_choices(self)
+        require("meta_batch_size", self.meta_batch_size, self.meta_batch_size >= 1, "at least 1")
+        require("inner_steps", self.inner_steps, self.inner_steps >= 0, "at least 0")
+        require("inner_lr", self.inner_lr, self.inner_lr > 0, "above 0")
+        if self.learned_lr != "no" and self.inner_steps < 1:
+            raise InputError("learned_lr needs inner_steps of at least 1, got 0: there is no step whose size it learns")
+
+
+@dataclass(frozen=True)
+class RLMeta(MetaConfig):
+    """One meta-iteration of Algorithm 3: MAML for reinforcement learning."""
+
+    episodes: int = 20
+    """Episodes of each task before and again after each gradient step, K (paper: 20)."""
+    inner_objective: str = "reinforce"
+    """Inner loss: reinforce, the paper's; lvc, the likelihood ratio (Rothfuss et al. 2019); or module:function, a loss
+    of your own (docs/extending.md)."""
+    discount: float = 0.99
+    """Discount factor gamma of a time step (rllab: 0.99)."""
+    gae_lambda: float = 1.0
+    """Lambda of generalised advantage estimation; 1 is the discounted return minus the baseline (rllab: 1)."""
+    baseline_observations: BaselineObservations = "raw"
+    """What the baseline's features are made of: raw observations (rllab), or standardised ones, which make its fit
+    independent of their units. Either is clipped to +-10."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        super().__post_init__()
+        require("episodes", self.episodes, self.episodes >= 1, "at least 1")
+        require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
+        require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
+
+
+@dataclass(frozen=True)
 class PolicyConfig:
     """The policy's network."""
 
@@ -63,6 +165,7 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
+        require_choices(self)
         require("hidden_sizes", str(self.hidden_sizes), all(size >= 1 for size in self.hidden_sizes), "all at least 1")
         require("initial_std", self.initial_std, self.initial_std > 0, "above 0")
         clip = self.observation_clip
@@ -70,38 +173,166 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True)
-class MetaConfig:
-    """One meta-iteration of Algorithm 3 (Finn, Abbeel, Levine 2017)."""
+class EvaluationConfig:
+    """How a run is evaluated on held-out tasks: what both kinds of learning share."""
 
-    meta_batch_size: int = 40
-    """Tasks in a meta-iteration, M (paper: 20 in navigation, 40 in locomotion)."""
-    episodes: int = 20
-    """Episodes of each task before and again after each gradient step, K (paper: 20)."""
-    inner_steps: int = 1
-    """Gradient steps of the inner update (paper: 1); 0 is multi-task TRPO, the paper's pretrained baseline."""
-    inner_lr: float = 0.1
-    """Step size alpha of the inner update (paper, Algorithm 3, line 7: 0.1)."""
-    inner_objective: InnerObjective = "reinforce"
-    """Inner loss: reinforce, the paper's, or lvc, the likelihood ratio (Rothfuss et al. 2019)."""
-    first_order: bool = False
-    """Leave out the derivative of the inner update: first-order MAML."""
-    discount: float = 0.99
-    """Discount factor gamma of a time step (rllab: 0.99)."""
-    gae_lambda: float = 1.0
-    """Lambda of generalised advantage estimation; 1 is the discounted return minus the baseline (rllab: 1)."""
-    baseline_observations: BaselineObservations = "raw"
-    """What the baseline's features are made of: raw observations (rllab), or standardised ones, which make its fit
-    independent of their units. Either is clipped to +-10."""
-    trust_region: TrustRegion = field(default_factory=TrustRegion)
+    tasks: int = 40
+    """Held-out tasks (paper: 40)."""
+    gradient_steps: int = 3
+    """Gradient steps, with fresh episodes for each in reinforcement learning (paper: 3; navigation 4)."""
+    seed: int = 0
+    """Seed of the held-out tasks and of everything random in the evaluation; no training draws from it."""
+    validation_tasks: int = 20
+    """Additional held-out tasks, on which the step size is chosen for a run that was trained without inner updates."""
+    inner_lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    """Step sizes that it is chosen from (the paper: 0.1, navigation 0.5; random policy: half-cheetah 0.5, ant 1)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
-        require("meta_batch_size", self.meta_batch_size, self.meta_batch_size >= 1, "at least 1")
+        require("tasks", self.tasks, self.tasks >= 2, "at least 2")
+        require("gradient_steps", self.gradient_steps, self.gradient_steps >= 0, "at least 0")
+        require("seed", self.seed, self.seed >= 0, "at least 0")
+        require("validation_tasks", self.validation_tasks, self.validation_tasks >= 1, "at least 1")
+        lrs = self.inner_lrs
+        require("inner_lrs", str(lrs), len(lrs) > 0 and min(lrs) > 0, "one or more, each above 0")
+
+
+@dataclass(frozen=True)
+class RLEvaluation(EvaluationConfig):
+    """How a trained policy is evaluated."""
+
+    episodes: int = 20
+    """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
+    later_lr_factor: float = 0.5
+    """Factor on the inner step size after the first gradient step (the paper's code: 0.5; ant direction 0.01)."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        super().__post_init__()
         require("episodes", self.episodes, self.episodes >= 1, "at least 1")
-        require("inner_steps", self.inner_steps, self.inner_steps >= 0, "at least 0")
-        require("inner_lr", self.inner_lr, self.inner_lr > 0, "above 0")
-        require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
-        require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
+        require("later_lr_factor", self.later_lr_factor, self.later_lr_factor > 0, "above 0")
+
+    def inner_lr(self, trained: float, step: int) -> float:
+        """Step size after `step` gradient steps, of a policy trained with step size `trained`."""
+        return trained * self.factor(step)
+
+    def factor(self, step: int) -> float:
+        """Factor on the step size that the policy was trained for, after `step` gradient steps."""
+        return 1.0 if step == 0 else self.later_lr_factor
+
+    def step_sizes(self, trained: float) -> list[float]:
+        """Step size of each gradient step, of a policy trained with step size `trained`."""
+        return [self.inner_lr(trained, step) for step in range(self.gradient_steps)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides the result of a run: what both kinds of learning share."""
+
+    kind: ClassVar[str]
+    """Name of the kind of learning, as a checkpoint has it."""
+    meta: MetaConfig
+    evaluation: EvaluationConfig
+    iterations: int = 100
+    """Meta-iterations; 0 leaves the random initialisation, the paper's random baseline."""
+    seed: int = 0
+    """Seed of everything random."""
+    checkpoint_every: int = 10
+    """Meta-iterations from one checkpoint to the next."""
+    log_every: int = 1
+    """Meta-iterations of a row of the log, which has their means."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require("iterations", self.iterations, self.iterations >= 0, "at least 0")
+        require("seed", self.seed, self.seed >= 0, "at least 0")
+        require("checkpoint_every", self.checkpoint_every, self.checkpoint_every >= 1, "at least 1")
+        require("log_every", self.log_every, self.log_every >= 1, "at least 1")
+
+    @property
+    def method(self) -> str:
+        """What the settings make of a run, by the paper's name (Finn, Abbeel, Levine 2017) or the variant's."""
+        raise NotImplementedError
+
+    @property
+    def problem(self) -> str:
+        """The task distribution that the run learns: runs are compared if they have the same."""
+        raise NotImplementedError
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules that the run imports by name, which run their code."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLConfig(RunConfig):
+    """Everything that decides the result of a run of reinforcement learning."""
+
+    kind: ClassVar[str] = "reinforcement"
+    env_id: str
+    """Environment with a task distribution, as gymnasium.make takes it."""
+    num_envs: int | None = None
+    """Sub-environments stepped at once; as many as an iteration has episodes if None. It does not change what is
+    sampled."""
+    start_from: str | None = None
+    """Directory of a run whose policy this one begins with: the same kind of network, and any other settings. Random
+    weights if None."""
+    observe_task: bool = False
+    """Whether an observation ends with the task, as the paper's oracle has it."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is truncated; as the environment is registered if None."""
+    meta: RLMeta = field(default_factory=RLMeta)
+    network: PolicyConfig = field(default_factory=PolicyConfig)
+    evaluation: RLEvaluation = field(default_factory=RLEvaluation)
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        super().__post_init__()
+        require("num_envs", str(self.num_envs), self.num_envs is None or self.num_envs >= 1, "at least 1 or None")
+        limit = self.max_episode_steps
+        require("max_episode_steps", str(limit), limit is None or limit >= 1, "at least 1 or None")
+
+    @property
+    def method(self) -> str:
+        """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, meta-sgd.
+
+        The paper has no name for maml-oracle, MAML with the task in the observation.
+        """
+        if self.iterations == 0:
+            return "random"
+        if self.meta.inner_steps == 0:
+            return "oracle" if self.observe_task else "pretrained"
+        return "maml-oracle" if self.observe_task else variant(self.meta)
+
+    @property
+    def problem(self) -> str:
+        """The environment's id."""
+        return self.env_id
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The environment's, and that of a loss of the user's own."""
+        return tuple(filter(None, (self.env_id.rpartition(":")[0], self.meta.inner_objective.rpartition(":")[0])))
+
+
+def variant(meta: MetaConfig) -> str:
+    """Name of MAML with these settings: maml, or that of the relative that they make of it."""
+    if meta.adapted == "last-layer":
+        return "anil"
+    if meta.learned_lr == "parameter":
+        return "meta-sgd"
+    if meta.learned_lr == "tensor-and-step":
+        return "maml++"
+    return "first-order" if meta.first_order else "maml"
+
+
+def require_choices(settings: Any) -> None:
+    """Raises InputError for a setting of a dataclass that is none of the values that its type names."""
+    for name, hint in get_type_hints(type(settings)).items():
+        value, choices = getattr(settings, name), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def require(name: str, value: float | str, passed: bool, expected: str) -> None:

@@ -1,18 +1,20 @@
 """Text and JSON from files that may be damaged or hostile: read, or refused in one line that names the file.
 
 Every JSON file and JSON text of this package is read here. What is read is plain: text is Unicode, numbers are finite,
-and nothing is nested deeper or has more digits than any record of this package. Which fields a record has and of which
-type they are, `maml_rl.experiments.runs.records` checks.
+and nothing is nested deeper or has more digits than any record of this package. The fields of a record and
+their types are checked by `maml_rl.json_types`.
 """
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
 from maml_rl.errors import InputError
 
 RESTORE = "restore it from a copy"
+_NUMBERS = re.compile(r"(?<=\[)\n[^][{}\"]+\n *(?=\])")  # between the brackets of a list without text
 _DEEPEST = 32  # levels of objects and arrays; the records of this package have fewer than 10
 _MOST_DIGITS = 100  # of an integer, which then is a finite float too
 
@@ -76,8 +78,12 @@ def parse_json(text: str) -> Any:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON values as text; a number that is not finite, for which JSON has no form, is null."""
-    return json.dumps(_with_nulls(value), indent=indent, allow_nan=False)
+    """JSON values as text; a number that is not finite, for which JSON has no form, is null.
+
+    With an indent, every value has a line of its own, except that a list of numbers is on one.
+    """
+    text = json.dumps(_with_nulls(value), indent=indent, allow_nan=False)
+    return text if indent is None else _NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
 
 
 def _with_nulls(value: Any) -> Any:

@@ -4,24 +4,28 @@ With `inner_steps = 0` it is TRPO on all tasks at once, the paper's pretrained b
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from maml_rl.advantages import advantage_batch
-from maml_rl.config import MetaConfig
+from maml_rl.config import RLMeta
 from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
-from maml_rl.maml import inner_update
-from maml_rl.meta_update import TaskData, meta_update
+from maml_rl.initial import MLPPolicy, parameters
+from maml_rl.inner import inner_update
+from maml_rl.meta_gradient import TaskData, meta_objective
 from maml_rl.objectives import inner_loss
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
-from maml_rl.policies import Policy
+from maml_rl.policies import Policy, policy_rates
+from maml_rl.rates import Rates, rate_metrics, theta
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
+from maml_rl.step import MetaStep, initial_optimizer, meta_step
 from maml_rl.tasks import Task, TaskVectorEnv, task_space, training_tasks
-from maml_rl.types import Batch, Params, Trajectories, frozen_names, laid_out, repeat, select, split, stack
+from maml_rl.types import Batch, Params, State, Trajectories, frozen_names, laid_out, repeat, select, split, stack
 
 
 class Sampled(NamedTuple):
@@ -36,7 +40,7 @@ class Sampled(NamedTuple):
 class Iteration(NamedTuple):
     """Result of one meta-iteration."""
 
-    theta: Params
+    state: State
     metrics: dict[str, float]  # docs/metrics.md explains each
     by_task: dict[str, Tensor]  # [M]   of the metrics that are means over tasks, what each task contributes
 
@@ -46,7 +50,7 @@ def sample(
     policy: Policy,
     params: Params,
     tasks: Sequence[Task],
-    config: MetaConfig,
+    config: RLMeta,
     draw: Draw,
     threads: TaskThreads,
 ) -> Sampled:
@@ -58,7 +62,7 @@ def sample(
 
 
 def advantage_batches(
-    policy: Policy, trajectories: Trajectories, config: MetaConfig, threads: TaskThreads
+    policy: Policy, trajectories: Trajectories, config: RLMeta, threads: TaskThreads
 ) -> tuple[list[Batch], dict[str, Tensor]]:
     """Each task's steps with advantages from a baseline fitted to them, and what to log of them, `[M]` each."""
 
@@ -73,14 +77,19 @@ def advantage_batches(
 
 
 def adapt_each(
-    policy: Policy, params: Params, batches: Sequence[Batch], config: MetaConfig, threads: TaskThreads, inner_lr: float
+    policy: Policy, params: Params, batches: Sequence[Batch], config: RLMeta, rates: Rates, threads: TaskThreads
 ) -> Params:
-    """theta_i' = theta_i - alpha grad L(f_theta_i) of each task, values only; `params` and result have a leading M.
+    """theta_i' = theta_i - a grad L(f_theta_i) of each task, values only; `params` and result have a leading M.
 
-    Parameters of the policy that are frozen with `requires_grad_(False)` stay as they are.
+    Args:
+        policy: The policy.
+        params: Parameters of each task.
+        batches: Steps of each task, sampled by them.
+        config: Settings; its `inner_objective` is the loss.
+        rates: Step size of each parameter that changes, the same for all tasks.
+        threads: Threads that share the tasks.
     """
     loss = inner_loss(policy, config.inner_objective)
-    rates = dict.fromkeys(split(params, frozen_names(policy))[1], inner_lr)
 
     def of_task(m: int) -> Params:
         with torch.no_grad():
@@ -89,60 +98,84 @@ def adapt_each(
     return stack(threads.map(of_task, range(len(batches))))
 
 
+def initial_state(policy: MLPPolicy, config: RLMeta) -> State:
+    """The state before the first iteration: the policy's own parameters, and step sizes of `config.inner_lr`.
+
+    Raises:
+        InputError: If all parameters are frozen, or those that the inner update should change.
+    """
+    params = parameters(policy)
+    meta = params | policy_rates(policy, params, config).initial(params)
+    learned = split(meta, frozen_names(policy))[1]
+    return State(meta, initial_optimizer(config.step, learned), 0)
+
+
 @one_torch_thread()
 def meta_iteration(
     policy: Policy,
-    theta: Params,
+    state: State,
     envs: TaskVectorEnv,
-    config: MetaConfig,
+    config: RLMeta,
     seed: int,
-    iteration: int,
     threads: TaskThreads,
+    step: MetaStep | None = None,
 ) -> Iteration:
     """One pass through the loop of Algorithm 3.
 
     Args:
         policy: The policy.
-        theta: Meta-parameters.
+        state: What the iterations before have reached; its `iteration` and `seed` decide everything that is random.
         envs: Task-distributed sub-environments, any number of them.
         config: Settings.
         seed: Seed of the run.
-        iteration: Which pass this is; with `seed` it decides everything that is random.
         threads: Threads that share the tasks of the update.
+        step: The meta-step; `config.step` if None.
 
     Raises:
+        InputError: If all parameters are frozen, or the inner loss cannot be used.
         NonFiniteError: If a sampled or computed quantity is not finite; names iteration and quantity.
     """
     started = time.perf_counter()
-    theta = laid_out(theta)
-    draw = Draw(seed, Phase.TRAINING, iteration)
-    sampled: list[Sampled] = []
+    state = State(laid_out(state.meta), laid_out(state.optimizer), state.iteration)
+    place, path, sampled = f"iteration {state.iteration + 1}", list[Params](), list[Sampled]()
     try:
-        tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)
-        path = [repeat(theta, len(tasks))]
-        for step in range(config.inner_steps):
-            support = sample(envs, policy, path[-1], tasks, config, draw._replace(step=step), threads)  # line 5: D_i
-            sampled.append(support)
-            path.append(
-                adapt_each(policy, path[-1], support.batches, config, threads, config.inner_lr)
-            )  # line 7: theta_i'
-        query = sample(envs, policy, path[-1], tasks, config, draw._replace(step=config.inner_steps), threads)  # line 8
-        data = [
-            TaskData([s.batches[m] for s in sampled], [select(p, m) for p in path], query.batches[m])
-            for m in range(len(tasks))
-        ]
-        sampled.append(query)
-        update = meta_update(policy, theta, data, config, threads)  # line 10
+        for params, episodes in _sampled_steps(policy, state, envs, config, seed, threads):  # lines 3 to 8
+            path.append(params)
+            sampled.append(episodes)
+        data = [_task_data(path, sampled, m) for m in range(config.meta_batch_size)]
+        step = step or partial(meta_step, config.step)
+        new, of_step = step(state, meta_objective(policy, state.meta, data, config, threads))  # line 10
     except NonFiniteEnvironmentError as error:
-        raise NonFiniteEnvironmentError(f"iteration {iteration + 1}: {error}") from error
+        raise NonFiniteEnvironmentError(f"{place}: {error}") from error
     except NonFiniteError as error:
-        raise NonFiniteError(f"iteration {iteration + 1}: {error}{_inputs(policy, sampled)}") from error
+        raise NonFiniteError(f"{place}: {error}{_inputs(policy, sampled)}") from error
     by_task = _by_task(policy, sampled, data, threads)
-    metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()} | update.metrics
+    metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()} | of_step
+    metrics |= rate_metrics(new.meta)
     metrics["sampling/env_steps"] = sum(float(s.trajectories.mask.sum()) for s in sampled)
     metrics["time/sampling_seconds"] = sum(s.seconds for s in sampled)
     metrics["time/update_seconds"] = time.perf_counter() - started - metrics["time/sampling_seconds"]
-    return Iteration(update.theta, metrics, by_task)
+    return Iteration(new, metrics, by_task)
+
+
+def _sampled_steps(
+    policy: Policy, state: State, envs: TaskVectorEnv, config: RLMeta, seed: int, threads: TaskThreads
+) -> Iterator[tuple[Params, Sampled]]:
+    """Each task's parameters after 0, 1, ..., `inner_steps` inner updates, with a leading M, and its episodes."""
+    draw = Draw(seed, Phase.TRAINING, state.iteration)
+    tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)
+    rates = policy_rates(policy, theta(state.meta), config)
+    params = repeat(theta(state.meta), len(tasks))
+    for step in range(config.inner_steps + 1):
+        sampled = sample(envs, policy, params, tasks, config, draw._replace(step=step), threads)  # lines 5 and 8
+        yield params, sampled
+        if step < config.inner_steps:  # line 7: theta_i'
+            params = adapt_each(policy, params, sampled.batches, config, rates.at(state.meta, step), threads)
+
+
+def _task_data(path: Sequence[Params], sampled: Sequence[Sampled], m: int) -> TaskData:
+    *support, query = [s.batches[m] for s in sampled]
+    return TaskData(support, [select(params, m) for params in path], query)
 
 
 def _inputs(policy: Policy, sampled: Sequence[Sampled]) -> str:

@@ -1,16 +1,21 @@
 """Losses of one task, each a mean over the steps of a `Batch`: what the inner and the outer update minimise."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from maml_rl.distributions import Distribution
+from maml_rl.errors import InputError, one_line, place, reason
+from maml_rl.imports import import_function
 from maml_rl.policies import Policy
 from maml_rl.types import Batch, Params
 
-InnerObjective = Literal["reinforce", "lvc"]
 Loss = Callable[[Params, Batch], Tensor]
+PolicyLoss = Callable[[Policy, Params, Batch], Tensor]
 
 
 def reinforce_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
@@ -30,10 +35,80 @@ def likelihood_ratio_loss(policy: Policy, params: Params, batch: Batch) -> Tenso
     return -((log_probs - batch.log_probs).exp() * batch.advantages).mean()
 
 
-def inner_loss(policy: Policy, objective: InnerObjective) -> Loss:
-    """The inner loss of that name, as a function of parameters and batch."""
-    function = {"reinforce": reinforce_loss, "lvc": likelihood_ratio_loss}[objective]
-    return lambda params, batch: function(policy, params, batch)
+_INNER: dict[str, PolicyLoss] = {"reinforce": reinforce_loss, "lvc": likelihood_ratio_loss}
+
+
+def inner_loss(policy: Policy, objective: str) -> Loss:
+    """The inner loss of that name, as a function of parameters and batch.
+
+    Args:
+        policy: The policy.
+        objective: reinforce, lvc, or `module:function` for your own, which is called as `loss(policy, params, batch)`
+            and returns a scalar that can be differentiated twice with respect to `params`.
+
+    Raises:
+        InputError: If there is no such loss; and where the loss is called, if your own fails or returns no scalar.
+    """
+    if objective in _INNER:
+        return partial(_INNER[objective], policy)
+    if ":" not in objective:
+        raise InputError(f"inner_objective must be {', '.join(_INNER)} or module:function, got {objective!r}")
+    return partial(_own_loss, import_function("inner_objective", objective), objective, policy)
+
+
+def check_own_loss(policy: Policy, params: Params, objective: str, observation_size: int, episodes: int) -> None:
+    """Tries a loss of your own on made-up episodes of two steps, so that it need not fail after a training has begun.
+
+    Args:
+        policy: The policy.
+        params: Its parameters.
+        objective: See `inner_loss`; the losses of this module are not tried.
+        observation_size: Components of an observation.
+        episodes: Episodes of a task, K.
+
+    Raises:
+        InputError: If there is no such loss, if it fails or returns no scalar, or if that does not depend on `params`.
+    """
+    loss = inner_loss(policy, objective)
+    if objective in _INNER:
+        return
+    steps, like = 2 * episodes, next(iter(params.values()))
+    generator = np.random.default_rng(0)
+    with torch.no_grad():
+        observations = torch.from_numpy(generator.standard_normal((steps, observation_size))).to(like)
+        acting = policy(params, observations)
+        actions = acting.sample(torch.from_numpy(acting.noise(generator, (steps,), policy.noise_size)).to(like))
+        log_probs = acting.log_prob(actions)
+    advantages = torch.linspace(-1.0, 1.0, steps).to(like)
+    index = torch.arange(steps, device=like.device)
+    batch = Batch(observations, actions, log_probs, advantages, episodes=index // 2, times=index % 2)
+    with torch.enable_grad():
+        value = loss({name: tensor.detach().requires_grad_() for name, tensor in params.items()}, batch)
+    if not value.requires_grad:
+        raise InputError(
+            f"inner_objective {objective!r} does not depend on params, so the inner update would change nothing: "
+            "compute it from policy(params, batch.observations)"
+        )
+
+
+def _own_loss(function: Callable[..., Any], name: str, policy: Policy, params: Params, batch: Batch) -> Tensor:
+    try:
+        loss = function(policy, params, batch)
+    except InputError:
+        raise
+    except Exception as error:  # the user's code raises what it likes
+        is_inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None  # not the call itself
+        where = f"; {place(error)}" if is_inside else ""
+        raise InputError(
+            f"inner_objective {name!r} failed ({reason(error)}{where}): it is called as loss(policy, params, batch)"
+        ) from error
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+        found = f"{loss.dtype} of shape {list(loss.shape)}" if isinstance(loss, Tensor) else one_line(loss)
+        raise InputError(
+            f"inner_objective {name!r} must return a floating-point tensor of shape [], the mean over the steps of the "
+            f"batch, got {found}"
+        )
+    return loss
 
 
 class Surrogate(NamedTuple):

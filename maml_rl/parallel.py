@@ -5,9 +5,10 @@ lock, so on a CPU one task at a time in each of a few threads beats a batched `v
 products of a 100-100 network. Results come in the order of the tasks, so they do not depend on the number of threads.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import reduce
 from typing import TypeVar
 
 import torch
@@ -61,9 +62,17 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def mean_over_tasks(values: Sequence[Tensor]) -> Tensor:
-    """Mean of one value per task. Every average over tasks is taken here, the one place to average over machines."""
-    return torch.stack(list(values)).mean(0)
+def mean_over_tasks(values: Iterable[Tensor], count: int | None = None) -> Tensor:
+    """Mean over the tasks. Every average over tasks is taken here, the one place to average over machines.
+
+    Args:
+        values: One value for each task; or, with `count`, sums over some of the tasks each, which are added in their
+            order as they arrive, so that memory does not grow with the number of tasks.
+        count: Number of tasks in all of the sums.
+    """
+    if count is None:
+        return torch.stack(list(values)).mean(0)
+    return reduce(torch.add, values) / count
 
 
 def usable_device(name: str) -> torch.device:
@@ -77,7 +86,7 @@ def usable_device(name: str) -> torch.device:
         torch.zeros(1, dtype=torch.float64, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used here ({reason}): give --device cpu") from error
+        raise InputError(f"device {name!r} cannot be used here ({reason}): set device to cpu") from error
     return device
 
 

@@ -6,16 +6,18 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from maml_rl.config import Activation, MetaConfig
 from maml_rl.distributions import Categorical, DiagonalGaussian, Distribution
-from maml_rl.types import Params
+from maml_rl.errors import InputError
+from maml_rl.rates import InnerRates, inner_rates
+from maml_rl.types import Params, frozen_names
 
-Activation = Literal["relu", "tanh"]
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
 
@@ -40,8 +42,40 @@ class Policy(Protocol):
         """Observations `[..., obs]` as the network sees them."""
         ...
 
+    def last_layer(self) -> tuple[str, ...]:
+        """Names of the parameters that ANIL adapts: those that turn the last features into a distribution."""
+        ...
 
-class MLP(nn.Module):
+
+def policy_rates(policy: Policy, params: Params, config: MetaConfig) -> InnerRates:
+    """Step sizes of the inner update of a policy with these parameters, none for those that are frozen.
+
+    Raises:
+        InputError: If the inner update has nothing to change.
+    """
+    frozen = frozen_names(policy)
+    chosen = params if config.adapted == "all" else policy.last_layer()
+    names = [name for name in params if name in chosen and name not in frozen]
+    if not names:
+        raise InputError(
+            f"the inner update has nothing to change (adapted is {config.adapted}): all of those parameters are "
+            "frozen; call requires_grad_(True) on those to adapt, or set adapted to all"
+        )
+    return inner_rates(config, names)
+
+
+class Standardisation(NamedTuple):
+    """How a policy sees observations: (x - mean) / std, within +-clip."""
+
+    mean: Tensor | None = None  # [obs]   0 if None
+    std: Tensor | None = None  # [obs]   1 if None
+    clip: float | None = None  # no bound if None
+
+
+_RAW = Standardisation()
+
+
+class StandardisedMLP(nn.Module):
     """Multilayer perceptron of standardised inputs, with Glorot-uniform weights and zero biases.
 
     Args:
@@ -50,8 +84,7 @@ class MLP(nn.Module):
         hidden_sizes: Number of units in each hidden layer.
         activation: Activation of the hidden layers.
         generator: Source of the initial weights.
-        mean, std: Shift and scale `[obs]` of each observation dimension; 0 and 1 if None.
-        clip: Bound on the absolute value of a standardised observation; None for none.
+        standardisation: Shift, scale and bound of observations; none of them by default.
     """
 
     def __init__(
@@ -61,15 +94,13 @@ class MLP(nn.Module):
         hidden_sizes: Sequence[int],
         activation: Activation,
         generator: np.random.Generator,
-        mean: Tensor | None = None,
-        std: Tensor | None = None,
-        clip: float | None = None,
+        standardisation: Standardisation = _RAW,
     ) -> None:
         super().__init__()
         sizes = [input_size, *hidden_sizes, output_size]
         self.activation = activation
         self.layers = len(sizes) - 1
-        self.clip = clip
+        mean, std, self.clip = standardisation
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             bound = (6 / (fan_in + fan_out)) ** 0.5
             weight = generator.uniform(-bound, bound, (fan_out, fan_in)).astype(np.float32)
@@ -79,6 +110,10 @@ class MLP(nn.Module):
         self.observation_std: Tensor
         self.register_buffer("observation_mean", torch.zeros(input_size) if mean is None else mean)
         self.register_buffer("observation_std", torch.ones(input_size) if std is None else std)
+
+    def last_layer(self) -> tuple[str, ...]:
+        """Names of weight and bias of the output layer."""
+        return f"weight_{self.layers - 1}", f"bias_{self.layers - 1}"
 
     def standardised(self, observations: Tensor) -> Tensor:
         """Observations `[..., obs]` as the network sees them: (x - mean) / std, within +-clip."""
@@ -102,14 +137,14 @@ def _linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias[:, None], rows, weight.mT).reshape(*inputs.shape[:-1], -1)
 
 
-class GaussianMLP(MLP):
+class GaussianMLP(StandardisedMLP):
     """Normal distribution with a mean from a network and a learned standard deviation that no state changes.
 
     Args:
         input_size: Size of an observation.
         action_size: Number of action dimensions.
         initial_std: Standard deviation of each action dimension at the start.
-        settings: See `MLP`.
+        settings: See `StandardisedMLP`.
     """
 
     distribution = DiagonalGaussian
@@ -118,6 +153,14 @@ class GaussianMLP(MLP):
         super().__init__(input_size, action_size, **settings)  # type: ignore[arg-type]
         self.noise_size = action_size
         self.log_std = nn.Parameter(torch.full((action_size,), float(np.log(initial_std))))
+
+    def last_layer(self) -> tuple[str, ...]:
+        """Names of weight and bias of the output layer, and of the logarithm of the standard deviation.
+
+        Raghu et al. (2020, section 4) adapt the head alone and do not mention the standard deviation. It is a bias of
+        the output, next to that of the mean, and depends on no feature.
+        """
+        return *super().last_layer(), "log_std"
 
     def forward(self, params: Params, observations: Tensor) -> DiagonalGaussian:
         """Distribution of actions `[..., act]` in observations `[..., obs]`."""
@@ -128,13 +171,13 @@ class GaussianMLP(MLP):
         return DiagonalGaussian(mean, log_std.expand_as(mean))
 
 
-class CategoricalMLP(MLP):
+class CategoricalMLP(StandardisedMLP):
     """Distribution over a finite number of actions with logits from a network.
 
     Args:
         input_size: Size of an observation.
         choices: Number of actions.
-        settings: See `MLP`.
+        settings: See `StandardisedMLP`.
     """
 
     distribution = Categorical

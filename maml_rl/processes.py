@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from numbers import Real
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -25,12 +25,12 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
+from maml_rl.config import StartMethod
 from maml_rl.errors import InputError, WorkerError, reason
 from maml_rl.requirements import time_limit
 from maml_rl.task_parts import plain_text
 from maml_rl.waiting import REPORT_AFTER, report_times, report_waiting, reporting_waits
 
-StartMethod = Literal["spawn", "fork"]
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 _REASON, _TRACEBACK = "reason", "traceback"  # entries of `info` that hold an exception's
 _LOOK_SECONDS = 1.0  # between looks at whether all processes are alive, while one takes long to answer
@@ -44,7 +44,7 @@ def available_cores() -> int:
 
 @dataclass(frozen=True)
 class Processes:
-    """In how many processes an environment without a batched form runs, and how they start. Neither changes a result.
+    """Processes of an environment without a batched form: how many, and how they start. Neither changes a result.
 
     `spawn` begins each with a fresh interpreter, which imports Gymnasium and the environment, and nothing else: no
     state of PyTorch, of OpenMP, of a GPU or of a lock is inherited that could hang or break the environment. It is the
@@ -54,7 +54,7 @@ class Processes:
     """
 
     count: int | None = None
-    """Processes; as many as cores if None."""
+    """Number of processes; as many as cores if None."""
     start_method: StartMethod = "spawn"
     """How they start: spawn or fork."""
     report_hang_after: float = REPORT_AFTER
@@ -75,12 +75,12 @@ class Processes:
 ALL_CORES = Processes()
 
 
-class Episode(gymnasium.Wrapper[Any, Any, Any, Any]):
+class WorkerEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One episode as sampling needs it: idle after its end, and without what a pipe between processes cannot carry.
 
     After its end a step costs nothing and leaves the environment alone: the last observation and flags stay, the
-    reward is 0. Of `info` only numbers pass. An exception ends the episode, and its traceback is an entry of `info`,
-    for the exception itself might not be picklable.
+    reward is 0. Of `info` only numbers pass. An exception ends the episode, and `info` holds its traceback, because the
+    exception itself might not be picklable.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -165,7 +165,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
             with self._reporting():
                 super().__init__([make] * num_envs, context=method, worker=_work, autoreset_mode=AutoresetMode.DISABLED)
             self.task_space, *others = self.call("task_space")
-            # A Space without an equality of its own is equal to itself alone, and says nothing here.
+            # A Space that defines no equality equals only itself, so it cannot be compared.
             if deepcopy(self.task_space) == self.task_space and any(other != self.task_space for other in others):
                 raise InputError(
                     f"the processes of {spec.id} have different tasks: they must not depend on random numbers that are "
@@ -226,7 +226,9 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
             pipe.close()
 
     def _check_spaces(self) -> None:
-        """The first that Gymnasium asks of the processes, once they have begun and made their environments."""
+        """Gymnasium's first question to the processes, once they have started and made their environments."""
+        # Each process answers twice before it serves (`_work`): when it has started, and when it has made its
+        # environment. So a death before the first answer is blamed on what starting imports, with the script's name.
         ended = None
         try:
             script = self._script()
@@ -249,7 +251,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         super()._check_spaces()  # type: ignore[no-untyped-call]
 
     def _poll_pipe_envs(self, timeout: float | None = None) -> bool:
-        """What Gymnasium waits by before it receives the answers to a call."""
+        """Waits for the answers to a call, before Gymnasium receives them."""
         if timeout is None:
             self._await_answers(self._state.value)
             return True
@@ -267,6 +269,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         for pipe in self.parent_pipes:
             while not pipe.poll(min(max(begun + due - monotonic(), 0.0), _LOOK_SECONDS)):
                 silent = [index for index, other in enumerate(self.parent_pipes) if not other.poll()]
+                # Code 0 is a failure only of a process that has not answered; of the others the answer is read first.
                 if any(p.exitcode or (p.exitcode == 0 and i in silent) for i, p in enumerate(self.processes)):
                     raise EOFError("a process has ended")
                 if silent and monotonic() >= begun + due:
@@ -293,7 +296,7 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
                 raise WorkerError(f"{self._place(index)} raised {infos[_REASON][index]}", trace)
 
     def _cause(self) -> str:
-        """Why a process may have ended before it began its work."""
+        """Why a process may have ended before it started to work."""
         script = self._script()
         if not script:
             return " before it made its environment"
@@ -313,9 +316,9 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
 
 
 def _work(index: int, make: Callable[[], Any], pipe: "Connection[Any, Any]", *others: Any) -> None:
-    """What a process does: it says that it has begun, and that or why not it has made its environment, and then serves.
+    """What a process does: it reports that it has started, then whether it could make its environment, and serves.
 
-    What ends it before that happens while it imports the main module, or what its arguments need.
+    If it ends before the first report, it was importing the main module or what its arguments need.
     """
     pipe.send(None)
     try:
@@ -329,25 +332,25 @@ def _work(index: int, make: Callable[[], Any], pipe: "Connection[Any, Any]", *ot
 
 def _make(
     spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap], owner: int, report_hang_after: float
-) -> Episode:
+) -> WorkerEnv:
     """A sub-environment, in its process or, for its spaces, in the owner of the processes."""
     if os.getpid() == owner:
         with reporting_waits(f"{spec.id} has not been made", report_hang_after):
-            return _episode(spec, settings, wrappers)
+            return _worker_env(spec, settings, wrappers)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the owner then closes the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a fork copies
-    return _episode(spec, settings, wrappers)
+    return _worker_env(spec, settings, wrappers)
 
 
-def _episode(spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap]) -> Episode:
+def _worker_env(spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap]) -> WorkerEnv:
     env = gymnasium.make(spec, disable_env_checker=True, **settings)
     for wrap in wrappers:
         env = wrap(env)
-    return Episode(env)
+    return WorkerEnv(env)
 
 
 def _failure(error: Exception) -> dict[str, str]:
-    """An exception as it travels between processes: not as itself, which need not be picklable."""
+    """An exception as text for another process, because it need not be picklable."""
     return {_REASON: reason(error), _TRACEBACK: "".join(traceback.format_exception(error))}
 
 
@@ -357,6 +360,6 @@ def _numbers(info: dict[str, Any]) -> dict[str, float]:
 
 def _end(exit_code: int) -> str:
     if exit_code >= 0:
-        return f"ended by itself, with exit code {exit_code}"
+        return f"exited with code {exit_code}"
     name = signal.Signals(-exit_code).name
     return f"was killed by {name}" + (" (is there enough memory?)" if name == "SIGKILL" else "")

@@ -1,4 +1,4 @@
-"""What an environment needs to be meta-trained: the one place that says so, for `maml-rl check` and for training alike.
+"""What an environment needs to be meta-trained, in one place for `maml_rl.checks` and for training.
 
 Nothing in this module imports PyTorch, because processes that run an environment import it.
 """
@@ -16,9 +16,7 @@ from gymnasium.wrappers import TimeLimit
 
 from maml_rl.errors import InputError, one_line, reason
 
-NO_TIME_LIMIT = (
-    "there is no time limit: register the environment with max_episode_steps=N, or give one with --max-episode-steps N"
-)
+NO_TIME_LIMIT = "there is no time limit: register the environment with max_episode_steps=N, or set max_episode_steps"
 _FLATTENED = "additional_wrappers=(gymnasium.wrappers.FlattenObservation.wrapper_spec(),)"
 _MANY_COMPONENTS = 1000  # of an observation, from which on the baseline's fit takes most of an update
 _MANY_CHOICES = 1000  # of one action, from which on a policy hardly tries each of them
@@ -28,12 +26,12 @@ _PICTURE = 64  # components of an observation of two or more axes, from which on
 class Interface(NamedTuple):
     """What training asks of an environment, alone or in a batch."""
 
-    task_space: Any  # p(T); anything, if the author made no Space of it
+    task_space: Any  # p(T); anything if it is not a Space
     has_task: bool  # whether there is an attribute `task` to assign
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
     max_episode_steps: int | None
-    is_batch: bool  # one of the environment's own making, which needs no processes
+    is_batch: bool  # whether there is a batched form, which needs no processes
 
 
 def interface(env: gymnasium.Env[Any, Any]) -> Interface:
@@ -45,7 +43,7 @@ def interface(env: gymnasium.Env[Any, Any]) -> Interface:
 
 
 def batch_interface(envs: VectorEnv[Any, Any, Any]) -> Interface:
-    """The interface of one row of a batch that the environment makes itself."""
+    """The interface of one row of an environment's batched form."""
     base: Any = envs.unwrapped
     has_task = hasattr(base, "task") or hasattr(base, "set_attr")
     observations, actions = envs.single_observation_space, envs.single_action_space
@@ -85,7 +83,7 @@ def vector_time_limit(envs: VectorEnv[Any, Any, Any]) -> int | None:
 
 
 def unmet(found: Interface) -> Iterator[str]:
-    """What keeps an environment from being meta-trained, and what to do about it, in a sentence each."""
+    """What keeps an environment from being meta-trained and what to do about it, one sentence each."""
     yield from unusable(found)
     if found.has_task and not found.is_batch and isinstance(found.task_space, spaces.Space):
         yield from _cannot_travel(found.task_space)
@@ -94,7 +92,7 @@ def unmet(found: Interface) -> Iterator[str]:
 
 
 def unusable(found: Interface) -> Iterator[str]:
-    """The part of `unmet` without which no episode can be run and no policy be built."""
+    """The part of `unmet` that keeps episodes from being run or a policy from being built."""
     if not isinstance(found.task_space, spaces.Space):
         yield no_task_space(found.task_space)
     elif not found.has_task:
@@ -122,7 +120,7 @@ def trainable(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     """The environment, if nothing keeps it from being meta-trained.
 
     Raises:
-        InputError: With the first of what does; the environment is then closed.
+        InputError: With the first thing that does; the environment is then closed.
     """
     for sentence in unmet(interface(env)):
         env.close()
@@ -131,7 +129,7 @@ def trainable(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
 
 
 def picture_advice(space: spaces.Space[Any]) -> str | None:
-    """What to say of observations that a perceptron was not made for; None if there is nothing to say."""
+    """Advice for observations that a perceptron was not made for; None for others."""
     shape = space.shape or ()
     size = int(np.prod(shape))
     if size < _MANY_COMPONENTS and (len(shape) < 2 or size < _PICTURE):
@@ -146,7 +144,7 @@ def picture_advice(space: spaces.Space[Any]) -> str | None:
 def _cannot_travel(space: spaces.Space[Any]) -> Iterator[str]:
     try:
         pickle.loads(pickle.dumps(space))
-    except Exception as error:  # a Space of the author's own raises what it likes
+    except Exception as error:  # a custom Space may raise anything
         yield (
             f"task_space cannot be sent to the processes that run the environment ({reason(error)}): define its class "
             "at the top of a module, and let it hold no lambda and no open file"
@@ -168,7 +166,7 @@ def _observation_advice(found: Interface) -> str:
 
 
 def _without_numbers(space: spaces.Space[Any], name: str) -> Iterator[str]:
-    """Parts of a space, by name, that `gymnasium.spaces.flatten` makes no array of."""
+    """Parts of a space, by name, that `gymnasium.spaces.flatten` does not turn into arrays."""
     parts: list[tuple[Any, spaces.Space[Any]]] = []
     if isinstance(space, spaces.Dict):
         parts = list(space.items())
@@ -179,7 +177,7 @@ def _without_numbers(space: spaces.Space[Any], name: str) -> Iterator[str]:
     if not parts:
         try:
             flat: object = spaces.flatten_space(space)
-        except NotImplementedError:  # a Space of the author's own
+        except NotImplementedError:  # a custom Space
             flat = None
         if not isinstance(flat, spaces.Box):
             yield name

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
+from torch import Tensor
 
-from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
+from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.parallel import one_torch_thread
 from maml_rl.policies import Policy
 from maml_rl.seeding import Draw, Purpose
@@ -22,7 +23,13 @@ from maml_rl.types import Params, Trajectories, aligned
 
 @one_torch_thread()
 def collect(
-    envs: TaskVectorEnv, policy: Policy, params: Params, tasks: Sequence[Task], episodes: int, draw: Draw
+    envs: TaskVectorEnv,
+    policy: Policy,
+    params: Params,
+    tasks: Sequence[Task],
+    episodes: int,
+    draw: Draw,
+    indices: Sequence[int] | None = None,
 ) -> Trajectories:
     """Exactly `episodes` whole episodes of each task, whatever their length, on the device of `params`.
 
@@ -37,32 +44,38 @@ def collect(
         tasks: M tasks.
         episodes: K.
         draw: Place in the run, which seeds resets and actions.
+        indices: Each task's own index, which seeds them as well; 0 to M - 1 if None.
 
     Raises:
+        InputError: If there are more or fewer indices than tasks.
         NonFiniteError: If an action is not finite.
         NonFiniteEnvironmentError: If an observation or reward is not finite; names the task.
     """
-    horizon, action_space = episode_limit(envs), envs.single_action_space
-    shape = (len(tasks), episodes, horizon)
-    continuous = isinstance(action_space, Box)
-    buffers = _Buffers(
-        observations=_zeros(*shape, observation_size(envs)),
-        actions=_zeros(*shape, policy.noise_size) if continuous else _zeros(*shape, dtype=torch.int64),
-        log_probs=_zeros(*shape),
-        rewards=_zeros(*shape),
-        mask=_zeros(*shape),
-        terminated=_zeros(*shape[:2], dtype=torch.bool),
-    )
-    seeds = [seed for m in range(len(tasks)) for seed in draw.integers(Purpose.RESETS, episodes, m)]
-    noise = np.stack(
-        [
-            policy.distribution.noise(draw.generator(Purpose.ACTIONS, m), (episodes, horizon), policy.noise_size)
-            for m in range(len(tasks))
-        ]
-    )
-    _run_waves(envs, policy, params, tasks, seeds, noise, buffers, draw.step)
+    own = range(len(tasks)) if indices is None else indices
+    if len(own) != len(tasks):
+        raise InputError(f"indices must have one for each of the {len(tasks)} tasks, got {len(own)}")
+    horizon = episode_limit(envs)
+    noise = [
+        policy.distribution.noise(draw.generator(Purpose.ACTIONS, i), (episodes, horizon), policy.noise_size)
+        for i in own
+    ]
+    seeds = [seed for i in own for seed in draw.integers(Purpose.RESETS, episodes, i)]
+    request = _Request(policy, params, tasks, seeds, np.stack(noise), draw.step)
+    buffers = _buffers(envs, policy, (len(tasks), episodes, horizon))
+    _run_waves(envs, request, buffers)
     device = next(iter(params.values())).device
     return Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
+
+
+class _Request(NamedTuple):
+    """What is to be sampled, and by whom."""
+
+    policy: Policy
+    params: Params  # with a leading M
+    tasks: Sequence[Task]  # M
+    seeds: Sequence[int]  # of the reset of each episode, m K + k
+    noise: NDArray[np.float32]  # [M, K, T, ...]   that selects the actions
+    step: int  # gradient steps before it, for messages
 
 
 def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> NDArray[Any]:
@@ -82,32 +95,36 @@ class _Buffers(NamedTuple):
     terminated: NDArray[np.bool_]
 
 
-def _run_waves(
-    envs: TaskVectorEnv,
-    policy: Policy,
-    params: Params,
-    tasks: Sequence[Task],
-    seeds: Sequence[int],
-    noise: NDArray[np.float32],
-    buffers: _Buffers,
-    step: int,
-) -> None:
+def _buffers(envs: TaskVectorEnv, policy: Policy, shape: tuple[int, int, int]) -> _Buffers:
+    """Buffers of shape `[M, K, T]`, all 0."""
+    continuous = isinstance(envs.single_action_space, Box)
+    return _Buffers(
+        observations=_zeros(*shape, observation_size(envs)),
+        actions=_zeros(*shape, policy.noise_size) if continuous else _zeros(*shape, dtype=torch.int64),
+        log_probs=_zeros(*shape),
+        rewards=_zeros(*shape),
+        mask=_zeros(*shape),
+        terminated=_zeros(*shape[:2], dtype=torch.bool),
+    )
+
+
+def _run_waves(envs: TaskVectorEnv, request: _Request, buffers: _Buffers) -> None:
     """Runs all episodes; each group of sub-environments takes the next wave as soon as it has finished one."""
     parts = groups(envs)
-    left = list(range(len(seeds)))[::-1]
+    count, left = len(request.seeds), list(range(len(request.seeds)))[::-1]
     lock = Lock()
 
     def work(part: TaskVectorEnv) -> None:
-        size = min(part.num_envs, -(-len(seeds) // len(parts)))
+        size = min(part.num_envs, -(-count // len(parts)))
         while True:
             with lock:
                 rows = [left.pop() for _ in range(min(size, len(left)))]
             if not rows:
                 return
             try:
-                _run_wave(part, policy, params, tasks, seeds, noise, np.array(rows), buffers, step)
+                _run_wave(part, request, buffers, _wave(rows[0], rows[-1] + 1, *buffers.mask.shape[:2]))
             except BaseException:
-                left.clear()  # the other groups begin no further wave
+                left.clear()  # the other groups begin no more waves
                 raise
 
     if len(parts) == 1:
@@ -121,62 +138,97 @@ def _run_waves(
                 raise
 
 
-def _run_wave(
-    envs: TaskVectorEnv,
-    policy: Policy,
-    params: Params,
-    tasks: Sequence[Task],
-    seeds: Sequence[int],
-    noise: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    buffers: _Buffers,
-    step: int,
-) -> None:
-    """Runs the episodes `rows` (index m K + k), one in each of the first sub-environments."""
-    episodes, horizon = buffers.mask.shape[1:]
-    # Which rows share a wave must not change their rounding. At least two tasks, if there are: a batched product of one
-    # matrix is rounded otherwise. And from a task on whose rows begin at 64 bytes (16 numbers), however wide they are.
-    stride = 16 // math.gcd(16, episodes)
-    first_task = int(min(rows[0] // episodes, max(len(tasks) - 2, 0))) // stride * stride
-    last_task = max(rows[-1] // episodes + 1, min(first_task + 2, len(tasks)))
-    start = int(rows[0] - first_task * episodes)
-    place = slice(start, start + len(rows))  # of these episodes in the grid [tasks of this wave, K]
-    span = slice(int(rows[0]), int(rows[-1]) + 1)  # and among all episodes
-    device = next(iter(params.values())).device
-    params = {name: value[first_task:last_task] for name, value in params.items()}
-    wave_noise = aligned(torch.from_numpy(noise[first_task:last_task])).to(device)
-    grid = _zeros((last_task - first_task) * episodes, buffers.observations.shape[-1])
-    flat = _Buffers(*(array.reshape(-1, *array.shape[2:]) for array in buffers))  # type: ignore[arg-type]
-    count = len(rows)
-    actions = np.zeros((envs.num_envs, *envs.single_action_space.shape), envs.single_action_space.dtype)  # type: ignore[misc]
+class _Wave(NamedTuple):
+    """Episodes that run side by side, one in each of the first sub-environments.
 
-    own_tasks = [tasks[row // episodes] for row in rows]
-    observations = _reset(envs, own_tasks, [seeds[row] for row in rows])
+    Three arrays hold them: the buffers with all episodes, in the order m K + k; the grid `[tasks, K]`, which the policy
+    is applied to as a whole; and the sub-environments. Neighbours in one are neighbours in the others.
+    """
+
+    among_all: slice  # rows of the buffers
+    tasks: slice  # those of the grid
+    in_grid: slice  # rows of the grid
+
+    @property
+    def episodes(self) -> range:
+        """Their indices m K + k."""
+        return range(self.among_all.start, self.among_all.stop)
+
+
+def _wave(start: int, stop: int, tasks: int, episodes: int) -> _Wave:
+    """The wave of the episodes from `start` to before `stop`, of M tasks with K episodes each.
+
+    The grid has all K episodes of its tasks, those that run in another wave as zeros, because which episodes share a
+    wave must not change their rounding, and a product of matrices is rounded by its shape and its place in memory:
+
+    - a batched product of one matrix is rounded otherwise than of several, so the grid has two tasks, if there are;
+    - a task's rows begin at the same place after a boundary of 64 bytes in every wave, so the grid begins with a task
+      whose rows begin at such a boundary among all: its index times K is divisible by 16 (numbers of 4 bytes), however
+      wide an observation is.
+    """
+    stride = 16 // math.gcd(16, episodes)
+    first = min(start // episodes, max(tasks - 2, 0)) // stride * stride
+    last = max((stop - 1) // episodes + 1, min(first + 2, tasks))
+    return _Wave(slice(start, stop), slice(first, last), slice(start - first * episodes, stop - first * episodes))
+
+
+class _Acting(NamedTuple):
+    """The policy on the grid of a wave."""
+
+    policy: Policy
+    params: Params  # of the grid's tasks
+    noise: Tensor  # [tasks, K, T, ...]
+    grid: NDArray[np.float32]  # [tasks K, obs]   observations; 0 of episodes that have ended, or run in another wave
+
+    def act(self, t: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Actions `[tasks K, ...]` in time step t, and their log-probabilities `[tasks K]`."""
+        count, episodes = self.noise.shape[:2]
+        with torch.no_grad():
+            seen = torch.from_numpy(self.grid).to(self.noise.device).reshape(count, episodes, -1)
+            distribution = self.policy(self.params, seen)
+            sampled = distribution.sample(self.noise[:, :, t])
+            log_probs = distribution.log_prob(sampled)
+        return sampled.cpu().numpy().reshape(len(self.grid), *sampled.shape[2:]), log_probs.cpu().numpy().reshape(-1)
+
+
+def _acting(request: _Request, wave: _Wave, observation_size: int) -> _Acting:
+    params = {name: value[wave.tasks] for name, value in request.params.items()}
+    device = next(iter(params.values())).device
+    noise = aligned(torch.from_numpy(request.noise[wave.tasks])).to(device)
+    return _Acting(request.policy, params, noise, _zeros(noise.shape[0] * noise.shape[1], observation_size))
+
+
+def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _Wave) -> None:
+    """Runs the episodes of a wave to their ends, and writes them into the buffers."""
+    _, episodes, horizon = buffers.mask.shape
+    rows = _Buffers(*(array.reshape(-1, *array.shape[2:])[wave.among_all] for array in buffers))  # type: ignore[arg-type]
+    acting = _acting(request, wave, rows.observations.shape[-1])
+    tasks = [request.tasks[episode // episodes] for episode in wave.episodes]
+    count, space = len(tasks), envs.single_action_space
+    actions = np.zeros((envs.num_envs, *space.shape), space.dtype)  # type: ignore[misc]  # of idle ones as well
+
+    observations = _reset(envs, tasks, [request.seeds[episode] for episode in wave.episodes])
     running = np.ones(count, np.bool_)
+    seen = acting.grid[wave.in_grid]  # a view
     for t in range(horizon):
-        seen = grid[place]  # 0 where an episode has ended
         if running.all():
             seen[:] = observations[:count].reshape(count, -1)
         else:
             alive = np.flatnonzero(running)
             seen[alive] = observations[alive].reshape(len(alive), -1)
-        _check_returned(seen, "an observation", own_tasks, t, step)
-        with torch.no_grad():
-            distribution = policy(params, torch.from_numpy(grid).to(device).reshape(-1, episodes, grid.shape[-1]))
-            sampled = distribution.sample(wave_noise[:, :, t])
-            log_probs = distribution.log_prob(sampled)
-        chosen = sampled.cpu().numpy().reshape(len(grid), *flat.actions.shape[2:])[place]
+        _check_returned(seen, "an observation", tasks, t, request.step)
+        chosen, log_probs = (array[wave.in_grid] for array in acting.act(t))
         if not np.isfinite(chosen).all():
-            raise NonFiniteError(f"actions sampled after {_steps(step)} are not finite")
-        actions[:count] = _within(envs.single_action_space, chosen.reshape(count, *actions.shape[1:]))
-        flat.observations[span, t] = seen
-        flat.actions[span, t] = (chosen.T * running).T
-        flat.log_probs[span, t] = log_probs.cpu().numpy().reshape(-1)[place] * running
+            raise NonFiniteError(f"actions sampled after {_steps(request.step)} are not finite")
+        actions[:count] = _within(space, chosen.reshape(count, *actions.shape[1:]))
+        rows.observations[:, t] = seen
+        rows.actions[:, t] = (chosen.T * running).T
+        rows.log_probs[:, t] = log_probs * running
         observations, rewards, terminated, truncated, _ = envs.step(actions)
-        flat.rewards[span, t] = rewards[:count] * running
-        _check_returned(flat.rewards[span, t], "a reward", own_tasks, t + 1, step)
-        flat.mask[span, t] = running
-        flat.terminated[span] |= terminated[:count] & running
+        rows.rewards[:, t] = rewards[:count] * running
+        _check_returned(rows.rewards[:, t], "a reward", tasks, t + 1, request.step)
+        rows.mask[:, t] = running
+        rows.terminated[:] |= terminated[:count] & running
         ended = running & (terminated[:count] | truncated[:count])
         if ended.any():
             running = running & ~ended

@@ -1,11 +1,11 @@
-"""To and from Stable-Baselines3: our policies as its PPO models, our vector environments as its own.
+"""To and from Stable-Baselines3: policies as PPO models and back, vector environments as its `VecEnv`.
 
 A policy observes what `gymnasium.spaces.flatten` makes of an environment's observation, and so does the network of a
-PPO model, one-hot choices included, but for pictures: Stable-Baselines3 moves their colours to the front and divides
-them by 255. Both become part of the first layer (`to_ppo`) or of the standardisation (`from_ppo`).
+PPO model, one-hot choices included. Pictures are the exception: Stable-Baselines3 moves their colours to the front and
+divides them by 255. Both become part of the first layer (`to_ppo`) or of the standardisation (`from_ppo`).
 
 A model from `to_ppo` is made of Stable-Baselines3's and PyTorch's classes only, so what it saves is loaded, used and
-trained further where this package is not installed.
+trained where this package is not installed.
 """
 
 from collections.abc import Sequence
@@ -34,9 +34,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from torch import Tensor, nn
 
 from maml_rl.advantages import discounted_sum, explained_variance
+from maml_rl.config import Activation
 from maml_rl.errors import InputError, one_line
 from maml_rl.initial import MLPPolicy, parameters
-from maml_rl.policies import Activation, CategoricalMLP, GaussianMLP
+from maml_rl.policies import CategoricalMLP, GaussianMLP, Standardisation
 from maml_rl.standardisation import observation_statistics
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, resets_itself, task_space
 from maml_rl.types import Params, Trajectories
@@ -45,7 +46,7 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.T
 
 
 def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> PPO:
-    """A PPO model with the same distribution over actions, but for rounding, as this policy with these parameters.
+    """A PPO model with the same distribution over actions, to rounding, as this policy with these parameters.
 
     The standardisation of observations becomes part of the first layer, which is then trained on raw observations:
     W (x - mean) / std + b = (W / std) x + (b - W mean / std). That is exact; in float32, means of actions agree to
@@ -94,8 +95,8 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
     if policy.clip is not None and policy.activation != "relu":
         raise InputError(
             f"this policy clips standardised observations to +-{policy.clip:g}, which a network of Stable-Baselines3 "
-            f"can do with relu and not with {policy.activation}: to export, train with --policy.activation relu or "
-            "--policy.observation-clip None"
+            f"can do with relu and not with {policy.activation}: to export, train with network.activation relu or "
+            "network.observation_clip None"
         )
     size, outputs = policy.get_parameter("weight_0").shape[1], policy.noise_size
     if isinstance(policy, CategoricalMLP):
@@ -230,7 +231,7 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
     Args:
         model: A model from `to_ppo`, whose `gamma` discounts.
         episodes: Episodes of one task, fields without the leading M, on the device of the model.
-        steps: Gradient steps; the targets are computed anew every 20.
+        steps: Gradient steps; the targets are recomputed every 20.
         seed: Seed of the order in which time steps are drawn.
 
     Returns:
@@ -238,32 +239,11 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
     """
     critic = nn.Sequential(model.policy.mlp_extractor.value_net, model.policy.value_net)
     inputs_of = _inputs_of(model)
-    mask = episodes.mask.bool()
-    seen = episodes.observations[mask]
-    statistics = observation_statistics(seen.cpu().numpy())
-    mean, std = (torch.from_numpy(value).to(seen) for value in statistics)
-    inputs = (episodes.observations - mean) / std
-    seen = inputs[mask]
-    ends = mask.clone()
-    ends[:, :-1] &= ~mask[:, 1:]
-    continued = ends & ~episodes.terminated[:, None]
-    rewards = episodes.rewards * episodes.mask
-    returns = discounted_sum(rewards, model.gamma)
-    shift, scale = returns[mask].mean(), returns[mask].std(correction=0) + 1e-8  # outputs are of the order of 1
-
+    seen = episodes.observations[episodes.mask.bool()]
+    mean, std = (torch.from_numpy(value).to(seen) for value in observation_statistics(seen.cpu().numpy()))
+    standardised = (episodes.observations - mean) / std
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
-    for step in range(steps):
-        if step % 20 == 0:
-            with torch.no_grad():
-                values = critic(inputs)[..., 0] * scale + shift
-            returns = discounted_sum(torch.where(continued, values, rewards), model.gamma)
-            targets = ((returns - shift) / scale)[mask]
-        rows = torch.randint(len(seen), (256,), generator=generator)
-        loss = (critic(seen[rows])[:, 0] - targets[rows]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    returns, shift, scale = _regress(critic, standardised, episodes, model.gamma, steps, generator)
     with torch.no_grad():
         layers = _linear_layers(critic)
         layers[-1].weight.mul_(scale)
@@ -273,8 +253,40 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
         return float(explained_variance(fitted, returns, episodes.mask))
 
 
+def _regress(
+    critic: nn.Module, inputs: Tensor, episodes: Trajectories, gamma: float, steps: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fits a critic's outputs to (returns - shift) / scale.
+
+    Returns:
+        The last targets, returns `[K, T]`, and their shift and scale, with which outputs are of the order of 1.
+    """
+    mask = episodes.mask.bool()
+    ends = mask.clone()
+    ends[:, :-1] &= ~mask[:, 1:]
+    continued = ends & ~episodes.terminated[:, None]
+    rewards = episodes.rewards * episodes.mask
+    returns = discounted_sum(rewards, gamma)
+    shift, scale = returns[mask].mean(), returns[mask].std(correction=0) + 1e-8
+    seen = inputs[mask]
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    for step in range(steps):
+        if step % 20 == 0:
+            with torch.no_grad():
+                values = critic(inputs)[..., 0] * scale + shift
+            # A time limit is no end: the value of the last observation stands for what would have followed it.
+            returns = discounted_sum(torch.where(continued, values, rewards), gamma)
+            targets = ((returns - shift) / scale)[mask]
+        rows = torch.randint(len(seen), (256,), generator=generator)
+        loss = (critic(seen[rows])[:, 0] - targets[rows]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return returns, shift, scale
+
+
 def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
-    """The policy of a PPO model, but for rounding, and its parameters.
+    """The policy of a PPO model, to rounding, and its parameters.
 
     Where the model's environment is a `VecNormalize`, its statistics and clip of observations become the policy's, and
     so does the division of pictures by 255. A model that was loaded has them only if it was loaded with its
@@ -286,24 +298,15 @@ def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
     Raises:
         InputError: If the model is another one.
     """
-    actor = model.policy
-    activation = next((name for name, kind in _ACTIVATIONS.items() if actor.activation_fn is kind), None)
-    kinds = {"policy": ActorCriticPolicy, "features_extractor": FlattenExtractor, "mlp_extractor": MlpExtractor}
-    found = {"policy": type(actor)} | {name: type(getattr(actor, name)) for name in list(kinds)[1:]}
-    if model.use_sde or found != kinds or activation is None:
-        raise InputError(
-            "expected a PPO model with an MlpPolicy of relu or tanh without state-dependent exploration, got "
-            f"{', '.join(kind.__name__ for kind in found.values())}, {actor.activation_fn.__name__}, "
-            f"use_sde={model.use_sde}"
-        )
+    actor, activation = model.policy, _activation_of(model)
     layers = _linear_layers(actor.mlp_extractor.policy_net, actor.action_net)
+    inputs = _inputs_of(model)
     settings: dict[str, Any] = {
         "hidden_sizes": [layer.out_features for layer in layers[:-1]],
         "activation": activation,
         "generator": np.random.default_rng(0),  # weights are replaced
+        "standardisation": _standardisation(model, inputs),
     }
-    inputs = _inputs_of(model)
-    settings |= _standardisation(model, inputs)
     size, outputs = layers[0].in_features, layers[-1].out_features
     actions = model.action_space
     policy: MLPPolicy
@@ -326,8 +329,27 @@ def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
     return policy, parameters(policy)
 
 
-def _standardisation(model: PPO, inputs: _Inputs) -> dict[str, Any]:
-    """`mean`, `std` and `clip` of a policy that standardises observations as a model and its environment do.
+def _activation_of(model: PPO) -> Activation:
+    """Activation of a model's hidden layers.
+
+    Raises:
+        InputError: If its policy is not made of Stable-Baselines3's plain parts, with relu or tanh.
+    """
+    actor = model.policy
+    activation = next((name for name, kind in _ACTIVATIONS.items() if actor.activation_fn is kind), None)
+    kinds = {"policy": ActorCriticPolicy, "features_extractor": FlattenExtractor, "mlp_extractor": MlpExtractor}
+    found = {"policy": type(actor)} | {name: type(getattr(actor, name)) for name in list(kinds)[1:]}
+    if model.use_sde or found != kinds or activation is None:
+        raise InputError(
+            "expected a PPO model with an MlpPolicy of relu or tanh without state-dependent exploration, got "
+            f"{', '.join(kind.__name__ for kind in found.values())}, {actor.activation_fn.__name__}, "
+            f"use_sde={model.use_sde}"
+        )
+    return activation
+
+
+def _standardisation(model: PPO, inputs: _Inputs) -> Standardisation:
+    """The standardisation of observations that a model and its environment have, for a policy.
 
     Where both a `VecNormalize` and the division of pictures apply, in this order, clip((x - mean) / std, c) / s is
     clip((x - mean) / (s std), c / s).
@@ -335,20 +357,20 @@ def _standardisation(model: PPO, inputs: _Inputs) -> dict[str, Any]:
     size, scale = len(inputs.order), inputs.scale
     normalised = model.get_vec_normalize_env()
     if normalised is None or not normalised.norm_obs:
-        return {"std": torch.full((size,), scale)}
+        return Standardisation(std=torch.full((size,), scale))
     statistics: Any = normalised.obs_rms
     mean = torch.as_tensor(statistics.mean).flatten()
     std = torch.as_tensor(statistics.var + normalised.epsilon).sqrt().flatten() * scale
     if is_vecenv_wrapped(normalised.venv, VecTransposeImage):  # its statistics are in the order of the inputs
         mean, std = (inputs.in_order_of_observations(value) for value in (mean, std))
-    return {"mean": mean.float(), "std": std.float(), "clip": normalised.clip_obs / scale}
+    return Standardisation(mean.float(), std.float(), normalised.clip_obs / scale)
 
 
 class BatchVecEnv(VecEnv):
     """A vector environment of Gymnasium with Stable-Baselines3's interface.
 
     A sub-environment whose episode has ended begins the next one at once; the last observation is then the
-    `terminal_observation` of its info, and `TimeLimit.truncated` tells whether only the time limit ended it. The other
+    `terminal_observation` of its info, and `TimeLimit.truncated` says whether only the time limit ended it. The other
     entries of an info are the environment's, for example the terms of the reward.
 
     Args:

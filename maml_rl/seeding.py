@@ -44,7 +44,7 @@ class Draw(NamedTuple):
     step: int = 0  # gradient step within the iteration
 
     def sequence(self, purpose: Purpose, index: int = 0) -> np.random.SeedSequence:
-        """The source of randomness for a purpose; `index` tells tasks apart."""
+        """The source of randomness for a purpose; `index` distinguishes tasks."""
         return np.random.SeedSequence([self.seed, self.phase, self.iteration, self.step, purpose, index])
 
     def generator(self, purpose: Purpose, index: int = 0) -> np.random.Generator:
@@ -67,9 +67,11 @@ def uniforms(draw: Draw, indices: Sequence[int], count: int, stream: int = 0) ->
         draw: Its seed and phase say which sequence.
         indices: Of the tasks, none negative.
         count: How many numbers for each task; another count gives other numbers.
-        stream: Tells sequences of the same draw apart.
+        stream: Distinguishes sequences of the same draw.
     """
     key = draw.sequence(Purpose.TASKS, stream).generate_state(2, np.uint64)
+    # One value of the counter makes four words. So row i starts at counter i * blocks, may leave its last words unused,
+    # and ends where row i + 1 starts: consecutive indices come in one call.
     blocks = -(-count // _PHILOX_WORDS)
     rows = np.asarray(indices, dtype=np.int64)
     words = np.empty((len(rows), blocks * _PHILOX_WORDS), dtype=np.uint64)

@@ -9,10 +9,10 @@ from scipy.special import stdtrit
 
 Floats = NDArray[np.floating]
 Statistic = Callable[[Floats], Floats]
-"""What is estimated: of values `[..., n]`, `[...]`."""
+"""A statistic over the last axis: values `[..., n]` to `[...]`."""
 
 FEWEST_SEEDS = 3
-"""Seeds from which on an interval is over seeds and tasks; of fewer it is over tasks alone."""
+"""Fewest seeds for an interval over seeds and tasks; with fewer it is over tasks alone."""
 
 
 class Mean(NamedTuple):
@@ -62,7 +62,7 @@ def interval(returns: Floats, statistic: Statistic, strata: Sequence[int] | None
     three it covers the mean 81 times in 100, and this interval 95 to 98 times.
 
     With one seed or two, t(N - 1) is unknown or 12.7. The interval is then `± t(M - S) s_task / sqrt(M)`, over tasks
-    alone: it says what these very runs have on other tasks, and nothing about what other seeds would give.
+    alone: it covers these runs on other tasks, and says nothing about other seeds.
 
     Args:
         returns: One value for each seed and task, `[N, M]`.

@@ -1,4 +1,4 @@
-"""The task as part of the observation: what the paper's oracle is told (Finn, Abbeel, Levine 2017, section 5.3).
+"""The task as part of the observation: what the paper's oracle observes (Finn, Abbeel, Levine 2017, section 5.3).
 
 Nothing in this module imports PyTorch, because processes that run an environment import it.
 """
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from maml_rl.errors import InputError, one_line
 
-Array = NDArray[Any]
+_Array = NDArray[Any]
 
 
-class TaskObservation(gymnasium.Wrapper[Array, Any, Any, Any], RecordConstructorArgs):
+class TaskObservation(gymnasium.Wrapper[_Array, Any, Any, Any], RecordConstructorArgs):
     """An environment whose observation ends with the task of the episode, `gymnasium.spaces.flatten(task_space, task)`.
 
     The observation itself is flattened before it: a Box of shape (n,) and a task of d numbers make one of shape
@@ -29,14 +29,14 @@ class TaskObservation(gymnasium.Wrapper[Array, Any, Any, Any], RecordConstructor
         env: An environment whose unwrapped form has `task_space` and `task`.
 
     Raises:
-        InputError: If it has not, its observations are not in a Box, or its tasks cannot be flattened to numbers.
+        InputError: If there is no task_space, observations are not in a Box, or tasks cannot be flattened to numbers.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
         self.observation_space = _extended(env.observation_space, getattr(env.unwrapped, "task_space", None))
-        self._told: Array = np.zeros(0)
+        self._flat_task: _Array = np.zeros(0)
 
     @property
     def task_space(self) -> spaces.Space[Any]:
@@ -53,22 +53,22 @@ class TaskObservation(gymnasium.Wrapper[Array, Any, Any, Any], RecordConstructor
     def task(self, task: Any) -> None:
         self.env.unwrapped.task = task  # type: ignore[attr-defined]
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[_Array, dict[str, Any]]:
         """Begins an episode with the assigned task, which stays in its observations to the end."""
-        self._told = spaces.flatten(self.task_space, self.task)  # type: ignore[assignment]
+        self._flat_task = spaces.flatten(self.task_space, self.task)  # type: ignore[assignment]
         observation, info = self.env.reset(seed=seed, options=options)
         return self._extend(observation), info
 
-    def step(self, action: Any) -> tuple[Array, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[_Array, Any, bool, bool, dict[str, Any]]:
         """Takes one step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._extend(observation), reward, terminated, truncated, info
 
-    def _extend(self, observation: Any) -> Array:
-        return np.concatenate([np.ravel(observation), self._told]).astype(self.observation_space.dtype, copy=False)
+    def _extend(self, observation: Any) -> _Array:
+        return np.concatenate([np.ravel(observation), self._flat_task]).astype(self.observation_space.dtype, copy=False)
 
 
-class VectorTaskObservation(VectorWrapper[Array, Any, Any, Any, Any]):
+class VectorTaskObservation(VectorWrapper[_Array, Any, Any, Any, Any]):
     """`TaskObservation` of all sub-environments of a batch at once.
 
     Args:
@@ -76,7 +76,8 @@ class VectorTaskObservation(VectorWrapper[Array, Any, Any, Any, Any]):
             sub-environment's next `reset` begins, and whose autoreset is disabled.
 
     Raises:
-        InputError: If it is none, its observations are not in a Box, or its tasks cannot be flattened to numbers.
+        InputError: If it resets itself, has no task_space, observations are not in a Box, or tasks cannot be flattened
+            to numbers.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
@@ -88,11 +89,12 @@ class VectorTaskObservation(VectorWrapper[Array, Any, Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         size = int(np.prod(env.single_observation_space.shape or ()))
         self._observations = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
-        self._seen, self._told = self._observations[:, :size], self._observations[:, size:]  # two parts of it
+        # Views of its two parts: a task is written at a reset and stays while every step replaces what is observed.
+        self._observed, self._tasks = self._observations[:, :size], self._observations[:, size:]
 
     @cached_property
     def groups(self) -> list["VectorEnv[Any, Any, Any]"]:
-        """The batch's own groups of sub-environments, which may be sampled side by side; this one alone if none."""
+        """The batch's groups of sub-environments, for sampling at the same time; only this one if it has none."""
         offered = getattr(self.env, "groups", [self.env])
         return [self if group is self.env else VectorTaskObservation(group) for group in offered]
 
@@ -110,22 +112,22 @@ class VectorTaskObservation(VectorWrapper[Array, Any, Any, Any, Any]):
         """Assigns an attribute such as `task`: a list with one for each sub-environment, or one for all."""
         self.env.unwrapped.set_attr(name, values)  # type: ignore[attr-defined]
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[_Array, dict[str, Any]]:
         """Begins an episode with the assigned task in every sub-environment, or in those of `options["reset_mask"]`."""
         observations, info = self.env.reset(seed=seed, options=options)
         tasks = self.task
         rows = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_)))
         for row in rows:
-            self._told[row] = spaces.flatten(self.task_space, tasks[row])
+            self._tasks[row] = spaces.flatten(self.task_space, tasks[row])
         return self._extend(observations), info
 
-    def step(self, actions: Any) -> tuple[Array, Any, Any, Any, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[_Array, Any, Any, Any, dict[str, Any]]:
         """Steps the sub-environments."""
         observations, *result = self.env.step(actions)
         return self._extend(observations), *result
 
-    def _extend(self, observations: Any) -> Array:
-        self._seen[:] = observations.reshape(self.num_envs, -1)
+    def _extend(self, observations: Any) -> _Array:
+        self._observed[:] = observations.reshape(self.num_envs, -1)
         return self._observations.copy()
 
 
@@ -135,22 +137,22 @@ def _extended(observation_space: spaces.Space[Any], task_space: Any) -> spaces.B
         raise InputError(f"there is no task to observe: the environment's task_space is {one_line(task_space)}")
     if not isinstance(observation_space, spaces.Box):
         raise InputError(f"observations must be in a Box for a task to be appended, got {one_line(observation_space)}")
-    told: spaces.Space[Any]
+    flat: spaces.Space[Any]
     try:
-        told = spaces.flatten_space(task_space)
-    except NotImplementedError:  # a Space of the author's own that is no kind of Gymnasium's
-        told = task_space
-    except ValueError as error:  # tasks that are no numbers, or not always as many
+        flat = spaces.flatten_space(task_space)
+    except NotImplementedError:  # a custom Space
+        flat = task_space
+    except ValueError as error:  # tasks that are not numbers, or not always as many
         raise InputError(
             f"a task of {one_line(task_space)} cannot be observed: {' '.join(str(error).split())}"
         ) from error
-    if not isinstance(told, spaces.Box):
+    if not isinstance(flat, spaces.Box):
         raise InputError(
             f"a task of {one_line(task_space)} cannot be observed: gymnasium.spaces.flatten makes no array"
         )
     dtype = np.dtype(observation_space.dtype)
     if not np.issubdtype(dtype, np.floating):
-        dtype = np.result_type(dtype, told.dtype)
-    low = np.concatenate([np.ravel(observation_space.low), told.low]).astype(dtype)
-    high = np.concatenate([np.ravel(observation_space.high), told.high]).astype(dtype)
+        dtype = np.result_type(dtype, flat.dtype)
+    low = np.concatenate([np.ravel(observation_space.low), flat.low]).astype(dtype)
+    high = np.concatenate([np.ravel(observation_space.high), flat.high]).astype(dtype)
     return spaces.Box(low, high, dtype=dtype.type)

@@ -50,7 +50,7 @@ def registration(env_id: str) -> EnvSpec:
         elif near := get_close_matches(name, gymnasium.registry, n=3, cutoff=0.5):
             hint = f"; the nearest ids are {', '.join(module + colon + found for found in near)}"
         raise InputError(f"there is no environment {env_id!r} ({_first_line(error)}){hint}") from error
-    except Exception as error:  # the author's, of any kind
+    except Exception as error:  # the author's code may raise anything
         raise InputError(
             f"the module of {env_id!r} cannot be imported ({_first_line(error)}; {place(error)})"
         ) from error
@@ -58,7 +58,7 @@ def registration(env_id: str) -> EnvSpec:
 
 @contextmanager
 def _making(env_id: str) -> Iterator[None]:
-    """Says which environment it is that raises an exception when it is made."""
+    """Names the environment in whatever making it raises."""
     try:
         yield
     except WorkerError:
@@ -67,7 +67,7 @@ def _making(env_id: str) -> Iterator[None]:
         raise InputError(f"{env_id}: {error}") from error
     except (gymnasium.error.Error, ImportError, ValueError, TypeError) as error:
         raise InputError(f"environment {env_id!r} cannot be made ({_first_line(error)})") from error
-    except Exception as error:  # the author's, of any kind
+    except Exception as error:  # the author's code may raise anything
         raise InputError(f"environment {env_id!r} cannot be made ({reason(error)}; {place(error)})") from error
 
 
@@ -101,8 +101,8 @@ def vectorize(
     Args:
         env_id: Id as `gymnasium.make` takes it, for example `my_module:My-v0`, or what is registered.
         num_envs: Number of sub-environments.
-        processes: In how many processes an environment runs that is not batched, one sub-environment in each and at
-            most `num_envs`; all sub-environments in this process, in turn, if None.
+        processes: Processes for an environment without a batched form, one sub-environment in each and at most
+            `num_envs`. If None, this process steps all of them in turn.
         observe_task: Whether an observation ends with the task, as the paper's oracle has it (`TaskObservation`).
         max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
         settings: Keyword arguments of the environment.
@@ -183,7 +183,7 @@ def sample_tasks(space: spaces.Space[Any], count: int, seed: int) -> list[Task]:
     space.seed(seed)
     try:
         tasks = [space.sample() for _ in range(count)]
-    except Exception as error:  # the author's, of any kind
+    except Exception as error:  # the author's code may raise anything
         raise InputError(
             f"task_space, {one_line(space)}, cannot draw a task ({reason(error)}; {place(error)})"
         ) from error
@@ -206,12 +206,11 @@ def evaluation_tasks(
 ) -> list[Task]:
     """Held-out tasks: a function of `seed` and `phase` that no training draws from, whatever its seed.
 
-    Those to choose settings by, of `Phase.VALIDATION`, are others than those of the evaluation itself.
+    The tasks of `Phase.VALIDATION`, by which settings are chosen, differ from those of the evaluation itself.
 
-    Of a Discrete space that draws as Gymnasium's does, whose tasks training meets all, each occurs equally often, give
-    or take one: the same mean as by sampling, without the chance that one task is drawn more often. Where there are
-    more than `count`, the seed chooses; those of the validation come from the other end of the same order, and are
-    others if there are enough.
+    Training meets all tasks of a Discrete space that draws as Gymnasium's does, so each occurs equally often here, give
+    or take one: the same mean as by sampling, without its chance. Where the space has more than `count` tasks, the seed
+    chooses; those of the validation come from the other end of the same order and differ if there are enough.
     """
     if _is_enumerated(space):
         order = np.arange(space.n)
@@ -223,16 +222,16 @@ def evaluation_tasks(
 
 
 def _is_enumerated(space: spaces.Space[Any]) -> TypeGuard[spaces.Discrete]:
-    """Whether tasks are integers, each drawn equally often: a Discrete, but for one that draws in a way of its own."""
+    """Whether tasks are integers, each drawn equally often: a Discrete without a custom `sample`."""
     return isinstance(space, spaces.Discrete) and type(space).sample is spaces.Discrete.sample
 
 
 def strata(space: spaces.Space[Any], tasks: Sequence[Task]) -> list[int] | None:
-    """Stratum of each task where they are all those of a finite space, each with its share, else None.
+    """Stratum of each task where they cover a finite space, each with its share; otherwise None.
 
     How often each task of a `Discrete` space occurs is then no chance (see `evaluation_tasks`), so only returns of the
-    same task vary. Tasks of any other space are drawn at random, however few different ones it has; and those of a
-    `Discrete` space are a random choice where it has more than were asked for.
+    same task vary. Tasks of any other space are drawn at random, however few it has. Those of a `Discrete` space
+    are a random choice where it has more than were asked for.
 
     Args:
         space: p(T).
@@ -245,12 +244,12 @@ def strata(space: spaces.Space[Any], tasks: Sequence[Task]) -> list[int] | None:
 
 
 def resets_itself(envs: TaskVectorEnv) -> bool:
-    """Whether a finished sub-environment begins a new episode of its own accord."""
+    """Whether a finished sub-environment begins a new episode without being asked."""
     return envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED
 
 
 def groups(envs: TaskVectorEnv) -> Sequence[TaskVectorEnv]:
-    """Environments to sample from side by side, one thread each: those the batch offers, or itself alone."""
+    """Environments to sample from at the same time, one thread each: those the batch offers, or only itself."""
     offered: Sequence[TaskVectorEnv] = getattr(envs, "groups", [envs])
     return offered
 

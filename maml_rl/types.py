@@ -15,6 +15,26 @@ Params = dict[str, Tensor]
 """Parameters by name, as `dict(policy.named_parameters())`; with a leading M where each task has its own."""
 
 
+class State(NamedTuple):
+    """What training has reached: all that the next iteration depends on."""
+
+    meta: Params  # theta under its own names, and learned step sizes under "inner_lr." and the name of their parameter
+    optimizer: Params  # Adam's moments; empty for the trust region and for plain gradient descent
+    iteration: int  # meta-iterations finished
+
+    def to(self, device: torch.device) -> "State":
+        """The same state, on a device."""
+        meta, optimizer = ({n: v.to(device) for n, v in params.items()} for params in (self.meta, self.optimizer))
+        return State(meta, optimizer, self.iteration)
+
+    def ordered(self, names: Sequence[str]) -> "State":
+        """The same state with its meta-parameters in this order, which files do not keep.
+
+        Vectors of all parameters have it: Adam's moments, and those whose sums are rounded by it.
+        """
+        return self._replace(meta={name: self.meta[name] for name in names})
+
+
 class Trajectories(NamedTuple):
     """Episodes as sampled. Entries after an episode's end are padding, where `mask` is 0."""
 
@@ -30,6 +50,11 @@ class Trajectories(NamedTuple):
         """Undiscounted return of each episode, `[M, K]`."""
         return (self.rewards * self.mask).sum(-1)
 
+    @property
+    def lengths(self) -> Tensor:
+        """Steps of each episode, `[M, K]` int64."""
+        return self.mask.sum(-1).long()
+
 
 class Batch(NamedTuple):
     """Steps of one task's episodes, joined, as the losses take them."""
@@ -38,6 +63,8 @@ class Batch(NamedTuple):
     actions: Tensor  # [N, act], or [N] for discrete actions
     log_probs: Tensor  # [N]   under the policy that acted
     advantages: Tensor  # [N]
+    episodes: Tensor  # [N]   int64: which of the K episodes a step is of
+    times: Tensor  # [N]   int64: which time step of its episode it is, from 0
 
 
 def frozen_names(module: object) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Lines on stderr about what has not come back for a long time, such as an environment that hangs.
+"""Reports on stderr of what takes long, such as an environment that hangs.
 
 Nothing in this module imports PyTorch, so that processes of an environment may import it.
 """
@@ -12,7 +12,7 @@ from threading import Event, Thread
 from time import monotonic
 
 REPORT_AFTER = 60.0  # seconds
-_LONGEST_WAIT = 3600.0  # seconds; the system's own waits take no infinity
+_LONGEST_WAIT = 3600.0  # seconds; the system's waits refuse infinity
 
 
 def report_times(first: float) -> Iterator[float]:

@@ -1,12 +1,17 @@
-"""Settings for the whole suite."""
+"""Settings for the whole suite, and how a reader of JSON files is checked."""
 
+import json
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import maml_rl.envs  # noqa: F401, before any test imports MuJoCo: it chooses the OpenGL that MuJoCo then loads
+from maml_rl.errors import InputError
 
 torch.set_num_threads(1)  # the package's own threads share the work; more would only compete
 
@@ -23,3 +28,109 @@ def state_home(tmp_path_factory):
     os.environ.pop("XDG_STATE_HOME")
     if before is not None:
         os.environ["XDG_STATE_HOME"] = before
+
+
+_DEEP, _LONG = "[" * 100_000, "9" * 5_000
+HOSTILE = {
+    "nested": _DEEP.encode(),
+    "nested and closed": (_DEEP + "]" * 100_000).encode(),
+    "nested objects": ('{"a":' * 100_000).encode(),
+    "nested somewhat": ("[" * 500 + "]" * 500).encode(),
+    "an integer of many digits": _LONG.encode(),
+    "a float of many digits": f"{_LONG}.0".encode(),
+    "a large float": b"1e999",
+    "NaN": b"NaN",
+    "Infinity": b"[-Infinity]",
+    "null": b"null",
+    "true": b"true",
+    "a number": b"1",
+    "text": b'"text"',
+    "half a character": b'{"env_id": "\\ud800"}',
+    "an array": b"[]",
+    "an array of null": b"[null]",
+    "an object": b"{}",
+    "an object of null": b'{"env_id": null, "tasks": null, "methods": null}',
+    "not UTF-8": b'{"env_id": "\xff\xfe"}',
+    "UTF-16": '{"env_id": "a"}'.encode("utf-16"),
+    "NUL": b'{"env_id": "\x00"}',
+    "nothing": b"",
+    "half": b'{"env_id": "a", ',
+}
+_OTHERS = (None, True, -1, 10**30, -1e300, "", [], [[None]], {"a": 1})
+
+
+@pytest.fixture(scope="session")
+def hostile_content() -> dict[str, bytes]:
+    """Content of files that are not what any reader of JSON expects, by name."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def check_reader() -> Callable[..., None]:
+    """Checks that a reader of JSON files takes what is written, and refuses all else in one line."""
+    return _check_reader
+
+
+def _check_reader(
+    path: Path, example: Any, read: Callable[[Path], object], readable: Sequence[bytes] = (), *, whole: bool = True
+) -> None:
+    """Checks a reader on hostile files, and on every change of a value in a file.
+
+    Args:
+        path: The file.
+        example: What it may hold, as JSON values.
+        read: Reads it, and uses what was read.
+        readable: Hostile content that it may hold nevertheless.
+        whole: Whether the hostile content takes the place of the file.
+    """
+    path.write_text(json.dumps(example))
+    read(path)
+    for name, content in HOSTILE.items() if whole else ():
+        if content not in readable:
+            path.write_bytes(content)
+            assert _is_refused(read, path), name
+    for place in _places(example):
+        changes = [_with_value(example, place, value) for value in _OTHERS]
+        for changed in [*changes, _without(example, place)] if place else changes:
+            path.write_text(json.dumps(changed))
+            _is_refused(read, path)
+
+
+def _is_refused(read: Callable[[Path], object], path: Path) -> bool:
+    """Whether a file is refused, which has to be in one line that says where it is, and no other error."""
+    try:
+        read(path)
+    except InputError as refusal:
+        message = str(refusal)
+        assert "\n" not in message
+        assert len(message) < 2_000
+        assert path.stem in message
+        return True
+    return False
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a JSON value, of a list the first and the last."""
+    yield place
+    inner = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    for key, part in inner if isinstance(value, dict) else [*inner[:1], *inner[1:][-1:]]:
+        yield from _places(part, (*place, key))
+
+
+def _with_value(value: Any, place: tuple[Any, ...], new: Any) -> Any:
+    """A JSON value with another one at a place."""
+    if not place:
+        return new
+    changed = dict(value) if isinstance(value, dict) else list(value)
+    changed[place[0]] = _with_value(value[place[0]], place[1:], new)
+    return changed
+
+
+def _without(value: Any, place: tuple[Any, ...]) -> Any:
+    """A JSON value from which an entry was taken."""
+    changed = dict(value) if isinstance(value, dict) else list(value)
+    if len(place) == 1:
+        del changed[place[0]]
+    else:
+        changed[place[0]] = _without(value[place[0]], place[1:])
+    return changed

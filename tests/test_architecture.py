@@ -1,6 +1,7 @@
 """The packages depend on each other in one direction: envs and the method know neither each other nor experiments."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from configparser import ConfigParser
 from graphlib import CycleError, TopologicalSorter
@@ -87,6 +88,59 @@ def test_every_package_is_installed() -> None:
     named = configuration["options"]["packages"].split()
     found = {path.parent.relative_to(ROOT) for path in SOURCES if path.name == "__init__.py"}
     assert sorted(named) == sorted(module_name(path.as_posix()) for path in found if path.parts[0] in INSTALLED)
+
+
+PACKAGE = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in INSTALLED]
+SHARED_NAMES = {
+    "main",  # of each script
+    "run",  # of each command
+    "initial_state",  # of each of the two algorithms
+    "meta_iteration",
+    "train",  # in memory, and in a directory
+}
+
+
+def definitions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Functions and classes that a file defines for others."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return (node for node in ast.parse(path.read_text()).body if isinstance(node, kinds) and node.name[0] != "_")
+
+
+def test_no_two_modules_have_one_name() -> None:
+    names = Counter(path.stem for path in PACKAGE if path.stem != "__init__")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_two_public_functions_or_classes_have_one_name() -> None:
+    names = Counter(node.name for path in PACKAGE for node in definitions(path))
+    assert [name for name, count in names.items() if count > 1 and name not in SHARED_NAMES] == []
+
+
+def test_functions_fit_on_a_screen() -> None:
+    functions = [
+        (node, path)
+        for path in PACKAGE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    longer = [f"{path.name}: {f.name}" for f, path in functions if f.end_lineno - f.lineno + 1 > 45]  # type: ignore[operator]
+    assert longer == []
+
+
+def test_the_tree_of_contributing_names_every_file_once() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    tree = page[page.index("### Where things are") :].split("```")[1]
+    folders: list[str] = []
+    named: list[str] = []
+    for line in filter(None, tree.splitlines()):
+        name = line.split()[0]
+        folders = folders[: (len(line) - len(line.lstrip())) // 2]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            named.append("".join([*folders, name]))
+    files = [path.relative_to(ROOT).as_posix() for path in PACKAGE if path.name != "__init__.py"]
+    assert sorted(named) == sorted(files)
 
 
 def test_no_file_is_a_drawer_of_odds_and_ends() -> None:

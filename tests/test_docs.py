@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
-from maml_rl.experiments.commands import cli
+from maml_rl.experiments.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("trained/*.md")])
 TUTORIAL = ROOT / "docs" / "own_environment.md"
 SMALL = {
-    "train": ["--meta.meta-batch-size=2", "--meta.episodes=2", "--policy.hidden-sizes", "8", "--threads=1"],
+    "train": ["--meta.meta-batch-size=2", "--meta.episodes=2", "--network.hidden-sizes", "8", "--threads=1"],
     "evaluate": ["--tasks=2", "--episodes=2", "--gradient-steps=1", "--threads=1", "--processes=2"],
 }
 
@@ -67,7 +67,7 @@ def test_the_tutorial_does_what_it_says(elsewhere, monkeypatch, capsys):
             assert block.language == "sh"
             for command in block.code.splitlines():
                 monkeypatch.setattr(sys, "argv", ["maml-rl", *shrunk(command)])
-                cli.main()
+                main()
                 out, err = capsys.readouterr()
                 assert "Traceback" not in err
                 if " check " in command:
@@ -161,7 +161,7 @@ def test_the_page_on_viewing_does_what_it_says(elsewhere, monkeypatch, capsys):
     """Its commands on a small run, and its code on what they leave."""
     run = elsewhere / "trained" / "half-cheetah-vel"
     monkeypatch.setattr(sys, "argv", ["maml-rl", *shrunk("maml-rl train navigation --iterations 1"), f"--out={run}"])
-    cli.main()
+    main()
     commands = re.findall(r"^maml-rl (?!view )(?:[^#\n]*[^#\s])", (ROOT / "docs" / "viewing.md").read_text(), re.M)
     assert len(commands) == 7
     for command in commands:
@@ -170,7 +170,7 @@ def test_the_page_on_viewing_does_what_it_says(elsewhere, monkeypatch, capsys):
             ["--episodes=2"] if "adapt " in command else SMALL["evaluate"][:3] if command.endswith("--record") else []
         )
         monkeypatch.setattr(sys, "argv", [*shlex.split(command), *small])
-        cli.main()
+        main()
         assert "Traceback" not in capsys.readouterr().err
     for block in blocks(ROOT / "docs" / "viewing.md"):
         exec(block.code, {})

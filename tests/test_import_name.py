@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 COMMAND = Path(sys.executable).with_name("maml-rl")
-SMALL = ("--iterations=1", "--meta.meta-batch-size=2", "--meta.episodes=2", "--policy.hidden-sizes", "4", "--threads=1")
+SMALL = (
+    "--iterations=1",
+    "--meta.meta-batch-size=2",
+    "--meta.episodes=2",
+    "--network.hidden-sizes",
+    "4",
+    "--threads=1",
+)
 SMALL_EVALUATION = ("--tasks=2", "--episodes=2", "--gradient-steps=1", "--threads=1", "--json")
 PROJECT = {
     "envs/__init__.py": "",
@@ -71,14 +78,14 @@ def run(tmp_path_factory) -> Callable[..., str]:
 def test_commands_train_and_evaluate_in_the_users_envs(run):
     run(COMMAND, "train", "--env-id", "envs.mine:Foo-v0", "--preset=navigation", *SMALL, "--processes=2", "--out=run")
     evaluated = run(COMMAND, "evaluate", "run", *SMALL_EVALUATION, "--processes=2", "--start-method=fork")
-    assert '"env_id": "envs.mine:Foo-v0"' in evaluated
+    assert '"problem": "envs.mine:Foo-v0"' in evaluated
 
 
 def test_the_package_as_a_program_evaluates_in_its_own_envs(run):
     """Python puts the current directory first where it looks for modules: the hardest case."""
     trained = Path(__file__).parents[1] / "trained" / "navigation"
     evaluated = run(sys.executable, "-m", "maml_rl.experiments", "evaluate", trained, *SMALL_EVALUATION, "--out=own")
-    assert '"env_id": "maml_rl.envs:finn2017/Navigation2D-v0"' in evaluated
+    assert '"problem": "maml_rl.envs:finn2017/Navigation2D-v0"' in evaluated
 
 
 def test_a_script_has_both(run):

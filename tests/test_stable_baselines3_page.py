@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stable_baselines3 import PPO, SAC
 
-from maml_rl.experiments.commands import cli
+from maml_rl.experiments.__main__ import main
 from maml_rl.experiments.paper import sb3_baselines
 from maml_rl.policies import GaussianMLP
 
@@ -24,7 +24,7 @@ def run_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program, *arguments = shlex.split(command)
     if program == "maml-rl":
         monkeypatch.setattr(sys, "argv", ["maml-rl", *arguments])
-        cli.main()
+        main()
     else:
         assert (program, arguments[:2]) == ("python", ["-m", "maml_rl.experiments.paper.sb3_baselines"])
         length = arguments.index("--env-steps") + 1

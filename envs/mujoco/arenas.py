@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from maml_rl.envs.mujoco.lanes import GROUND, Colour, daylight, side_by_side
+from maml_rl.envs.mujoco.lanes import GROUND, Colour, daylight, origins_in_line
 
 _HALF = 0.6  # m, of a square; goals are within 0.5
 _POINT, _GOAL = 0.05, 0.07  # m, radii
@@ -26,12 +26,12 @@ class Arenas:
     """
 
     measure_name = "to the goal"
-    elevation = -55.0  # degrees, from where they are best seen
+    elevation = -55.0  # degrees, of the camera
     spacing = 2 * _HALF + 0.1
 
     def __init__(self, colours: Sequence[Colour]) -> None:
         geom = mujoco.mjtGeom
-        self._origins = side_by_side(len(colours), self.spacing)
+        self._origins = origins_in_line(len(colours), self.spacing)
         spec = daylight()
         for origin, colour in zip(self._origins, colours, strict=True):
             ground = {"type": geom.mjGEOM_BOX, "size": [_HALF, _HALF, 0.01], "pos": origin - [0, 0, 0.01]}

@@ -1,7 +1,7 @@
 """Stepping a batch of MuJoCo states in threads.
 
-MuJoCo releases the interpreter lock while it rolls states out, so plain threads, each with an `MjData` of its own, use
-all cores. The thread pool that `mujoco.rollout` offers was measured not to scale on calls as short as one control step.
+MuJoCo releases the interpreter lock while it rolls states out, so plain threads, each with its own `MjData`, use all
+cores. The thread pool that `mujoco.rollout` offers was measured not to scale on calls as short as one control step.
 """
 
 import os
@@ -14,16 +14,16 @@ from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
 _DISABLE = mujoco.mjtDisableBit
-# What a batch of states of one robot has no use for: a diverged state must show and not be replaced by the rest pose,
-# every control step begins without a warm start, and to look for independent groups of constraints in a single robot
-# costs a twentieth of a step (MuJoCo does so by default since 3.4).
+# Features of MuJoCo that a batch of states of one robot does without. Autoreset would hide a diverged state by the rest
+# pose. The solver's warm start is not part of a state. Looking for independent groups of constraints in a single robot,
+# the default since 3.4, costs a twentieth of a step.
 NOT_NEEDED: int = _DISABLE.mjDSBL_AUTORESET.value | _DISABLE.mjDSBL_WARMSTART.value
 if hasattr(_DISABLE, "mjDSBL_ISLAND"):
     NOT_NEEDED |= _DISABLE.mjDSBL_ISLAND.value
 _SMALLEST_SLICE = 8  # states; below this, waking a thread costs more than it saves
 
 
-def available_cores() -> int:
+def _available_cores() -> int:
     """Number of processor cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -45,12 +45,12 @@ class BatchStepper:
         self.model = model
         self.frame_skip = frame_skip
         self.state_size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-        self.threads = available_cores() if threads is None else threads
+        self.threads = _available_cores() if threads is None else threads
         self._workers = [(Rollout(nthread=0), mujoco.MjData(model)) for _ in range(self.threads)]
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     def halves(self) -> "list[BatchStepper]":
-        """Two steppers with half of the threads each, for two batches side by side; itself if it has one thread."""
+        """Two steppers with half of the threads each, to step two batches at once; only itself if it has one thread."""
         if self.threads < 2:
             return [self]
         first = self.threads // 2
@@ -74,7 +74,7 @@ class BatchStepper:
         Args:
             states: States `[n, state_size]`.
             controls: Controls `[n, nu]`.
-            models: A model for each state, alike but for their parameters; the stepper's own if None.
+            models: One model for each state, differing in parameters only; the stepper's own model if None.
         """
         trajectory = np.empty((len(states), self.frame_skip, self.state_size))
         self._roll_out(states, controls, models, state=trajectory)
@@ -83,7 +83,7 @@ class BatchStepper:
     def sensors(self, states: NDArray[np.float64], controls: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the model's sensors read in states `[n, state_size]` under controls `[n, nu]`."""
         readings = np.empty((len(states), self.frame_skip, self.model.nsensordata))
-        self._roll_out(states, controls, None, sensordata=readings)  # MuJoCo reads sensors before it moves on
+        self._roll_out(states, controls, None, sensordata=readings)  # MuJoCo reads them before it moves on
         return readings[:, 0]
 
     def _roll_out(
@@ -96,6 +96,8 @@ class BatchStepper:
         n = len(states)
         if n == 0:
             return  # MuJoCo's rollout crashes on an empty batch
+        # A slice of the rows for each thread. The calling thread takes the first one itself, so the pool has one thread
+        # less than there are workers. A row depends on no other, so the bounds change no result.
         states = np.ascontiguousarray(states)
         controls = np.repeat(controls[:, None, :].astype(np.float64, copy=False), self.frame_skip, axis=1)
         slices = max(1, min(len(self._workers), n // _SMALLEST_SLICE))

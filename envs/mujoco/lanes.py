@@ -1,7 +1,7 @@
-"""A model that shows several copies of one robot side by side, each on a lane of its own, to compare how they move.
+"""A model that shows several copies of one robot side by side, each on its own lane, to compare how they move.
 
 The copies share one picture, so each robot stays where it is and the ground of its lane moves instead: a robot that
-runs 50 m does not leave the picture, and how fast it runs is seen by the stripes that pass beneath it.
+runs 50 m does not leave the picture, and its speed shows in the stripes that pass beneath it.
 """
 
 from collections.abc import Sequence
@@ -36,14 +36,14 @@ class Lanes:
     """
 
     measure_name = "x"
-    elevation = -30.0  # degrees, from where they are best seen
+    elevation = -30.0  # degrees, of the camera
 
     def __init__(self, robot: mujoco.MjModel, colours: Sequence[Colour]) -> None:
         self._robot, self._horizontal = robot, _horizontal_positions(robot)
         data = mujoco.MjData(robot)
         mujoco.mj_forward(robot, data)
         self.spacing = float(2 * _half_width(robot, data) + _GAP)
-        self._origins = side_by_side(len(colours), self.spacing)
+        self._origins = origins_in_line(len(colours), self.spacing)
         spec = daylight()
         _add_meshes(spec, robot)
         for i, (origin, colour) in enumerate(zip(self._origins, colours, strict=True)):
@@ -53,6 +53,9 @@ class Lanes:
 
     def show(self, data: mujoco.MjData, poses: NDArray[np.floating], task: Any) -> None:
         """Puts the copies into poses `[n, nq]` of the robot, and the ground beneath them."""
+        # What would move a robot over the ground moves its lane the other way instead, modulo the distance of two
+        # stripes. A free joint's position is in the world's frame, so it gets the origin of its lane; other robots have
+        # the origin in their model.
         shown, ground = np.array(poses, np.float64), self._origins.copy()
         for address, axis in self._horizontal.items():
             ground[:, axis] -= shown[:, address] % 1.0  # a stripe at every metre
@@ -63,7 +66,7 @@ class Lanes:
         data.qpos[:], data.mocap_pos[:] = shown.reshape(-1), ground
 
     def measure(self, poses: NDArray[np.floating], task: Any) -> NDArray[np.float64]:
-        """How far in x each robot has come, in m, `[n]`; 0 of one that stays in its place."""
+        """Distance in x that each robot has covered, in m, `[n]`; 0 if it cannot move over the ground."""
         distances = np.zeros(len(poses))
         for address, axis in self._horizontal.items():
             if axis == 0:
@@ -71,7 +74,7 @@ class Lanes:
         return distances
 
 
-def side_by_side(count: int, spacing: float) -> NDArray[np.float64]:
+def origins_in_line(count: int, spacing: float) -> NDArray[np.float64]:
     """Origins `[count, 3]` in a line along y about 0, the first at the back."""
     places = (np.arange(count)[::-1] - (count - 1) / 2) * spacing
     return np.stack([np.zeros(count), places, np.zeros(count)], axis=1)
@@ -163,6 +166,7 @@ def _add_robot(
         parent = robot.body_parentid[i]
         position = robot.body_pos[i] + (origin if parent == 0 and i not in free else 0)
         body = bodies[parent].add_body(name=f"{name}_{i}", pos=position, quat=robot.body_quat[i])
+        # MuJoCo refuses a moving body without mass, as one without shapes has. Nothing is simulated: any mass will do.
         body.explicitinertial, body.mass, body.inertia = True, 1.0, [1.0] * 3
         bodies.append(body)
     for joint in range(robot.njnt):

@@ -1,4 +1,4 @@
-"""What robots in MuJoCo have in common: control steps, resets, groups of threads and pictures."""
+"""What all robots in MuJoCo share: control steps, resets, groups of threads and pictures."""
 
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -38,7 +38,7 @@ def gymnasium_xml(name: str) -> str:
 
 
 def direction_name(task: Any) -> str:
-    """What a task of `Discrete(2)` asks for where it is a direction."""
+    """Name of the direction that a task of `Discrete(2)` stands for."""
     return "forward" if task else "backward"
 
 
@@ -47,16 +47,16 @@ class MujocoMDP(TaskMDP):
 
     Args:
         model: The model.
-        qpos: Positions `[nq]` in which episodes begin, but for noise; velocities are 0.
+        qpos: Positions `[nq]` at the start of an episode, before noise; velocities are 0.
         noise: Noise of a reset.
         frame_skip: Physics steps in a control step.
         action_scale: Factor on an action before it is clipped to [-1, 1], which makes it the control. The action space
-            has the actions that are not clipped.
+            contains the actions that are not clipped.
         threads: Number of threads that step a batch; all cores if None.
     """
 
     action_space: Box
-    camera = SIDE_VIEW  # from where it is drawn
+    camera = SIDE_VIEW
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class MujocoMDP(TaskMDP):
         return np.concatenate([physics, self.derived(physics, np.zeros((len(qpos), self.model.nu)))], axis=1)
 
     def initial(self, generators: Sequence[np.random.Generator]) -> Array:
-        """The pose in which episodes begin, with noise."""
+        """The starting pose, with noise."""
         nq, nv = self.model.nq, self.model.nv
         noise = np.stack([self._noise(generator, nq, nv) for generator in generators])
         return self.states(self._qpos + noise[:, :nq], noise[:, nq:])

@@ -17,7 +17,7 @@ _REACH = 12  # m; how far from the robot stripes are drawn
 
 
 class Camera(NamedTuple):
-    """Where pictures are taken from, seen from the robot."""
+    """Place of the camera, relative to the robot."""
 
     distance: float = 2.8  # m
     azimuth: float = 90.0  # degrees; at 90 x goes to the right
@@ -31,13 +31,13 @@ class TrackingRenderer:
     """Draws positions of one model.
 
     Without shadows, reflections and multisampling a software renderer draws ten times as many pictures a second. Edges
-    are smooth because a picture is drawn at twice its size, which takes half of the time that multisampling would.
+    are smooth because a picture is drawn at twice its size, which takes half the time of multisampling.
 
     Args:
         model: The model; it is not changed.
         body: Name of the body that the camera follows.
         width, height: Size of the picture in pixels.
-        camera: Where pictures are taken from.
+        camera: Place of the camera.
 
     Raises:
         RuntimeError: If this machine has no OpenGL, with the packages to install.
@@ -52,8 +52,9 @@ class TrackingRenderer:
             self._renderer = mujoco.Renderer(model, 2 * height, 2 * width)
         except Exception as error:  # each OpenGL backend raises another type, from import errors to attribute errors
             raise RuntimeError(
-                "rendering needs OpenGL, which this machine lacks; on Debian or Ubuntu without a screen: apt install "
-                "libegl1 libgl1-mesa-dri libopengl0; and import maml_rl.envs before mujoco, or set MUJOCO_GL=egl"
+                "rendering needs OpenGL, which is missing on this machine; on Debian or Ubuntu without a screen: "
+                "apt install libegl1 libgl1-mesa-dri libopengl0; "
+                "and import maml_rl.envs before mujoco, or set MUJOCO_GL=egl"
             ) from error
         self._data = mujoco.MjData(model)
         self._camera = mujoco.MjvCamera()
@@ -91,13 +92,14 @@ class TrackingRenderer:
         for metre in range(x - _REACH, x + _REACH + 1):
             if scene.ngeom == scene.maxgeom:
                 return
-            place = np.array([metre, self._camera.lookat[1], 0.002])  # above the floor, which would else flicker
+            place = np.array([metre, self._camera.lookat[1], 0.002])  # above the floor, which would flicker otherwise
             mujoco.mjv_initGeom(scene.geoms[scene.ngeom], mujoco.mjtGeom.mjGEOM_PLANE, size, place, flat, colour)
             scene.ngeom += 1
 
 
 def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A picture of half the size: the means of two by two pixels."""
+    # In 16 bits four pixels add up without overflow; adding 2 before the shift rounds to the nearest.
     rows = pixels[::2].astype(np.uint16)
     rows += pixels[1::2]
     sums = rows[:, ::2] + rows[:, 1::2]

@@ -9,7 +9,7 @@ from maml_rl.envs.mujoco.mdp import MujocoMDP
 from maml_rl.envs.navigation import Navigation2D
 from maml_rl.errors import InputError
 from maml_rl.experiments.live.session import Adapting, Session
-from maml_rl.experiments.runs.adapting import chosen_task
+from maml_rl.experiments.runs.task_input import chosen_task
 from maml_rl.tasks import Task
 
 
@@ -37,8 +37,8 @@ def view(session: Session, host: str = "127.0.0.1", port: int | None = None, tas
     with closing(Adapting(session, lambda line: print(line, flush=True))) as adapting:
         adapting.ask(first)
         scene = scene_of(session.mdp, panel.colours(adapting.total))
-        title = f"{session.run.config.env_id}, {session.run.progress.iteration} meta-iterations"
-        studio.serve(panel.Panel(title, session.task_space, session.mdp, scene, adapting), host, port)
+        title = f"{session.run.rl_config.env_id}, {session.run.state.iteration} meta-iterations"
+        studio.serve(panel.LivePanel(title, session.task_space, session.mdp, scene, adapting), host, port)
 
 
 def scene_of(mdp: MujocoMDP | Navigation2D, colours: list[Colour]) -> Lanes | Arenas:

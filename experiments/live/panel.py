@@ -1,6 +1,6 @@
-"""What the page of `maml-rl view` shows: what acts, once for each number of gradient steps, and a panel beside it.
+"""The page of `maml-rl view`: what acts, once for each number of gradient steps, and a panel next to it.
 
-The panel is one of Dear ImGui, which builds it anew in every frame; MuJoCo's Studio draws both in the browser.
+Dear ImGui builds the panel again in every frame; MuJoCo's Studio draws both in the browser.
 """
 
 import time
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from maml_rl.envs.batched import TaskMDP
 from maml_rl.envs.mujoco.lanes import Colour
 from maml_rl.errors import InputError
-from maml_rl.experiments.live.session import Adapting, Shown
+from maml_rl.experiments.live.session import Adapting, ShownAdaptation
 from maml_rl.experiments.media.task_display import task_text
-from maml_rl.experiments.runs.adapting import read_task
+from maml_rl.experiments.runs.task_input import read_task
 from maml_rl.task_parts import plain_text
 from maml_rl.tasks import Task, sample_tasks
 
-# Those that the plots give their curves in turn, and cannot be told otherwise.
+# Those that the plots give their curves in turn, which cannot be set.
 _COLOURS: list[Colour] = [
     (red / 255, green / 255, blue / 255)
     for red, green, blue in [
@@ -39,7 +39,7 @@ _MOST_SLIDERS, _MOST_BUTTONS = 12, 8
 
 
 class Scene(Protocol):
-    """Robots, or what acts, beside each other in one model, one for each number of gradient steps."""
+    """Robots, or what acts, side by side in one model, one for each number of gradient steps."""
 
     model: mujoco.MjModel
     spacing: float  # m, in y
@@ -58,7 +58,7 @@ def colours(count: int) -> list[Colour]:
     return [_COLOURS[step % len(_COLOURS)] for step in range(count)]
 
 
-class Panel(plugin.ViewerPlugin):
+class LivePanel(plugin.ViewerPlugin):
     """What the page shows of an adaptation: the robots in motion, and a panel to choose task and time with.
 
     Args:
@@ -78,7 +78,7 @@ class Panel(plugin.ViewerPlugin):
         adapting: Adapting,
     ) -> None:
         self._title, self._space, self._mdp, self.scene, self._adapting = title, space, mdp, scene, adapting
-        self._shown: Shown | None = None
+        self._shown: ShownAdaptation | None = None
         self._time = 0.0  # s, of the episodes
         self._clock = time.monotonic()
         self._playing, self._speed = True, 1.0
@@ -126,7 +126,7 @@ class Panel(plugin.ViewerPlugin):
         assert self._shown is not None
         return self._time / self._shown.recording.seconds_per_step
 
-    def _show(self, shown: Shown) -> None:
+    def _show(self, shown: ShownAdaptation) -> None:
         self._shown, recording = shown, shown.recording
         self._curves = []
         for rewards, length in zip(recording.rewards[:, 0], recording.lengths[:, 0], strict=True):
@@ -135,7 +135,7 @@ class Panel(plugin.ViewerPlugin):
 
     @messages.handler
     def _on_gui(self, _: messages.BuildGuiEvent) -> None:
-        """Builds the panel anew, as Dear ImGui wants it in every frame."""
+        """Builds the panel, as Dear ImGui needs it in every frame."""
         if not self._themed:
             self._themed = True
             ux.setup_theme(ux.GuiTheme.DARK)  # as the page is until its user chooses another
@@ -219,7 +219,7 @@ class Panel(plugin.ViewerPlugin):
                 f"{adapting.shown.recording.task_names[0]}: adapted in {adapting.shown.seconds:.1f} s"
             )
 
-    def _time_controls(self, shown: Shown) -> None:
+    def _time_controls(self, shown: ShownAdaptation) -> None:
         imgui.SeparatorText("Episode")
         if imgui.Button("Pause" if self._playing else "Play", imgui.Vec2(60, 0)) or self._space_pressed():
             self._playing = not self._playing
@@ -236,7 +236,7 @@ class Panel(plugin.ViewerPlugin):
     def _space_pressed() -> bool:
         return bool(imgui.IsKeyPressed(imgui.Key.Space, False)) and not imgui.IsAnyItemActive()
 
-    def _table(self, shown: Shown) -> None:
+    def _table(self, shown: ShownAdaptation) -> None:
         recording = shown.recording
         if imgui.BeginTable("steps", 4):
             for title in ("gradient steps", "reward so far", "mean return", self.scene.measure_name):
@@ -256,7 +256,7 @@ class Panel(plugin.ViewerPlugin):
                     imgui.TextUnformatted(cell)
             imgui.EndTable()
 
-    def _reward_plot(self, shown: Shown) -> None:
+    def _reward_plot(self, shown: ShownAdaptation) -> None:
         if implot.BeginPlot("reward", imgui.Vec2(-1, 170), _PLOT):
             implot.SetupAxes("time (s)", "", 0, int(implot.AxisFlags.AutoFit))
             end = float(shown.recording.lengths.max()) * shown.recording.seconds_per_step
@@ -266,7 +266,7 @@ class Panel(plugin.ViewerPlugin):
             implot.DragLineX(0, self._time, imgui.Vec4(0.2, 0.2, 0.2, 1.0), 1.0, int(implot.DragToolFlags.NoInputs))
             implot.EndPlot()
 
-    def _return_plot(self, shown: Shown) -> None:
+    def _return_plot(self, shown: ShownAdaptation) -> None:
         returns = shown.recording.mean_returns[:, 0].tolist()
         if implot.BeginPlot("mean return", imgui.Vec2(-1, 150), _PLOT):
             implot.SetupAxes("gradient steps", "", 0, 0)

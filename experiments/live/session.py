@@ -1,4 +1,4 @@
-"""A run, live: it adapts to any task of its space on the spot, while its robots are watched.
+"""A run, live: it adapts to any task of its space while its robots are watched.
 
 What is computed is here; how it is shown, in a browser through MuJoCo's Studio, is in `studio.py`.
 """
@@ -6,26 +6,25 @@ What is computed is here; how it is shown, in a browser through MuJoCo's Studio,
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
 from gymnasium import spaces
 
-from maml_rl.config import MetaConfig
+from maml_rl.config import RLMeta
 from maml_rl.envs.mujoco.mdp import MujocoMDP
 from maml_rl.envs.navigation import Navigation2D
 from maml_rl.errors import InputError
-from maml_rl.evaluation import adaptation, task_returns, with_step_size
-from maml_rl.experiments.media.filming import Stage, recorded
+from maml_rl.evaluation import task_returns
+from maml_rl.experiments.media.filming import Stage, filmed
 from maml_rl.experiments.media.recording import Recording
 from maml_rl.experiments.media.task_display import task_names
-from maml_rl.experiments.runs.evaluations import chosen_step_size
-from maml_rl.experiments.runs.run import load_config, load_run, make_envs, overridden
-from maml_rl.parallel import threads_for, usable_device
-from maml_rl.processes import ALL_CORES, Processes
-from maml_rl.tasks import Task, TaskVectorEnv, task_space
+from maml_rl.experiments.runs.evaluations import stored_validation
+from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.reinforcement import Counted
+from maml_rl.run import load_run, overridden
+from maml_rl.tasks import Task, TaskVectorEnv
 
 
 def is_shown(env: gymnasium.Env[Any, Any] | TaskVectorEnv) -> bool:
@@ -46,9 +45,7 @@ class Session:
         gradient_steps: Gradient steps; those of the run's evaluation if None.
         episodes: Episodes for each gradient step; those of the run's evaluation if None.
         seed: Seed of everything random. Every adaptation draws the same, so that tasks can be compared.
-        device: Where the policy and its updates are computed.
-        threads: Threads that the updates may use.
-        processes: Processes of an environment that is not batched.
+        machine: What may be used of the machine. None of it changes the result.
 
     Raises:
         InputError: If the run cannot be used, or its environment is neither a robot in MuJoCo nor navigation.
@@ -60,48 +57,34 @@ class Session:
         gradient_steps: int | None = None,
         episodes: int | None = None,
         seed: int = 0,
-        device: str = "cpu",
-        threads: int | None = None,
-        processes: Processes = ALL_CORES,
+        machine: Machine = THIS_MACHINE,
     ) -> None:
-        torch_device = usable_device(device)
-        self._threads = threads_for(torch_device, threads)
-        config, progress, _ = load_config(directory)
-        self.config = overridden(config.evaluation, gradient_steps=gradient_steps, episodes=episodes, seed=seed)
-        self._evaluation, self._meta = config.evaluation, config.meta
-        inner_lr = chosen_step_size(directory, config, progress)
-        if inner_lr is not None:
-            self._meta = replace(self._meta, inner_lr=inner_lr)
-        self._validated = inner_lr is not None or config.meta.inner_steps > 0 or self.config.gradient_steps == 0
-        self._envs = make_envs(config, self.config.episodes, processes)
-        try:
-            self.run = load_run(directory, self._envs)
-            if not is_shown(self._envs):
-                raise InputError(not_shown(config.env_id))
-        except InputError:
-            self._envs.close()
-            raise
-        self.mdp: MujocoMDP | Navigation2D = self._envs.unwrapped.mdp  # type: ignore[attr-defined]
-        theta = {name: value.to(torch_device) for name, value in self.run.theta.items()}
-        self.run = self.run._replace(policy=self.run.policy.to(torch_device), theta=theta)
+        self.run = load_run(directory)
+        self._evaluation, self._validation = self.run.rl_config.evaluation, stored_validation(directory, self.run)
+        self.config = overridden(self._evaluation, gradient_steps=gradient_steps, episodes=episodes, seed=seed)
+        self._learner = self.run.open_rl(machine, self.config.episodes)
+        if not is_shown(self._learner.envs):
+            self.close()
+            raise InputError(not_shown(self.run.rl_config.env_id))
+        self.mdp: MujocoMDP | Navigation2D = self._learner.envs.unwrapped.mdp  # type: ignore[attr-defined]
 
     @property
     def task_space(self) -> spaces.Space[Any]:
         """p(T)."""
-        return task_space(self._envs)
+        return self._learner.task_space
 
     def task_name(self, task: Task) -> str:
         """A task in a few words."""
-        return task_names(self._envs, [task])[0]
+        return task_names(self._learner.envs, [task])[0]
 
-    def _settings(self, report: Callable[[int], None]) -> MetaConfig:
-        """Settings of the inner update; of a run that has no step size of its own, it is chosen once."""
-        if not self._validated:
-            run = self.run
-            given = (run.policy, run.theta, self._envs, self._meta, self._evaluation, self._threads)
-            self._meta, _ = with_step_size(*given, before_each=lambda: report(0))
-            self._validated = True
-        return self._meta
+    def _settings(self, report: Callable[[int], None]) -> RLMeta:
+        """Settings of the inner update. The step size of a run that was trained without one is chosen once."""
+        if not self.config.gradient_steps:
+            return self._learner.config.meta
+        envs = Counted(self._learner.envs, lambda _: report(0))
+        given = (self.run.state, self._evaluation, envs, self._validation)
+        meta, self._validation = self._learner.with_step_size(*given)
+        return meta
 
     def adapt(self, task: Task, report: Callable[[int], None]) -> Recording:
         """Adapts to a task, and records an episode after 0, 1, ... gradient steps.
@@ -114,23 +97,21 @@ class Session:
         Raises:
             NonFiniteError: If the adaptation diverges.
         """
-        run, config = self.run, self.config
-        meta = self._settings(report)
+        learner, state, meta = self._learner, self.run.state, self._settings(report)
 
         def stages() -> Iterator[Stage]:
-            steps = adaptation(run.policy, run.theta, self._envs, [task], meta, config, self._threads)
-            for done, (params, sampled) in enumerate(steps, start=1):
+            for done, (params, sampled) in enumerate(learner.adaptation(state, [task], self.config, meta), start=1):
                 yield Stage(params, task_returns(sampled))
                 report(done)
 
-        return recorded(run, [task], stages(), config, meta.inner_lr)
+        return filmed(learner, state, [task], stages(), self.config, meta)
 
     def close(self) -> None:
         """Closes the environments."""
-        self._envs.close()
+        self._learner.close()
 
 
-class Shown(NamedTuple):
+class ShownAdaptation(NamedTuple):
     """What is watched: an adaptation that has finished."""
 
     task: Task
@@ -143,7 +124,7 @@ class _SupersededError(Exception):
 
 
 class Adapting:
-    """Adapts a session in a thread of its own, to the task that was asked for last.
+    """Adapts a session to the task that was asked for last, in a separate thread.
 
     Args:
         session: The session.
@@ -161,12 +142,12 @@ class Adapting:
         self._pool = ThreadPoolExecutor(1)
         self._asked = 0
         self.task: Task = None
-        self.shown: Shown | None = None
+        self.shown: ShownAdaptation | None = None
         self.problem = ""
         self.done = self.total = session.config.gradient_steps + 1
 
     def ask(self, task: Task) -> None:
-        """Adapts to a task, in place of one that is not finished."""
+        """Adapts to a task; an adaptation that is not finished ends."""
         self._asked += 1
         self.task, self.done, self.problem = task, 0, ""
         self._pool.submit(self._adapt, task, self._asked)
@@ -187,18 +168,18 @@ class Adapting:
         try:
             report(0)
             recording = self._session.adapt(task, report)
-            self.shown = Shown(task, recording, time.perf_counter() - started)
+            self.shown = ShownAdaptation(task, recording, time.perf_counter() - started)
             self._say(_line(self.shown))
         except _SupersededError:
             return
-        except Exception as error:  # a thread has nobody else to tell; a task that diverges leaves the others
+        except Exception as error:  # nothing else reports it; other tasks can follow one that diverges
             self.problem = next(iter(str(error).splitlines()), type(error).__name__)
             self._say(f"{self._session.task_name(task)}: {self.problem}")
         if number == self._asked:
             self.done = self.total
 
 
-def _line(shown: Shown) -> str:
+def _line(shown: ShownAdaptation) -> str:
     (name,) = shown.recording.task_names
     returns = ", ".join(f"{value:.1f}" for value in shown.recording.mean_returns[:, 0])
     steps = f"0 to {shown.recording.gradient_steps}" if shown.recording.gradient_steps else "0"

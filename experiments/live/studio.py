@@ -21,7 +21,7 @@ from mujoco.studio import launch_thread, viewer_protocol, web_viewer
 from mujoco.studio.web import web_server
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.live.panel import Panel
+from maml_rl.experiments.live.panel import LivePanel
 
 _CHANNELS = ("/ui", "/state")
 """Paths of the page's two WebSockets; the third of Studio, /drop, takes models."""
@@ -34,7 +34,7 @@ _serve = web_server.serve
 class _Viewer(web_viewer.WebViewer):
     """Studio's viewer on one interface instead of all, for its own page only."""
 
-    def __init__(self, interface: str, port: int, panel: Panel) -> None:
+    def __init__(self, interface: str, port: int, panel: LivePanel) -> None:
         self.interface = interface
         endpoint, _ = launch_thread.make_thread_endpoints()  # there is no simulation at its other end
         config = viewer_protocol.ViewerConfig(title="maml-rl", gfx="web", http_port=port)
@@ -55,7 +55,7 @@ class _Viewer(web_viewer.WebViewer):
             self._close_sockets()
             raise InputError(f"this version of MuJoCo, {mujoco.__version__}, would serve on {bound}, so it does not")
         try:
-            # Studio's thread listens some time later, when the address has been told; and on Linux two processes can
+            # Studio's thread listens some time after the address has been printed; and on Linux two processes can
             # hold a port until one of them listens.
             self._http_sock.listen()
         except OSError as error:
@@ -148,7 +148,7 @@ def _refuses_strangers(address: str, port: int) -> bool:
         return False
 
 
-def serve(panel: Panel, host: str, port: int | None) -> None:
+def serve(panel: LivePanel, host: str, port: int | None) -> None:
     """Serves the page until Ctrl-C.
 
     Args:
@@ -161,7 +161,7 @@ def serve(panel: Panel, host: str, port: int | None) -> None:
     """
     logging.getLogger("WebServer").setLevel(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # Studio's own banner, which tells of every interface
+        with contextlib.redirect_stdout(io.StringIO()):  # Studio's banner, which names every interface
             viewer = _Viewer(host, port or 0, panel)
     except RuntimeError as error:
         raise InputError(str(error)) from error

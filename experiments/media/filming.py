@@ -1,4 +1,4 @@
-"""Records a few tasks' episodes after each number of gradient steps (`Recording`)."""
+"""Films episodes of a few tasks after each number of gradient steps, which makes a `Recording`."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv
-from maml_rl.evaluation import EvaluationConfig, adaptation, task_returns, with_step_size
-from maml_rl.experiments.media.recording import Kind, Recording, picture_times
+from maml_rl.config import RLEvaluation, RLMeta
+from maml_rl.envs.batched import BatchedTaskEnv
+from maml_rl.evaluation import task_returns
+from maml_rl.experiments.media.recording import RECORDED_TASKS, Kind, Recording, picture_times
 from maml_rl.experiments.media.sheets import to_sheet
 from maml_rl.experiments.media.task_display import task_names, task_quantity
-from maml_rl.experiments.runs.run import Run, make_envs
-from maml_rl.parallel import TaskThreads
-from maml_rl.processes import ALL_CORES, Processes
+from maml_rl.learner import Validation
+from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.reinforcement import RLLearner, make_envs, step_sizes
 from maml_rl.rollouts import collect
+from maml_rl.run import Run
 from maml_rl.seeding import Draw, Phase
 from maml_rl.task_parts import plain, plain_text
-from maml_rl.tasks import Task, TaskVectorEnv, episode_limit, make
-from maml_rl.types import Params
+from maml_rl.tasks import Task, TaskVectorEnv, episode_limit, evaluation_tasks, make
+from maml_rl.types import Params, State
 
 _PICTURE_SIZE = 240  # pixels; the longer side of a recorded picture
 
@@ -47,95 +49,115 @@ def spread(tasks: Sequence[Task], count: int) -> list[int]:
     return [different[place] for place in places]
 
 
-def record(
+def film_held_out(
     run: Run,
-    tasks: Sequence[Task],
-    config: EvaluationConfig,
-    threads: TaskThreads | None = None,
-    processes: Processes = ALL_CORES,
-    inner_lr: float | None = None,
+    config: RLEvaluation,
+    count: int = RECORDED_TASKS,
+    machine: Machine = THIS_MACHINE,
+    validation: Validation | None = None,
+    tasks: Sequence[Task] | None = None,
 ) -> Recording:
-    """Adapts a run to tasks, as its evaluation does, and records an episode of each after each gradient step.
+    """Records a few of the tasks of an evaluation, each as the evaluation adapts to it; see `film`.
 
     Args:
-        run: The run; its parameters and its policy are on one device.
+        run: The run.
+        config: Settings of the evaluation.
+        count: How many of its tasks; as many as there are, if there are fewer different ones.
+        machine: What may be used of the machine. None of it changes the result.
+        validation: How the evaluation chose its step size, where training had none.
+        tasks: All tasks of the evaluation; those that the settings draw if None.
+    """
+    episodes = config.episodes * (count if run.rl_config.meta.inner_steps else config.validation_tasks)
+    with run.open_rl(machine, episodes) as learner:
+        if tasks is None:
+            tasks = evaluation_tasks(learner.task_space, max(config.tasks, count), config.seed)
+        indices = spread(tasks, count)
+        return film(learner, run.state, [tasks[m] for m in indices], config, indices, validation)
+
+
+def film(
+    learner: RLLearner,
+    state: State,
+    tasks: Sequence[Task],
+    config: RLEvaluation,
+    indices: Sequence[int] | None = None,
+    validation: Validation | None = None,
+) -> Recording:
+    """Adapts to tasks, as an evaluation does, and records an episode of each after each gradient step.
+
+    Args:
+        learner: The learner of a run.
+        state: What its training has reached.
         tasks: M tasks.
         config: Gradient steps, episodes and seed.
-        threads: Threads that share the tasks; one if None.
-        processes: Processes of an environment that is not batched. They do not change the result.
-        inner_lr: Step size of the first gradient step; as the evaluation has it (`with_step_size`) if None.
+        indices: Index of each task in an evaluation, which seeds its episodes; 0, 1, ... if None.
+        validation: How a step size was chosen, if that was done before and training had none.
 
     Raises:
         NonFiniteError: If the adaptation diverges.
         WorkerError: If the environment fails in one of its processes.
     """
-    threads, total = threads or TaskThreads(1), config.gradient_steps + 1
-    count = config.episodes * len(tasks)
-    with closing(make_envs(run.config, count, processes)) as envs:
-        if inner_lr is None:
-            meta, _ = with_step_size(run.policy, run.theta, envs, run.config.meta, config, threads)
-        else:
-            meta = replace(run.config.meta, inner_lr=inner_lr)
-        path = adaptation(run.policy, run.theta, envs, tasks, meta, config, threads)
-        bar = tqdm(path, "recording", total, unit="step", disable=None, leave=False)
-        stages = (Stage(params, task_returns(sampled)) for params, sampled in bar)
-        return recorded(run, tasks, stages, config, meta.inner_lr, processes)
+    meta, _ = learner.with_step_size(state, config, validation=validation)
+    path = learner.adaptation(state, tasks, config, meta, indices)
+    bar = tqdm(path, "recording", config.gradient_steps + 1, unit="step", disable=None, leave=False)
+    stages = (Stage(params, task_returns(sampled)) for params, sampled in bar)
+    return filmed(learner, state, tasks, stages, config, meta, indices)
 
 
-def recorded(
-    run: Run,
+def filmed(
+    learner: RLLearner,
+    state: State,
     tasks: Sequence[Task],
     stages: Iterable[Stage],
-    config: EvaluationConfig,
-    inner_lr: float,
-    processes: Processes = ALL_CORES,
+    config: RLEvaluation,
+    meta: RLMeta,
+    indices: Sequence[int] | None = None,
 ) -> Recording:
-    """Records an episode of each task with each of the policies of `stages`, after 0, 1, ... gradient steps.
+    """Records an episode of each task with each of the policies of `stages`.
 
     Args:
-        run: The run.
-        tasks: M tasks.
+        learner: See `film`; so are arguments that are not here.
         stages: Policies after 0, 1, ... gradient steps, which may be computed while they are recorded.
-        config: Gradient steps, episodes and seed.
-        inner_lr: Step size of the first gradient step.
-        processes: How processes start of an environment that is not batched; there is one for each task.
+        meta: Settings of the inner update that they were adapted by.
 
     Raises:
         WorkerError: If the environment fails in one of its processes.
     """
-    env_id, draw = run.config.env_id, Draw(config.seed, Phase.RECORDING)
-    with closing(make(env_id)) as env:
-        names, quantity = task_names(env, tasks), task_quantity(env)
-        drawn = not isinstance(env.unwrapped, TaskEnv) and "rgb_array" in env.metadata.get("render_modes", [])
-    settings = {"render_mode": "rgb_array"} if drawn and _draws(env_id) else {}
-    motion, pictures, rewards, lengths, mean_returns = [], [], [], [], []
-    one_each = replace(processes, count=len(tasks))
-    watched = make_envs(run.config, len(tasks), one_each, **settings)
-    with closing(_Watched(watched, "pictures" if settings else "observations")) as envs:
+    draw, envs = Draw(config.seed, Phase.RECORDING), _watched(learner, len(tasks))
+    arrays, pictures = [], []
+    with closing(envs):
         for stage in stages:
-            sampled = collect(envs, run.policy, stage.params, tasks, 1, draw)
-            lengths.append(sampled.mask[:, 0].sum(-1).cpu().numpy().astype(np.int64))
-            rewards.append(sampled.rewards[:, 0].cpu().numpy())
-            mean_returns.append(stage.mean_returns)
-            motion.append(envs.motion(lengths[-1]))
-            pictures.append(envs.sheets(lengths[-1]))
+            sampled = collect(envs, learner.policy, stage.params, tasks, 1, draw, indices)
+            lengths, rewards = sampled.lengths[:, 0].cpu().numpy(), sampled.rewards[:, 0].cpu().numpy()
+            arrays.append((envs.motion(lengths), rewards, lengths, stage.mean_returns))
+            pictures.append(envs.sheets(lengths))
+    motion, rewards, lengths, mean_returns = map(np.stack, zip(*arrays, strict=True))
     return Recording(
         kind=envs.kind,
-        env_id=env_id,
+        env_id=learner.config.env_id,
         tasks=[plain(task) for task in tasks],
-        task_names=names,
-        task_quantity=quantity,
-        inner_lrs=config.step_sizes(inner_lr),
+        task_names=task_names(learner.envs, tasks),
+        task_quantity=task_quantity(learner.envs),
+        inner_lrs=step_sizes(meta, config),
         episodes=config.episodes,
         seed=config.seed,
-        iteration=run.progress.iteration,
+        iteration=state.iteration,
         seconds_per_step=envs.seconds_per_step,
-        motion=np.stack(motion),
-        rewards=np.stack(rewards),
-        lengths=np.stack(lengths),
-        mean_returns=np.stack(mean_returns),
+        motion=motion,
+        rewards=rewards,
+        lengths=lengths,
+        mean_returns=mean_returns,
         pictures=pictures,
     )
+
+
+def _watched(learner: RLLearner, count: int) -> "_Watched":
+    """Sub-environments of a learner's kind, of which poses are kept, or else pictures, or else observations."""
+    offered = "rgb_array" in learner.envs.metadata.get("render_modes", [])
+    is_drawn = offered and not isinstance(learner.envs.unwrapped, BatchedTaskEnv) and _draws(learner.config.env_id)
+    settings = {"render_mode": "rgb_array"} if is_drawn else {}
+    envs = make_envs(learner.config, count, replace(learner.machine, processes=count), **settings)
+    return _Watched(envs, "pictures" if is_drawn else "observations")
 
 
 def _one_number(task: Task) -> float | None:
@@ -160,12 +182,12 @@ def _draws(env_id: str) -> bool:
 
 
 class _Watched(VectorWrapper[Any, Any, Any, Any, Any]):
-    """Environments of which is kept what their pictures show, or their pictures, from the last reset on."""
+    """Wrapper that stores poses, observations or rendered frames since the last reset."""
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], kind: Kind) -> None:
         super().__init__(envs)
         self.seconds_per_step = 1.0 / float(envs.metadata.get("render_fps") or 30)
-        self.groups: list[TaskVectorEnv] = [self]  # no others beside it, for sampling to keep the order of rows
+        self.groups: list[TaskVectorEnv] = [self]  # one alone, so that rows of all episodes are in their order
         self._horizon = episode_limit(envs)
         self._picture_times = set(picture_times(self._horizon, self._horizon).tolist())
         self._poses: list[Any] = []  # [time] [M, P]

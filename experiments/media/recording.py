@@ -22,19 +22,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from maml_rl.checkpoint import Array, check_version, digest, write_atomically
+from maml_rl.checkpoint import NamedArray, check_version, digest, write_atomically
 from maml_rl.errors import InputError
 from maml_rl.experiments.media.sheets import from_sheet
 from maml_rl.experiments.media.task_display import are_places
-from maml_rl.experiments.runs.records import from_record
+from maml_rl.json_types import from_json
 from maml_rl.json_values import json_text, parse_json
 
+RECORDING = "recording.npz"
+"""The file in a run's directory."""
 FORMAT = "maml-rl recording"
 VERSION = 1
-RECORDED_TASKS = 4  # unless told otherwise
+RECORDED_TASKS = 4  # unless another number is given
 Kind = Literal["poses", "pictures", "observations"]
 
-_MOST_PICTURES = 100  # of one episode, besides the first
+_MOST_PICTURES = 100  # of one episode, in addition to the first
 _TYPES = {"motion": np.float32, "rewards": np.float32, "lengths": np.int64, "mean_returns": np.float64}
 _REMEDY = "remove it, to record again"
 
@@ -68,11 +70,11 @@ class Recording(NamedTuple):
     tasks: list[Any]  # [M]   as JSON values
     task_names: list[str]  # [M]   for people
     task_quantity: str  # what the numbers of a task are
-    inner_lrs: list[float]  # [S - 1]   step size of each gradient step
+    inner_lrs: list[float]  # [S - 1]   step size of each gradient step; empty where they are learned
     episodes: int  # of each task, that each gradient step was taken on
     seed: int
     iteration: int  # meta-iterations that had trained the policy
-    seconds_per_step: float  # of simulated time; 1 / 30 where the environment does not tell
+    seconds_per_step: float  # of simulated time; 1 / 30 where the environment has no `render_fps`
     motion: NDArray[np.float32]  # [S, M, T + 1, P]   poses or observations; [S, M, T + 1, 0] of pictures
     rewards: NDArray[np.float32]  # [S, M, T]   0 after an episode's end
     lengths: NDArray[np.int64]  # [S, M]   steps
@@ -157,7 +159,7 @@ def load_recording(path: Path) -> Recording:
     try:
         if sha256 != content_digest(text, arrays):
             raise ValueError("its content does not fit its checksum")
-        recording = _recording(from_record(_Record, record), arrays)
+        recording = _recording(from_json(_Record, record), arrays)
         _check(recording)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from error
@@ -167,7 +169,7 @@ def load_recording(path: Path) -> Recording:
 def content_digest(record: str, arrays: dict[str, NDArray[Any]]) -> str:
     """The digest of a recording's content."""
     return digest(
-        record, (Array(name, array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items())
+        record, (NamedArray(name, array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items())
     )
 
 
@@ -209,7 +211,7 @@ def _check(recording: Recording) -> None:
     if (
         stages < 1
         or not len(recording.tasks) == len(recording.task_names) == tasks
-        or len(recording.inner_lrs) != stages - 1
+        or len(recording.inner_lrs) not in (0, stages - 1)
     ):
         raise ValueError(f"{len(recording.tasks)} tasks, {tasks} recorded; {stages} stages")
     if (recording.lengths < 0).any() or (recording.lengths > horizon).any():

@@ -18,7 +18,7 @@ from maml_rl.envs.batched import TaskEnv, TaskMDP
 from maml_rl.envs.mujoco.mdp import MujocoMDP
 from maml_rl.envs.mujoco.tracking import TrackingRenderer
 from maml_rl.errors import InputError
-from maml_rl.experiments.media.plots import steps_label
+from maml_rl.experiments.media.labels import steps_label
 from maml_rl.experiments.media.recording import Recording
 from maml_rl.tasks import make
 

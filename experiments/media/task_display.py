@@ -98,13 +98,24 @@ class Component(NamedTuple):
     ticks: list[float] | None = None  # of the axis, where values are few
     tick_names: list[str] | None = None
     explained: float | None = None  # share of the variance of the return between tasks, of several and enough tasks
+    is_rank: bool = False  # whether it is the place of each task among them, from the lowest return to the highest
+
+    @property
+    def label(self) -> str:
+        """What the axis says."""
+        return f"rank of the {self.name}" if self.is_rank else self.name
+
+    @property
+    def explanation(self) -> str:
+        """The share that it explains, in words; nothing if it is the only one."""
+        return "" if self.explained is None else f"explains {100 * self.explained:.0f} % of the variance"
 
 
 def components(tasks: Sequence[Any], returns: Sequence[float], quantity: str) -> list[Component]:
     """The axes against which the return of tasks is drawn, those first that explain most of it.
 
-    What does not vary is left out, and so are texts of too many kinds. Of more components than could be compared
-    without finding one by chance, none is chosen.
+    What does not vary is left out, and so are texts of too many kinds. Where there are none, or more than could be
+    compared without finding one by chance, tasks are drawn in the order of their returns.
 
     Args:
         tasks: M tasks as JSON values.
@@ -112,7 +123,7 @@ def components(tasks: Sequence[Any], returns: Sequence[float], quantity: str) ->
         quantity: What the numbers of a task are.
 
     Returns:
-        At most six; none if there is nothing to draw against, or too much.
+        From one to six.
     """
     names = dict(enumerate("xy")) if are_places(tasks, quantity) else {}
     found = [
@@ -124,8 +135,8 @@ def components(tasks: Sequence[Any], returns: Sequence[float], quantity: str) ->
     drawn = [(axis, values) for axis, values in axes if axis is not None]
     if len(drawn) == 1:
         return [drawn[0][0]]
-    if len(drawn) > _MOST_COMPONENTS:
-        return []
+    if not 0 < len(drawn) <= _MOST_COMPONENTS:
+        return [Component("task", _ranks(np.asarray(returns)), is_rank=True)]
     shares = [axis._replace(explained=_explained(values, np.asarray(returns))) for axis, values in drawn]
     ordered = sorted(shares, key=lambda axis: -(axis.explained or 0.0))[:_MOST_CHARTS]
     if len(tasks) < _TASKS_PER_COMPONENT * len(drawn):  # the largest of several shares of few tasks is mostly chance
@@ -158,20 +169,27 @@ def _component(name: str, values: Sequence[Any]) -> Component | None:
         if len(kinds) > _MOST_CATEGORIES:
             return None
         places = np.array([float(kinds.index(_text(value))) for value in values])
-        return Component(name, _beside(places, 1.0), [float(i) for i in range(len(kinds))], kinds)
+        return Component(name, _apart(places, 1.0), [float(i) for i in range(len(kinds))], kinds)
     places = np.array(values, np.float64)
     different = np.unique(places)
     gap = float(np.diff(different).min()) if len(different) > 1 else 1.0
     is_finite_set = np.array_equal(places, places.round()) or 2 * len(different) <= len(places)
     if len(different) > _MOST_CATEGORIES or np.ptp(places) > 2 * _MOST_CATEGORIES * gap or not is_finite_set:
         return Component(name, places)
-    return Component(name, _beside(places, gap), different.tolist(), [_text(value) for value in different.tolist()])
+    return Component(name, _apart(places, gap), different.tolist(), [_text(value) for value in different.tolist()])
 
 
-def _beside(places: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+def _apart(places: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     """Equal places moved a little apart: points next to each other, not on top."""
     moved: NDArray[np.float64] = places + gap * np.linspace(-_JITTER, _JITTER, len(places))
     return moved
+
+
+def _ranks(returns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Place of each task from the lowest return to the highest: 1, 2, ..., `[M]`."""
+    places = np.empty(len(returns))
+    places[np.argsort(returns)] = np.arange(1, len(returns) + 1)
+    return places
 
 
 def _explained(values: Sequence[Any], returns: NDArray[np.float64]) -> float:
@@ -191,10 +209,3 @@ def _explained(values: Sequence[Any], returns: NDArray[np.float64]) -> float:
         return 0.0
     left = returns - predictors @ np.linalg.lstsq(predictors, returns)[0]
     return max(0.0, 1.0 - float(np.square(left).sum()) / spread * (len(values) - 1) / (len(values) - rank))
-
-
-def explanation(component: Component) -> str:
-    """What a chart says of the share that a component explains; nothing if it is the only one."""
-    if component.explained is None:
-        return ""
-    return f"explains {100 * component.explained:.0f} % of the variance"

@@ -25,18 +25,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.media.plots import return_by_method
+from maml_rl.experiments.media.charts import draw_chart, save_figure
+from maml_rl.experiments.media.comparison_charts import methods_chart
+from maml_rl.experiments.media.plots import first_episodes, paths_chart
+from maml_rl.experiments.runs.comparison import evaluated_run
 from maml_rl.experiments.runs.comparison_files import COMPARISON, read_comparison
-from maml_rl.experiments.runs.evaluations import Overrides, evaluate
-from maml_rl.experiments.runs.records import read_record
-from maml_rl.experiments.runs.run import file_of
+from maml_rl.experiments.runs.evaluations import file_of
 from maml_rl.experiments.runs.trust import check_runs
+from maml_rl.json_types import read_typed
 from maml_rl.json_values import json_text
+from maml_rl.run import load_run
 
 RESULTS = Path("results")
 PATHS = "navigation/paths.json"
 FIGURE = "navigation/figure4.png"
-_TASKS = 4  # held-out tasks whose paths are drawn, the first of the run's evaluation
 
 
 class RunPaths(TypedDict):
@@ -58,26 +60,27 @@ def write_paths(maml: Path, pretrained: Path, results: Path = RESULTS) -> None:
     """Writes the first episode of a few held-out tasks after each gradient step, of two runs on navigation."""
     record: dict[str, Any] = {}
     for name, run in (("maml", maml), ("pretrained", pretrained)):
-        evaluations = evaluate(run, Overrides(tasks=_TASKS))
-        record["tasks"] = np.asarray(evaluations.trained.tasks).tolist()
-        paths = [[np.round(path, 4).astype(float).tolist() for path in step] for step in evaluations.trained.episodes]
+        evaluation = evaluated_run(run, load_run(run))
+        episodes = first_episodes(evaluation, run, evaluation.gradient_steps)
+        record["tasks"] = evaluation.curves[0].tasks[: len(episodes[0])]
+        paths = [[np.round(path, 4).astype(float).tolist() for path in step] for step in episodes]
         record[name] = {"run": run.as_posix(), "paths": paths}
     path = results / PATHS
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json_text(record) + "\n")
 
 
-def draw(results: Path = RESULTS) -> Path:
+def draw_figure4(results: Path = RESULTS) -> Path:
     """Draws the figure from files, and returns where it is."""
     comparison = read_comparison(results / "navigation" / file_of(COMPARISON, "paper"))
-    paths: dict[str, Any] = read_record(results / PATHS, PathsRecord, "make it again with --paths")
+    paths: dict[str, Any] = read_typed(results / PATHS, PathsRecord, "make it again with --paths")
     figure = Figure(figsize=(14, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, *others = figure.subplots(1, 3)
-    return_by_method(left, comparison)
+    draw_chart(left, methods_chart(comparison))
     for axes, name in zip(others, ("maml", "pretrained"), strict=True):
         _draw_paths(axes, name, paths)
-    figure.savefig(results / FIGURE, dpi=120)
+    save_figure(figure, results / FIGURE)
     return results / FIGURE
 
 
@@ -85,14 +88,9 @@ def _draw_paths(axes: Axes, name: str, record: dict[str, Any]) -> None:
     steps = record[name]["paths"]
     if not steps or any(len(step) != len(record["tasks"]) for step in steps):
         raise InputError(f"{PATHS} is damaged (it should have a path of each task): make it again with --paths")
-    axes.set(title=f"{name}, before and after {len(steps) - 1} steps", xlabel="x", ylabel="y", aspect="equal")
+    title = f"{name}, before and after {len(steps) - 1} steps"
+    draw_chart(axes, paths_chart(record["tasks"], steps[0], steps[-1], title))
     axes.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8))
-    for i, goal in enumerate(record["tasks"]):
-        axes.plot(*np.transpose(steps[0][i]), color=f"C{i}", alpha=0.35, linewidth=0.8)
-        axes.plot(*np.transpose(steps[-1][i]), color=f"C{i}", linewidth=1.6)
-        axes.plot(*goal, marker="*", markersize=13, color=f"C{i}", markeredgecolor="black", linestyle="none")
-    axes.plot(0, 0, "ko", markersize=4)
-    axes.text(0.02, 0.02, "thin: before, thick: after, star: goal", transform=axes.transAxes, fontsize=8)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -104,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.paths:
             check_runs(chosen.paths)
             write_paths(*chosen.paths)
-        print(draw())
+        print(draw_figure4())
     except (InputError, OSError) as error:
         parser.error(str(error))
 

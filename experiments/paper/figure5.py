@@ -18,16 +18,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.media.plots import return_by_method
+from maml_rl.experiments.media.charts import draw_chart, save_figure
+from maml_rl.experiments.media.comparison_charts import methods_chart
 from maml_rl.experiments.runs.comparison_files import COMPARISON, read_comparison
-from maml_rl.experiments.runs.run import file_of
+from maml_rl.experiments.runs.evaluations import file_of
 
 RESULTS = Path("results")
 FIGURE = "figure5.png"
 TASKS = ("half-cheetah-vel", "half-cheetah-dir", "ant-vel", "ant-dir")  # in the paper's order
 
 
-def draw(results: Path = RESULTS) -> Path:
+def draw_figure5(results: Path = RESULTS) -> Path:
     """Draws the figure from files, and returns where it is.
 
     Raises:
@@ -40,15 +41,15 @@ def draw(results: Path = RESULTS) -> Path:
     figure = Figure(figsize=(5 * len(found), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, path in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        return_by_method(axes, read_comparison(path))
-    figure.savefig(results / FIGURE, dpi=120)
+        draw_chart(axes, methods_chart(read_comparison(path)))
+    save_figure(figure, results / FIGURE)
     return results / FIGURE
 
 
 def main() -> None:
     """Runs the script."""
     try:
-        print(draw())
+        print(draw_figure5())
     except (InputError, OSError) as error:
         print(f"figure5: {error}", file=sys.stderr)
         raise SystemExit(2) from None

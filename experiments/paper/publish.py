@@ -4,74 +4,57 @@
     python -m maml_rl.experiments.paper.publish runs/figures/ant-vel-oracle-seed0 --name ant-vel-oracle
 
 Copied are checkpoint, settings, log, machines, evaluations and the picture of `maml-rl evaluate`. Left out are the
-TensorBoard log, Adam's moments, which only training needs, and the place of the images on this machine. A run without
-moments can be evaluated but not resumed.
+TensorBoard log, the optimizer's state, which only training needs, and the place of the images on this machine. Without
+the optimizer's state a run can be evaluated but not resumed.
 """
 
 import argparse
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import get_args
 
-from maml_rl.checkpoint import load_checkpoint, save_checkpoint, write_json
 from maml_rl.errors import InputError
+from maml_rl.experiments.runs.evaluations import EVALUATION, PICTURE, TaskSet, file_of, stored_evaluation
 from maml_rl.experiments.runs.provenance import MACHINES
-from maml_rl.experiments.runs.records import read_record
-from maml_rl.experiments.runs.run import (
-    CHECKPOINT,
-    CONFIG,
-    EVALUATION,
-    METRICS,
-    PICTURE,
-    file_of,
-    is_supervised,
-    load_config,
-)
-from maml_rl.experiments.runs.supervised_run import load_config as load_supervised_config
-from maml_rl.experiments.runs.supervised_run import without_moments
 from maml_rl.json_values import read_text
+from maml_rl.run import METRICS, Run, load_run, save_run
+from maml_rl.supervised.settings import SupervisedConfig
 
 TRAINED = Path("trained")
 
 
-class Evaluated(TypedDict):
-    """What an evaluation of any kind of run has."""
-
-    iteration: int
-
-
-def publish(run: Path, out: Path, rows: int | None) -> None:
+def publish(directory: Path, out: Path, rows: int | None) -> None:
     """Copies a run.
 
     Args:
-        run: Its directory.
+        directory: The run.
         out: Directory that becomes the copy.
         rows: At most so many rows of the log, evenly spaced and the last among them; all if None.
 
     Raises:
-        InputError: If it has no usable checkpoint or was not evaluated.
+        InputError: If it has no usable checkpoint, or was not evaluated as it is now.
     """
-    checkpoint = load_checkpoint(run / CHECKPOINT)
-    supervised, paper = is_supervised(run), file_of(EVALUATION, "paper")
-    progress = load_supervised_config(run)[1] if supervised else load_config(run)[1]
-    for name, option in ((EVALUATION, ""), (paper, " --tasks paper")):
-        evaluated = read_record(run / name, Evaluated)["iteration"] if (run / name).exists() else None
-        if evaluated != progress.iteration and (name == EVALUATION or evaluated is not None):
-            raise InputError(f"{run} was not evaluated as it is now: maml-rl evaluate {run}{option}")
-    if supervised:
-        checkpoint = without_moments(checkpoint)
-        checkpoint.record["config"]["data"] = None
-    out.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(out / CHECKPOINT, checkpoint)
-    write_json(out / CONFIG, checkpoint.record["config"], indent=2)
-    head, *lines = read_text(run / METRICS).splitlines() or [""]  # a run of no iterations has an empty log
+    run = load_run(directory)
+    _check_evaluated(directory, run)
+    config = replace(run.config, data=None) if isinstance(run.config, SupervisedConfig) else run.config
+    save_run(out, run._replace(config=config, state=run.state._replace(optimizer={})))
+    head, *lines = read_text(directory / METRICS).splitlines() or [""]  # a run of no iterations has an empty log
     if rows is not None and lines:
         lines = lines[::-1][:: -(-len(lines) // rows)][::-1]
     (out / METRICS).write_text("".join(f"{line}\n" for line in [head, *lines] if line))
-    for name in (EVALUATION, paper, MACHINES, PICTURE):
-        if (run / name).exists():
-            shutil.copyfile(run / name, out / name)
+    for name in (EVALUATION, file_of(EVALUATION, "paper"), MACHINES, PICTURE):
+        if (directory / name).exists():
+            shutil.copyfile(directory / name, out / name)
+
+
+def _check_evaluated(directory: Path, run: Run) -> None:
+    for task_set in get_args(TaskSet):
+        evaluation = stored_evaluation(directory, run, task_set)
+        if (evaluation is None and task_set == "held-out") or (evaluation and not evaluation.is_of(run)):
+            option = "" if task_set == "held-out" else f" --tasks {task_set}"
+            raise InputError(f"{directory} was not evaluated as it is now: maml-rl evaluate {directory}{option}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

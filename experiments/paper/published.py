@@ -1,6 +1,7 @@
-"""The returns that Finn, Abbeel, Levine 2017 published, and the 40 tasks that they were measured on.
+"""What Finn, Abbeel, Levine 2017 published: returns, errors and accuracies, and the 40 tasks that returns are of.
 
-Tasks and methods have the names of the paper's code, `cbfinn/maml_rl`.
+`published.csv` holds them. Tasks and methods of reinforcement learning have the names of the paper's code,
+`cbfinn/maml_rl`.
 """
 
 import csv
@@ -10,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from maml_rl.config import RLConfig, RunConfig
 from maml_rl.errors import InputError
+from maml_rl.supervised.settings import PAPER_UNITS, SupervisedConfig
 from maml_rl.tasks import Task
 
 _TASKS = {
@@ -22,26 +25,28 @@ _TASKS = {
 }
 
 
-class PaperReturn(NamedTuple):
-    """A mean over the paper's 40 tasks (`paper_tasks`)."""
+class PublishedValue(NamedTuple):
+    """A mean over the paper's 40 tasks (`paper_tasks`), or over 600 held-out ones of supervised learning."""
 
-    mean: float
-    standard_error: float  # over tasks; of one training run
+    value: float  # return, squared error, or accuracy as a fraction
+    error: float | None  # over tasks, of one run: standard error of a return, half the 95 % interval of an accuracy
+
+
+def published(config: RunConfig, condition: str = "", method: str | None = None) -> dict[int, PublishedValue]:
+    """The paper's values by gradient step; empty where it has none.
+
+    Args:
+        config: A run, of whose task distribution they are.
+        condition: As `maml_rl.learner.Curve` names it.
+        method: The paper's name of a method; the run's own if None.
+    """
+    wanted = (_task(config), method or config.method, condition)
+    return {step: value for (*key, step), value in _rows().items() if tuple(key) == wanted}
 
 
 def paper_task(env_id: str) -> str | None:
     """The paper's task that an environment is; None if it is none of them."""
     return _TASKS.get(env_id.rpartition(":")[2])
-
-
-def paper_returns(env_id: str, method: str = "maml") -> dict[int, PaperReturn]:
-    """The paper's return by gradient step, for the environments and methods it has; empty for others."""
-    task = paper_task(env_id)
-    return {
-        step: value
-        for (row_task, row_method, step), value in _rows().items()
-        if (row_task, row_method) == (task, method)
-    }
 
 
 def paper_tasks(env_id: str) -> list[Task]:
@@ -69,12 +74,22 @@ def paper_tasks(env_id: str) -> list[Task]:
     raise InputError(f"the paper has no tasks of {env_id}, only of {', '.join(_TASKS)}: leave out --tasks paper")
 
 
+def _task(config: RunConfig) -> str | None:
+    """Name of a run's task distribution in the table."""
+    if isinstance(config, RLConfig):
+        return paper_task(config.env_id)
+    if isinstance(config, SupervisedConfig) and config.network.architecture == "fully-connected":
+        is_paper = config.network.units == PAPER_UNITS["fully-connected"]
+        return config.problem.replace(",", " fully-connected,") if is_paper else None
+    return config.problem
+
+
 @cache
-def _rows() -> dict[tuple[str, str, int], PaperReturn]:
-    with (files("maml_rl.experiments.paper") / "paper_returns.csv").open() as file:
+def _rows() -> dict[tuple[str, str, str, int], PublishedValue]:
+    with (files("maml_rl.experiments.paper") / "published.csv").open() as file:
         return {
-            (row["task"], row["method"], int(row["gradient_steps"])): PaperReturn(
-                float(row["mean_return"]), float(row["standard_error"])
+            (row["task"], row["method"], row["condition"], int(row["gradient_steps"])): PublishedValue(
+                float(row["value"]), float(row["error"]) if row["error"] else None
             )
             for row in csv.DictReader(file)
         }

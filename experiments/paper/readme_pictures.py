@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from maml_rl.experiments.media.plots import draw_figure
+from maml_rl.experiments.media.filming import film_held_out
+from maml_rl.experiments.media.plots import draw_evaluation
 from maml_rl.experiments.media.recording import Recording
 from maml_rl.experiments.media.rendering import Drawing, frame_times, side_by_side, write_video
-from maml_rl.experiments.report.report import new_recording, recorded_paths
-from maml_rl.experiments.runs.comparison import evaluated
-from maml_rl.experiments.runs.run import load_config
-from maml_rl.processes import ALL_CORES
+from maml_rl.experiments.runs.comparison import evaluated_run
+from maml_rl.run import load_run
 
 TRAINED, PICTURES = Path("trained"), Path("docs/pictures")
 CLIP, FIGURE = "half-cheetah-dir.webp", "navigation.png"
@@ -30,19 +29,17 @@ def draw_clip(recording: Recording, path: Path) -> None:
     write_video(path, frames, frames_per_second, _QUALITY)
 
 
-def draw(trained: Path = TRAINED, pictures: Path = PICTURES) -> list[Path]:
+def draw_readme_pictures(trained: Path = TRAINED, pictures: Path = PICTURES) -> list[Path]:
     """Draws both pictures, and returns where they are."""
     pictures.mkdir(parents=True, exist_ok=True)
-    draw_clip(new_recording(trained / "half-cheetah-dir"), pictures / CLIP)
-    navigation = trained / "navigation"
-    config, progress, _ = load_config(navigation)
-    evaluation = evaluated(navigation, config, progress, "cpu", None, ALL_CORES, "paper").evaluation
-    recording = new_recording(navigation)
-    paths = recorded_paths(recording)
-    draw_figure(evaluation, config, navigation, paths, pictures / FIGURE, recording.task_quantity)
+    cheetah, navigation = (load_run(trained / name) for name in ("half-cheetah-dir", "navigation"))
+    draw_clip(film_held_out(cheetah, cheetah.rl_config.evaluation), pictures / CLIP)
+    evaluation = evaluated_run(trained / "navigation", navigation, "paper")
+    recording = film_held_out(navigation, navigation.rl_config.evaluation)
+    draw_evaluation(evaluation, trained / "navigation", pictures / FIGURE, recording)
     return [pictures / CLIP, pictures / FIGURE]
 
 
 if __name__ == "__main__":
-    for picture in draw():
+    for picture in draw_readme_pictures():
         print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")

@@ -1,24 +1,46 @@
-"""The page of results, docs/results.md: every number on it is read from a file in `results`, and of supervised tasks
-from `trained/*/evaluation.json`.
+"""Every table of results: docs/results.md, and those of README.md and trained/README.md between their markers.
 
-python -m maml_rl.experiments.paper.results_page
+    python -m maml_rl.experiments.paper.results_page
+
+Every number is read from a file in `results` that `maml-rl compare` wrote, or from a run in `trained`.
 """
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from maml_rl.errors import InputError
 from maml_rl.experiments.paper import figure4, figure5
 from maml_rl.experiments.paper.sb3_baselines import read_learner
-from maml_rl.experiments.paper.supervised_results import markdown, sections
-from maml_rl.experiments.runs.comparison_files import COMPARISON, read_comparison, show
-from maml_rl.experiments.runs.evaluations import tasks_named
-from maml_rl.experiments.runs.run import TaskSet, file_of
+from maml_rl.experiments.runs.comparison_files import (
+    COMPARISON,
+    ComparedRun,
+    Comparison,
+    Method,
+    MethodCurve,
+    read_comparison,
+)
+from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
+from maml_rl.experiments.runs.evaluations import TaskSet, file_of
+from maml_rl.experiments.runs.provenance import training_command
+from maml_rl.experiments.runs.text import duration, env_steps_text, markdown_table
+from maml_rl.json_values import read_text
+from maml_rl.learner import QUANTITIES, Quantity
+from maml_rl.run import CHECKPOINT, load_run
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
+_SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
+_ORDER = ["navigation", *figure5.TASKS, "sinusoid"]  # of the sections; others come after
+_ENV_STEPS = {  # of the paper's runs: iterations x tasks x episodes x time steps, before and after the gradient step
+    "navigation": 8e6,
+    "half-cheetah-dir": 32e6,
+    "half-cheetah-vel": 76e6,
+    "ant-vel": 120e6,
+    "ant-dir": 369e6,
+}
 _FIGURES = {
     figure4.FIGURE: "Figure 4: navigation, return by gradient step, and paths before and after adaptation",
     figure5.FIGURE: "Figure 5: locomotion, return by gradient step",
@@ -30,21 +52,26 @@ Written by `python -m maml_rl.experiments.paper.results_page` from `results/*/co
 `results/*/comparison.json`, which `maml-rl compare` writes with and without `--tasks paper`, and `results/*/sb3-*.json`
 of `python -m maml_rl.experiments.paper.sb3_baselines`.
 
-Mean return after 0, 1, 2, ... gradient steps, and below it the interquartile mean, each with its 95 % interval. There
-are two tables for each environment:
+Each table has a mean over tasks after 0, 1, 2, ... gradient steps, and below it the interquartile mean, both with their
+95 % intervals. The paper's values (Finn, Abbeel, Levine 2017) are of one run; ± is the standard error over tasks of a
+return, or half the 95 % interval of an accuracy. In reinforcement learning there are two tables for each environment:
 
 - **On the paper's tasks**: the 40 tasks that the paper's policies were tested on (`paper_tasks`), next to the paper's
-  returns (Finn, Abbeel, Levine 2017). Those are of one run, with the standard error over its tasks.
+  returns.
 - **On held-out tasks**: 40 tasks that the seed of the evaluation draws. They can be harder: the paper's goal velocities
   of the half-cheetah have mean 0.92 m/s, these 1.15 m/s. So the paper's returns are not in this table. (In navigation
   it has five seeds of pretrained and oracle; the table above it has the one that comes with the repository.)
+
+Supervised runs have a table for each number of shots, and for both modes of batch normalisation: transductive, with the
+statistics of the query examples, as in the paper; or with those of the support examples, so that no query example knows
+of another.
 
 From three seeds on, an interval is over seeds and tasks (Student's, with seeds and tasks as units). Of one or two seeds
 it is **over tasks alone**: it says what these very runs would have on other tasks, and nothing about other seeds. The
 column *interval over* says which.
 
-All methods have the same policy, sampler, optimiser and number of training episodes, so that only the idea differs
-(ant-vel's oracle had about half of them: its return had long stood still):
+All methods of an environment have the same policy, sampler, optimiser and number of training episodes, so that only the
+idea differs (ant-vel's oracle had about half of them: its return had long stood still):
 
 - **maml**: the method.
 - **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.
@@ -59,15 +86,13 @@ Each command of these tables trains in a separate directory, such as `runs/navig
 """
 
 
-def page(results: Path = RESULTS, trained: Path = TRAINED) -> str:
-    """The page as Markdown."""
-    order = ["navigation", *figure5.TASKS]
-    names = [file_of(COMPARISON, task_set) for task_set in _TASK_SETS]
-    tasks = {path.parent.name for name in names for path in results.glob(f"*/{name}")}
+def page(results: Path = RESULTS) -> str:
+    """The page of results as Markdown."""
     parts = [_HEAD]
-    for task in sorted(tasks, key=lambda task: (order.index(task) if task in order else len(order), task)):
-        paths = [results / task / name for name in names]
-        parts.append(_section([read_comparison(path) for path in paths if path.exists()]))
+    for comparisons in _by_problem(results):
+        most = max(comparisons, key=lambda comparison: len(comparison.directories))
+        tables = "\n".join(_tables(comparison) for comparison in comparisons)
+        parts.append(f"## {most.name}\n\n{tables}\n{_runs(most)}\n")
     learners = [read_learner(path) for path in sorted(results.glob("*/sb3-*.json"))]
     if learners:
         parts.append(_ordinary_learners(learners))
@@ -75,35 +100,77 @@ def page(results: Path = RESULTS, trained: Path = TRAINED) -> str:
     if figures:
         parts.append("## Figures 4 and 5\n")
         parts += [f"{text}\n\n![{text}](../results/{name})\n" for name, text in figures]
-    return "\n".join([*parts, *sections(trained)])
+    return "\n".join(parts)
 
 
-def _section(records: list[dict[str, Any]]) -> str:
-    """One environment: a table for each set of tasks, and the runs."""
-    first, rows = records[0], [["command", "env steps", "wall-clock", "step size", "hardware"]]
-    most = max(records, key=lambda record: sum(len(group["runs"]) for group in record["methods"]))
-    rows += [_run(run) for group in most["methods"] for run in group["runs"]]
-    tables = "\n".join(_returns(record) for record in records)
-    return f"## {first['task']}\n\n{tables}\n{markdown(rows)}\n"
+def _by_problem(results: Path) -> Iterator[list[Comparison]]:
+    """The comparisons of each task distribution, in the order of the page: on the paper's tasks and held-out ones."""
+    names = [file_of(COMPARISON, task_set) for task_set in _TASK_SETS]
+    problems = {path.parent.name for name in names for path in results.glob(f"*/{name}")}
+    for problem in sorted(problems, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
+        paths = [results / problem / name for name in names]
+        yield [read_comparison(path) for path in paths if path.exists()]
 
 
-def _returns(record: dict[str, Any]) -> str:
-    """Returns on one set of tasks, and on the paper's tasks the paper's."""
-    rows = [["method", "seeds", "interval over", *map(str, range(record["gradient_steps"] + 1))]]
-    for group in record["methods"]:
-        means, middle = ([show(value) for value in group[name]] for name in ("mean_return", "interquartile_mean"))
-        rows.append([f"**{group['label']}**", str(len(group["runs"])), group["interval_over"], *means])
-        rows.append(["interquartile mean", "", "", *middle])
-        if record["task_set"] == "paper":
-            paper = [f"{value['mean']:.1f} ± {value['standard_error']:.1f}" for value in group["paper"]]
-            rows.append(["paper", "1" if paper else "-", "", *paper])
-    tasks = tasks_named(record["task_set"], record["num_tasks"])
-    about = f"{record['episodes']} episodes of each by gradient step"
-    return f"`{record['env_id']}` on {tasks}, {about}:\n\n{markdown(rows)}\n"
+def _tables(comparison: Comparison) -> str:
+    """A table for each condition, on one set of tasks; the paper's values of its own tasks only."""
+    steps = [step for step in _SHOWN if step <= comparison.gradient_steps]
+    quantity, tasks = QUANTITIES[comparison.quantity], tasks_named(comparison.task_set, comparison.num_tasks)
+    about = f", {comparison.episodes} episodes of each by gradient step" if comparison.episodes else ""
+    about += "" if comparison.quantity == "return" else f", {comparison.quantity}"
+    about += f" in {quantity.unit}" if quantity.unit else ""
+    parts = []
+    for condition in comparison.conditions:
+        rows = [["method", "seeds", "interval over", *map(str, steps)]]
+        for method in comparison.methods:
+            curve = method.curve(condition)
+            rows += _rows(method, curve, steps, quantity)
+            if curve.paper and not (comparison.episodes and comparison.task_set == "held-out"):
+                rows.append(["paper", "1", "", *_paper_cells(curve, steps, quantity)])
+        measured = f", {condition}" if condition else ""
+        parts.append(f"`{comparison.problem}` on {tasks}{about}{measured}:\n\n{markdown_table(rows)}\n")
+    return "\n".join(parts)
+
+
+def _rows(method: Method, curve: MethodCurve, steps: Sequence[int], quantity: Quantity) -> list[list[str]]:
+    means, middle = (
+        [estimates[step].text(quantity) for step in steps if step < len(estimates)]
+        for estimates in (curve.mean, curve.interquartile_mean)
+    )
+    about = [f"**{method.label}**", str(len(method.runs)), method.interval_over]
+    return [[*about, *means], ["interquartile mean", "", "", *middle]]
+
+
+def _paper_cells(curve: MethodCurve, steps: Sequence[int], quantity: Quantity) -> list[str]:
+    paper = {point.gradient_steps: point for point in curve.paper}
+    return [published_text(quantity, paper[step].value, paper[step].error) if step in paper else "-" for step in steps]
+
+
+def _runs(comparison: Comparison) -> str:
+    """The runs of a comparison: how each was made, and how long it took."""
+    length = "env steps" if comparison.episodes else "iterations"
+    rows = [["command", length, "wall-clock", "step size", "hardware"]]
+    for run in (run for method in comparison.methods for run in method.runs):
+        machines = dict.fromkeys(f"{m['cores']} cores, {m.get('accelerator', m['processor'])}" for m in run.machines)
+        trained = env_steps_text(run.env_steps) if comparison.episodes else f"{run.iterations:,}"
+        sizes, hardware = _step_sizes(run), "; ".join(machines) or "not noted"
+        rows.append([f"`{run.command}`", trained, duration(run.seconds), sizes, hardware])
+    return markdown_table(rows)
+
+
+def _step_sizes(run: ComparedRun) -> str:
+    """Step size of each gradient step, or of all of them, by condition where it differs."""
+    texts = {}
+    for condition, sizes in run.inner_lr.items():
+        alike = len(set(sizes)) == 1 and not run.env_steps
+        texts[condition] = ", ".join(f"{size:g}" for size in (sizes[:1] if alike else sizes)) or "-"
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{text} ({condition})" for condition, text in texts.items())
 
 
 def _ordinary_learners(records: list[dict[str, Any]]) -> str:
-    """PPO from scratch on one task and as an oracle on all, beside MAML where the file has it."""
+    """PPO from scratch on one task and as an oracle on all, next to MAML where the file has it."""
     rows = [["environment", "task", "method", "env steps", "mean return", "env steps to MAML's 1 step", "MAML, 1 step"]]
     for record in records:
         curve, adapted = record["curve"], record.get("adapted")
@@ -126,29 +193,92 @@ PPO of Stable-Baselines3, one seed each: from scratch on one task alone, and as 
 observation says which it is ([stable_baselines3.md](stable_baselines3.md#how-long-does-an-ordinary-learner-take)).
 The standard error is over episodes of the one task, or over the 40 held-out tasks.
 
-{markdown(rows)}
+{markdown_table(rows)}
 """
 
 
-def _run(run: dict[str, Any]) -> list[str]:
-    machines = dict.fromkeys(f"{m['cores']} cores, {m.get('accelerator', m['processor'])}" for m in run["machines"])
-    return [
-        f"`{run['command']}`",
-        f"{run['env_steps'] / 1e6:.1f} M",
-        f"{run['seconds'] / 60:.0f} min",
-        ", ".join(f"{lr:g}" for lr in run["inner_lr"]) or "-",
-        "; ".join(machines) or "not noted",
-    ]
+# Tables of other pages
+
+
+def returns_table(results: Path = RESULTS) -> str:
+    """Mean return of maml and of the oracle on the paper's tasks, each next to the paper's."""
+    rows = [["task", "", "seeds", "env steps", "0", "1", "2", "3"]]
+    for comparison in (c for comparisons in _by_problem(results) for c in comparisons if c.task_set == "paper"):
+        for method in (method for method in comparison.methods if method.method in ("maml", "oracle")):
+            (curve,), quantity = method.curves, QUANTITIES[comparison.quantity]
+            is_maml, steps = method.method == "maml", range(4)
+            means = [quantity.text(mean.value or 0.0) for mean in curve.mean[:4]]
+            cells = [f"**{mean}**" if is_maml and step == 1 else mean for step, mean in enumerate(means)]
+            about = [comparison.name if is_maml else "", method.label, str(len(method.runs))]
+            env_steps = sum(run.env_steps for run in method.runs) / len(method.runs)
+            rows.append([*about, env_steps_text(env_steps), *cells])
+            paper = {point.gradient_steps: quantity.text(point.value) for point in curve.paper}
+            own = env_steps_text(_ENV_STEPS[comparison.name]) if is_maml else ""
+            rows.append(["", f"paper's {method.label}", "1", own, *(paper.get(step, "-") for step in steps)])
+    return markdown_table(rows)
+
+
+def errors_table(results: Path = RESULTS) -> str:
+    """Squared error of maml on sinusoids, next to the paper's."""
+    comparison = read_comparison(results / "sinusoid" / COMPARISON)
+    steps, quantity = (0, 1, 5, 10), QUANTITIES[comparison.quantity]
+    rows = [[f"sinusoid, {tasks_named('held-out', comparison.num_tasks)}", "0", "1", "5", "10 gradient steps"]]
+    for condition in comparison.conditions:
+        curve = comparison.methods[0].curve(condition)
+        means = [curve.mean[step].value for step in steps]
+        rows.append([f"squared error, {condition}", *("-" if m is None else quantity.text(m) for m in means)])
+        if curve.paper:
+            rows.append(["paper", *_paper_cells(curve, steps, quantity)])
+    return markdown_table(rows)
+
+
+def trained_table(kind: str, trained: Path = TRAINED) -> str:
+    """The runs of one kind that come with the repository: what made each, and how long it trained."""
+    rows = [["run", "made by", "env steps" if kind == "reinforcement" else "iterations"]]
+    for path in sorted(trained.glob(f"*/{CHECKPOINT}")):
+        run = load_run(path)
+        if run.config.kind == kind:
+            length = env_steps_text(run.progress.env_steps) if run.progress.env_steps else f"{run.state.iteration:,}"
+            rows.append([f"`{path.parent.name}`", f"`{training_command(run.config)}`", length])
+    return markdown_table(rows)
+
+
+def pages(root: Path = Path()) -> dict[Path, str]:
+    """Every page with results, as it should be.
+
+    Raises:
+        InputError: If the markers are missing.
+    """
+    results, trained = root / RESULTS, root / TRAINED
+    tables = {
+        root / "README.md": {"returns": returns_table(results), "errors": errors_table(results)},
+        root / TRAINED / "README.md": {k: trained_table(k, trained) for k in ("reinforcement", "supervised")},
+    }
+    return {root / PAGE: page(results)} | {path: _with_tables(path, of_page) for path, of_page in tables.items()}
+
+
+def _with_tables(path: Path, tables: dict[str, str]) -> str:
+    """A page's text with these tables between their markers."""
+    text = read_text(path)
+    for name, table in tables.items():
+        begin, end = f"<!-- results_page: {name} -->\n", "<!-- end -->\n"
+        before, marker, rest = text.partition(begin)
+        _, other, after = rest.partition(end)
+        if not (marker and other):
+            raise InputError(f"{path} should have the lines {begin.strip()} and {end.strip()}")
+        text = f"{before}{begin}{table}\n{end}{after}"
+    return text
 
 
 def main() -> None:
     """Runs the script."""
     try:
-        PAGE.write_text(page(), encoding="utf-8")
+        for path, text in pages().items():
+            path.write_text(text, encoding="utf-8")
+            print(path)
     except (InputError, OSError) as error:
         print(f"results_page: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(PAGE)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""PPO of Stable-Baselines3 beside a run: from scratch on one task, or as an oracle on all.
+"""PPO of Stable-Baselines3 compared with a run: from scratch on one task, or as an oracle on all.
 
     python -m maml_rl.experiments.paper.sb3_baselines from-scratch trained/half-cheetah-dir --task 1 --env-steps 1000000
     python -m maml_rl.experiments.paper.sb3_baselines oracle trained/half-cheetah-dir --env-steps 5000000
 
-They leave `sb3-from-scratch` or `sb3-oracle` as .json, .csv and .png in `results/TASK`, written anew after each
+They leave `sb3-from-scratch` or `sb3-oracle` as .json, .csv and .png in `results/TASK`, rewritten after each
 evaluation, so that Ctrl-C keeps what has been measured.
 """
 
@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 from maml_rl.checkpoint import write_atomically, write_json
 from maml_rl.errors import InputError
-from maml_rl.experiments.runs.adapting import adapt
-from maml_rl.experiments.runs.comparison import task_name
-from maml_rl.experiments.runs.ppo_baselines import Point, env_steps_to_reach, from_scratch, oracle
-from maml_rl.experiments.runs.records import read_record
-from maml_rl.experiments.runs.run import load_config
+from maml_rl.experiments.runs.adapting import adapt_run
+from maml_rl.experiments.runs.comparison import problem_name
+from maml_rl.experiments.runs.ppo_baselines import Point, PPOTraining, env_steps_to_reach, from_scratch, oracle
 from maml_rl.experiments.runs.trust import check_runs
+from maml_rl.json_types import read_typed
+from maml_rl.run import load_run
 
 RESULTS = Path("results")
 
@@ -61,7 +61,7 @@ def measure(points: Iterator[Point], env_steps: int, record: dict[str, Any], out
                 print(f"{point.env_steps} env steps: return {point.returns.mean():.1f}", file=sys.stderr, flush=True)
 
 
-class Curve(TypedDict):
+class PPOCurve(TypedDict):
     """Return of an ordinary learner over its training."""
 
     env_steps: list[int]
@@ -69,7 +69,7 @@ class Curve(TypedDict):
     standard_error: list[float]
 
 
-class Adapted(TypedDict):
+class AdaptedReturn(TypedDict):
     """What a meta-trained policy reaches on the same task by gradient step."""
 
     env_steps: list[int]
@@ -83,8 +83,8 @@ class LearnerRecord(TypedDict):
     method: str
     seed: NotRequired[int]
     task: Any
-    curve: Curve
-    adapted: NotRequired[Adapted]
+    curve: PPOCurve
+    adapted: NotRequired[AdaptedReturn]
     env_steps_to_reach: NotRequired[list[int | None]]
 
 
@@ -95,7 +95,7 @@ def read_learner(path: Path) -> dict[str, Any]:
         InputError: If the file is damaged.
     """
     remedy = "remove it, or train again"
-    record: dict[str, Any] = read_record(path, LearnerRecord, remedy)
+    record: dict[str, Any] = read_typed(path, LearnerRecord, remedy)
     lengths = {len(values) for values in record["curve"].values()}
     adapted = [len(values) for values in record.get("adapted", {}).values()]
     if len(lengths) != 1 or 0 in lengths or any(length < 2 for length in adapted):
@@ -104,7 +104,7 @@ def read_learner(path: Path) -> dict[str, Any]:
 
 
 def check_same(record: dict[str, Any], out: Path) -> None:
-    """Checks that what is there already is of the same training, which is then done anew.
+    """Checks that what is there already is of the same training, which is then repeated.
 
     Raises:
         InputError: If it is of another one.
@@ -127,11 +127,11 @@ def write(record: dict[str, Any], out: Path) -> None:
     writer.writerow(record["curve"])
     writer.writerows(zip(*record["curve"].values(), strict=True))
     write_atomically(out.with_suffix(".csv"), table.getvalue().encode())
-    draw(record, out.with_suffix(".png"))
+    draw_ppo(record, out.with_suffix(".png"))
 
 
-def draw(record: dict[str, Any], path: Path) -> None:
-    """Draws return against env steps, beside the adapted policy's."""
+def draw_ppo(record: dict[str, Any], path: Path) -> None:
+    """Draws return against env steps, next to the adapted policy's."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -165,20 +165,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     try:
         check_runs([chosen.run], chosen.trust_module)
-        config = load_config(chosen.run)[0]
-        episodes, env_id = config.evaluation.episodes, config.env_id
+        config = load_run(chosen.run).rl_config
+        evaluation, env_id = config.evaluation, config.env_id
+        lengths = (chosen.env_steps, chosen.every, evaluation.episodes)
+        training = PPOTraining(*lengths, chosen.seed, config.max_episode_steps)
         record: dict[str, Any] = {"env_id": env_id, "method": chosen.method, "seed": chosen.seed, "task": "any"}
         if chosen.method == "oracle":
-            steps, tasks = (chosen.env_steps, chosen.every), config.evaluation.tasks
-            points = oracle(env_id, *steps, tasks, episodes, chosen.seed, max_episode_steps=config.max_episode_steps)
+            points = oracle(env_id, evaluation.tasks, training)
         else:
-            adapted = adapt(chosen.run, chosen.task, gradient_steps=3, seed=chosen.seed)
+            adapted = adapt_run(chosen.run, chosen.task, gradient_steps=3, seed=chosen.seed)
             print(f"{adapted.task_name}: MAML\n{adapted.table()}", file=sys.stderr)
-            values = adapted.record()
+            values = adapted.to_json()
             record |= {"task": values["task"], "adapted": {name: values[name] for name in ("env_steps", "mean_return")}}
-            given = (adapted.task, chosen.env_steps, chosen.every, episodes, chosen.seed)
-            points = from_scratch(env_id, *given, max_episode_steps=config.max_episode_steps)
-        out = chosen.out or RESULTS / task_name(env_id) / f"sb3-{chosen.method}"
+            points = from_scratch(env_id, adapted.task, training)
+        out = chosen.out or RESULTS / problem_name(config) / f"sb3-{chosen.method}"
         check_same(record, out)
         measure(points, chosen.env_steps, record, out)
     except (InputError, OSError) as error:

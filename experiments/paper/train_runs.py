@@ -5,7 +5,7 @@
     python -m maml_rl.experiments.paper.train_runs --list         # the commands of all runs, and which are finished
 
 A run lies in `runs/figures/PRESET-seedN`, unless one of the same settings and seed comes with the repository in
-`trained/`. Ctrl-C saves; the same command then goes on where it stopped. Each task ends with two comparisons
+`trained/`. Ctrl-C saves; the same command then resumes where it stopped. Each task ends with two comparisons
 in `results/TASK`: on held-out tasks, and on the paper's own 40, next to its returns.
 """
 
@@ -17,14 +17,16 @@ from typing import get_args
 
 import torch
 
+from maml_rl.config import RLConfig
+from maml_rl.experiments.media.plots import draw_comparison
 from maml_rl.experiments.paper import figure4
-from maml_rl.experiments.presets.rl_presets import PRESETS
+from maml_rl.experiments.presets.rl_presets import RL_PRESETS
 from maml_rl.experiments.runs.comparison import compare
-from maml_rl.experiments.runs.comparison_files import table, write_comparison
-from maml_rl.experiments.runs.evaluations import tasks_named
+from maml_rl.experiments.runs.comparison_files import comparison_heading, comparison_table, write_comparison
+from maml_rl.experiments.runs.evaluations import TaskSet
 from maml_rl.experiments.runs.provenance import training_command
-from maml_rl.experiments.runs.run import CHECKPOINT, RunConfig, TaskSet, is_supervised, load_config
 from maml_rl.experiments.runs.training import resume, train
+from maml_rl.run import CHECKPOINT, load_run
 
 SEEDS = {
     "navigation": {"": 5, "-pretrained": 5, "-oracle": 5, "-random": 5},
@@ -35,20 +37,20 @@ SEEDS = {
 RUNS, TRAINED, RESULTS = Path("runs/figures"), Path("trained"), Path("results")
 
 
-def configurations(task: str) -> dict[str, RunConfig]:
+def configurations(task: str) -> dict[str, RLConfig]:
     """Settings of a task's runs by name."""
     presets = {f"{task}{suffix}": seeds for suffix, seeds in SEEDS[task].items()}
     return {
-        f"{preset}-seed{seed}": replace(PRESETS[preset].config, seed=seed)
+        f"{preset}-seed{seed}": replace(RL_PRESETS[preset].config, seed=seed)
         for preset, seeds in presets.items()
         for seed in range(seeds)
     }
 
 
-def directory(name: str, config: RunConfig) -> Path:
+def directory(name: str, config: RLConfig) -> Path:
     """Where a run is, or will be."""
     for checkpoint in sorted(TRAINED.glob(f"*/{CHECKPOINT}")):
-        if not is_supervised(checkpoint) and load_config(checkpoint)[0] == config:
+        if load_run(checkpoint).config == config:
             return checkpoint.parent
     return RUNS / name
 
@@ -57,8 +59,8 @@ def is_finished(run: Path) -> bool:
     """Whether a run has done all its iterations."""
     if not (run / CHECKPOINT).exists():
         return False
-    config, progress, _ = load_config(run)
-    return progress.iteration >= config.iterations
+    loaded = load_run(run)
+    return loaded.state.iteration >= loaded.config.iterations
 
 
 def make_results(task: str) -> None:
@@ -73,9 +75,9 @@ def make_results(task: str) -> None:
         else:
             train(config, runs[name])
     for task_set in get_args(TaskSet):
-        record = compare(list(runs.values()), task_set=task_set).record()
-        write_comparison(record, RESULTS / task)
-        print(f"\n{task}, {tasks_named(task_set, record['num_tasks'])}\n{table(record)}")
+        comparison = compare(list(runs.values()), task_set=task_set)
+        write_comparison(comparison, RESULTS / task, draw_comparison)
+        print(f"\n{comparison_heading(comparison)}\n{comparison_table(comparison)}")
     if task == "navigation":
         figure4.write_paths(runs["navigation-seed0"], runs["navigation-pretrained-seed0"], RESULTS)
 

@@ -1,15 +1,9 @@
 """Settings of experiments by name: the published ones, and better ones."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
-from typing import NamedTuple, TypeVar
 
-from maml_rl.config import MetaConfig, PolicyConfig, TrustRegion
-from maml_rl.errors import InputError
-from maml_rl.evaluation import EvaluationConfig
-from maml_rl.experiments.paper.published import paper_returns
-from maml_rl.experiments.runs.run import RunConfig, method
+from maml_rl.config import PolicyConfig, RLConfig, RLEvaluation, RLMeta, TrustRegion
+from maml_rl.experiments.presets.preset import Preset
 
 _FINN = "Finn, Abbeel, Levine 2017"
 _ROTHFUSS = "Rothfuss et al. 2019 (ProMP), its MAML-TRPO (maml_run_mujoco.py)"
@@ -24,59 +18,40 @@ UNNAMED = "module:My-v0"
 """What stands in it for the environment's id."""
 
 
-class Preset(NamedTuple):
-    """A run's settings with their source and what to expect of them."""
-
-    config: RunConfig
-    task: str
-    source: str
-    expected: str  # mean return over 40 tasks, the paper's own where it says so
-
-    def settings(self) -> str:
-        """The settings in one line."""
-        config, meta = self.config, self.config.meta
-        return (
-            f"{config.iterations} iterations of {meta.meta_batch_size} tasks x {meta.episodes} episodes, "
-            f"{f'inner lr {meta.inner_lr}' if meta.inner_steps else 'no inner updates'}, "
-            f"lambda {meta.gae_lambda}, max KL {meta.trust_region.max_kl}, "
-            f"observations {'standardised' if config.policy.standardise else 'raw'}"
-        )
-
-
 # Measured without a bound on observations, and kept so (docs/implementation_details.md).
 _UNBOUNDED = PolicyConfig(observation_clip=None)
 _RAW = replace(_UNBOUNDED, standardise=False)
-_NAVIGATION = RunConfig(
+_NAVIGATION = RLConfig(
     env_id="maml_rl.envs:finn2017/Navigation2D-v0",
     iterations=100,
-    meta=MetaConfig(meta_batch_size=20, episodes=20, inner_lr=0.5, trust_region=TrustRegion(max_kl=0.01)),
-    policy=_RAW,
-    evaluation=EvaluationConfig(episodes=40, later_lr_factor=0.3),
+    meta=RLMeta(meta_batch_size=20, episodes=20, inner_lr=0.5, step=TrustRegion(max_kl=0.01)),
+    network=_RAW,
+    evaluation=RLEvaluation(episodes=40, later_lr_factor=0.3),
 )
-_DIRECTION = RunConfig(
+_DIRECTION = RLConfig(
     env_id="maml_rl.envs:finn2017/HalfCheetahDir-v0",
     iterations=100,
-    meta=MetaConfig(meta_batch_size=40, episodes=20, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.02)),
-    policy=_UNBOUNDED,
+    meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, step=TrustRegion(max_kl=0.02)),
+    network=_UNBOUNDED,
 )
-_VELOCITY = RunConfig(
+_VELOCITY = RLConfig(
     env_id="maml_rl.envs:finn2017/HalfCheetahVel-v0",
     iterations=475,
-    meta=MetaConfig(meta_batch_size=40, episodes=10, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.01)),
-    policy=_UNBOUNDED,
+    meta=RLMeta(meta_batch_size=40, episodes=10, inner_lr=0.1, step=TrustRegion(max_kl=0.01)),
+    network=_UNBOUNDED,
 )
-_ANT_VELOCITY = RunConfig(
+_ANT_VELOCITY = RLConfig(
     env_id="maml_rl.envs:finn2017/AntVel-v0",
     iterations=375,
-    meta=MetaConfig(meta_batch_size=40, episodes=20, inner_lr=0.1, trust_region=TrustRegion(max_kl=0.01)),
-    policy=_UNBOUNDED,
+    meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, step=TrustRegion(max_kl=0.01)),
+    network=_UNBOUNDED,
 )
 _ANT_DIRECTION = replace(
     _ANT_VELOCITY,
     env_id="maml_rl.envs:finn2017/AntDir-v0",
     iterations=575,
     meta=replace(_ANT_VELOCITY.meta, episodes=40),
-    evaluation=EvaluationConfig(episodes=40),
+    evaluation=RLEvaluation(episodes=40),
 )
 _PUBLISHED = "published settings, raw observations; curvature is exact, on a quarter of the steps, episodes exactly K"
 _STANDARDISED = "changed: observations standardised, lambda 0.97"
@@ -85,7 +60,7 @@ _DIRECTION_STANDARDISED = replace(
 )
 _VELOCITY_STANDARDISED = replace(
     _VELOCITY,
-    meta=replace(_VELOCITY.meta, gae_lambda=0.97, trust_region=TrustRegion(max_kl=0.01, cg_damping=0.1)),
+    meta=replace(_VELOCITY.meta, gae_lambda=0.97, step=TrustRegion(max_kl=0.01, cg_damping=0.1)),
 )
 # Where a step of the published size on raw observations is large, on standardised ones it is small: the inner step size
 # and the trust region are three and five times the published ones (docs/implementation_details.md).
@@ -94,66 +69,62 @@ _ANT_META = replace(
     meta_batch_size=20,
     inner_lr=0.3,
     gae_lambda=0.97,
-    trust_region=TrustRegion(max_kl=0.05, cg_damping=0.1),
+    step=TrustRegion(max_kl=0.05, cg_damping=0.1),
 )
-_ANT_DIRECTION_META = replace(
-    _ANT_META, meta_batch_size=10, episodes=40, trust_region=TrustRegion(max_kl=0.15, cg_damping=0.1)
-)
-_PROMP = RunConfig(
+_ANT_DIRECTION_META = replace(_ANT_META, meta_batch_size=10, episodes=40, step=TrustRegion(max_kl=0.15, cg_damping=0.1))
+_PROMP = RLConfig(
     env_id="maml_rl.envs:rothfuss2019/HalfCheetahDir-v0",
     iterations=1000,
     meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97),
-    policy=replace(_UNBOUNDED, hidden_sizes=(64, 64), activation="tanh"),
+    network=replace(_UNBOUNDED, hidden_sizes=(64, 64), activation="tanh"),
 )
-_CAVIA = RunConfig(
+_CAVIA = RLConfig(
     env_id="maml_rl.envs:zintgraf2019/HalfCheetahDir-v0",
     iterations=500,
     meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97),
-    policy=_UNBOUNDED,
+    network=_UNBOUNDED,
 )
 # Tasks, episodes, network and discount are those of Yu et al. 2019 (garage, maml_trpo_metaworld_ml10.py). Their inner
 # step size of 1e-4 is for advantages that are not normalised; 0.1 is that of McLean et al. 2025 (metaworld-algorithms,
 # mamltrpo.py), who normalise them as this package does.
-_REACH = RunConfig(
+_REACH = RLConfig(
     env_id="maml_rl.envs:mclean2025/ML1-reach-v3",
     iterations=50,
-    meta=MetaConfig(meta_batch_size=20, episodes=10, inner_lr=0.1, gae_lambda=0.97),
+    meta=RLMeta(meta_batch_size=20, episodes=10, inner_lr=0.1, gae_lambda=0.97),
     # Some components hardly vary while the policy is random, and by far more once it moves the objects.
-    policy=PolicyConfig(hidden_sizes=(128, 128), activation="tanh", observation_clip=10.0),
-    evaluation=EvaluationConfig(tasks=20, gradient_steps=1, episodes=10),
+    network=PolicyConfig(hidden_sizes=(128, 128), activation="tanh", observation_clip=10.0),
+    evaluation=RLEvaluation(tasks=20, gradient_steps=1, episodes=10),
 )
 # Nothing in it depends on the units of observations or rewards (docs/implementation_details.md).
-_CUSTOM = RunConfig(
+_CUSTOM = RLConfig(
     env_id=UNNAMED,
     iterations=100,
-    meta=MetaConfig(
+    meta=RLMeta(
         meta_batch_size=20,
         episodes=20,
         inner_lr=0.1,
         gae_lambda=0.97,
         baseline_observations="standardised",
-        trust_region=TrustRegion(max_kl=0.02, cg_damping=0.1),
+        step=TrustRegion(max_kl=0.02, cg_damping=0.1),
     ),
-    policy=PolicyConfig(statistics_of="noise"),
+    network=PolicyConfig(statistics_of="noise"),
 )
 _SMALL = replace(_RAW, hidden_sizes=(32,), activation="tanh")
 # No pull changes what later ones pay, so with lambda 0 their rewards, which would only be noise, are left out.
-_BANDIT = RunConfig(
+_BANDIT = RLConfig(
     env_id="maml_rl.envs:duan2016/BernoulliBandit-v0",
     iterations=20,
-    meta=MetaConfig(meta_batch_size=20, episodes=20, inner_lr=1.0, gae_lambda=0.0),
-    policy=_SMALL,
+    meta=RLMeta(meta_batch_size=20, episodes=20, inner_lr=1.0, gae_lambda=0.0),
+    network=_SMALL,
 )
-_TABULAR = RunConfig(
+_TABULAR = RLConfig(
     env_id="maml_rl.envs:duan2016/TabularMDP-v0",
     iterations=40,
-    meta=MetaConfig(
-        meta_batch_size=20, episodes=20, inner_lr=3.0, gae_lambda=0.9, trust_region=TrustRegion(max_kl=0.05)
-    ),
-    policy=_SMALL,
+    meta=RLMeta(meta_batch_size=20, episodes=20, inner_lr=3.0, gae_lambda=0.9, step=TrustRegion(max_kl=0.05)),
+    network=_SMALL,
 )
 
-PRESETS = {
+RL_PRESETS = {
     "navigation": Preset(
         _NAVIGATION,
         "2D navigation to a goal in [-0.5, 0.5]^2",
@@ -191,25 +162,25 @@ PRESETS = {
         "not measured",
     ),
     "half-cheetah-dir-raw": Preset(
-        replace(_DIRECTION, policy=_RAW),
+        replace(_DIRECTION, network=_RAW),
         "half-cheetah, run forward or backward",
         f"{_FINN}, Figure 5, {_PUBLISHED}",
         "paper: -51, 293, 313, 316",
     ),
     "half-cheetah-vel-raw": Preset(
-        replace(_VELOCITY, policy=_RAW),
+        replace(_VELOCITY, network=_RAW),
         "half-cheetah, goal velocity in [0, 2] m/s",
         f"{_FINN}, Figure 5, {_PUBLISHED}",
         "paper: -129.5, -78.6, -66.6, -60.8",
     ),
     "ant-vel-raw": Preset(
-        replace(_ANT_VELOCITY, policy=_RAW),
+        replace(_ANT_VELOCITY, network=_RAW),
         "ant, goal velocity in [0, 3] m/s",
         f"{_FINN}, Figure 5, {_PUBLISHED}",
         "not measured; paper: 31, 97, 100, 101",
     ),
     "ant-dir-raw": Preset(
-        replace(_ANT_DIRECTION, policy=_RAW),
+        replace(_ANT_DIRECTION, network=_RAW),
         "ant, run forward or backward",
         f"{_FINN}, Figure 5, {_PUBLISHED}",
         "not measured; paper: 9, 499, 501, 499",
@@ -302,12 +273,23 @@ PRESETS = {
 }
 
 
-def _baselines(name: str, maml: Preset) -> dict[str, Preset]:
+# Returns in the paper of pretrained, oracle and random after 0, 1, 2, ... gradient steps.
+_PAPER_BASELINES = {
+    "navigation": ("-41, -20, -12, -8, -7", "-2", "-83, -58, -54, -47, -43"),
+    "half-cheetah-dir": ("-43, -25, -13, 20", "443", "-36, 22, 62, 86"),
+    "half-cheetah-vel": ("-158, -135, -128, -134", "-54", "-255, -254, -247, -231"),
+    "ant-vel": ("-2, 6, 8, 9", "108", "-79, -63, -49, -36"),
+    "ant-dir": ("3, 1, 7, 7", "525", "3, 9, 16, 26"),
+}
+
+
+def _baselines(name: str, returns: tuple[str, str, str]) -> dict[str, Preset[RLConfig]]:
     """What the paper compares a MAML preset with, all else equal: policy, sampler, optimiser and number of episodes.
 
     An iteration without inner updates samples once instead of before and after each, so there are as many more. The env
     steps are then the same too, but for episodes that end early.
     """
+    maml = RL_PRESETS[name]
     config = maml.config
     trpo = replace(
         config,
@@ -321,29 +303,13 @@ def _baselines(name: str, maml: Preset) -> dict[str, Preset]:
         "random": (replace(trpo, iterations=0), "not trained, fine-tuned with the best step size on validation tasks"),
     }
     presets = {}
-    for baseline, (settings, description) in descriptions.items():
-        paper = ", ".join(f"{value.mean:.0f}" for value in paper_returns(config.env_id, method(settings)).values())
+    for (baseline, (settings, description)), paper in zip(descriptions.items(), returns, strict=True):
         source = f"{_FINN}, {baseline}; otherwise as {name}"
         presets[f"{name}-{baseline}"] = Preset(settings, f"{maml.task}: {description}", source, f"paper: {paper}")
     return presets
 
 
-for _name in ("navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir"):
-    PRESETS |= _baselines(_name, PRESETS[_name])
-_ORACLE = PRESETS["ant-vel-oracle"]  # its return on training tasks hardly rises from iteration 160 on
-PRESETS["ant-vel-oracle"] = _ORACLE._replace(config=replace(_ORACLE.config, iterations=260))
-
-
-P = TypeVar("P")
-
-
-def find_preset(name: str, presets: Mapping[str, P] = PRESETS) -> P:  # type: ignore[assignment]
-    """The preset of that name.
-
-    Raises:
-        InputError: If there is none, with the nearest names.
-    """
-    if name not in presets:
-        near = get_close_matches(name, presets, n=3, cutoff=0.4) or list(presets)
-        raise InputError(f"there is no preset {name!r}; the nearest are {', '.join(near)} (see maml-rl presets)")
-    return presets[name]
+for _name, _returns in _PAPER_BASELINES.items():
+    RL_PRESETS |= _baselines(_name, _returns)
+_ORACLE = RL_PRESETS["ant-vel-oracle"]  # its return on training tasks hardly rises from iteration 160 on
+RL_PRESETS["ant-vel-oracle"] = _ORACLE._replace(config=replace(_ORACLE.config, iterations=260))

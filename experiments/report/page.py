@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from maml_rl.experiments.media.charts import COLOURS
+
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -25,7 +27,7 @@ class Fact(NamedTuple):
     name: str
 
 
-def page(title: str, lead: str, facts: Sequence[Fact], sections: Sequence[Section], footer: str = "") -> str:
+def html_page(title: str, lead: str, facts: Sequence[Fact], sections: Sequence[Section], footer: str = "") -> str:
     """The page.
 
     Args:
@@ -37,6 +39,7 @@ def page(title: str, lead: str, facts: Sequence[Fact], sections: Sequence[Sectio
     """
     shown = "".join(f"<li><b>{text(fact.value)}</b><span>{text(fact.name)}</span></li>" for fact in facts)
     parts = [_section(section) for section in sections]
+    colours = " ".join(f"--{name}: {colour};" for name, colour in COLOURS.items())  # which a dark page changes
     scripts = [f"<script>{section.script}</script>" for section in sections if section.script]
     return f"""<!doctype html>
 <html lang="en">
@@ -46,7 +49,8 @@ def page(title: str, lead: str, facts: Sequence[Fact], sections: Sequence[Sectio
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <link rel="icon" href="data:,">
 <title>{text(title)}</title>
-<style>{asset("page.css")}</style>
+<style>:root {{ {colours} }}
+{asset("page.css")}</style>
 </head>
 <body>
 <main>
@@ -72,7 +76,7 @@ def asset(name: str) -> str:
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+def html_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of HTML cells as a table, the first of them its head."""
     head = "".join(f'<th scope="col">{cell}</th>' for cell in rows[0])
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows[1:])

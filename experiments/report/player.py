@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 
 from maml_rl.envs.mujoco.mdp import MujocoMDP
 from maml_rl.errors import InputError
+from maml_rl.experiments.media.charts import Axis, Chart, Series
+from maml_rl.experiments.media.labels import counted, steps_label
 from maml_rl.experiments.media.recording import Recording, in_the_plane
 from maml_rl.experiments.media.rendering import Drawing, frame_times, mdp_of
 from maml_rl.experiments.media.sheets import COLUMNS, to_sheet
 from maml_rl.experiments.report.page import Section, asset, text
+from maml_rl.experiments.report.svg import svg_figure
 
 _SIZE = (384, 256)  # pixels of a picture
 _BUDGET = 3_300_000  # bytes of all pictures; in the page they take a third more
 _LADDER = ((75, 1), (60, 1), (45, 1), (45, 2), (30, 3), (20, 5))  # quality, and which of the pictures stay
 _SECONDS = 5.0  # that an episode takes to show where simulated time has no seconds
 _SHORT = 4.0  # seconds; an episode that takes less is shown at half speed
-_SAMPLE = 3  # episodes that tell how large all of them will be
+_SAMPLE = 3  # episodes that show how large all of them will be
 _MOST_LINES = 5  # components of an observation that are drawn
 _ICONS = (
     '<svg class="icon-play" viewBox="0 0 20 20" aria-hidden="true"><path d="M5 2.5v15l12-7.5z"/></svg>'
@@ -28,7 +31,7 @@ _ICONS = (
 )
 
 
-class Clips(NamedTuple):
+class _ContactSheets(NamedTuple):
     """Contact sheets of all episodes."""
 
     sheets: list[list[str]]  # [S][M]   data URIs
@@ -36,12 +39,12 @@ class Clips(NamedTuple):
     stride: int  # time steps from one picture to the next
 
 
-def rollouts(recording: Recording, progress: Callable[[int], object] = lambda _: None) -> tuple[Section, str | None]:
+def player(recording: Recording, progress: Callable[[int], object] = lambda _: None) -> tuple[Section, str | None]:
     """The player, and why it has no moving pictures, if it has none.
 
     Args:
         recording: The recording.
-        progress: Is told the number of each episode that was drawn.
+        progress: Called with the number of each episode that was drawn.
     """
     mdp = mdp_of(recording)
     seconds, unit = _SECONDS / max(1, recording.rewards.shape[-1]), "step"
@@ -63,6 +66,25 @@ def rollouts(recording: Recording, progress: Callable[[int], object] = lambda _:
                 data |= {"kind": "clips", "size": _SIZE, "columns": COLUMNS, **_clips(drawing, progress)._asdict()}
     body = _body(recording, data, reason)
     return Section("Watch it adapt", body, asset("player.js"), (("rollouts-data", data),)), reason
+
+
+def paths(recording: Recording) -> list[Section]:
+    """Paths in the plane of all recorded tasks, by gradient step; nothing where tasks are no goals in the plane."""
+    if not in_the_plane(recording):
+        return []
+    charts = []
+    for step in range(recording.gradient_steps + 1):
+        series = []
+        for m, name in enumerate(recording.task_names):
+            x, y = recording.episode(m, step).T.tolist()
+            goal, colour = recording.tasks[m], f"task-{m % 4 + 1}"
+            series.append(Series("", colour, x, y))
+            series.append(Series(name, colour, goal[:1], goal[1:], line=False, marks="goal", titles=[name]))
+        label = steps_label(step)
+        charts.append(Chart(label[:1].upper() + label[1:], "", Axis("x"), Axis("y"), series, is_square=True))
+    explanation = "<p>The path of one episode of each recorded task, with its goal, by gradient step.</p>"
+    body = f'{explanation}<div class="grid">{"".join(map(svg_figure, charts))}</div>'
+    return [Section("Paths to the goals", body)]
 
 
 def _shared(recording: Recording) -> dict[str, Any]:
@@ -134,7 +156,7 @@ def _coordinates(mdp: MujocoMDP) -> list[str]:
     return names
 
 
-def _clips(drawing: Drawing, progress: Callable[[int], object]) -> Clips:
+def _clips(drawing: Drawing, progress: Callable[[int], object]) -> _ContactSheets:
     """Contact sheets that keep within the budget, at the best quality that does."""
     for quality, every in _LADDER[:-1]:
         clips = _drawn(drawing, quality, every, _BUDGET, progress)
@@ -147,7 +169,7 @@ def _clips(drawing: Drawing, progress: Callable[[int], object]) -> Clips:
 
 def _drawn(
     drawing: Drawing, quality: int, every: int, budget: float, progress: Callable[[int], object]
-) -> Clips | None:
+) -> _ContactSheets | None:
     """Contact sheets, or None as soon as it is plain that they will be larger than the budget."""
     lengths = drawing.recording.lengths
     times = frame_times(drawing.recording)[0][::every]
@@ -167,7 +189,7 @@ def _drawn(
     uris: list[list[str]] = [[] for _ in lengths]
     for (step, _), sheet in zip(places, sheets, strict=True):
         uris[step].append(f"data:image/webp;base64,{base64.b64encode(sheet.result()).decode()}")
-    return Clips(uris, counts.tolist(), int(times[1]) if len(times) > 1 else 1)
+    return _ContactSheets(uris, counts.tolist(), int(times[1]) if len(times) > 1 else 1)
 
 
 def _body(recording: Recording, data: dict[str, Any], reason: str | None) -> str:
@@ -214,11 +236,9 @@ def _body(recording: Recording, data: dict[str, Any], reason: str | None) -> str
 
 
 def _explanation(recording: Recording, kind: str) -> str:
-    episodes = f"{recording.episodes} episode{'' if recording.episodes == 1 else 's'}"
     said = (
-        f"One episode of a task before adaptation, beside one after as many gradient steps, each on {episodes}, as the "
-        "slider says. Both begin alike and meet the same noise: what differs is the policy."
+        "One episode of a task before adaptation, next to one after as many gradient steps as the slider says, each on "
+        f"{counted(recording.episodes, 'episode')}. Both begin alike and meet the same noise: what differs is the "
+        "policy."
     )
-    if kind == "paths":
-        said += " The goal is green; the policy does not see it."
-    return said
+    return f"{said} The goal is green; the policy does not see it." if kind == "paths" else said

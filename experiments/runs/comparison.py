@@ -1,273 +1,288 @@
-"""The paper's comparison: return by gradient step of MAML, pretrained, oracle and random runs of one environment."""
+"""The paper's comparison: maml, pretrained, oracle and random runs of one task distribution by gradient step."""
 
+import math
+import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from maml_rl.config import RLConfig, RLEvaluation, RunConfig
 from maml_rl.errors import InputError
-from maml_rl.evaluation import EvaluationConfig
-from maml_rl.experiments.media.plots import draw_adaptation
-from maml_rl.experiments.paper.published import paper_returns, paper_task, paper_tasks
-from maml_rl.experiments.runs.evaluation_files import write_evaluation
-from maml_rl.experiments.runs.evaluations import announcement, current_evaluation, evaluate
+from maml_rl.experiments.media.plots import draw_evaluation
+from maml_rl.experiments.paper.published import paper_task
+from maml_rl.experiments.runs.comparison_files import (
+    ComparedRun,
+    Comparison,
+    Estimate,
+    Method,
+    MethodCurve,
+    PaperPoint,
+)
+from maml_rl.experiments.runs.evaluating import announcement, evaluate
+from maml_rl.experiments.runs.evaluations import (
+    Evaluation,
+    TaskSet,
+    settings_with,
+    stored_evaluation,
+    values_to_json,
+    why_again,
+    write_evaluation,
+)
 from maml_rl.experiments.runs.provenance import flat, trained_on, training_command
-from maml_rl.experiments.runs.run import Progress, RunConfig, TaskSet, load_config, method, run_directory
-from maml_rl.processes import ALL_CORES, Processes
+from maml_rl.learner import Curve
+from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.run import Run, load_run, run_directory
 from maml_rl.statistics import FEWEST_SEEDS, Interval, interquartile_mean, interval, mean
+from maml_rl.supervised.settings import SupervisedConfig
 
-_ORDER = ["maml", "maml-oracle", "pretrained", "oracle", "random"]
+_LAST = ["maml-oracle", "pretrained", "oracle", "random"]  # maml comes first, and then its variants
+_OF_ALL = ("later_lr_factor", "validation_tasks", "inner_lrs")  # settings of an evaluation that make another method
+_RULE = "meta.step.rule"
+_IMMATERIAL = {"seed": 0, "num_envs": None, "checkpoint_every": 1, "log_every": 1, "data": None}
 
 
-class EvaluatedRun(NamedTuple):
-    """A run with its evaluation."""
+class _Member(NamedTuple):
+    """A run of a comparison, before or after its evaluation."""
 
     directory: Path
-    config: RunConfig
-    progress: Progress
-    evaluation: dict[str, Any]  # the record of `maml_rl.experiments.runs.evaluations.Evaluations`
-
-    @property
-    def gradient_steps(self) -> int:
-        """Gradient steps that it was evaluated for."""
-        return int(self.evaluation["gradient_steps"][-1])
-
-
-class Method(NamedTuple):
-    """Runs that differ by their seed only."""
-
-    label: str
-    runs: list[EvaluatedRun]
-
-    def name(self) -> str:
-        """The name of the method, the paper's where it has one."""
-        return method(self.runs[0].config)
-
-    def returns(self, step: int) -> NDArray[np.float64]:
-        """Return after `step` gradient steps by seed and task, `[N, M]`."""
-        return np.array([run.evaluation["task_returns"][step] for run in self.runs])
-
-    def intervals(self, gradient_steps: int) -> tuple[list[Interval], list[Interval]]:
-        """Mean and interquartile mean by gradient step, as far as the runs were evaluated."""
-        strata = self.runs[0].evaluation["strata"]
-        steps = range(min(gradient_steps, *(run.gradient_steps for run in self.runs)) + 1)
-        means, middle_means = (
-            [interval(self.returns(step), statistic, strata) for step in steps]
-            for statistic in (mean, interquartile_mean)
-        )
-        return means, middle_means
-
-    @property
-    def interval_over(self) -> str:
-        """What its intervals are over: of one seed or two they say nothing about other seeds."""
-        return "seeds and tasks" if len(self.runs) >= FEWEST_SEEDS else "tasks"
-
-
-class Comparison(NamedTuple):
-    """Methods on the same tasks of one environment, held out or the paper's."""
-
-    methods: list[Method]
-    gradient_steps: int
-
-    def record(self) -> dict[str, Any]:
-        """The comparison as JSON values: all that tables and figures show."""
-        first = self.methods[0].runs[0]
-        env_id = first.config.env_id
-        names = ("task_set", "num_tasks", "episodes", "seed", "tasks", "strata")
-        shared = {name: first.evaluation[name] for name in names}
-        return {
-            "env_id": env_id,
-            "task": task_name(env_id),
-            "gradient_steps": self.gradient_steps,
-            **shared,
-            "methods": [self._method_record(group) for group in self.methods],
-        }
-
-    def _method_record(self, group: Method) -> dict[str, Any]:
-        paper = paper_returns(group.runs[0].config.env_id, group.name())
-        means, middle_means = group.intervals(self.gradient_steps)
-        return {
-            "label": group.label,
-            "method": group.name(),
-            "mean_return": [interval._asdict() for interval in means],
-            "interquartile_mean": [interval._asdict() for interval in middle_means],
-            "interval_over": group.interval_over,
-            "paper": [paper[step]._asdict() for step in range(self.gradient_steps + 1) if step in paper],
-            "runs": [
-                {
-                    "directory": run.directory.as_posix(),
-                    "seed": run.config.seed,
-                    "iterations": run.progress.iteration,
-                    "env_steps": run.progress.env_steps,
-                    "seconds": run.progress.seconds,
-                    "machines": trained_on(run.directory),
-                    "command": training_command(run.config),
-                    "inner_lr": run.evaluation["inner_lr"][: self.gradient_steps],
-                    "task_returns": run.evaluation["task_returns"][: self.gradient_steps + 1],
-                }
-                for run in group.runs
-            ],
-        }
+    run: Run
 
 
 def compare(
     directories: Sequence[Path],
     gradient_steps: int | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    processes: Processes = ALL_CORES,
     task_set: TaskSet = "held-out",
+    data: str | None = None,
+    machine: Machine = THIS_MACHINE,
 ) -> Comparison:
-    """Compares runs of one environment; those that differ by their seed only are one method.
+    """Compares runs of one task distribution; those that differ by their seed only are one method.
 
-    A run's `evaluation.json`, or `evaluation-paper.json`, is used if it is of the run's last checkpoint and its own
-    settings; otherwise the run is evaluated, and that file written.
+    They are compared by their main quantity, under each condition that all were evaluated under. A run's stored
+    evaluation is used if it is of the run's last checkpoint and its own settings; otherwise the run is evaluated, and
+    the evaluation stored.
 
     Args:
         directories: The runs.
-        gradient_steps: Gradient steps to compare; as many as all runs were made to be evaluated for if None. An oracle
-            takes none: it is told the task.
-        device: See `evaluate`.
-        threads: See `evaluate`.
-        processes: See `evaluate`.
-        task_set: See `evaluate`.
+        gradient_steps: Gradient steps to compare; as many as all runs were made to be evaluated for if None. An oracle,
+            which observes the task, may have fewer.
+        task_set: See `evaluate`; so are all that follow.
+        data: Directory of the images.
+        machine: What may be used of the machine.
 
     Raises:
-        InputError: If a directory holds no run, or runs cannot be compared: they are of different environments or time
-            limits, have other held-out tasks or fewer gradient steps, or are the same run twice; or if the paper has no
-            tasks of the environment.
+        InputError: If a directory holds no run, or runs cannot be compared: they are of different task distributions or
+            time limits, have other held-out tasks or fewer gradient steps, or are the same run twice; or if the paper
+            has no such tasks.
         WorkerError: If the environment fails in one of its processes.
     """
     if not directories:
         raise InputError("compare needs at least one run: maml-rl compare RUN [RUN ...]")
-    loaded = [(run_directory(directory), *load_config(directory)[:2]) for directory in directories]
-    for (a, first, _), (b, second, _) in pairwise(loaded):
-        if first.env_id != second.env_id:
-            raise InputError(f"{a} is a run on {first.env_id}, {b} on {second.env_id}: compare runs of one environment")
-        if first.max_episode_steps != second.max_episode_steps:
-            raise InputError(
-                f"{a} has max_episode_steps {first.max_episode_steps}, {b} {second.max_episode_steps}: compare runs of "
-                "one time limit"
-            )
-        if _tasks_of(first.evaluation) != _tasks_of(second.evaluation):
-            raise InputError(
-                f"{a} is evaluated on {_tasks_of(first.evaluation)}, {b} on {_tasks_of(second.evaluation)}: compare "
-                "runs with the same held-out tasks"
-            )
-    limits = {
-        directory: config.evaluation.gradient_steps for directory, config, _ in loaded if method(config) != "oracle"
+    members = [_Member(run_directory(directory), load_run(directory)) for directory in directories]
+    _check_comparable(members)
+    steps = _gradient_steps(members, gradient_steps)
+    groups = _grouped(members)
+    settings_with(members[0].run.config, task_set=task_set)
+    evaluated = {
+        label: [(member, evaluated_run(*member, task_set, data, machine)) for member in group]
+        for label, group in groups.items()
     }
-    steps = min(limits.values(), default=0) if gradient_steps is None else gradient_steps
-    if steps < 0:
-        raise InputError(f"gradient_steps must be at least 0, got {steps}")
-    if task_set == "paper":
-        paper_tasks(loaded[0][1].env_id)
-    for directory, limit in limits.items():
-        if limit < steps:
-            raise InputError(f"{directory} is evaluated after at most {limit} gradient steps, {steps} were asked for")
-    groups = _grouped(loaded)
+    return _comparison(evaluated, problem_name(members[0].run.config), task_set, steps)
+
+
+def _comparison(
+    evaluated: Mapping[str, Sequence[tuple[_Member, Evaluation]]], name: str, task_set: TaskSet, steps: int
+) -> Comparison:
+    """Evaluated runs by label, under the conditions that are common to all."""
+    conditions = _common_conditions([run for group in evaluated.values() for run in group])
+    evaluation = next(iter(evaluated.values()))[0][1]
+    first, settings = evaluation.curves[0], evaluation.settings
     return Comparison(
-        [
-            Method(
-                label,
-                [
-                    evaluated(*run, device, threads, processes, task_set)
-                    for run in sorted(runs, key=lambda run: run[1].seed)
-                ],
-            )
-            for label, runs in groups.items()
-        ],
-        steps,
+        problem=evaluation.problem,
+        name=name,
+        quantity=first.quantity,
+        conditions=conditions,
+        gradient_steps=steps,
+        task_set=task_set,
+        num_tasks=settings.tasks,
+        episodes=settings.episodes if isinstance(settings, RLEvaluation) else None,
+        seed=settings.seed,
+        tasks=list(first.tasks),
+        strata=None if first.strata is None else list(first.strata),
+        methods=[_method(label, group, conditions, steps) for label, group in evaluated.items()],
     )
 
 
-_Loaded = tuple[Path, RunConfig, Progress]
+def _common_conditions(evaluated: Sequence[tuple[_Member, Evaluation]]) -> list[str]:
+    of_each = [evaluation.conditions for _, evaluation in evaluated]
+    common = [condition for condition in of_each[0] if all(condition in conditions for conditions in of_each)]
+    if not common:
+        listed = "; ".join(f"{member.directory}: {', '.join(one.conditions)}" for member, one in evaluated)
+        raise InputError(f"no condition is common to all runs ({listed}): evaluate them with the same --shots")
+    return common
 
 
-def _tasks_of(evaluation: EvaluationConfig) -> str:
-    return f"{evaluation.tasks} tasks x {evaluation.episodes} episodes of seed {evaluation.seed}"
+def problem_name(config: RunConfig) -> str:
+    """Short name of a task distribution: the paper's, or the last part of its id, as it may name a directory."""
+    own = paper_task(config.env_id) if isinstance(config, RLConfig) else None
+    return own or re.sub(r"[^\w.]+", "-", config.problem.rpartition("/")[2].rpartition(":")[2])
 
 
-def _grouped(loaded: Sequence[_Loaded]) -> dict[str, list[_Loaded]]:
-    """Runs by label: the method's name, and the settings that differ where several have that name."""
-    groups: dict[RunConfig, list[_Loaded]] = {}
-    for directory, config, progress in loaded:
-        groups.setdefault(_without_seed(config, progress), []).append((directory, config, progress))
-    names = Counter(method(config) for config in groups)
-    labelled = {}
-    for config, runs in sorted(groups.items(), key=lambda item: _ORDER.index(method(item[0]))):
-        for (a, first, _), (b, second, _) in pairwise(sorted(runs, key=lambda run: run[1].seed)):
-            if first.seed == second.seed:
-                raise InputError(
-                    f"{a} and {b} have the same settings and the same seed, {first.seed}: give one of them"
-                )
-        name = method(config)
-        others = [flat(asdict(other)) for other in groups if method(other) == name]
-        own = flat(asdict(config))
-        differing = [f"{key} {own[key]}" for key in own if len({str(other[key]) for other in others}) > 1]
-        labelled[name if names[name] == 1 else f"{name} ({', '.join(differing)})"] = runs
-    return labelled
+def evaluated_run(
+    directory: Path, run: Run, task_set: TaskSet = "held-out", data: str | None = None, machine: Machine = THIS_MACHINE
+) -> Evaluation:
+    """The stored evaluation of a run, if it is of its last checkpoint and its own settings, or a new one.
 
-
-def _without_seed(config: RunConfig, progress: Progress) -> RunConfig:
-    """What runs have in common that differ by their seed, or by what does not change their result."""
-    whole = config.evaluation
-    evaluation = EvaluationConfig(
-        later_lr_factor=whole.later_lr_factor, validation_tasks=whole.validation_tasks, inner_lrs=whole.inner_lrs
-    )
-    iterations = progress.iteration if config.iterations else 0
-    defaults = RunConfig(config.env_id)
-    return replace(
-        config,
-        iterations=iterations,
-        seed=0,
-        num_envs=defaults.num_envs,
-        checkpoint_every=defaults.checkpoint_every,
-        evaluation=evaluation,
-    )
-
-
-def evaluated(
-    directory: Path,
-    config: RunConfig,
-    progress: Progress,
-    device: str,
-    threads: int | None,
-    processes: Processes,
-    task_set: TaskSet = "held-out",
-) -> EvaluatedRun:
-    """A run with its stored evaluation, or with a new one, which is stored.
-
-    The stored one is used if it is of the run's last checkpoint and its own settings.
+    A new one is announced on stderr, and stored.
 
     Args:
         directory: The run.
-        config: Its settings.
-        progress: What it has reached.
-        device: See `evaluate`.
-        threads: See `evaluate`.
-        processes: See `evaluate`.
-        task_set: See `evaluate`.
+        run: The run.
+        task_set: See `evaluate`; so are all that follow.
+        data: Directory of the images.
+        machine: What may be used of the machine.
 
     Raises:
         InputError: If the stored evaluation is damaged. Otherwise as `evaluate`.
     """
-    stored = current_evaluation(directory, config, progress, task_set)
-    if stored is not None:
-        return EvaluatedRun(directory, config, progress, stored)
-    print(announcement(directory, config, progress, config.evaluation, task_set), file=sys.stderr)
-    evaluations = evaluate(directory, device=device, threads=threads, processes=processes, task_set=task_set)
-    record = evaluations.record()
-    write_evaluation(directory, record, lambda path: draw_adaptation(evaluations, directory, path))
-    return EvaluatedRun(directory, config, progress, record)
+    stored = stored_evaluation(directory, run, task_set)
+    why = why_again(stored, directory, run)
+    if stored and not why:
+        return stored
+    settings = settings_with(run.config, task_set=task_set)
+    print(announcement(directory, run, settings, why, task_set), file=sys.stderr)
+    evaluation = evaluate(directory, task_set=task_set, data=data, machine=machine)
+    write_evaluation(directory, evaluation, lambda path: draw_evaluation(evaluation, directory, path))
+    return evaluation
 
 
-def task_name(env_id: str) -> str:
-    """Short name of an environment: the paper's, or the last part of its id."""
-    return paper_task(env_id) or env_id.rpartition("/")[2].rpartition(":")[2]
+def _check_comparable(members: Sequence[_Member]) -> None:
+    for (a, first), (b, second) in pairwise(members):
+        if first.config.kind != second.config.kind:
+            raise InputError(
+                f"{a} is a run of {first.config.kind} learning, {b} of {second.config.kind} learning: they cannot be "
+                "compared"
+            )
+        ours, theirs = _common(first.config), _common(second.config)
+        for name in ours | theirs:
+            if ours.get(name) != theirs.get(name):
+                raise InputError(
+                    f"{a} has {name} {ours.get(name)}, {b} has {theirs.get(name)}: compare runs of one task "
+                    "distribution, with the same time limit and held-out tasks"
+                )
+
+
+def _common(config: RLConfig | SupervisedConfig) -> dict[str, Any]:
+    """What runs have to have in common to be compared, by name."""
+    held_out = {f"evaluation.{name}": getattr(config.evaluation, name) for name in ("tasks", "seed")}
+    if isinstance(config, RLConfig):
+        held_out["evaluation.episodes"] = config.evaluation.episodes
+        return {"env_id": config.env_id, "max_episode_steps": config.max_episode_steps} | held_out
+    tasks = replace(config.tasks, shots=1, queries=1, observe_task=False)
+    return asdict(tasks) | {"queries": config.evaluation.queries or config.tasks.queries} | held_out
+
+
+def _gradient_steps(members: Sequence[_Member], asked: int | None) -> int:
+    """Gradient steps to compare: as many as asked for, or as all runs but oracles have."""
+    limits = {directory: run.config.evaluation.gradient_steps for directory, run in members}
+    others = {directory: limits[directory] for directory, run in members if run.config.method != "oracle"} or limits
+    steps = min(others.values()) if asked is None else asked
+    if steps < 0:
+        raise InputError(f"gradient_steps must be at least 0, got {steps}")
+    for directory, limit in others.items():
+        if limit < steps:
+            raise InputError(f"{directory} is evaluated after at most {limit} gradient steps, {steps} were asked for")
+    return steps
+
+
+def _grouped(members: Sequence[_Member]) -> dict[str, list[_Member]]:
+    """Runs by label, in the order of their seeds: the method's name, and what differs where several have that name."""
+    groups: dict[RunConfig, list[_Member]] = {}
+    for member in sorted(members, key=lambda member: member.run.config.seed):
+        groups.setdefault(_without_seed(member.run), []).append(member)
+    names = Counter(config.method for config in groups)
+    labelled = {}
+    for config, group in sorted(groups.items(), key=lambda item: _place(item[0].method)):
+        for (a, first), (b, second) in pairwise(group):
+            if first.config.seed == second.config.seed:
+                raise InputError(
+                    f"{a} and {b} have the same settings and the same seed, {first.config.seed}: give one of them"
+                )
+        name = config.method
+        others = [flat(asdict(other)) for other in groups if other.method == name]
+        differing = ", ".join(_differing(flat(asdict(config)), others))
+        labelled[name if names[name] == 1 else f"{name} ({differing})"] = group
+    return labelled
+
+
+def _differing(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Settings that tell a method from others of its name; those of the meta-step, from others with the same rule."""
+    same_rule = [other for other in others if other[_RULE] == own[_RULE]]
+    for key, value in sorted(own.items(), key=lambda item: item[0] != _RULE):
+        compared = same_rule if key.startswith("meta.step.") and key != _RULE else others
+        if len({str(other.get(key)) for other in compared}) > 1:
+            yield f"{key.removeprefix('meta.').removesuffix('.rule')} {value}"
+
+
+def _place(method: str) -> int:
+    return _LAST.index(method) + 1 if method in _LAST else -(method == "maml")
+
+
+def _without_seed(run: Run) -> RunConfig:
+    """What runs have in common that differ by their seed, or by what does not change their result."""
+    config: Any = run.config
+    kept = {name: value for name, value in asdict(config.evaluation).items() if name in _OF_ALL}
+    immaterial = {name: value for name, value in _IMMATERIAL.items() if hasattr(config, name)}
+    iterations = run.state.iteration if config.iterations else 0
+    alike: RunConfig = replace(config, iterations=iterations, evaluation=type(config.evaluation)(**kept), **immaterial)
+    return alike
+
+
+def _method(
+    label: str, group: Sequence[tuple[_Member, Evaluation]], conditions: Sequence[str], gradient_steps: int
+) -> Method:
+    """Runs that differ by their seed only, as far as all of them were evaluated."""
+    evaluations = [evaluation for _, evaluation in group]
+    last = min(gradient_steps, *(evaluation.gradient_steps for evaluation in evaluations))
+    curves = []
+    for condition in conditions:
+        of_runs = [_main_curve(evaluation, condition) for evaluation in evaluations]
+        paper = [(s, *v) for s, v in evaluations[0].published(of_runs[0]).items() if s <= gradient_steps]
+        values = np.stack([curve.values for curve in of_runs])  # [N, S + 1, M]
+        means, middle_means = (
+            [_estimate(interval(values[:, step], of, of_runs[0].strata)) for step in range(last + 1)]
+            for of in (mean, interquartile_mean)
+        )
+        curves.append(MethodCurve(condition, means, middle_means, [PaperPoint(*point) for point in paper]))
+    runs = [_compared(*run, conditions, gradient_steps) for run in group]
+    over = "seeds and tasks" if len(group) >= FEWEST_SEEDS else "tasks"
+    return Method(label, evaluations[0].config.method, over, curves, runs)
+
+
+def _main_curve(evaluation: Evaluation, condition: str) -> Curve:
+    return next(curve for curve in evaluation.main_curves() if curve.condition == condition)
+
+
+def _estimate(found: Interval) -> Estimate:
+    return Estimate(*(value if math.isfinite(value) else None for value in found))
+
+
+def _compared(member: _Member, evaluation: Evaluation, conditions: Sequence[str], gradient_steps: int) -> ComparedRun:
+    directory, run = member
+    curves = {condition: _main_curve(evaluation, condition) for condition in conditions}
+    return ComparedRun(
+        directory=directory.as_posix(),
+        seed=run.config.seed,
+        iterations=run.state.iteration,
+        env_steps=run.progress.env_steps,
+        seconds=run.progress.seconds,
+        machines=[*trained_on(directory)],
+        command=training_command(run.config),
+        inner_lr={name: list(curve.inner_lr[:gradient_steps]) for name, curve in curves.items()},
+        values={name: values_to_json(curve)[: gradient_steps + 1] for name, curve in curves.items()},
+    )

@@ -1,34 +1,62 @@
-"""A comparison as text, and as the files that a directory of `results/` keeps of it."""
+"""A comparison of runs: what it holds, the files that a directory of `results/` keeps of it, and its table."""
 
 import csv
 import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from statistics import fmean
+from typing import Any
 
-import numpy as np
-
-from maml_rl.checkpoint import write_json
+from maml_rl.checkpoint import write_atomically, write_json
 from maml_rl.errors import InputError
-from maml_rl.experiments.media.plots import draw_comparison
-from maml_rl.experiments.paper.published import PaperReturn
-from maml_rl.experiments.runs.evaluations import aligned
+from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
+from maml_rl.experiments.runs.evaluations import TaskSet, file_of
 from maml_rl.experiments.runs.provenance import Hardware
-from maml_rl.experiments.runs.records import read_record
-from maml_rl.experiments.runs.run import TaskSet, env_steps_text, file_of
+from maml_rl.experiments.runs.text import env_steps_text, text_table
+from maml_rl.json_types import read_typed
+from maml_rl.learner import QUANTITIES, Quantity
 
 COMPARISON = "comparison.json"
+_STATISTICS = ("mean", "interquartile_mean")
 
 
-class IntervalRecord(TypedDict):
-    """A value with its 95 % interval."""
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic with its 95 % interval; None is what is not finite."""
 
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def text(self, quantity: Quantity) -> str:
+        """The value with its interval, as tables have it."""
+        value, low, high = ("-" if x is None else quantity.text(x) for x in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class PaperPoint:
+    """The paper's value after so many gradient steps; see `maml_rl.experiments.paper.published.PublishedValue`."""
+
+    gradient_steps: int
     value: float
-    low: float
-    high: float
+    error: float | None
 
 
-class ComparedRun(TypedDict):
-    """A run of a comparison."""
+@dataclass(frozen=True)
+class MethodCurve:
+    """What a method does under one condition, by gradient step; an oracle's may end before those of others."""
+
+    condition: str  # "" where there is one only
+    mean: list[Estimate]
+    interquartile_mean: list[Estimate]
+    paper: list[PaperPoint]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run of a comparison, with its own values by condition."""
 
     directory: str
     seed: int
@@ -37,148 +65,177 @@ class ComparedRun(TypedDict):
     seconds: float
     machines: list[Hardware]
     command: str
-    inner_lr: list[float]
-    task_returns: list[list[float]]
+    inner_lr: dict[str, list[float]]  # of each gradient step; empty where step sizes are learned
+    values: dict[str, list[list[float | None]]]  # by gradient step and task
 
 
-class PaperRecord(TypedDict):
-    """The paper's mean return, with its standard error over tasks."""
-
-    mean: float
-    standard_error: float
-
-
-class ComparedMethod(TypedDict):
-    """Runs that differ by their seed only, with values by gradient step."""
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ by their seed only."""
 
     label: str
     method: str
-    mean_return: list[IntervalRecord]
-    interquartile_mean: list[IntervalRecord]
-    interval_over: str  # seeds and tasks, or tasks: of these very runs, not of other seeds
-    paper: list[PaperRecord]
+    interval_over: str  # seeds and tasks, or tasks: it then says nothing about other seeds
+    curves: list[MethodCurve]
     runs: list[ComparedRun]
 
+    def curve(self, condition: str) -> MethodCurve:
+        """The curve under a condition."""
+        return next(curve for curve in self.curves if curve.condition == condition)
 
-class ComparisonRecord(TypedDict):
-    """A comparison as JSON values: `comparison.json`."""
 
-    env_id: str
-    task: str
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on the same tasks: `comparison.json`."""
+
+    problem: str
+    name: str  # short, of the problem
+    quantity: str  # a key of `maml_rl.learner.QUANTITIES`
+    conditions: list[str]
     gradient_steps: int
     task_set: TaskSet
     num_tasks: int
-    episodes: int
-    seed: int
+    episodes: int | None  # of each task by gradient step, in reinforcement learning
+    seed: int  # of the tasks
     tasks: list[Any]
     strata: list[int] | None  # of each task, where they are all there are
-    methods: list[ComparedMethod]
+    methods: list[Method]
+
+    @property
+    def directories(self) -> set[str]:
+        """Directories of all runs."""
+        return {run.directory for method in self.methods for run in method.runs}
 
 
-def write_comparison(record: dict[str, Any], out: Path) -> list[Path]:
+def write_comparison(comparison: Comparison, out: Path, draw: Callable[[Comparison, Path], None]) -> list[Path]:
     """Writes a comparison as JSON, csv and picture, and returns the files: `comparison-paper.*` on the paper's tasks.
 
     Args:
-        record: What `maml_rl.experiments.runs.comparison.Comparison` records.
+        comparison: The comparison.
         out: Directory, which is made if need be.
+        draw: Draws it into a file.
     """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / file_of(COMPARISON, record["task_set"])
+    path = out / file_of(COMPARISON, comparison.task_set)
     files = [path, path.with_suffix(".csv"), path.with_suffix(".png")]
-    write_json(files[0], record)
-    files[1].write_text(csv_text(record))
-    draw_comparison(record, files[2])
+    draw(comparison, files[2])  # first, so that a picture that cannot be drawn leaves the others as they were
+    write_json(files[0], asdict(comparison))
+    write_atomically(files[1], csv_text(comparison).encode())
     return files
 
 
-def read_comparison(path: Path) -> dict[str, Any]:
-    """The record of a comparison (`ComparisonRecord`).
+def read_comparison(path: Path) -> Comparison:
+    """A comparison as it was stored.
 
     Raises:
         InputError: If the file is damaged.
         FileNotFoundError: If there is none.
     """
     remedy = "remove it, or compare the runs again with maml-rl compare"
-    record: dict[str, Any] = read_record(path, ComparisonRecord, remedy)
-    most = record["gradient_steps"] + 1
-    for group in record["methods"]:
-        count = len(group["mean_return"])
-        if not (1 <= count <= most and count == len(group["interquartile_mean"]) and group["runs"]):
-            raise InputError(
-                f"{path} is damaged ({group['label'][:60]!r} should have a run, and values for 0 to {most - 1} "
-                f"gradient steps): {remedy}"
-            )
-    return record
+    comparison: Comparison = read_typed(path, Comparison, remedy)
+    if damage := next(_damage(comparison), None):
+        raise InputError(f"{path} is damaged ({damage}): {remedy}")
+    return comparison
 
 
-def stored_runs(comparison: Path) -> set[str]:
+def _damage(comparison: Comparison) -> Iterator[str]:
+    """What is wrong with a comparison whose fields have their types."""
+    if comparison.quantity not in QUANTITIES or not comparison.conditions:
+        yield "it should have conditions, and a quantity that is known"
+    steps, longest = comparison.gradient_steps + 1, 0
+    for method in comparison.methods:
+        lengths = {len(curve.mean) for curve in method.curves} | {len(c.interquartile_mean) for c in method.curves}
+        of_all = [curve.condition for curve in method.curves] == comparison.conditions
+        if not (of_all and len(lengths) == 1 and 1 <= min(lengths) <= steps and method.runs):
+            needs = f"a run, and for each condition values for 0 to {str(steps - 1)[:20]} gradient steps"
+            yield f"{method.label[:60]!r} should have {needs}"
+        longest = max(longest, *lengths, 0)
+    if longest != steps:
+        yield f"a method should have values for all of its {str(steps - 1)[:20]} gradient steps"
+
+
+def stored_runs(path: Path) -> set[str]:
     """Directories of the runs that a stored comparison is of; none if there is none, or it cannot be read."""
     try:
-        return runs_of(read_comparison(comparison))
+        return read_comparison(path).directories
     except (OSError, InputError):
         return set()
 
 
-def runs_of(record: dict[str, Any]) -> set[str]:
-    """Directories of the runs of a comparison."""
-    return {run["directory"] for group in record["methods"] for run in group["runs"]}
+def comparison_heading(comparison: Comparison) -> str:
+    """What was compared, in one line."""
+    unit = QUANTITIES[comparison.quantity].unit
+    tasks = tasks_named(comparison.task_set, comparison.num_tasks)
+    episodes = f", {comparison.episodes} episodes each" if comparison.episodes else ""
+    return f"{comparison.problem}: mean {comparison.quantity}{f', {unit}' if unit else ''} on {tasks}{episodes}"
 
 
-def table(record: dict[str, Any]) -> str:
+def comparison_table(comparison: Comparison) -> str:
     """Mean and interquartile mean by gradient step, with 95 % intervals, and the paper's mean below, if it has one.
 
-    `remarks` says what must be known to read it.
+    There is a table for each condition. `comparison_remarks` says what must be known to read it.
     """
-    steps = range(record["gradient_steps"] + 1)
-    rows = [["", "seeds", "interval over", "env steps", *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
-    for group in record["methods"]:
-        env_steps = float(np.mean([run["env_steps"] for run in group["runs"]]))
-        lines = {
-            group["label"]: [show(interval) for interval in group["mean_return"]],
-            "  interquartile": [show(interval) for interval in group["interquartile_mean"]],
-        }
-        if group["paper"]:
-            lines["  paper"] = [f"{paper['mean']:.1f}" for paper in group["paper"]]
-        for name, cells in lines.items():
-            about = [str(len(group["runs"])), group["interval_over"], env_steps_text(env_steps)]
-            about = about if name == group["label"] else [""] * len(about)
-            rows.append([name, *about, *cells, *["-"] * (len(steps) - len(cells))])
-    width = max(len(row[0]) for row in rows)
-    return aligned([[row[0].ljust(width), *row[1:]] for row in rows])
+    tables = []
+    for condition in comparison.conditions:
+        rows = _rows(comparison, condition)
+        width = max(len(row[0]) for row in rows)
+        text = text_table([[row[0].ljust(width), *row[1:]] for row in rows])
+        tables.append(f"{condition}\n\n{text}" if condition else text)
+    return "\n\n".join(tables)
 
 
-def remarks(record: dict[str, Any]) -> list[str]:
+def _rows(comparison: Comparison, condition: str) -> list[list[str]]:
+    steps, quantity = range(comparison.gradient_steps + 1), QUANTITIES[comparison.quantity]
+    has_env_steps = any(run.env_steps for method in comparison.methods for run in method.runs)
+    length = "env steps" if has_env_steps else "iterations"
+    rows = [["", "seeds", "interval over", length, *(f"{step} step{'' if step == 1 else 's'}" for step in steps)]]
+    for method in comparison.methods:
+        curve, runs = method.curve(condition), method.runs
+        trained = fmean(run.env_steps if has_env_steps else run.iterations for run in runs)
+        about = [str(len(runs)), method.interval_over, env_steps_text(trained) if has_env_steps else f"{trained:,.0f}"]
+        rows.append([method.label, *about, *_filled([mean.text(quantity) for mean in curve.mean], steps)])
+        middle = [mean.text(quantity) for mean in curve.interquartile_mean]
+        rows.append(["  interquartile", "", "", "", *_filled(middle, steps)])
+        if curve.paper:
+            rows.append(["  paper", "", "", "", *paper_cells(comparison, curve)])
+    return rows
+
+
+def paper_cells(comparison: Comparison, curve: MethodCurve) -> list[str]:
+    """The paper's values for each number of gradient steps, and a dash where it has none."""
+    texts = {p.gradient_steps: published_text(QUANTITIES[comparison.quantity], p.value) for p in curve.paper}
+    return [texts.get(step, "-") for step in range(comparison.gradient_steps + 1)]
+
+
+def _filled(cells: list[str], steps: Sequence[int]) -> list[str]:
+    return [*cells, *["-"] * (len(steps) - len(cells))]
+
+
+def comparison_remarks(comparison: Comparison) -> list[str]:
     """What must be known to read the table: what its intervals cover, and on which tasks the paper measured."""
     lines = ["[95 % interval]"]
-    if any(group["interval_over"] == "tasks" for group in record["methods"]):
-        lines[0] += ": with one seed or two over tasks alone, of these very runs and not of other seeds"
-    if record["task_set"] == "held-out" and any(group["paper"] for group in record["methods"]):
-        lines.append("paper: on its own 40 tasks, which are others; --tasks paper compares on those")
+    if any(method.interval_over == "tasks" for method in comparison.methods):
+        lines[0] += ": with one or two seeds, over tasks only: it says nothing about other seeds"
+    has_paper = any(curve.paper for method in comparison.methods for curve in method.curves)
+    if comparison.task_set == "held-out" and comparison.episodes and has_paper:
+        lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper compares on those")
     return lines
 
 
-def show(interval: dict[str, float]) -> str:
-    """A value with its interval."""
-    return f"{interval['value']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
-
-
-def csv_text(record: dict[str, Any]) -> str:
-    """A row for each method and gradient step."""
+def csv_text(comparison: Comparison) -> str:
+    """A row for each condition, method and gradient step."""
     file = io.StringIO()
-    statistics = ("mean_return", "interquartile_mean")
-    columns = [f"{statistic}{suffix}" for statistic in statistics for suffix in ("", "_low", "_high")]
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        [
-            *("env_id", "tasks", "method", "label", "seeds", "interval_over", "gradient_steps"),
-            *columns,
-            *(f"paper_{f}" for f in PaperReturn._fields),
-        ]
-    )
-    for group in record["methods"]:
-        for step in range(len(group["mean_return"])):
-            values = [value for statistic in statistics for value in group[statistic][step].values()]
-            paper = group["paper"][step].values() if step < len(group["paper"]) else ["", ""]
-            about = [group["method"], group["label"], len(group["runs"]), group["interval_over"], step]
-            writer.writerow([record["env_id"], record["task_set"], *about, *values, *paper])
+    about = ("problem", "tasks", "quantity", "condition", "method", "label", "seeds", "interval_over", "gradient_steps")
+    columns = [f"{statistic}{suffix}" for statistic in _STATISTICS for suffix in ("", "_low", "_high")]
+    writer.writerow([*about, *columns, "paper", "paper_error"])
+    for condition in comparison.conditions:
+        for method in comparison.methods:
+            curve = method.curve(condition)
+            paper = {point.gradient_steps: (point.value, point.error) for point in curve.paper}
+            of_method = [method.method, method.label, len(method.runs), method.interval_over]
+            of_all = [comparison.problem, comparison.task_set, comparison.quantity, condition]
+            for step, estimates in enumerate(zip(curve.mean, curve.interquartile_mean, strict=True)):
+                values = [value for estimate in estimates for value in asdict(estimate).values()]
+                writer.writerow([*of_all, *of_method, step, *values, *paper.get(step, ("", ""))])
     return file.getvalue()

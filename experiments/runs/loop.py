@@ -4,10 +4,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -16,58 +15,11 @@ from tqdm import tqdm
 from maml_rl.errors import InputError, WorkerError
 from maml_rl.experiments.runs.provenance import note_machine
 from maml_rl.experiments.runs.run_log import log, run_logger
+from maml_rl.learner import AnyLearner, Metrics
+from maml_rl.run import Run, after_iteration, save_run
 
 _LOCK = ".lock"
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
-
-
-class RunProgress(Protocol):
-    """What a run has reached."""
-
-    @property
-    def iteration(self) -> int:
-        """Meta-iterations finished."""
-        ...
-
-
-class LoopConfig(Protocol):
-    """Settings of a run that the loop needs."""
-
-    @property
-    def iterations(self) -> int:
-        """Meta-iterations of the whole run."""
-        ...
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Meta-iterations from one checkpoint to the next."""
-        ...
-
-
-class AnyRun(Protocol):
-    """A run of any kind."""
-
-    @property
-    def config(self) -> LoopConfig:
-        """Its settings."""
-        ...
-
-    @property
-    def progress(self) -> RunProgress:
-        """What it has reached."""
-        ...
-
-
-R = TypeVar("R", bound=AnyRun)
-
-
-class Step(NamedTuple, Generic[R]):
-    """Result of one meta-iteration."""
-
-    run: R
-    row: dict[str, float]  # quantities to log; empty for none
-    summary: str  # what the progress bar shows; empty to leave it
-    shown: Mapping[str, Any] = MappingProxyType({})  # further values of the row, for TensorBoard only
 
 
 def check_new(out: Path) -> None:
@@ -83,14 +35,14 @@ def check_new(out: Path) -> None:
         )
 
 
-def check_extension(out: Path, run: AnyRun, iterations: int | None) -> None:
+def check_extension(out: Path, run: Run, iterations: int | None) -> None:
     """Checks a new number of iterations of a run.
 
     Raises:
         InputError: If it has finished more already.
     """
-    if iterations is not None and iterations < run.progress.iteration:
-        raise InputError(f"{out} has finished {run.progress.iteration} iterations already, more than {iterations}")
+    if iterations is not None and iterations < run.state.iteration:
+        raise InputError(f"{out} has finished {run.state.iteration} iterations already, more than {iterations}")
 
 
 @contextmanager
@@ -121,66 +73,80 @@ def new_in(out: Path) -> Iterator[None]:
 
 
 def training_loop(
-    run: R, iterate: Callable[[R], Step[R]], save: Callable[[R], None], out: Path, device: torch.device
-) -> R:
-    """From `run.progress` to `run.config.iterations`.
+    run: Run, learner: AnyLearner, out: Path, device: torch.device, shown: Callable[[Run], Mapping[str, Any]]
+) -> Run:
+    """From the iteration that a run has reached to its last one.
 
     Args:
         run: A run, as its last checkpoint has it.
-        iterate: One meta-iteration.
-        save: Writes a checkpoint.
+        learner: What iterates.
         out: Directory of the run.
         device: Where it is computed.
+        shown: What TensorBoard shows of a run in addition to its metrics.
 
     Raises:
         OSError: If something of the run cannot be written, or its directory was removed; names the file.
     """
-    config, first = run.config, run.progress.iteration
+    first, last = run.state.iteration, run.config.iterations
     note_machine(out, first, device)
-    logger = run_logger(out, first)
     directory = out.stat()
 
-    def save_there(run: R) -> None:
+    def save_there() -> None:
         _check_there(out, directory)
-        save(run)
+        save_run(out, run)
 
-    bar = tqdm(total=config.iterations, initial=first, unit="iteration", disable=None, smoothing=0.1)
-    said = begun = time.monotonic()
-    summary = ""
-    try:
-        for iteration in range(first, config.iterations):
-            step = iterate(run)
-            _check_there(out, directory)
-            if step.row:
-                log(logger, step.run.progress.iteration, step.row, step.shown)
-            run = step.run
-            if step.summary:
-                summary = step.summary
-                bar.set_postfix_str(summary, refresh=False)
-            bar.update()
-            if bar.disable and (
-                time.monotonic() - said > _PLAIN_PROGRESS_SECONDS or iteration + 1 == config.iterations
-            ):
-                said = time.monotonic()
-                left = bar.format_interval(
-                    (said - begun) / (iteration + 1 - first) * (config.iterations - iteration - 1)
-                )
-                line = f"iteration {iteration + 1}/{config.iterations}: {summary}, {left} left"
-                print(line, file=sys.stderr, flush=True)
-            if (iteration + 1) % config.checkpoint_every == 0:
-                save_there(run)
-    except (KeyboardInterrupt, WorkerError):
-        save_there(run)
-        raise
-    except OSError:
-        with suppress(OSError):
-            save_there(run)  # a log that cannot be written need not cost the finished iterations
-        raise
-    finally:
-        bar.close()
-        logger.close()
-    save_there(run)
+    with closing(run_logger(out, first)) as logger, closing(ProgressLines(first, last)) as progress:
+        try:
+            for iteration in range(first, last):
+                started = time.monotonic()
+                state, metrics = learner.iterate(run.state)
+                after, values = after_iteration(run, state, metrics, time.monotonic() - started)
+                _check_there(out, directory)
+                if not after.progress.pending:
+                    log(logger, iteration + 1, values, {**_by_task(metrics), **shown(after)})
+                run = after  # finished once it is logged: what is saved without its row never gets one
+                progress.update(learner.summary(values))
+                if (iteration + 1) % run.config.checkpoint_every == 0:
+                    save_there()
+        except (KeyboardInterrupt, WorkerError, InputError):
+            save_there()
+            raise
+        except OSError:
+            with suppress(OSError):
+                save_there()  # a log that cannot be written need not cost the finished iterations
+            raise
+    save_there()
     return run
+
+
+def _by_task(metrics: Metrics) -> Mapping[str, Any]:
+    return {f"tasks/{name}": value for name, value in metrics.by_task.items()}
+
+
+class ProgressLines:
+    """A progress bar on a terminal; elsewhere, such as in the log of a cluster, a line every few seconds."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._first, self._last = first, last
+        self._bar = tqdm(total=last, initial=first, unit="iteration", disable=None, smoothing=0.1)
+        self._done, self._said = first, time.monotonic()
+        self._begun = self._said
+
+    def update(self, summary: str) -> None:
+        """Shows that one more iteration is done."""
+        self._done += 1
+        self._bar.set_postfix_str(summary, refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and (now - self._said > _PLAIN_PROGRESS_SECONDS or self._done == self._last):
+            self._said = now
+            each = (now - self._begun) / (self._done - self._first)
+            left = self._bar.format_interval(each * (self._last - self._done))
+            print(f"iteration {self._done}/{self._last}: {summary}, {left} left", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()
 
 
 def _check_there(out: Path, directory: os.stat_result) -> None:

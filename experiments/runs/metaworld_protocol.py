@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from maml_rl.config import MetaConfig, require
+from maml_rl.config import require
 from maml_rl.distributions import Distribution
 from maml_rl.errors import InputError
-from maml_rl.experiments.runs.run import load_config, load_run
 from maml_rl.meta_rl import adapt_each, advantage_batches
-from maml_rl.parallel import TaskThreads
-from maml_rl.policies import Policy
+from maml_rl.policies import Policy, policy_rates
+from maml_rl.rates import theta
+from maml_rl.reinforcement import RLLearner
+from maml_rl.run import load_run
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.tasks import vectorize
-from maml_rl.types import Params, Trajectories, aligned, laid_out, repeat
+from maml_rl.types import State, Trajectories, aligned, laid_out, repeat
 
 _TEST_MANIPULATIONS = 5  # of ML10, ML25 and ML45
 
@@ -71,7 +71,7 @@ class MetaWorldEvaluation(NamedTuple):
     before: Success
     after: Success
 
-    def record(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
         return {
             "env_id": self.env_id,
@@ -91,37 +91,32 @@ class MetaWorldEvaluation(NamedTuple):
 
 
 class AdaptingAgent:
-    """A policy with the inner update, as Meta-World's `MetaLearningAgent`: M sub-environments, each a task of its own.
+    """A policy with the inner update, as Meta-World's `MetaLearningAgent`: one task in each of M sub-environments.
 
     Args:
-        policy: The policy.
-        theta: Its parameters before adaptation.
+        learner: The learner of a run.
+        state: What its training has reached.
         num_envs: M.
-        meta: Settings of the inner update that the policy was trained for.
         seed: Seed of the actions in the episodes that the policy adapts to.
-        threads: Threads that share the tasks.
         on_task: Called when the protocol comes to the next tasks.
     """
 
     def __init__(
-        self,
-        policy: Policy,
-        theta: Params,
-        num_envs: int,
-        meta: MetaConfig,
-        seed: int,
-        threads: TaskThreads,
-        on_task: Callable[[], object],
+        self, learner: RLLearner, state: State, num_envs: int, seed: int, on_task: Callable[[], object]
     ) -> None:
-        self._policy, self._meta, self._threads, self._on_task = policy, meta, threads, on_task
-        self._theta = repeat(laid_out(theta), num_envs)
-        self._params = self._theta
+        self._policy: Policy = learner.policy
+        self._meta, self._threads = learner.config.meta, learner.threads
+        self._on_task = on_task
+        self._learned = laid_out(state.meta)
+        self._rates = policy_rates(self._policy, theta(self._learned), self._meta)
+        self._theta = repeat(theta(self._learned), num_envs)
+        self._params, self._updates = self._theta, 0
         self._generator = Draw(seed, Phase.EVALUATION).generator(Purpose.ACTIONS)
         self._steps: list[Any] = []
 
     def init(self) -> None:
         """Forgets the tasks so far."""
-        self._params = self._theta
+        self._params, self._updates = self._theta, 0
         self._on_task()
 
     def reset(self, env_mask: NDArray[np.bool_]) -> None:
@@ -146,8 +141,9 @@ class AdaptingAgent:
     def adapt(self) -> None:
         """theta_i' of each task by one inner update on the steps since the last."""
         batches, _ = advantage_batches(self._policy, _trajectories(self._steps), self._meta, self._threads)
-        self._params = adapt_each(self._policy, self._params, batches, self._meta, self._threads, self._meta.inner_lr)
-        self._steps = []
+        rates = self._rates.at(self._learned, self._updates)
+        self._params = adapt_each(self._policy, self._params, batches, self._meta, rates, self._threads)
+        self._steps, self._updates = [], self._updates + 1
 
     def eval_action(self, observations: NDArray[np.float64]) -> NDArray[np.float32]:
         """Mean actions `[M, act]` under the adapted parameters, clipped, as Meta-World's own agents take them."""
@@ -190,41 +186,36 @@ def evaluate_metaworld(directory: Path, protocol: Protocol) -> MetaWorldEvaluati
     Raises:
         InputError: If the run cannot be used, is not of a Meta-World environment, or metaworld is not installed.
     """
-    config, _, _ = load_config(directory)
-    with closing(vectorize(config.env_id, 1, max_episode_steps=config.max_episode_steps)) as training_envs:
-        settings = training_envs.spec.kwargs if training_envs.spec else {}
+    run = load_run(directory)
+    env_id = run.rl_config.env_id
+    with run.open_rl(episodes=1) as learner:
+        settings = learner.envs.spec.kwargs if learner.envs.spec else {}
         if "benchmark" not in settings:
             raise InputError(
-                f"{directory} was trained on {config.env_id}, which is no environment of Meta-World: "
-                f"use maml-rl evaluate {directory}"
+                f"{directory} was trained on {env_id}, which is no environment of Meta-World: use maml-rl evaluate "
+                f"{directory}"
             )
-        run = load_run(directory, training_envs)
-    from metaworld import make_ml_envs_test  # the extra `metaworld`; `vectorize` has told where it is missing
+    from metaworld import make_ml_envs_test  # the extra `metaworld`; `open_rl` has reported where it is missing
     from metaworld.evaluation import metalearning_evaluation
 
     # One sub-environment for each manipulation, which meets its goals one after the other. The protocol counts the
     # first episodes to end among all with one manipulation, so that with more of them those that succeed, which are
     # shorter, would count more often than those that fail.
-    benchmark = settings["benchmark"]
+    benchmark, seed = settings["benchmark"], settings.get("seed", 0)
     manipulations = _TEST_MANIPULATIONS if benchmark.startswith("ML") else 1
-    threads = TaskThreads()
     measured = []
-    bar = tqdm(total=2 * protocol.goals, unit="goal", desc="evaluating", disable=None, leave=False)
-    for adaptation_steps in (0, protocol.adaptation_steps):
-        with closing(make_ml_envs_test(benchmark, seed=settings.get("seed", 0), meta_batch_size=manipulations)) as envs:
-            agent = AdaptingAgent(
-                run.policy, run.theta, manipulations, run.config.meta, protocol.seed, threads, bar.update
-            )
-            result = metalearning_evaluation(
-                agent,
-                envs,
-                num_evals=protocol.goals,
-                adaptation_steps=adaptation_steps,
-                adaptation_episodes=protocol.adaptation_episodes,
-                evaluation_episodes=protocol.evaluation_episodes,
-            )
-            success_rate, mean_return, by_manipulation = result
+    with tqdm(total=2 * protocol.goals, unit="goal", desc="evaluating", disable=None, leave=False) as bar:
+        for adaptation_steps in (0, protocol.adaptation_steps):
+            agent = AdaptingAgent(learner, run.state, manipulations, protocol.seed, bar.update)
+            with closing(make_ml_envs_test(benchmark, seed=seed, meta_batch_size=manipulations)) as envs:
+                success_rate, mean_return, by_manipulation = metalearning_evaluation(
+                    agent,
+                    envs,
+                    num_evals=protocol.goals,
+                    adaptation_steps=adaptation_steps,
+                    adaptation_episodes=protocol.adaptation_episodes,
+                    evaluation_episodes=protocol.evaluation_episodes,
+                )
             rates = {name: float(rate) for name, rate in by_manipulation.items()}
             measured.append(Success(success_rate, mean_return, rates))
-    bar.close()
-    return MetaWorldEvaluation(config.env_id, protocol, *measured)
+    return MetaWorldEvaluation(env_id, protocol, *measured)

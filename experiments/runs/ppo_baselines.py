@@ -1,7 +1,7 @@
 """PPO of Stable-Baselines3 on our tasks: what an ordinary learner makes of the same environments.
 
 *From scratch*, it learns one task alone: how many env steps does it need for what one gradient step reaches? As
-*oracle*, it learns all tasks at once and is told in the observation which it is, like the oracle of Finn, Abbeel,
+*oracle*, it learns all tasks at once and observes which it is, like the oracle of Finn, Abbeel,
 Levine 2017, section 5.3.
 
 Settings are those of Schulman et al. 2017 (PPO), table 3, for MuJoCo, which are Stable-Baselines3's defaults: 2048 env
@@ -18,7 +18,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from maml_rl.errors import InputError
-from maml_rl.processes import ALL_CORES, Processes
+from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.rollouts import collect
 from maml_rl.sb3 import from_ppo, sb3_vec_env
 from maml_rl.seeding import Draw, Phase
@@ -36,81 +36,58 @@ class Point(NamedTuple):
     returns: NDArray[np.float64]  # [M, K]   of K episodes of each task
 
 
-def from_scratch(
-    env_id: str,
-    task: Task,
-    env_steps: int,
-    every: int,
-    episodes: int = 20,
-    seed: int = 0,
-    processes: Processes = ALL_CORES,
-    max_episode_steps: int | None = None,
-) -> Iterator[Point]:
+class PPOTraining(NamedTuple):
+    """How long PPO trains, and how it is evaluated meanwhile."""
+
+    env_steps: int  # of the training, which ends with the update in which it reaches them
+    every: int  # env steps from one evaluation to the next, at least those of one update, 2048
+    episodes: int = 20  # of each task in an evaluation, by the policy that samples its actions, as for MAML
+    seed: int = 0  # of everything random
+    max_episode_steps: int | None = None  # time limit; the one that the environment is registered with if None
+
+
+def from_scratch(env_id: str, task: Task, training: PPOTraining, machine: Machine = THIS_MACHINE) -> Iterator[Point]:
     """PPO that learns one task alone: its return on that task, before the training and after each part of it.
 
     Args:
         env_id: Environment, as `gymnasium.make` takes it.
         task: Element of its `task_space`.
-        env_steps: Length of the training; it ends with the update in which it reaches them.
-        every: Env steps from one evaluation to the next, at least those of one update, 2048.
-        episodes: Episodes of an evaluation, of the policy that samples its actions, as in evaluations of MAML.
-        seed: Seed of everything random.
-        processes: Processes of an environment that is not batched.
-        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
+        training: How long it trains, and how it is evaluated.
+        machine: Processes of an environment that is not batched.
 
     Raises:
         InputError: If the environment or a setting cannot be used.
     """
-    return _learn(env_id, [task], False, env_steps, every, episodes, seed, processes, max_episode_steps)
+    return _learn(env_id, [task], False, training, machine)
 
 
-def oracle(
-    env_id: str,
-    env_steps: int,
-    every: int,
-    tasks: int = 40,
-    episodes: int = 20,
-    seed: int = 0,
-    processes: Processes = ALL_CORES,
-    max_episode_steps: int | None = None,
-) -> Iterator[Point]:
+def oracle(env_id: str, tasks: int, training: PPOTraining, machine: Machine = THIS_MACHINE) -> Iterator[Point]:
     """PPO that learns all tasks and observes which it is: its return on held-out tasks, as `from_scratch` has it.
 
     Every episode of the training has a new task. The tasks of the evaluation are those of `maml-rl evaluate`.
 
     Args:
         env_id: Environment, as `gymnasium.make` takes it.
-        env_steps: See `from_scratch`.
-        every: See `from_scratch`.
-        tasks: Held-out tasks.
-        episodes: Episodes of each task in an evaluation.
-        seed: Seed of the training and of the evaluation's episodes.
-        processes: Processes of an environment that is not batched.
-        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
+        tasks: Number of held-out tasks.
+        training: See `from_scratch`.
+        machine: See `from_scratch`.
 
     Raises:
         InputError: If the environment or a setting cannot be used.
     """
-    with closing(vectorize(env_id, 1, max_episode_steps=max_episode_steps)) as envs:
+    with closing(vectorize(env_id, 1, max_episode_steps=training.max_episode_steps)) as envs:
         held_out = evaluation_tasks(task_space(envs), tasks)
-    return _learn(env_id, held_out, True, env_steps, every, episodes, seed, processes, max_episode_steps)
+    return _learn(env_id, held_out, True, training, machine)
 
 
 def _learn(
-    env_id: str,
-    tasks: Sequence[Task],
-    is_oracle: bool,
-    env_steps: int,
-    every: int,
-    episodes: int,
-    seed: int,
-    processes: Processes,
-    max_episode_steps: int | None,
+    env_id: str, tasks: Sequence[Task], is_oracle: bool, training: PPOTraining, machine: Machine
 ) -> Iterator[Point]:
     """Trains on new tasks that it observes, or on the only one; evaluates on `tasks`."""
+    env_steps, every, episodes, seed, limit = training
     if min(env_steps, every) < 1 or episodes < 1:
         raise InputError(f"env_steps, every and episodes must be at least 1, got {env_steps}, {every}, {episodes}")
-    given, count = (processes, is_oracle, max_episode_steps), min(800, len(tasks) * episodes)
+    given, count = (machine.env_processes(), is_oracle, limit), min(800, len(tasks) * episodes)
     with (
         closing(vectorize(env_id, _NUM_ENVS, *given)) as training_envs,
         closing(vectorize(env_id, count, *given)) as test_envs,

@@ -11,15 +11,14 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 from maml_rl.checkpoint import write_json
+from maml_rl.config import RunConfig
 from maml_rl.errors import InputError
-from maml_rl.experiments.presets.rl_presets import PRESETS
-from maml_rl.experiments.presets.supervised_presets import PRESETS as SUPERVISED_PRESETS
-from maml_rl.experiments.runs.records import read_record
-from maml_rl.experiments.runs.run import RunConfig
-from maml_rl.experiments.runs.supervised_run import SupervisedConfig
+from maml_rl.experiments.presets import PRESETS, with_rule
+from maml_rl.json_types import read_typed
 from maml_rl.processes import available_cores
 
 MACHINES = "machines.json"
+_RULE = "meta.step.rule"
 
 
 class Hardware(TypedDict):
@@ -30,7 +29,7 @@ class Hardware(TypedDict):
     accelerator: NotRequired[str]
 
 
-class Machine(Hardware):
+class TrainingMachine(Hardware):
     """A machine that trained a run, with the versions that it had."""
 
     from_iteration: int
@@ -41,17 +40,14 @@ class Machine(Hardware):
     mujoco: str
 
 
-def training_command(config: RunConfig | SupervisedConfig) -> str:
+def training_command(config: RunConfig) -> str:
     """The shortest `maml-rl train` that makes a run of these settings, from the preset that is nearest to them."""
     settings = flat(asdict(config))
-    configs: dict[str, RunConfig | SupervisedConfig] = (
-        {name: preset.config for name, preset in PRESETS.items()}
-        if isinstance(config, RunConfig)
-        else {name: preset.config for name, preset in SUPERVISED_PRESETS.items()}
-    )
+    configs = {name: preset.config for name, preset in PRESETS.items() if preset.config.kind == config.kind}
 
     def arguments(name: str) -> list[str]:
-        default = flat(asdict(configs[name]))
+        own = flat(asdict(configs[name]))
+        default = own | flat(asdict(with_rule(configs[name], config.meta.step.rule))) | {_RULE: own[_RULE]}
         options = [_option(key, value) for key, value in settings.items() if value != default[key]]
         return [name, *chain.from_iterable(options)]
 
@@ -67,28 +63,32 @@ def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _option(key: str, value: Any) -> list[str]:
+    if key == _RULE:
+        return ["--meta.step", value]
     path, _, name = key.replace("_", "-").rpartition(".")
     if isinstance(value, bool):
         return [f"--{path}{'.' if path else ''}{'' if value else 'no-'}{name}"]
     return [f"--{key.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
 
 
-def check_same_settings(out: Path, there: RunConfig | SupervisedConfig, given: RunConfig | SupervisedConfig) -> None:
+def check_same_settings(out: Path, there: RunConfig, given: RunConfig) -> None:
     """Checks that a run that exists has the settings of a command, but for iterations and the place of its data.
 
     Args:
         out: Directory of the run.
         there: Its settings.
-        given: Those of the command, of the same type.
+        given: Those of the command.
 
     Raises:
         InputError: If some differ; names them.
     """
+    if there.kind != given.kind:
+        raise InputError(f"{out} is no run of {given.kind} learning: give another --out")
     ours, others = flat(asdict(there)), flat(asdict(given))
     different = [
-        f"--{name.replace('_', '-')} is {ours[name]} there and {others[name]} here"
-        for name in ours
-        if ours[name] != others[name] and name not in ("iterations", "data")
+        f"{_option(name, '')[0]} is {ours[name]} there and {others[name]} here"
+        for name in ours  # other rules of the meta-step have other settings
+        if name in others and ours[name] != others[name] and name not in ("iterations", "data")
     ]
     if different:
         raise InputError(f"{out} is another run: {'; '.join(different)}; give its settings, or another --out")
@@ -113,20 +113,20 @@ def note_machine(directory: Path, iteration: int, device: torch.device) -> None:
         device: Where policy and update are computed.
     """
     machines = trained_on(directory)
-    here = machine(device)
+    here: Any = machine(device)
     if not machines or {**machines[-1], "from_iteration": None} != {**here, "from_iteration": None}:
-        machines.append({"from_iteration": iteration, **here})
+        machines.append({"from_iteration": iteration} | here)
         write_json(directory / MACHINES, machines)
 
 
-def trained_on(directory: Path) -> list[dict[str, Any]]:
+def trained_on(directory: Path) -> list[TrainingMachine]:
     """The machines that trained a run, in their order; empty if that was not noted.
 
     Raises:
         InputError: If the file is damaged.
     """
     path = directory / MACHINES
-    machines: list[dict[str, Any]] = read_record(path, list[Machine], "remove it") if path.exists() else []
+    machines: list[TrainingMachine] = read_typed(path, list[TrainingMachine], "remove it") if path.exists() else []
     return machines
 
 

@@ -1,8 +1,9 @@
 """The log of a run: a row for each iteration in metrics.csv, and the same and more in TensorBoard."""
 
 import csv
+import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +15,14 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from maml_rl.checkpoint import write_atomically
 from maml_rl.errors import InputError, naming_file
-from maml_rl.experiments.runs.run import METRICS
 from maml_rl.json_values import RESTORE, read_text
+from maml_rl.run import METRICS
 
 _OUTERMOST = 9e19  # TensorBoard's bins end at 1e20, and PyTorch raises an error where none holds a value
 
 
 def run_logger(out: Path, finished: int) -> Logger:
-    """Logger of a run directory that goes on after `finished` iterations."""
+    """Logger of a run directory that continues after `finished` iterations."""
     table = MetricsTable(out / METRICS, finished)
     return Logger(str(out), [table, TensorBoard(out / "tensorboard", finished)])
 
@@ -121,7 +122,7 @@ class TensorBoard(TensorBoardOutputFormat):
 class MetricsTable(KVWriter):
     """A csv file with a row for each iteration, columns in the order of their names.
 
-    Stable-Baselines3's own starts the file anew, and orders its columns by chance.
+    Stable-Baselines3's own starts the file again, and orders its columns by chance.
 
     Args:
         path: The file.
@@ -130,16 +131,16 @@ class MetricsTable(KVWriter):
 
     def __init__(self, path: Path, finished: int) -> None:
         self._path = path
-        self._writer: csv.DictWriter[str] | None = None
+        self._columns: list[str] = []
         lines: list[str] = []
         if path.exists():
             lines = [f"{line}\n" for line in read_text(path).split("\n") if line]
             kept = [line for line in lines[1:] if _iteration(path, lines[0], line) <= finished]
             lines = [*lines[:1], *kept] if kept else []
         write_atomically(path, "".join(lines).encode())
-        self._file = path.open("a", newline="")
         if lines:
-            self._writer = csv.DictWriter(self._file, next(csv.reader(lines)), lineterminator="\n")
+            self._columns = next(csv.reader(lines))
+        self._open()
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Adds a row of what is not excluded from csv files, if that is anything.
@@ -152,9 +153,8 @@ class MetricsTable(KVWriter):
             return
         try:
             with naming_file(self._path):
-                if self._writer is None:
-                    self._writer = csv.DictWriter(self._file, sorted(key_values), lineterminator="\n")
-                    self._writer.writeheader()
+                if new := sorted(key_values.keys() - set(self._columns)):
+                    self._add_columns(new)
                 self._writer.writerow(key_values)
                 self._file.flush()
         except OSError:
@@ -166,6 +166,22 @@ class MetricsTable(KVWriter):
         """Closes the file."""
         with naming_file(self._path):
             self._file.close()
+
+    def _open(self) -> None:
+        self._file = self._path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, self._columns, restval="nan", lineterminator="\n")
+
+    def _add_columns(self, new: Sequence[str]) -> None:
+        """Rewrites the file with more columns, which are nan in the rows before."""
+        self._file.close()
+        rows = list(csv.DictReader(io.StringIO(read_text(self._path), newline="")))
+        self._columns = [*self._columns, *new] if rows else sorted([*self._columns, *new])
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, restval="nan", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self._path, text.getvalue().encode())
+        self._open()
 
 
 def _iteration(path: Path, head: str, line: str) -> float:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maml_rl.errors import InputError, one_line
-from maml_rl.experiments.runs.run import is_supervised, load_config
-from maml_rl.experiments.runs.supervised_run import load_config as load_supervised_config
+from maml_rl.run import Run, load_run
 
 _OWN = "maml_rl"  # a package called envs is the user's: ours is maml_rl.envs
 
@@ -46,19 +45,22 @@ def allow(modules: Iterable[str]) -> None:
             _make_importable(found)
 
 
-def check_runs(runs: Iterable[Path], named: Collection[str] = ()) -> None:
-    """Checks that the modules which runs name may be imported, asking on a terminal, and makes them importable.
+def check_runs(runs: Iterable[Path], named: Collection[str] = ()) -> list[Run]:
+    """Loads runs, checks that the modules which they name may be imported, and makes those importable.
+
+    Whether one may be imported is asked on a terminal, if there is one.
 
     Args:
-        runs: The runs.
+        runs: Their directories.
         named: Modules that the user has named.
 
     Raises:
         InputError: If a run cannot be used, or names a module that the user has not.
     """
     allow(named)
-    for run in runs:
-        if not (found := _found(module_of(run))):
+    loaded = [(path, load_run(path)) for path in runs]
+    for run, module in [(path, name) for path, there in loaded for name in there.config.modules]:
+        if not (found := _found(module)):
             continue
         if not _is_remembered(found):
             trusted = found.name in {name.partition(".")[0] for name in named}
@@ -69,17 +71,7 @@ def check_runs(runs: Iterable[Path], named: Collection[str] = ()) -> None:
                 )
             _remember(found)
         _make_importable(found)
-
-
-def module_of(run: Path) -> str:
-    """The module that a run names, for its environment or its function of tasks; empty if it names none.
-
-    Raises:
-        InputError: If there is no usable checkpoint.
-    """
-    if is_supervised(run):
-        return (load_supervised_config(run)[0].tasks.function or "").partition(":")[0]
-    return load_config(run)[0].env_id.rpartition(":")[0]
+    return [there for _, there in loaded]
 
 
 def _found(module: str) -> _Module | None:

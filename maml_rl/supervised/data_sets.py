@@ -14,7 +14,6 @@ from maml_rl.errors import InputError
 from maml_rl.seeding import Draw, Phase, uniforms
 from maml_rl.supervised.images import (
     SUFFIXES,
-    Colours,
     ImageClasses,
     ImageFile,
     ImageForm,
@@ -23,6 +22,7 @@ from maml_rl.supervised.images import (
     folder_classes,
     image_file,
 )
+from maml_rl.supervised.settings import Colours
 
 FOLDERS = {Phase.TRAINING: "train", Phase.VALIDATION: "val", Phase.EVALUATION: "test"}
 OMNIGLOT_SETS = ("images_background", "images_evaluation")
@@ -90,7 +90,7 @@ def mini_imagenet(directory: str | Path) -> ImageSplits:
 
     Args:
         directory: Either with `train`, `val` and `test`, each with a folder of images for each class; or with
-            `train.csv`, `val.csv` and `test.csv` (columns filename and label), and the images they name beside them,
+            `train.csv`, `val.csv` and `test.csv` (columns filename and label), and the images they name next to them,
             in `images`, or in folders by label.
 
     Raises:
@@ -105,13 +105,13 @@ def mini_imagenet(directory: str | Path) -> ImageSplits:
         raise InputError(
             f"there is no MiniImagenet in {root}: download train.csv, val.csv and test.csv from {MINI_IMAGENET_URL}, "
             "the images they name from https://image-net.org (ILSVRC 2012), and put the csv files there and the images "
-            "in a folder images beside them, or all in folders train, val and test by class"
+            "in a folder images next to them, or all in folders train, val and test by class"
         )
     counts = {phase: len(found) for phase, found in classes.items()}
     if counts != MINI_IMAGENET_CLASSES:
         raise InputError(
             f"{root} does not hold MiniImagenet, whose train, val and test have 64, 16 and 20 classes: found "
-            f"{', '.join(map(str, counts.values()))}; for images of your own give the family images"
+            f"{', '.join(map(str, counts.values()))}; for your own images set the family to images"
         )
     return ImageSplits(f"MiniImagenet in {root}", ImageForm((84, 84), "rgb"), classes)
 
@@ -170,7 +170,7 @@ def image_folder(
         if not found:
             known = ", ".join(SUFFIXES)
             raise InputError(
-                f"{root} has no folder with images ({known}): put the images of each class in a folder of its own"
+                f"{root} has no folder with images ({known}): put the images of each class into a separate folder"
             )
         classes = _divided(found, fractions, seed, root)
     return ImageSplits(str(root), form, classes)

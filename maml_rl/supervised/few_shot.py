@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from maml_rl.errors import InputError
 from maml_rl.seeding import Draw, Phase, uniforms
 from maml_rl.supervised.images import SPLITS, ImageSplits
-from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.supervised.task_batches import TaskBatch
 
 Indices = NDArray[np.int64]
 
@@ -36,7 +36,7 @@ class FewShot:
                 f"a task needs at least 1 way, shot and query, got {self.ways}, {self.shots} and {self.queries}"
             )
         for phase, classes in self.data.classes.items():
-            if phase != Phase.VALIDATION:  # which few have a use for
+            if phase != Phase.VALIDATION:  # which few use
                 self._check_ways(phase)
             for name, files in classes.items():
                 if len(files) < self.shots + self.queries:
@@ -59,7 +59,7 @@ class FewShot:
     def batch(self, seed: int, phase: Phase, indices: Sequence[int]) -> TaskBatch:
         """The tasks of these indices: images `[M, ways * shots, channels, height, width]`, float32 from 0 to 1, labels.
 
-        Images of a class stand side by side, in support and query: label 0 first.
+        Images of a class are next to each other, in support and query: label 0 first.
 
         Raises:
             InputError: If an image cannot be read, or the data have no split for the phase, or too few classes in it.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from maml_rl.errors import InputError
 from maml_rl.processes import available_cores
 from maml_rl.seeding import Phase
+from maml_rl.supervised.settings import Colours
 
-Colours = Literal["binary", "grey", "rgb"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 SPLITS = {Phase.TRAINING: "training", Phase.VALIDATION: "validation", Phase.EVALUATION: "test"}
 
@@ -46,7 +46,7 @@ class ImageForm:
     inverted: bool = False  # whether dark is 1, for ink on paper
 
     def __post_init__(self) -> None:
-        """Raises InputError for a size without pixels, or colours that are none."""
+        """Raises InputError for a size without pixels, or unknown colours."""
         if min(self.size) < 1:
             raise InputError(f"images need at least 1 x 1 pixels, got {self.size[0]} x {self.size[1]}")
         if self.colours not in get_args(Colours):
@@ -66,7 +66,7 @@ class ImageForm:
         """Pixels of one image, `[channels, height, width]`, from 0 to `white`.
 
         A binary image is resized by taking the nearest pixel, the only way there is without grey; others by Lanczos.
-        What is transparent is white, and a photograph stands as its camera was held (EXIF).
+        Transparent pixels become white, and photographs are turned upright (EXIF).
 
         Raises:
             InputError: If it cannot be read.
@@ -158,7 +158,7 @@ class ImageSplits:
 
 
 def folder_classes(directory: Path) -> dict[str, list[ImageFile]]:
-    """Images in the folders of a directory, in the order of their names: a class each, those without images left out.
+    """Images by folder of a directory, in the order of their names; folders without images are left out.
 
     Raises:
         InputError: If the directory cannot be listed.

@@ -1,9 +1,10 @@
-"""PyTorch's layers as meta-learning takes them: differentiated twice, and mapped over tasks.
+"""PyTorch's layers as meta-learning needs them: differentiated twice, and mapped over tasks.
 
 Most need nothing. Some have a wrong second derivative under `torch.func.vmap`, or none at all: `plain_functions` has
 the same values in plain arithmetic. The others are refused when the network is built (`check_layers`).
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,11 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 from maml_rl.errors import InputError
 
-Function = Callable[..., Any]
-State = tuple[Tensor, ...]
+_Function = Callable[..., Any]
+_Hidden = tuple[Tensor, ...]
 
 _RANDOM = "draws at random in every pass, so that no step and no task would see the same network"
 _EVAL = "remove it, or call eval() on the module"
+_INSTANCE_NORM = inspect.signature(functional.instance_norm)
 
 
 def check_layers(module: nn.Module) -> None:
@@ -42,23 +44,14 @@ def _faults(part: nn.Module) -> Iterator[tuple[str, str]]:
     """Why a layer cannot be used as it is, and what to do."""
     if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
         yield "has no shape yet", "give the module an input once, then pass it on"
-    drops = isinstance(part, _DropoutNd) and part.p > 0
-    drops |= isinstance(part, (nn.RNNBase, nn.MultiheadAttention)) and part.dropout > 0
-    if part.training and drops:
-        yield f"has dropout, which {_RANDOM}", _EVAL
-    if part.training and isinstance(part, nn.RReLU):
-        yield _RANDOM, "use LeakyReLU, or call eval() on the module"
+    if part.training:
+        yield from _faults_in_training(part)
     if isinstance(part, (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)):
         yield _RANDOM, "use MaxPool or AdaptiveMaxPool"
-    hooks = part._forward_pre_hooks.values()
-    if part.training and (isinstance(part, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks)):
-        yield "has spectral normalisation, which changes its buffers in every pass", _EVAL
     if isinstance(part, _InstanceNorm) and part.track_running_stats:
         yield "has running statistics, which training would change", "leave out track_running_stats"
-    if isinstance(part, nn.Embedding) and part.max_norm is not None:
-        yield "rescales its weights in every pass (max_norm)", "leave out max_norm"
-    if isinstance(part, nn.Embedding) and part.scale_grad_by_freq:
-        yield "has a gradient that is not its loss's (scale_grad_by_freq)", "leave out scale_grad_by_freq"
+    if isinstance(part, nn.Embedding):
+        yield from _faults_of_embedding(part)
     if isinstance(part, nn.EmbeddingBag):
         yield "has no second derivative in PyTorch", "use Embedding, and sum or average what it returns"
     if isinstance(part, nn.CrossMapLRN2d):
@@ -67,11 +60,30 @@ def _faults(part: nn.Module) -> Iterator[tuple[str, str]]:
         yield "spreads the batch over devices, and tasks are shared among threads", "pass on what it wraps, its .module"
 
 
+def _faults_in_training(part: nn.Module) -> Iterator[tuple[str, str]]:
+    drops = isinstance(part, _DropoutNd) and part.p > 0
+    drops |= isinstance(part, (nn.RNNBase, nn.MultiheadAttention)) and part.dropout > 0
+    if drops:
+        yield f"has dropout, which {_RANDOM}", _EVAL
+    if isinstance(part, nn.RReLU):
+        yield _RANDOM, "use LeakyReLU, or call eval() on the module"
+    hooks = part._forward_pre_hooks.values()
+    if isinstance(part, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks):
+        yield "has spectral normalisation, which changes its buffers in every pass", _EVAL
+
+
+def _faults_of_embedding(part: nn.Embedding) -> Iterator[tuple[str, str]]:
+    if part.max_norm is not None:
+        yield "rescales its weights in every pass (max_norm)", "leave out max_norm"
+    if part.scale_grad_by_freq:
+        yield "has a gradient that is not its loss's (scale_grad_by_freq)", "leave out scale_grad_by_freq"
+
+
 class plain_functions(TorchFunctionMode):  # noqa: N801, a context like torch.no_grad
     """Within it, in this thread, functions that cannot be differentiated twice under `vmap` are plain arithmetic."""
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Calls a function of PyTorch, or what stands for it."""
+        """Calls a function of PyTorch, or its replacement."""
         return _PLAIN.get(func, func)(*args, **kwargs or {})
 
 
@@ -84,20 +96,14 @@ def _layer_norm(
     return x if bias is None else x + bias
 
 
-def _instance_norm(
-    x: Tensor,
-    running_mean: Tensor | None = None,  # noqa: ARG001
-    running_var: Tensor | None = None,  # noqa: ARG001
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,  # noqa: ARG001
-    eps: float = 1e-5,
-) -> Tensor:
+def _instance_norm(*args: Any, **settings: Any) -> Tensor:
     """As `_layer_norm`, over all dimensions but those of examples and channels."""
-    if not use_input_stats:
+    given = _INSTANCE_NORM.bind(*args, **settings)
+    given.apply_defaults()
+    x, weight, bias = (given.arguments[name] for name in ("input", "weight", "bias"))
+    if not given.arguments["use_input_stats"]:
         raise InputError("the network calls instance_norm with running statistics: leave them out")
-    x, shape = _standardised(x, list(range(2, x.dim())), eps), [1, -1] + [1] * (x.dim() - 2)
+    x, shape = _standardised(x, list(range(2, x.dim())), given.arguments["eps"]), [1, -1] + [1] * (x.dim() - 2)
     x = x if weight is None else x * weight.reshape(shape)
     return x if bias is None else x + bias.reshape(shape)
 
@@ -107,8 +113,8 @@ def _standardised(x: Tensor, dims: list[int], eps: float) -> Tensor:
     return centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + eps)
 
 
-def _refused(name: str, instead: str) -> Function:
-    """Stands for a function with a wrong second derivative, where another one is right."""
+def _refused(name: str, instead: str) -> _Function:
+    """Replaces a function with a wrong second derivative, where another one is right."""
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise InputError(f"the network calls {name}, whose second derivative is wrong: use {instead}")
@@ -123,14 +129,13 @@ def _attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    **settings: Any,
 ) -> Any:
     """The fused form has no second derivative."""
     if dropout_p > 0:
         raise InputError(f"the network calls scaled_dot_product_attention with dropout, which {_RANDOM}: {_EVAL}")
     plain = torch.ops.aten._scaled_dot_product_attention_math
-    return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[0]
+    return plain(query, key, value, attn_mask, dropout_p, is_causal, **settings)[0]
 
 
 def _multi_head_attention(*args: Any, **settings: Any) -> Any:
@@ -174,7 +179,7 @@ def _rrelu(
     return functional.leaky_relu(x, (lower + upper) / 2)
 
 
-def _dropout(function: Function) -> Function:
+def _dropout(function: _Function) -> _Function:
     def refuse(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:  # noqa: ARG001
         if training and p > 0:
             raise InputError(f"the network calls {function.__name__}, which {_RANDOM}: {_EVAL}")
@@ -187,21 +192,21 @@ def _dropout(function: Function) -> Function:
 # second derivative. A step takes what the inputs contribute to the gates, and the state.
 
 
-def _elman(activation: Callable[[Tensor], Tensor]) -> Function:
-    def step(gates: Tensor, state: State, w_hh: Tensor, b_hh: Tensor | None, _w_hr: Tensor | None) -> State:
+def _elman(activation: Callable[[Tensor], Tensor]) -> _Function:
+    def step(gates: Tensor, state: _Hidden, w_hh: Tensor, b_hh: Tensor | None, _w_hr: Tensor | None) -> _Hidden:
         return (activation(gates + functional.linear(state[0], w_hh, b_hh)),)
 
     return step
 
 
-def _lstm(gates: Tensor, state: State, w_hh: Tensor, b_hh: Tensor | None, w_hr: Tensor | None) -> State:
+def _lstm(gates: Tensor, state: _Hidden, w_hh: Tensor, b_hh: Tensor | None, w_hr: Tensor | None) -> _Hidden:
     i, f, g, o = (gates + functional.linear(state[0], w_hh, b_hh)).chunk(4, -1)
     cell = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
     hidden = torch.sigmoid(o) * torch.tanh(cell)
     return (hidden if w_hr is None else functional.linear(hidden, w_hr)), cell
 
 
-def _gru(gates: Tensor, state: State, w_hh: Tensor, b_hh: Tensor | None, _w_hr: Tensor | None) -> State:
+def _gru(gates: Tensor, state: _Hidden, w_hh: Tensor, b_hh: Tensor | None, _w_hr: Tensor | None) -> _Hidden:
     (r, z, n), (hidden_r, hidden_z, hidden_n) = (
         both.chunk(3, -1) for both in (gates, functional.linear(state[0], w_hh, b_hh))
     )
@@ -210,7 +215,7 @@ def _gru(gates: Tensor, state: State, w_hh: Tensor, b_hh: Tensor | None, _w_hr: 
     return ((1 - share) * new + share * state[0],)
 
 
-def _cell(step: Function) -> Function:
+def _cell(step: _Function) -> _Function:
     """One time step, with the arguments of PyTorch's cells."""
 
     def cell(x: Tensor, state: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Any = None, b_hh: Any = None) -> Any:
@@ -221,7 +226,7 @@ def _cell(step: Function) -> Function:
     return cell
 
 
-def _layers(step: Function) -> Function:
+def _layers(step: _Function) -> _Function:
     """All time steps of all layers, with the arguments of PyTorch's recurrent functions."""
 
     def layers(
@@ -263,7 +268,7 @@ def _layers(step: Function) -> Function:
 _STEPS = {"rnn_tanh": _elman(torch.tanh), "rnn_relu": _elman(torch.relu), "lstm": _lstm, "gru": _gru}
 _DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 _BATCH_NORM = "the layer nn.BatchNorm1d, 2d or 3d, which is replaced"
-_PLAIN: dict[Any, Function] = {
+_PLAIN: dict[Any, _Function] = {
     functional.layer_norm: _layer_norm,
     functional.instance_norm: _instance_norm,
     functional.batch_norm: _refused("torch.nn.functional.batch_norm", _BATCH_NORM),

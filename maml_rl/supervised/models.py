@@ -1,7 +1,7 @@
 """The paper's networks for supervised tasks (5.1, 5.2, A.1). Any other `nn.Module` does as well (`networks.py`).
 
 Initial weights come from a NumPy generator, so they are the same on every platform. Batch normalisation shifts and does
-not scale, and stands where a layer's bias would, which it would cancel.
+not scale, and takes the place of a layer's bias, which it would cancel.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class MLP(nn.Module):
     """Multilayer perceptron with ReLU, 40-40 for the sinusoid (5.1), of inputs `[B, size]`.
 
     Weights and biases are uniform within 1 / sqrt(fan in), as PyTorch's are; the paper's code has normal ones of
-    standard deviation 0.01, with which one gradient step changes next to nothing at first.
+    standard deviation 0.01, with which one gradient step changes almost nothing at first.
     """
 
     def __init__(self, input_size: int, hidden_sizes: Sequence[int], outputs: int, generator: Generator) -> None:
@@ -90,7 +90,7 @@ class PooledConvNet(nn.Module):
         """Logits `[B, outputs]` of images `[B, channels, height, width]`."""
         for i, (weight, norm) in enumerate(zip(self.weights, self.norms, strict=True)):
             if i == 0:
-                # As a convolution of its own, a step of the whole network takes 1.4 times as long.
+                # With a convolution here, a step of the whole network takes 1.4 times as long.
                 columns = patches(x.permute(0, 2, 3, 1), stride=1)
                 matrix = weight.permute(2, 3, 1, 0).flatten(0, 2)
                 y = norm.rectified_product(columns, matrix)  # type: ignore[operator]
@@ -132,7 +132,7 @@ def _uniform(shape: Sequence[int], bound: float, generator: Generator) -> nn.Par
 
 
 def _truncated_normal(shape: Sequence[int], std: float, generator: Generator) -> nn.Parameter:
-    """Normal numbers, those further than two standard deviations from 0 drawn again."""
+    """Normal numbers, those more than two standard deviations from 0 drawn again."""
     values = generator.standard_normal(shape)
     while (far := np.abs(values) > 2).any():
         values[far] = generator.standard_normal(int(far.sum()))

@@ -1,6 +1,6 @@
 """Batch normalisation of a task's own examples, which `torch.func` can differentiate twice and map over tasks.
 
-The statistics are always those of examples at hand, never running ones: of the whole batch, or of its first examples
+The statistics are always those of the examples given, never running ones: of the whole batch, or of its first examples
 alone, those of the support set (`support_size`), so that no query example knows of another.
 
 Written in plain arithmetic, since PyTorch's own `batch_norm` has a wrong second derivative under `torch.func.vmap`: the
@@ -47,7 +47,7 @@ class TaskBatchNorm(nn.Module):
         return x if self.bias is None else x + self.bias.reshape(shape)
 
     def rectified(self, x: Tensor) -> Tensor:
-        """max(0, normalised) of `[B, ..., channels]`: `relu` of `forward`, with channels last, in half the time."""
+        """max(0, normalised) of `[B, ..., channels]`: `relu` of `forward`, channels last, in half the time."""
         if self.weight is None and self.bias is not None and self.support_size is None:
             rows = x.flatten(0, -2)
             result: Tensor = _RectifiedNorm.apply(rows, self.bias, self.eps)[0]  # type: ignore[no-untyped-call]
@@ -57,8 +57,8 @@ class TaskBatchNorm(nn.Module):
     def rectified_product(self, x: Tensor, weight: Tensor) -> Tensor:
         """max(0, normalised) of `x @ weight`, the quicker the fewer columns `x` `[B, ..., inputs]` has.
 
-        Mean and variance of the product follow from those of the rows: it has the variance w^T C w, C their covariance,
-        so normalisation goes into the weights, and nothing but the product is as large as the product.
+        Mean and variance of the product follow from those of the rows: its variance is w^T C w, C the covariance of the
+        rows. So the weights are normalised instead, and only the product itself has the size of the product.
         """
         known = x[: self.support_size].flatten(0, -2)
         mean = known.mean(0)
@@ -77,26 +77,33 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, (TaskBatchNorm, nn.modules.batchnorm._BatchNorm))
 
 
+def own_tensors(module: nn.Module) -> list[Tensor]:
+    """Tensors that are plain attributes of a module or its parts, neither parameters nor buffers."""
+    return [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+
+
 def with_task_statistics(module: nn.Module, support_size: int | None = None) -> nn.Module:
     """A copy of a module with `TaskBatchNorm` wherever it has, or refers to, batch normalisation.
 
     It shares the module's tensors: none is copied, so it may be made inside a `torch.func` transform.
     """
-    tensors = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)]
-    # What deepcopy finds here it takes for copied already.
-    copies: dict[int, Any] = {id(value): value for value in [*tensors, *module.parameters(), *module.buffers()]}
+    tensors = [*own_tensors(module), *module.parameters(), *module.buffers()]
+    copies: dict[int, Any] = {id(value): value for value in tensors}  # which deepcopy takes for copied already
     for part in module.modules():
         if is_batch_norm(part):
             copies[id(part)] = TaskBatchNorm(part.weight, part.bias, part.eps, support_size)  # type: ignore[arg-type]
     return copy.deepcopy(module, copies)
 
 
-# The fused form. With z = (y - mean) / sqrt(variance + eps) and r = 1 / sqrt(variance + eps), the derivative of z is
-# r P, where P(v) = v - mean(v) - z mean(v z), a symmetric map. So for the gradient g of the output and h = g [out > 0]:
+# The fused form, with both derivatives written out: a third of the passes over memory that automatic differentiation
+# makes of the plain form, since z and r are computed once and serve all of them. They are outputs, marked as not
+# differentiable, because `torch.func` lets a function keep nothing but its inputs and outputs.
+#
+# With z = (y - mean) / sqrt(variance + eps) and r = 1 / sqrt(variance + eps), the derivative of z is r P, where
+# P(v) = v - mean(v) - z mean(v z), a symmetric map. So for the gradient g of the output and h = g [out > 0]:
 #   first derivative    d bias = sum h,   dy = r P(h)
 #   second derivative   of <u, dy> + <w, d bias>:  dh = r P(u) + w,   dg = dh [out > 0],
 #                       dy = -r^2 / n (sum(u z) P(h) + sum(h z) P(u) + sum(u P(h)) z)
-# Written out, that is a third of the passes over memory that automatic differentiation makes of the plain form.
 
 
 def _projected(v: Tensor, z: Tensor, along: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Convolution as a matrix product, which is the fast form where every task has weights of its own.
+"""Convolution as a matrix product, which is the fast form where every task has its own weights.
 
-A batched convolution with weights for each task is a grouped one, which is slow on a processor; a batched matrix
-product is not. `patches` lays the 3 x 3 surroundings of pixels side by side. It is linear, so it and its transpose,
+A batched convolution with weights for each task is a grouped convolution, which is slow on a CPU; a batched matrix
+product is fast. `patches` lays out the 3 x 3 surroundings of pixels as rows. It is linear, so it and its transpose,
 `_Overlaid`, are each other's derivative, of every order.
 """
 

@@ -100,8 +100,8 @@ def test_environments_that_draw_from_the_global_generators_do_not_disturb_each_o
     env, other = foreign("Gusty"), foreign("Gusty")
     other.reset(seed=0)
     alone = episode(env, lambda: None)
-    beside = episode(env, lambda: (other.step(np.zeros(2, np.float32)), random.random(), np.random.random()))  # noqa: NPY002
-    assert np.array_equal(alone, beside)
+    interleaved = episode(env, lambda: (other.step(np.zeros(2, np.float32)), random.random(), np.random.random()))  # noqa: NPY002
+    assert np.array_equal(alone, interleaved)
     assert len(np.unique(alone, axis=0)) == 4
 
 
@@ -154,7 +154,7 @@ def test_the_environment_runs_in_processes():
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("Unseeded", "equal seeds draw different tasks"),
         ("OwnType", "of type Velocity"),
@@ -165,10 +165,10 @@ def test_the_environment_runs_in_processes():
         ("VaribadOther", "get_task"),
     ],
 )
-def test_an_environment_that_cannot_be_adapted_is_refused_in_one_line(name, told):
+def test_an_environment_that_cannot_be_adapted_is_refused_in_one_line(name, expected):
     with pytest.raises(InputError) as raised:
         foreign(name)
-    assert told in str(raised.value)
+    assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -221,7 +221,7 @@ def test_an_environment_with_both_conventions_follows_the_one_that_is_given():
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "told"),
+    ("name", "given", "expected"),
     [
         ("Goal", {"convention": "index"}, "convention must be one of drawn, indexed, got 'index'"),
         ("Goal", {"convention": "drawn", "task_count": 3}, "leave it out"),
@@ -231,8 +231,8 @@ def test_an_environment_with_both_conventions_follows_the_one_that_is_given():
         ("PearlNumbered", {"num_tasks": 4}, "contradicts itself: len(tasks) is 3, num_tasks is 4"),
     ],
 )
-def test_a_convention_that_an_environment_does_not_follow_is_refused(name, given, told):
-    with pytest.raises((TypeError, ValueError), match=re.escape(told)):
+def test_a_convention_that_an_environment_does_not_follow_is_refused(name, given, expected):
+    with pytest.raises((TypeError, ValueError), match=re.escape(expected)):
         SampledTaskEnv(f"foreign_environments:{name}", **given)
 
 
@@ -251,7 +251,7 @@ def test_what_wraps_an_environment_hides_none_of_its_methods():
     assert isinstance(env.task_space, DrawnTasks)
 
 
-def test_a_step_of_neither_interface_is_told():
+def test_a_step_of_neither_interface_is_refused():
     env = SampledTaskEnv("foreign_environments:Goal")
     env.env.step = lambda _: "garage's EnvStep"
     env.reset(seed=0)

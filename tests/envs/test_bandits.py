@@ -104,7 +104,7 @@ def test_an_episode_is_a_function_of_its_seed(env_id):
     np.testing.assert_array_equal(rewards_of(bandits(env_id, 3, seed=5), arms), first)
     assert not np.array_equal(rewards_of(bandits(env_id, 3, seed=8), arms), first)
     batch = bandits(env_id, 3, seed=5)
-    batch.reset()  # goes on drawing
+    batch.reset()  # continues its generators
     assert not np.array_equal(rewards_of(batch, arms), first)
 
 

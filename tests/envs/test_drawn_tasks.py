@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 
 from maml_rl.envs.drawn_tasks import DrawnTasks, IndexedTasks, decode, encode, same
 from maml_rl.errors import InputError
-from maml_rl.experiments.runs.adapting import read_task
+from maml_rl.experiments.runs.task_input import read_task
 from maml_rl.processes import Processes
 from maml_rl.task_observation import TaskObservation
 from maml_rl.task_parts import plain
@@ -195,7 +195,7 @@ def drawn_from(*tasks: Any) -> DrawnTasks:
     return DrawnTasks(lambda seed: tasks[seed % len(tasks)])
 
 
-def test_a_task_that_differs_in_type_from_draw_to_draw_is_told_from_the_same():
+def test_a_task_that_differs_in_type_from_draw_to_draw_is_distinguished_from_the_same():
     found: list[Any] = []
 
     def draw(seed: int) -> float:

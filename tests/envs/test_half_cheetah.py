@@ -362,7 +362,7 @@ def test_a_transition_changes_none_of_its_arguments(velocity_mdp):
 
 
 def test_no_states_have_no_next_states():
-    # In a process of its own, because MuJoCo crashes when it is asked to roll out nothing.
+    # In a separate process, because MuJoCo crashes when it is asked to roll out nothing.
     code = """
         import numpy as np
         from maml_rl.envs.half_cheetah import HalfCheetah
@@ -401,7 +401,7 @@ def draw(tmp_path: object, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=inherited | environment)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MuJoCo chooses a working OpenGL by itself")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MuJoCo chooses a working OpenGL")
 def test_the_robot_is_in_the_picture_after_it_has_run_for_metres(tmp_path):
     possible = draw(tmp_path, MUJOCO_GL="egl")
     if "no picture" in possible.stderr:
@@ -447,7 +447,7 @@ def test_a_diverged_state_shows_and_is_not_replaced_by_the_rest_pose(velocity_md
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there is OpenGL chosen for a machine without a screen")
 def test_sampling_needs_no_opengl():
-    # As on a machine without libEGL: the library is not found, and MuJoCo must not be told to load it.
+    # As on a machine without libEGL: the library is not found, and MuJoCo must not be made to load it.
     code = """
         import ctypes.util
         ctypes.util.find_library = lambda name: None

@@ -68,7 +68,9 @@ def test_without_metaworld_one_line_says_what_to_install(env_id, monkeypatch):
 
 
 def test_registration_does_not_import_metaworld():
-    program = "import sys, envs; sys.exit('metaworld' in sys.modules or 'maml_rl.envs.metaworld' in sys.modules)"
+    program = (
+        "import sys, maml_rl.envs; sys.exit('metaworld' in sys.modules or 'maml_rl.envs.metaworld' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 

@@ -216,6 +216,14 @@ def test_left_out_values_are_those_of_a_fit_to_the_other_episodes(episodes: int)
     torch.testing.assert_close(left_out, expected, rtol=1e-6, atol=1e-8)
 
 
+def test_a_batch_keeps_the_episode_and_the_time_of_each_step() -> None:
+    # Episodes of 2, 1, 3 and 1 steps, joined.
+    batch, _ = advantage_batch(trajectories([2, 1, 3, 1], np.zeros((K, T))), 0.9, 1.0)
+    assert batch.episodes.tolist() == [0, 0, 1, 2, 2, 2, 3]
+    assert batch.times.tolist() == [0, 1, 0, 0, 1, 2, 0]
+    assert batch.episodes.dtype == batch.times.dtype == torch.int64
+
+
 def test_of_one_episode_nothing_is_left_out() -> None:
     assert linear_baseline(random(1, T, OBSERVATION), random(1, T), torch.ones(1, T)).left_out is None
     one = Trajectories(*(field[:1] for field in trajectories([6, 6, 6, 6], np.zeros((K, T)))))

@@ -1,4 +1,4 @@
-"""What an author is told about an environment: each fault alone, in an environment that is right otherwise."""
+"""Findings about an environment: each fault separately, in an environment that is right otherwise."""
 
 from collections.abc import Callable, Sequence
 
@@ -65,7 +65,7 @@ def draws_unseeded(env: Right) -> None:
 
 
 class Drawing(spaces.Box):
-    """A Box with a sample of its own."""
+    """A Box with a custom sample."""
 
     def __init__(self, draw: Callable[[], np.ndarray]) -> None:
         super().__init__(0.0, 2.0, (1,), np.float32)
@@ -271,7 +271,7 @@ FAULTS = [
     (many_discrete_actions, "error", "number their combinations, as Discrete(6)"),
     (whole_actions, "warning", "whose fraction is cut off"),
     (pictures, "warning", "observations have shape (8, 8, 3): the policy is a perceptron"),
-    (degrees, "warning", "train with --policy.standardise"),
+    (degrees, "warning", "set network.standardise"),
     (far_away, "warning", "component 0 varies by "),
     (noise_on_a_constant, "warning", "around 99.456, where float32, in which policies compute, has steps of 7.6e-06"),
     (hardly_varying, "warning", "component 1 hardly varies under random actions (standard deviation "),
@@ -315,13 +315,13 @@ def test_nothing_is_said_of_an_environment_that_is_right():
     assert check_task_env(limited(Right())) == []
 
 
-@pytest.mark.parametrize(("fault", "level", "told"), FAULTS)
-def test_a_fault_is_told_in_one_sentence_with_what_to_do(fault, level, told):
+@pytest.mark.parametrize(("fault", "level", "expected"), FAULTS)
+def test_a_fault_is_reported_in_one_sentence_with_what_to_do(fault, level, expected):
     env = Right()
     env.reset(seed=0)
     fault(env)
     findings = check_task_env(limited(env))
-    assert any(finding.level == level and told in finding.text for finding in findings), findings
+    assert any(finding.level == level and expected in finding.text for finding in findings), findings
     assert len(set(findings)) == len(findings)
     assert not any("\n" in finding.text for finding in findings)
     if level == "warning":  # a warning does not keep anybody from training
@@ -374,11 +374,11 @@ def with_tasks(space: spaces.Space, value: Callable[[object], float]) -> Right:
 
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_of_the_task_that_changes_nothing_is_named(name):
-    space, value, told = PARTS[name]
+    space, value, expected = PARTS[name]
     findings = check_task_env(limited(with_tasks(space, value)))
     idle = [finding for finding in findings if "nothing: " in finding.text]
-    assert [finding.level for finding in idle] == ([] if told is None else ["warning"])
-    assert all(finding.text.startswith(told) for finding in idle), idle
+    assert [finding.level for finding in idle] == ([] if expected is None else ["warning"])
+    assert all(finding.text.startswith(expected) for finding in idle), idle
     assert findings == idle
 
 
@@ -398,7 +398,7 @@ def test_a_part_of_the_task_that_takes_effect_late_is_seen():
     assert not [f for f in check_task_env(limited(env, steps=700)) if "nothing: " in f.text]
 
 
-def test_a_part_that_may_decide_a_sparse_reward_is_told_as_such():
+def test_a_part_that_may_decide_a_sparse_reward_is_reported_as_such():
     env = with_tasks(spaces.Dict(mass=NUMBER, goal=NUMBER), lambda task: task["mass"][0])
 
     def step(action: np.ndarray) -> tuple:
@@ -408,7 +408,7 @@ def test_a_part_that_may_decide_a_sparse_reward_is_told_as_such():
     env.step = step
     (finding,) = check_task_env(limited(env))
     assert finding.text.startswith("task['goal'] changes nothing: ")
-    assert "every reward was -1, so if the reward is sparse, let it tell how near the goal is" in finding.text
+    assert "every reward was -1, so if the reward is sparse, let it show how near the goal is" in finding.text
 
 
 def test_varying_parts_takes_a_bounded_number_of_steps_however_many_change_nothing():
@@ -472,7 +472,7 @@ class StartedTogether(Points):
 
 
 @pytest.mark.parametrize(
-    ("mdp", "told"),
+    ("mdp", "expected"),
     [
         (Points, None),
         (PulledTogether, "the observation of step 1 of row 0 differs"),
@@ -481,7 +481,7 @@ class StartedTogether(Points):
         (StartedTogether, "the first observation of row 1 differs"),
     ],
 )
-def test_each_row_of_a_batch_has_to_be_the_single_environment(mdp, told):
+def test_each_row_of_a_batch_has_to_be_the_single_environment(mdp, expected):
     env_id = "PointsForTests-v0"
     gymnasium.register(
         env_id,
@@ -493,7 +493,9 @@ def test_each_row_of_a_batch_has_to_be_the_single_environment(mdp, told):
         findings = check_task_env(make(env_id))
     finally:
         del gymnasium.registry[env_id]
-    assert [told in finding.text for finding in findings if finding.level == "error"] == ([True] if told else [])
+    assert [expected in finding.text for finding in findings if finding.level == "error"] == (
+        [True] if expected else []
+    )
 
 
 def test_a_time_limit_is_required():

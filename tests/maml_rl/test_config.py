@@ -3,8 +3,9 @@ import math
 
 import pytest
 
-from maml_rl.config import MetaConfig, TrustRegion
+from maml_rl.config import PolicyConfig, RLMeta, TrustRegion
 from maml_rl.errors import InputError
+from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta, TasksConfig
 
 OUT_OF_RANGE = [
     (TrustRegion, "max_kl", [0.0, -0.01, math.nan]),
@@ -13,18 +14,18 @@ OUT_OF_RANGE = [
     (TrustRegion, "curvature_fraction", [0.0, -0.5, 1.5, math.nan]),
     (TrustRegion, "backtrack_ratio", [0.0, 1.0, -0.8, 2.0, math.nan]),
     (TrustRegion, "max_backtracks", [0, -1]),
-    (MetaConfig, "meta_batch_size", [0, -40]),
-    (MetaConfig, "episodes", [0, -20]),
-    (MetaConfig, "inner_steps", [-1]),
-    (MetaConfig, "inner_lr", [0.0, -0.1, math.nan]),
-    (MetaConfig, "discount", [0.0, -0.5, 1.01, math.nan]),
-    (MetaConfig, "gae_lambda", [-0.1, 1.1, math.nan]),
+    (RLMeta, "meta_batch_size", [0, -40]),
+    (RLMeta, "episodes", [0, -20]),
+    (RLMeta, "inner_steps", [-1]),
+    (RLMeta, "inner_lr", [0.0, -0.1, math.nan]),
+    (RLMeta, "discount", [0.0, -0.5, 1.01, math.nan]),
+    (RLMeta, "gae_lambda", [-0.1, 1.1, math.nan]),
 ]
 LIMITS = [
     (TrustRegion, {"max_kl": 1e-8, "cg_iterations": 1, "cg_damping": 0.0, "max_backtracks": 1}),
     (TrustRegion, {"curvature_fraction": 1.0, "backtrack_ratio": 0.99}),
-    (MetaConfig, {"meta_batch_size": 1, "episodes": 1, "inner_steps": 0, "discount": 1.0, "gae_lambda": 0.0}),
-    (MetaConfig, {"gae_lambda": 1.0, "inner_objective": "lvc", "first_order": True}),
+    (RLMeta, {"meta_batch_size": 1, "episodes": 1, "inner_steps": 0, "discount": 1.0, "gae_lambda": 0.0}),
+    (RLMeta, {"gae_lambda": 1.0, "inner_objective": "lvc", "first_order": True}),
 ]
 
 
@@ -50,7 +51,7 @@ def test_every_number_has_a_range_that_is_tested() -> None:
     tested = {(kind, field) for kind, field, _ in OUT_OF_RANGE}
     numbers = {
         (kind, field.name)
-        for kind in (TrustRegion, MetaConfig)
+        for kind in (TrustRegion, RLMeta)
         for field in dataclasses.fields(kind)
         if type(getattr(kind(), field.name)) in (int, float)
     }
@@ -59,16 +60,38 @@ def test_every_number_has_a_range_that_is_tested() -> None:
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        MetaConfig().inner_lr = 1.0
+        RLMeta().inner_lr = 1.0
 
 
 def test_changed_copies_are_checked_too() -> None:
     with pytest.raises(InputError, match="inner_lr"):
-        dataclasses.replace(MetaConfig(), inner_lr=-1.0)
+        dataclasses.replace(RLMeta(), inner_lr=-1.0)
 
 
 def test_defaults_are_those_of_the_paper() -> None:
-    config = MetaConfig()
+    config = RLMeta()
     assert (config.meta_batch_size, config.episodes, config.inner_steps, config.inner_lr) == (40, 20, 1, 0.1)
     assert (config.discount, config.gae_lambda, config.first_order) == (0.99, 1.0, False)
-    assert (config.inner_objective, config.trust_region.max_kl) == ("reinforce", 0.01)
+    assert (config.inner_objective, config.step.max_kl) == ("reinforce", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (RLMeta, "learned_lr", "yes"),
+        (RLMeta, "adapted", "last_layer"),
+        (RLMeta, "baseline_observations", "Raw"),
+        (PolicyConfig, "activation", "gelu"),
+        (SupervisedMeta, "algorithm", "fomaml"),
+        (NetworkConfig, "architecture", "resnet"),
+        (TasksConfig, "family", "sinusoids"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused_with_those_there_are(kind, name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"^{name} must be one of .*, got '{value}'$"):
+        kind(**{name: value})
+
+
+def test_supervised_learning_has_no_trust_region() -> None:
+    with pytest.raises(InputError, match="a trust region needs a policy"):
+        SupervisedMeta(step=TrustRegion())

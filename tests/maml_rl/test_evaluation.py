@@ -10,19 +10,20 @@ import torch
 from gymnasium import spaces
 
 from maml_rl import evaluation
-from maml_rl.config import MetaConfig, PolicyConfig
+from maml_rl.config import PolicyConfig, RLEvaluation, RLMeta
 from maml_rl.errors import InputError, NonFiniteError
-from maml_rl.evaluation import EvaluationConfig, Validation, adaptation, task_returns, validate
+from maml_rl.evaluation import SeededTasks, adaptation, task_returns, with_step_size
 from maml_rl.initial import build_policy, parameters
-from maml_rl.meta_rl import adapt_each, meta_iteration, sample
+from maml_rl.learner import Validation
+from maml_rl.meta_rl import adapt_each, initial_state, meta_iteration, sample
 from maml_rl.parallel import TaskThreads
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import evaluation_tasks, task_space, vectorize
-from maml_rl.types import Trajectories, repeat
+from maml_rl.types import State, Trajectories, repeat
 
 NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
-META = MetaConfig(meta_batch_size=5, episodes=7, inner_lr=0.5)  # sizes of the training, which evaluation ignores
-CONFIG = EvaluationConfig(tasks=3, gradient_steps=3, episodes=4, later_lr_factor=0.2, seed=6)
+META = RLMeta(meta_batch_size=5, episodes=7, inner_lr=0.5)  # sizes of the training, which evaluation ignores
+CONFIG = RLEvaluation(tasks=3, gradient_steps=3, episodes=4, later_lr_factor=0.2, seed=6)
 LIMIT = 20
 
 
@@ -30,14 +31,15 @@ def make(num_envs: int = 12):
     return closing(vectorize(NAVIGATION, num_envs, max_episode_steps=LIMIT))
 
 
-def run(num_envs: int = 12, threads: int = 1, meta: MetaConfig = META, config: EvaluationConfig = CONFIG):
+def run(num_envs: int = 12, threads: int = 1, meta: RLMeta = META, config: RLEvaluation = CONFIG):
     """Trajectories by gradient step of a small policy, whose weights are always the same."""
     with make(num_envs) as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
         tasks = evaluation_tasks(task_space(envs), config.tasks, config.seed)
+        start = initial_state(policy, meta).meta
         return [
             sampled
-            for _, sampled in adaptation(policy, parameters(policy), envs, tasks, meta, config, TaskThreads(threads))
+            for _, sampled in adaptation(policy, start, envs, SeededTasks(tasks), meta, config, TaskThreads(threads))
         ]
 
 
@@ -78,7 +80,8 @@ def test_it_is_a_plain_loop_of_sampling_and_adapting(reference):
             draw = Draw(6, Phase.EVALUATION, step=step)
             sampled = sample(envs, policy, params, tasks, replace(META, episodes=4), draw, threads)
             expected.append(sampled.trajectories)
-            params = adapt_each(policy, params, sampled.batches, META, threads, inner_lr)
+            rates = dict.fromkeys(params, inner_lr)
+            params = adapt_each(policy, params, sampled.batches, META, rates, threads)
     assert same(reference, expected)
 
 
@@ -86,13 +89,16 @@ def test_it_is_a_plain_loop_of_sampling_and_adapting(reference):
 def test_the_step_size_is_multiplied_once_after_the_first_gradient_step(monkeypatch, factor, expected):
     taken = []
 
-    def recording(policy, params, batches, config, threads, inner_lr):
-        taken.append(inner_lr)
-        return adapt_each(policy, params, batches, config, threads, inner_lr)
+    def watched(policy, params, batches, config, rates, threads):
+        taken.append(rates)
+        return adapt_each(policy, params, batches, config, rates, threads)
 
-    monkeypatch.setattr(evaluation, "adapt_each", recording)
+    monkeypatch.setattr(evaluation, "adapt_each", watched)
     run(config=replace(CONFIG, later_lr_factor=factor))
-    assert taken == pytest.approx(expected)
+    assert [list(rates.values()) for rates in taken] == [pytest.approx([lr] * 7) for lr in expected]
+    taken.clear()
+    run(meta=replace(META, learned_lr="parameter"), config=replace(CONFIG, later_lr_factor=factor))
+    assert [rates["bias_0"].tolist() for rates in taken] == [pytest.approx([lr] * 8) for lr in expected]
 
 
 def test_each_gradient_step_changes_what_is_done(reference):
@@ -136,10 +142,14 @@ def test_training_before_it_does_not_matter(reference):
     with make() as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
         theta = parameters(policy)
-        meta_iteration(policy, theta, envs, replace(META, episodes=4), seed=6, iteration=0, threads=TaskThreads(1))
+        meta_iteration(policy, State(theta, {}, 0), envs, replace(META, episodes=4), seed=6, threads=TaskThreads(1))
         tasks = evaluation_tasks(task_space(envs), 3, 6)
         assert same(
-            [sampled for _, sampled in adaptation(policy, theta, envs, tasks, META, CONFIG, TaskThreads(1))], reference
+            [
+                sampled
+                for _, sampled in adaptation(policy, theta, envs, SeededTasks(tasks), META, CONFIG, TaskThreads(1))
+            ],
+            reference,
         )
 
 
@@ -154,13 +164,25 @@ def test_no_training_shares_its_noise(reference):
             assert not torch.isclose(sampled.trajectories.actions, reference[0].actions).any()
 
 
+def test_some_tasks_with_their_own_indices_have_the_same_episodes_alone(reference):
+    with make() as envs:
+        policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
+        tasks = evaluation_tasks(task_space(envs), 3, 6)[1:]
+        steps = adaptation(
+            policy, parameters(policy), envs, SeededTasks(tasks, range(1, 3)), META, CONFIG, TaskThreads(1)
+        )
+        for (_, alone), together in zip(steps, reference, strict=True):
+            for field, whole in zip(alone, together, strict=True):
+                torch.testing.assert_close(field, whole[1:], rtol=1e-4, atol=1e-4)
+
+
 def test_the_parameters_given_are_not_changed():
     with make() as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
         theta = parameters(policy)
         before = {name: value.clone() for name, value in theta.items()}
         tasks = evaluation_tasks(task_space(envs), 3, 6)
-        list(adaptation(policy, theta, envs, tasks, META, CONFIG, TaskThreads(1)))
+        list(adaptation(policy, theta, envs, SeededTasks(tasks), META, CONFIG, TaskThreads(1)))
         assert all(torch.equal(theta[name], value) for name, value in before.items())
         assert all(torch.equal(value, before[name]) for name, value in policy.named_parameters())
 
@@ -212,60 +234,69 @@ def test_there_is_one_return_for_each_task(reference):
 )
 def test_a_setting_outside_its_range_is_refused_and_named(name, value):
     with pytest.raises(InputError, match=rf"^{name} must be .*{value}$"):
-        EvaluationConfig(**{name: value})
+        RLEvaluation(**{name: value})
 
 
 def test_the_smallest_settings_are_accepted():
-    EvaluationConfig(tasks=2, gradient_steps=0, episodes=1, later_lr_factor=1e-9, seed=0)
+    RLEvaluation(tasks=2, gradient_steps=0, episodes=1, later_lr_factor=1e-9, seed=0)
 
 
 def test_the_defaults_are_the_papers():
-    assert EvaluationConfig() == EvaluationConfig(tasks=40, gradient_steps=3, episodes=20, later_lr_factor=0.5, seed=0)
+    assert RLEvaluation() == RLEvaluation(tasks=40, gradient_steps=3, episodes=20, later_lr_factor=0.5, seed=0)
 
 
 # The choice of a step size
 
 
-def chosen(config: EvaluationConfig, meta: MetaConfig = META) -> Validation:
+PRETRAINED = replace(META, inner_steps=0)
+
+
+def chosen(config: RLEvaluation, meta: RLMeta = PRETRAINED) -> tuple[RLMeta, Validation | None]:
     with make() as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
-        return validate(policy, parameters(policy), envs, meta, config, TaskThreads(1))
+        return with_step_size(policy, parameters(policy), envs, meta, config, TaskThreads(1))
+
+
+def test_a_policy_that_was_trained_to_adapt_keeps_its_step_size():
+    assert chosen(CONFIG, META) == (META, None)
+    assert chosen(replace(CONFIG, gradient_steps=0)) == (PRETRAINED, None)
 
 
 def test_validation_is_the_mean_return_after_the_gradient_steps_on_validation_tasks():
     config = replace(CONFIG, gradient_steps=2, validation_tasks=4, inner_lrs=(0.1, 0.5))
-    validation = chosen(config)
+    meta, validation = chosen(config)
+    assert validation is not None
+    assert meta == replace(PRETRAINED, inner_lr=validation.best)
     with make() as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
-        tasks = evaluation_tasks(task_space(envs), 4, 6, Phase.VALIDATION)
-        for inner_lr, mean in zip((0.1, 0.5), validation.mean_returns, strict=True):
+        task_set = SeededTasks(evaluation_tasks(task_space(envs), 4, 6, Phase.VALIDATION), phase=Phase.VALIDATION)
+        for inner_lr, mean in zip((0.1, 0.5), validation.scores, strict=True):
             meta = replace(META, inner_lr=inner_lr)
             theta = parameters(policy)
-            steps = [
-                sampled
-                for _, sampled in adaptation(policy, theta, envs, tasks, meta, config, TaskThreads(1), Phase.VALIDATION)
-            ]
+            steps = [sampled for _, sampled in adaptation(policy, theta, envs, task_set, meta, config, TaskThreads(1))]
             assert mean == pytest.approx((task_returns(steps[1]).mean() + task_returns(steps[2]).mean()) / 2)
 
 
 def test_validation_does_not_depend_on_the_step_size_of_the_training():
     config = replace(CONFIG, gradient_steps=1, validation_tasks=2, inner_lrs=(0.1, 0.5))
-    assert chosen(config) == chosen(config, replace(META, inner_lr=7.0))
+    assert chosen(config) == chosen(config, replace(PRETRAINED, inner_lr=7.0))
 
 
 def test_a_step_size_after_which_nothing_is_finite_is_not_chosen():
-    validation = chosen(replace(CONFIG, gradient_steps=1, validation_tasks=2, inner_lrs=(1e40, 0.1)))
-    assert validation.mean_returns[0] is None
-    assert validation.best == 0.1
+    meta, validation = chosen(replace(CONFIG, gradient_steps=1, validation_tasks=2, inner_lrs=(1e40, 0.1)))
+    assert validation is not None
+    assert validation.scores[0] is None
+    assert meta.inner_lr == validation.best == 0.1
 
 
-def test_the_best_step_size_has_the_highest_mean_return():
-    assert Validation((0.1, 0.3, 1.0, 3.0), [-5.0, -4.0, None, -4.5]).best == 0.3
-    with pytest.raises(NonFiniteError, match="not finite"):
-        _ = Validation((0.1, 0.3), [None, None]).best
+def test_the_best_step_size_has_the_best_score():
+    assert Validation(2, (0.1, 0.3, 1.0, 3.0), [-5.0, -4.0, None, -4.5], higher_is_better=True).best == 0.3
+    assert Validation(2, (0.1, 0.3, 1.0), [5.0, 4.0, None], higher_is_better=False).best == 0.3
+    with pytest.raises(NonFiniteError, match="nothing is finite"):
+        _ = Validation(2, (0.1, 0.3), [None, None], higher_is_better=True).best
 
 
 @pytest.mark.parametrize("lrs", [(), (0.1, 0.0), (-1.0,)])
 def test_step_sizes_to_choose_from_are_positive(lrs):
     with pytest.raises(InputError, match=r"^inner_lrs must be"):
-        EvaluationConfig(inner_lrs=lrs)
+        RLEvaluation(inner_lrs=lrs)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maml_rl.config import MetaConfig, TrustRegion
+from maml_rl.config import RLMeta, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.json_values import json_text, parse_json, read_json, read_text
 
@@ -37,7 +37,7 @@ def test_any_text_is_json_or_a_value_error_in_one_line(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("[" * 33 + "]" * 33, "nested deeper than 32"),
         ("[" * 100_000, "nested deeper than 32"),
@@ -49,8 +49,8 @@ def test_any_text_is_json_or_a_value_error_in_one_line(text):
         ('{"\\udc00": 1}', "half a character"),
     ],
 )
-def test_what_is_wrong_is_named(text, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_is_wrong_is_named(text, expected):
+    with pytest.raises(ValueError, match=expected):
         parse_json(text)
 
 
@@ -75,6 +75,6 @@ def test_a_number_that_is_not_finite_is_null():
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_settings_are_finite(value):
     with pytest.raises(InputError, match="inner_lr must be above 0"):
-        MetaConfig(inner_lr=value)
+        RLMeta(inner_lr=value)
     with pytest.raises(InputError, match="max_kl must be above 0"):
         TrustRegion(max_kl=value)

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_rl.advantages import advantage_batch, discounted_sum, linear_baseline
-from maml_rl.config import MetaConfig, PolicyConfig, TrustRegion
-from maml_rl.evaluation import EvaluationConfig, adaptation
-from maml_rl.initial import build_policy, parameters
-from maml_rl.meta_rl import meta_iteration
+from maml_rl.config import PolicyConfig, RLEvaluation, RLMeta, TrustRegion
+from maml_rl.evaluation import SeededTasks, adaptation
+from maml_rl.initial import build_policy
+from maml_rl.meta_rl import initial_state, meta_iteration
 from maml_rl.objectives import inner_loss, likelihood_ratio_loss, reinforce_loss
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP
@@ -129,18 +129,17 @@ def test_the_lvc_loss_of_a_bandit_has_the_exact_curvature_and_the_reinforce_loss
     torch.testing.assert_close(lvc, exact, rtol=0, atol=0.004)
 
 
-def adapted_after_training(env_id: str, config: MetaConfig, iterations: int) -> list[Trajectories]:
+def adapted_after_training(env_id: str, config: RLMeta, iterations: int) -> list[Trajectories]:
     """Episodes on 100 held-out tasks before and after one gradient step, of a policy that was trained."""
     envs, threads = vectorize(env_id, 200), TaskThreads(2)
     network = PolicyConfig(hidden_sizes=(32,), activation="tanh", standardise=False)
     policy = build_policy(envs, network, seed=0)
-    theta = parameters(policy)
-    for iteration in range(iterations):
-        theta = meta_iteration(policy, theta, envs, config, 0, iteration, threads).theta
-    evaluation = EvaluationConfig(tasks=100, gradient_steps=1, episodes=20)
-    sampled = [
-        sampled for _, sampled in adaptation(policy, theta, envs, held_out_tasks(env_id), config, evaluation, threads)
-    ]
+    state = initial_state(policy, config)
+    for _ in range(iterations):
+        state = meta_iteration(policy, state, envs, config, 0, threads).state
+    evaluation = RLEvaluation(tasks=100, gradient_steps=1, episodes=20)
+    steps = adaptation(policy, state.meta, envs, SeededTasks(held_out_tasks(env_id)), config, evaluation, threads)
+    sampled = [sampled for _, sampled in steps]
     envs.close()
     return sampled
 
@@ -154,7 +153,7 @@ def held_out_tasks(env_id: str) -> list[NDArray[np.generic]]:
 
 @pytest.mark.parametrize("env_id", [BERNOULLI, GAUSSIAN])
 def test_a_trained_policy_finds_the_best_arm_in_one_gradient_step(env_id: str) -> None:
-    config = MetaConfig(meta_batch_size=10, inner_lr=1.0, gae_lambda=0.0, trust_region=TrustRegion(max_kl=0.03))
+    config = RLMeta(meta_batch_size=10, inner_lr=1.0, gae_lambda=0.0, step=TrustRegion(max_kl=0.03))
     sampled = adapted_after_training(env_id, config, iterations=8)
     tasks = np.array(held_out_tasks(env_id))
     best_arm = torch.from_numpy(tasks.argmax(1))[:, None, None]
@@ -172,7 +171,7 @@ def test_a_trained_policy_finds_the_best_arm_in_one_gradient_step(env_id: str) -
 
 def test_a_trained_policy_acts_better_in_an_unknown_process_after_one_gradient_step() -> None:
     trust_region = TrustRegion(max_kl=0.05)
-    config = MetaConfig(meta_batch_size=10, inner_lr=3.0, gae_lambda=0.9, trust_region=trust_region)
+    config = RLMeta(meta_batch_size=10, inner_lr=3.0, gae_lambda=0.9, step=trust_region)
     before, after = (s.returns.mean().item() for s in adapted_after_training(TABULAR, config, iterations=15))
     # Measured with seeds 0, 1, 2: 9.9, 9.9, 10.0 before and 14.0, 14.0, 13.5 after. An untrained policy gains 1.1, and
     # random actions return 10 on average over tasks.

@@ -12,20 +12,21 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from maml_rl.advantages import advantage_batch
-from maml_rl.config import MetaConfig
+from maml_rl.config import SGD, Adam, RLMeta
 from maml_rl.envs.batched import Array, TaskMDP
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
-from maml_rl.maml import inner_update
-from maml_rl.meta_rl import Iteration, Sampled, adapt_each, meta_iteration, sample
+from maml_rl.inner import inner_update
+from maml_rl.meta_rl import Iteration, Sampled, adapt_each, initial_state, meta_iteration, sample
 from maml_rl.objectives import reinforce_loss
 from maml_rl.parallel import TaskThreads
-from maml_rl.policies import CategoricalMLP, GaussianMLP
+from maml_rl.policies import CategoricalMLP, GaussianMLP, policy_rates
+from maml_rl.rates import theta
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import TaskVectorEnv, task_space, training_tasks, vectorize
-from maml_rl.types import Params, Trajectories, flatten, repeat, select
+from maml_rl.types import Params, State, Trajectories, flatten, repeat, select
 
 NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
-TINY = MetaConfig(meta_batch_size=3, episodes=4)
+TINY = RLMeta(meta_batch_size=3, episodes=4)
 
 
 class Line(TaskMDP):
@@ -110,22 +111,26 @@ def start(policy: GaussianMLP | CategoricalMLP) -> Params:
 
 def run(
     env_id: str,
-    config: MetaConfig = TINY,
+    config: RLMeta = TINY,
     *,
     seed: int = 0,
-    iterations: Sequence[int] = (0,),
+    iterations: range = range(1),
     threads: int = 1,
     num_envs: int = 12,
-    theta: Params | None = None,
+    state: State | None = None,
 ) -> Iteration:
-    """The last of some meta-iterations, from the same initial parameters whatever the seed."""
+    """The last of some meta-iterations, from a state or from the same initial parameters whatever the seed."""
     envs, pool = vectorize(env_id, num_envs), TaskThreads(threads)
     policy = make_policy(envs)
-    result = Iteration(start(policy) if theta is None else theta, {}, {})
-    for iteration in iterations:
-        result = meta_iteration(policy, result.theta, envs, config, seed, iteration, pool)
+    result = Iteration(state or initial_state(policy, config)._replace(iteration=iterations.start), {}, {})
+    for _ in iterations:
+        result = meta_iteration(policy, result.state, envs, config, seed, pool)
     envs.close()
     return result
+
+
+def vector(result: Iteration) -> torch.Tensor:
+    return flatten(result.state.meta)
 
 
 def untimed(metrics: dict[str, float]) -> dict[str, float]:
@@ -136,37 +141,37 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
 class TestDeterminism:
     def test_the_same_seed_gives_the_same_result(self, env_id: str) -> None:
         first, second = run(env_id), run(env_id)
-        assert torch.equal(flatten(first.theta), flatten(second.theta))
+        assert torch.equal(vector(first), vector(second))
         assert untimed(first.metrics) == untimed(second.metrics)
 
     @pytest.mark.parametrize("threads", [2, 4])
     def test_the_number_of_threads_changes_nothing(self, env_id: str, threads: int) -> None:
-        alone, together = run(env_id, iterations=(0, 1)), run(env_id, iterations=(0, 1), threads=threads)
-        assert torch.equal(flatten(alone.theta), flatten(together.theta))
+        alone, together = run(env_id, iterations=range(2)), run(env_id, iterations=range(2), threads=threads)
+        assert torch.equal(vector(alone), vector(together))
         assert untimed(alone.metrics) == untimed(together.metrics)
 
     @pytest.mark.parametrize("num_envs", [1, 5, 8, 17])
     def test_the_number_of_sub_environments_changes_nothing(self, env_id: str, num_envs: int) -> None:
         whole, other = run(env_id), run(env_id, num_envs=num_envs)
-        assert torch.equal(flatten(whole.theta), flatten(other.theta))
+        assert torch.equal(vector(whole), vector(other))
         assert untimed(whole.metrics) == untimed(other.metrics)
 
     def test_another_seed_gives_another_result(self, env_id: str) -> None:
-        assert not torch.equal(flatten(run(env_id).theta), flatten(run(env_id, seed=1).theta))
+        assert not torch.equal(vector(run(env_id)), vector(run(env_id, seed=1)))
 
     def test_another_iteration_draws_anew(self, env_id: str) -> None:
-        assert not torch.equal(flatten(run(env_id).theta), flatten(run(env_id, iterations=(1,)).theta))
+        assert not torch.equal(vector(run(env_id)), vector(run(env_id, iterations=range(1, 2))))
 
-    def test_iterations_that_go_on_from_theta_are_those_of_an_uninterrupted_run(self, env_id: str) -> None:
-        whole = run(env_id, iterations=(0, 1, 2))
-        resumed = run(env_id, iterations=(1, 2), theta=run(env_id, iterations=(0,)).theta)
-        assert torch.equal(flatten(whole.theta), flatten(resumed.theta))
+    def test_iterations_that_resume_from_a_state_are_those_of_an_uninterrupted_run(self, env_id: str) -> None:
+        whole = run(env_id, iterations=range(3))
+        resumed = run(env_id, iterations=range(2), state=run(env_id).state)
+        assert torch.equal(vector(whole), vector(resumed))
 
     def test_global_random_state_changes_nothing(self, env_id: str) -> None:
         first = run(env_id)
         torch.manual_seed(123)
         np.random.seed(123)  # noqa: NPY002
-        assert torch.equal(flatten(run(env_id).theta), flatten(first.theta))
+        assert torch.equal(vector(run(env_id)), vector(first))
 
 
 def documented_metrics(inner_steps: int, first_order: bool = False) -> set[str]:
@@ -198,7 +203,7 @@ def test_any_number_of_inner_steps_gives_the_documented_metrics(env_id: str, inn
     assert set(metrics) == documented_metrics(inner_steps)
     assert {name: value for name, value in metrics.items() if not np.isfinite(value)} == {}
     assert all(type(value) is float for value in metrics.values())
-    assert metrics["meta/kl"] <= TINY.trust_region.max_kl
+    assert metrics["meta/kl"] <= TINY.step.max_kl
 
 
 @pytest.mark.parametrize("inner_steps", [0, 2])
@@ -218,7 +223,7 @@ def test_what_each_task_contributes_averages_to_the_metric(inner_steps: int) -> 
         assert float(values.mean()) == pytest.approx(result.metrics[name], rel=1e-6)
 
 
-def sample_first(env_id: str, config: MetaConfig) -> Sampled:
+def sample_first(env_id: str, config: RLMeta) -> Sampled:
     """The first episodes of the first meta-iteration, sampled apart from it."""
     envs = vectorize(env_id, 12)
     policy = make_policy(envs)
@@ -237,11 +242,60 @@ def test_every_metric_is_in_the_glossary() -> None:
     } == set()
 
 
-@pytest.mark.parametrize("settings", [{"first_order": True}, {"inner_objective": "lvc"}, {"gae_lambda": 0.9}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"first_order": True},
+        {"inner_objective": "lvc"},
+        {"gae_lambda": 0.9},
+        {"adapted": "last-layer"},
+        {"learned_lr": "parameter"},
+        {"learned_lr": "tensor-and-step"},
+    ],
+)
 def test_other_settings_work_and_change_the_result(settings: dict[str, object]) -> None:
     plain, other = run(NAVIGATION), run(NAVIGATION, replace(TINY, **settings))
-    assert not torch.equal(flatten(plain.theta), flatten(other.theta))
-    assert set(other.metrics) == documented_metrics(1, first_order="first_order" in settings)
+    assert not torch.equal(vector(plain), vector(other))
+    learned = {f"inner/lr_{name}" for name in ("mean", "lowest", "negative")} if "learned_lr" in settings else set()
+    assert set(other.metrics) == documented_metrics(1, first_order="first_order" in settings) | learned
+
+
+@pytest.mark.parametrize("rule", [Adam(), SGD()])
+def test_other_meta_steps_work_and_have_no_metrics_of_a_trust_region(rule: Adam | SGD) -> None:
+    config = replace(TINY, step=rule)
+    plain, other = run(NAVIGATION), run(NAVIGATION, config, iterations=range(2))
+    assert not torch.equal(vector(plain), vector(other))
+    region = {"meta/loss_after", "meta/kl", "meta/backtracks", "meta/accepted"}
+    assert set(other.metrics) == documented_metrics(1) - region
+    assert bool(other.state.optimizer) is isinstance(rule, Adam)
+
+
+def test_anil_adapts_the_last_layer_and_learns_the_others() -> None:
+    config = replace(TINY, adapted="last-layer", inner_lr=1.0)
+    before, sampled = start(make_policy(vectorize(NAVIGATION, 1))), sample_first(NAVIGATION, config)
+    policy = make_policy(vectorize(NAVIGATION, 1))
+    rates = policy_rates(policy, before, config).at(before, 0)
+    adapted = adapt_each(policy, repeat(before, 3), sampled.batches, config, rates, TaskThreads(1))
+    moved = {name for name, value in adapted.items() if not torch.equal(value[0], before[name])}
+    assert moved == {"weight_2", "bias_2", "log_std"}
+    after = run(NAVIGATION, config).state.meta
+    assert all(not torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize(("learned_lr", "shape"), [("parameter", (8, 2)), ("tensor-and-step", (2,))])
+def test_step_sizes_are_learned_and_used(learned_lr: str, shape: tuple[int, ...]) -> None:
+    config = replace(TINY, learned_lr=learned_lr, inner_steps=2, inner_lr=0.5)
+    result = run(NAVIGATION, config)
+    rate = result.state.meta["inner_lr.weight_0"]
+    assert rate.shape == shape
+    assert (rate != 0.5).all()
+    assert list(theta(result.state.meta)) == list(start(make_policy(vectorize(NAVIGATION, 1))))
+    # Step sizes of 0 leave every policy where it was; those that begin equal adapt as a single number does.
+    still = {name: torch.zeros_like(v) if name.startswith("inner_lr.") else v for name, v in result.state.meta.items()}
+    assert run(NAVIGATION, config, state=State(still, {}, 0)).metrics["inner/kl"] == pytest.approx(0, abs=1e-6)
+    plain = run(NAVIGATION, replace(config, learned_lr="no"))
+    assert result.metrics["inner/kl"] == plain.metrics["inner/kl"]
+    assert result.metrics["inner/curvature"] == pytest.approx(plain.metrics["inner/curvature"], rel=1e-4)
 
 
 def test_every_sampling_draws_its_own_noise() -> None:
@@ -272,13 +326,13 @@ def test_metrics_of_sampling_by_hand() -> None:
 def test_an_accepted_step_moves_theta_by_its_norm_and_nothing_in_place() -> None:
     envs = vectorize(NAVIGATION, 12)
     policy = make_policy(envs)
-    theta = start(policy)
-    before = flatten(theta).clone()
-    result = meta_iteration(policy, theta, envs, TINY, 0, 0, TaskThreads(1))
+    params = start(policy)
+    before = flatten(params).clone()
+    result = meta_iteration(policy, State(params, {}, 0), envs, TINY, 0, TaskThreads(1))
     envs.close()
     assert result.metrics["meta/accepted"] == 1
-    assert torch.equal(flatten(theta), before)
-    assert (flatten(result.theta) - before).norm().item() == pytest.approx(result.metrics["meta/step_norm"])
+    assert torch.equal(flatten(params), before)
+    assert (vector(result) - before).norm().item() == pytest.approx(result.metrics["meta/step_norm"])
 
 
 @pytest.mark.parametrize("episodes", [1, 2, 20])
@@ -289,7 +343,7 @@ def test_rewards_that_no_action_changes_leave_theta_where_it_is(inner_steps: int
     before = flatten(start(make_policy(envs)))
     envs.close()
     result = run("meta_rl_tests/Lost-v0", config, iterations=range(2))
-    assert torch.equal(flatten(result.theta), before)
+    assert torch.equal(vector(result), before)
     assert (result.metrics["meta/accepted"], result.metrics["meta/step_norm"]) == (0, 0)
     assert result.metrics.get("inner/kl", 0) == 0
     spreads = [value for name, value in result.metrics.items() if name.startswith("return/relative_spread")]
@@ -327,9 +381,10 @@ def test_adapt_each_is_one_inner_update_of_every_task() -> None:
     params = repeat(start(policy), 3)
     sampled = sample(envs, policy, params, [0, 1, 0], TINY, Draw(0, Phase.TRAINING), TaskThreads(1))
     envs.close()
-    adapted = adapt_each(policy, params, sampled.batches, TINY, TaskThreads(2), 0.7)
+    rates = dict.fromkeys(params, 0.7)
+    adapted = adapt_each(policy, params, sampled.batches, TINY, rates, TaskThreads(2))
     for m, batch in enumerate(sampled.batches):
-        expected = inner_update(lambda p, batch=batch: reinforce_loss(policy, p, batch), start(policy), 0.7)
+        expected = inner_update(lambda p, batch=batch: reinforce_loss(policy, p, batch), start(policy), rates)
         torch.testing.assert_close(select(adapted, m), expected)
 
 
@@ -339,7 +394,7 @@ def test_a_reward_that_is_not_finite_is_an_error_that_names_iteration_and_quanti
     with pytest.raises(
         NonFiniteEnvironmentError, match=rf"iteration {iteration + 1}: the environment returned a reward"
     ):
-        run(f"meta_rl_tests/{name}-v0", iterations=(iteration,))
+        run(f"meta_rl_tests/{name}-v0", iterations=range(iteration, iteration + 1))
 
 
 def live_tensors() -> int:
@@ -350,10 +405,10 @@ def live_tensors() -> int:
 def test_memory_is_flat_over_fifty_iterations() -> None:
     envs, threads = vectorize("meta_rl_tests/Line-v0", 4), TaskThreads(2)
     policy = make_policy(envs)
-    config = MetaConfig(meta_batch_size=2, episodes=2)
-    theta, counts = start(policy), []
+    config = RLMeta(meta_batch_size=2, episodes=2)
+    state, counts = initial_state(policy, config), []
     for iteration in range(50):
-        theta = meta_iteration(policy, theta, envs, config, 0, iteration, threads).theta
+        state = meta_iteration(policy, state, envs, config, 0, threads).state
         if iteration in (4, 49):
             counts.append(live_tensors())
     envs.close()
@@ -365,18 +420,18 @@ def test_no_graph_grows_where_theta_is_the_modules_own_parameters(inner_steps: i
     envs, config = vectorize("meta_rl_tests/Line-v0", 12), replace(TINY, inner_steps=inner_steps)
     policy = make_policy(envs)
     own = dict(policy.named_parameters())
-    result = meta_iteration(policy, own, envs, config, 0, 0, TaskThreads(2))
+    result = meta_iteration(policy, State(own, {}, 0), envs, config, 0, TaskThreads(2))
     envs.close()
-    assert not any(value.requires_grad for value in result.theta.values())
+    assert not any(value.requires_grad for value in result.state.meta.values())
 
 
 def test_meta_training_learns_to_adapt_in_one_step() -> None:
     envs, threads = vectorize("meta_rl_tests/Line-v0", 60), TaskThreads(2)
     policy = make_policy(envs, seed=0)
-    theta, curve = start(policy), []
-    config = MetaConfig(meta_batch_size=6, episodes=10, inner_lr=0.1)
-    for iteration in range(25):
-        theta, metrics, _ = meta_iteration(policy, theta, envs, config, 0, iteration, threads)
+    config, curve = RLMeta(meta_batch_size=6, episodes=10, inner_lr=0.1), []
+    state = initial_state(policy, config)
+    for _ in range(25):
+        state, metrics, _ = meta_iteration(policy, state, envs, config, 0, threads)
         curve.append([metrics["return/after_0_steps"], metrics["return/after_1_steps"]])
     envs.close()
     before, after = np.array(curve).T
@@ -405,8 +460,8 @@ def test_an_iteration_sees_its_operands_in_the_same_places_wherever_its_inputs_l
 ):
     # Inputs are parameters as the last iteration left them, those of a file, and arrays of NumPy.
     envs, threads = vectorize(env_id, 5), InThisThread(1)
-    policy, config = make_policy(envs), MetaConfig(meta_batch_size=3, episodes=3)
-    theta = meta_iteration(policy, start(policy), envs, config, 0, 0, threads).theta
+    policy, config = make_policy(envs), RLMeta(meta_batch_size=3, episodes=3)
+    state = meta_iteration(policy, initial_state(policy, config), envs, config, 0, threads).state
     results, seen, zeros, stack = [], [], np.zeros, np.stack
 
     def elsewhere(array: NDArray) -> NDArray:
@@ -414,37 +469,40 @@ def test_an_iteration_sees_its_operands_in_the_same_places_wherever_its_inputs_l
 
     for moved in (False, True):
         if moved:
-            theta = {name: displaced(value) for name, value in theta.items()}
+            state = state._replace(meta={name: displaced(value) for name, value in state.meta.items()})
             monkeypatch.setattr(np, "zeros", lambda *shape, **dtype: elsewhere(zeros(*shape, **dtype)))
             monkeypatch.setattr(np, "stack", lambda *arrays, **axis: elsewhere(stack(*arrays, **axis)))
         with operands() as watched:
-            results.append(meta_iteration(policy, theta, envs, config, 0, 1, threads).theta)
+            results.append(meta_iteration(policy, state, envs, config, 0, threads))
         monkeypatch.undo()
         seen.append(watched.seen)
     assert len(seen[0]) > 100
     assert seen[0] == seen[1]
-    assert torch.equal(flatten(results[0]), flatten(results[1]))
+    assert torch.equal(vector(results[0]), vector(results[1]))
 
 
 def test_a_run_resumed_anywhere_is_the_uninterrupted_one(displaced):
     env_id = "meta_rl_tests/Line-v0"
-    path = [run(env_id, iterations=range(n)).theta for n in range(1, 6)]
+    config = replace(TINY, learned_lr="parameter", step=Adam(lr=0.01))
+    path = [run(env_id, config, iterations=range(n)) for n in range(1, 6)]
     for n in range(1, 5):
-        loaded = {name: displaced(value) for name, value in path[n - 1].items()}
-        resumed = run(env_id, iterations=range(n, 5), theta=loaded).theta
-        assert torch.equal(flatten(resumed), flatten(path[-1]))
+        meta, optimizer, iteration = path[n - 1].state
+        moved = ({name: displaced(value) for name, value in tensors.items()} for tensors in (meta, optimizer))
+        resumed = run(env_id, config, iterations=range(5 - n), state=State(*moved, iteration))
+        assert torch.equal(vector(resumed), vector(path[-1]))
+        assert torch.equal(flatten(resumed.state.optimizer), flatten(path[-1].state.optimizer))
 
 
 def test_the_number_of_pytorchs_own_threads_does_not_change_a_bit():
     # 256-256 units: 67,000 parameters, of which PyTorch shares a sum among its threads.
     envs = vectorize(NAVIGATION, 4)
     policy = GaussianMLP(2, 2, hidden_sizes=(256, 256), activation="tanh", generator=np.random.default_rng(0))
-    config, results = MetaConfig(meta_batch_size=2, episodes=2), []
+    config, results = RLMeta(meta_batch_size=2, episodes=2), []
     before = torch.get_num_threads()
     for count in (1, 2):
         torch.set_num_threads(count)
         try:
-            results.append(flatten(meta_iteration(policy, start(policy), envs, config, 0, 0, TaskThreads(1)).theta))
+            results.append(vector(meta_iteration(policy, State(start(policy), {}, 0), envs, config, 0, TaskThreads(1))))
             assert torch.get_num_threads() == count
         finally:
             torch.set_num_threads(before)
@@ -458,21 +516,22 @@ def test_frozen_parameters_of_a_policy_stay_in_the_inner_and_in_the_meta_update(
     frozen = ["weight_0", "log_std"]  # a layer, and a standard deviation that stays what it is
     for name in frozen:
         policy.get_parameter(name).requires_grad_(False)
-    theta = start(policy)
-    result = meta_iteration(policy, theta, envs, config, 0, 0, threads)
+    params = start(policy)
+    result = meta_iteration(policy, initial_state(policy, config), envs, config, 0, threads)
     assert result.metrics["meta/accepted"]
-    assert list(result.theta) == list(theta)
-    moved = {name for name, value in result.theta.items() if not torch.equal(value, theta[name])}
-    assert moved == set(theta) - set(frozen)
+    assert list(result.state.meta) == list(params)
+    moved = {name for name, value in result.state.meta.items() if not torch.equal(value, params[name])}
+    assert moved == set(params) - set(frozen)
     tasks, draw = training_tasks(task_space(envs), 3, Draw(0, Phase.TRAINING)), Draw(0, Phase.TRAINING)
-    sampled = sample(envs, policy, repeat(theta, 3), tasks, config, draw, threads)
-    adapted = adapt_each(policy, repeat(theta, 3), sampled.batches, config, threads, 0.1)
-    moved = {name for name, value in adapted.items() if not torch.equal(value[0], theta[name])}
-    assert moved == set(theta) - set(frozen)
+    sampled = sample(envs, policy, repeat(params, 3), tasks, config, draw, threads)
+    rates = policy_rates(policy, params, config).at(params, 0)
+    adapted = adapt_each(policy, repeat(params, 3), sampled.batches, config, rates, threads)
+    moved = {name for name, value in adapted.items() if not torch.equal(value[0], params[name])}
+    assert moved == set(params) - set(frozen)
 
 
 def test_a_policy_that_is_all_frozen_is_refused():
     envs = vectorize(NAVIGATION, 12)
     policy = make_policy(envs).requires_grad_(False)
     with pytest.raises(InputError, match="all parameters of the GaussianMLP are frozen"):
-        meta_iteration(policy, start(policy), envs, TINY, 0, 0, TaskThreads(1))
+        meta_iteration(policy, State(start(policy), {}, 0), envs, TINY, 0, TaskThreads(1))

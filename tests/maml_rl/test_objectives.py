@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.objectives import inner_loss, likelihood_ratio_loss, reinforce_loss, surrogate_and_kl
+from maml_rl.errors import InputError
+from maml_rl.objectives import check_own_loss, inner_loss, likelihood_ratio_loss, reinforce_loss, surrogate_and_kl
 from maml_rl.policies import CategoricalMLP, GaussianMLP
 from maml_rl.types import Batch, Params, flatten, unflatten
 
@@ -34,7 +35,12 @@ def sampled(policy, dtype: torch.dtype) -> tuple[Params, Batch]:
         torch.tensor(policy.distribution.noise(generator, (STEPS,), policy.noise_size), dtype=dtype)
     )
     advantages = torch.tensor(generator.standard_normal(STEPS), dtype=dtype)
-    return params, Batch(observations, actions, distribution.log_prob(actions), advantages)
+    return params, one_episode(observations, actions, distribution.log_prob(actions), advantages)
+
+
+def one_episode(observations: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor) -> Batch:
+    steps = torch.arange(len(observations))
+    return Batch(observations, actions, log_probs, advantages, episodes=0 * steps, times=steps)
 
 
 CASES = pytest.mark.parametrize("case", [gaussian_case, categorical_case])
@@ -49,7 +55,8 @@ def two_fair_choices() -> tuple[CategoricalMLP, Params, Batch]:
     policy = CategoricalMLP(3, 2, hidden_sizes=(), activation="tanh", generator=np.random.default_rng(0))
     params = {name: torch.zeros_like(value) for name, value in policy.named_parameters()}
     log_probs = torch.full((2,), math.log(1 / 4))
-    return policy, params, Batch(torch.ones(2, 3), torch.tensor([0, 1]), log_probs, torch.tensor([1.0, 3.0]))
+    steps = one_episode(torch.ones(2, 3), torch.tensor([0, 1]), log_probs, torch.tensor([1.0, 3.0]))
+    return policy, params, steps
 
 
 def test_reinforce_loss_by_hand() -> None:
@@ -110,8 +117,108 @@ def test_hessians_of_the_inner_losses_differ_by_the_weighted_outer_product_of_sc
 
 
 def test_an_unknown_inner_objective_is_refused() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(InputError, match=r"^inner_objective must be reinforce, lvc or module:function, got 'dice'$"):
         inner_loss(gaussian_case()[0], "dice")
+
+
+@pytest.fixture
+def own_losses(tmp_path, monkeypatch) -> str:
+    """Name of a module of the user's own."""
+    (tmp_path / "own_losses_for_tests.py").write_text(
+        """
+import torch
+constant = 3
+def advantage_weighted(policy, params, batch):
+    weights = batch.advantages * 0.9 ** batch.times
+    return -(policy(params, batch.observations).log_prob(batch.actions) * weights).mean()
+def of_each_step(policy, params, batch):
+    return policy(params, batch.observations).log_prob(batch.actions)
+def number(policy, params, batch):
+    return 1.0
+def count(policy, params, batch):
+    return torch.tensor(len(batch.times))
+def takes_nothing():
+    return None
+def fails(policy, params, batch):
+    return batch.rewards.mean()
+def of_advantages(policy, params, batch):
+    return batch.advantages.mean()
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return "own_losses_for_tests"
+
+
+@CASES
+def test_a_loss_of_ones_own_is_imported_by_name_and_sees_when_each_step_was(case, own_losses: str) -> None:
+    policy, params, batch = case()
+    value = inner_loss(policy, f"{own_losses}:advantage_weighted")(params, batch)
+    discounted = batch.advantages * 0.9 ** torch.arange(STEPS)
+    torch.testing.assert_close(value, reinforce_loss(policy, params, batch._replace(advantages=discounted)))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("missing", r": own_losses_for_tests.py has no function missing: give module:function$"),
+        ("constant", " is no function but 3: give module:function$"),
+    ],
+)
+def test_a_loss_that_cannot_be_imported_is_refused_in_one_line(own_losses: str, function: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^inner_objective '{own_losses}:{function}'{message}"):
+        inner_loss(gaussian_case()[0], f"{own_losses}:{function}")
+
+
+def test_a_module_that_is_not_there_is_refused_in_one_line() -> None:
+    remedy = "run in the directory that holds no_such.py, or put that directory on PYTHONPATH"
+    message = rf"^inner_objective 'no_such:loss' cannot be imported \(no module no_such\): {remedy}$"
+    with pytest.raises(InputError, match=message):
+        inner_loss(gaussian_case()[0], "no_such:loss")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("of_each_step", r"must return a floating-point tensor of shape \[\], .*, got torch.float64 of shape \[9\]$"),
+        ("number", "must return a floating-point tensor .*, got 1.0$"),
+        ("count", r"must return a floating-point tensor .*, got torch.int64 of shape \[\]$"),
+        ("takes_nothing", r"failed \(TypeError: [^;]* were given\): it is called as loss\(policy, params, batch\)$"),
+        ("fails", r"failed \(AttributeError: .*rewards.*own_losses_for_tests.py, line 16\): it is called"),
+    ],
+)
+def test_a_loss_that_fails_or_returns_no_scalar_is_refused_in_one_line(
+    own_losses: str, function: str, message: str
+) -> None:
+    policy, params, batch = gaussian_case()
+    loss = inner_loss(policy, f"{own_losses}:{function}")
+    with pytest.raises(InputError, match=f"^inner_objective '{own_losses}:{function}' {message}"):
+        torch.func.grad(loss)(params, batch)
+
+
+@CASES
+def test_a_loss_that_depends_on_the_parameters_passes_its_trial(case, own_losses: str) -> None:
+    policy, params, batch = case()
+    for objective in ("lvc", f"{own_losses}:advantage_weighted"):
+        check_own_loss(policy, params, objective, batch.observations.shape[-1], 3)
+    assert not any(value.requires_grad for value in params.values())
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("dice", "^inner_objective must be reinforce"),
+        (
+            "of_advantages",
+            "does not depend on params, so the inner update would change nothing: compute it",
+        ),
+        ("fails", "failed .*rewards"),
+    ],
+)
+def test_a_loss_that_cannot_adapt_a_policy_is_refused_on_trial(own_losses: str, objective: str, message: str) -> None:
+    policy, params, batch = gaussian_case()
+    named = objective if objective == "dice" else f"{own_losses}:{objective}"
+    with pytest.raises(InputError, match=message):
+        check_own_loss(policy, params, named, batch.observations.shape[-1], 3)
 
 
 @CASES
@@ -194,7 +301,9 @@ def every_step(process: Process, vector: Tensor) -> Batch:
             advantages[there, t] = to_go[there, t] - value
     weighted = advantages * likelihoods[:, None] * to_go.numel()  # a loss is a mean over steps
     observations = process.features[process.states].flatten(0, 1)
-    return Batch(observations, *(x.flatten().detach() for x in (process.actions, log_probs, weighted)))
+    episodes, times = torch.ones_like(process.actions).nonzero(as_tuple=True)
+    flat = (x.flatten().detach() for x in (process.actions, log_probs, weighted))
+    return Batch(observations, *flat, episodes, times)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -84,3 +84,9 @@ def test_the_mean_over_tasks_by_hand() -> None:
     mean = mean_over_tasks([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0])])
     assert torch.equal(mean, torch.tensor([2.0, 4.0]))
     assert mean_over_tasks([torch.tensor(1.0), torch.tensor(4.0)]) == 2.5
+
+
+def test_the_mean_over_tasks_of_sums_over_some_of_them_by_hand() -> None:
+    # Sums over 2, 2 and 1 of 5 tasks, which are added as they arrive.
+    sums = iter([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0]), torch.tensor([6.0, 2.0])])
+    assert torch.equal(mean_over_tasks(sums, 5), torch.tensor([2.0, 2.0]))

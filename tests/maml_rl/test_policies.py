@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from maml_rl.policies import MLP, CategoricalMLP, GaussianMLP
+from maml_rl.config import RLMeta
+from maml_rl.errors import InputError
+from maml_rl.policies import CategoricalMLP, GaussianMLP, Standardisation, StandardisedMLP, policy_rates
 from maml_rl.types import Params, select, stack
 
 TASKS, OBSERVATION, ACTION = 3, 5, 2
@@ -19,7 +21,7 @@ def categorical_mlp(seed: int = 0, **settings) -> CategoricalMLP:
     return CategoricalMLP(OBSERVATION, ACTION, generator=np.random.default_rng(seed), **(defaults | settings))
 
 
-def random_params(policy: MLP, seed: int) -> Params:
+def random_params(policy: StandardisedMLP, seed: int) -> Params:
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(value.shape, generator=generator) for name, value in policy.named_parameters()}
 
@@ -73,7 +75,7 @@ def test_the_mean_is_the_perceptron_written_out(activation: str) -> None:
 @pytest.mark.parametrize("make", [gaussian_mlp, categorical_mlp])
 def test_standardising_inside_equals_doing_it_by_hand(make) -> None:
     mean, std = torch.tensor([1.0, -2.0, 0.0, 5.0, 0.5]), torch.tensor([0.1, 2.0, 1.0, 3.0, 10.0])
-    inside, plain = make(mean=mean, std=std), make()
+    inside, plain = make(standardisation=Standardisation(mean, std)), make()
     params = random_params(plain, 0)
     obs = observations(4)
     for ours, by_hand in zip(
@@ -84,7 +86,7 @@ def test_standardising_inside_equals_doing_it_by_hand(make) -> None:
 
 def test_the_clip_bounds_standardised_and_not_raw_observations() -> None:
     mean, std = torch.full((OBSERVATION,), 100.0), torch.full((OBSERVATION,), 10.0)
-    clipped, plain = gaussian_mlp(mean=mean, std=std, clip=2.0), gaussian_mlp()
+    clipped, plain = gaussian_mlp(standardisation=Standardisation(mean, std, 2.0)), gaussian_mlp()
     params = random_params(plain, 0)
     # (105 - 100) / 10 = 0.5 stays; (140 - 100) / 10 = 4 becomes 2; (60 - 100) / 10 = -4 becomes -2.
     raw = torch.tensor([[105.0, 140.0, 60.0, 100.0, 120.0]])
@@ -94,7 +96,7 @@ def test_the_clip_bounds_standardised_and_not_raw_observations() -> None:
 
 def test_standardisation_and_clip_hold_for_stacked_parameters() -> None:
     mean, std = torch.arange(5.0), torch.arange(1.0, 6.0)
-    policy = gaussian_mlp(mean=mean, std=std, clip=0.5)
+    policy = gaussian_mlp(standardisation=Standardisation(mean, std, 0.5))
     params = stack([random_params(policy, m) for m in range(TASKS)])
     obs = observations(TASKS, 4)
     together = policy(params, obs).mean
@@ -103,15 +105,16 @@ def test_standardisation_and_clip_hold_for_stacked_parameters() -> None:
 
 
 def test_statistics_are_kept_with_the_policy_and_are_no_parameters() -> None:
-    policy = gaussian_mlp(mean=torch.ones(OBSERVATION), std=torch.full((OBSERVATION,), 2.0))
+    mean, std = torch.ones(OBSERVATION), torch.full((OBSERVATION,), 2.0)
+    policy = gaussian_mlp(standardisation=Standardisation(mean, std))
     state = policy.state_dict()
-    assert torch.equal(state["observation_mean"], torch.ones(OBSERVATION))
-    assert torch.equal(state["observation_std"], torch.full((OBSERVATION,), 2.0))
+    assert torch.equal(state["observation_mean"], mean)
+    assert torch.equal(state["observation_std"], std)
     assert not any("observation" in name for name, _ in policy.named_parameters())
 
 
 def test_initial_weights_fill_the_glorot_interval_and_biases_are_zero() -> None:
-    policy = MLP(30, 40, (50,), "relu", np.random.default_rng(0))
+    policy = StandardisedMLP(30, 40, (50,), "relu", np.random.default_rng(0))
     for name, fans in {"weight_0": 30 + 50, "weight_1": 50 + 40}.items():
         bound = (6 / fans) ** 0.5
         weight = policy.get_parameter(name).detach()
@@ -151,3 +154,24 @@ def test_applying_a_policy_uses_the_given_parameters_and_changes_none_of_its_own
 @pytest.mark.parametrize("make", [gaussian_mlp, categorical_mlp])
 def test_noise_size_is_the_number_of_action_dimensions_or_choices(make) -> None:
     assert make().noise_size == ACTION
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"), [(gaussian_mlp, ["weight_2", "bias_2", "log_std"]), (categorical_mlp, ["weight_2", "bias_2"])]
+)
+def test_the_last_layer_is_what_turns_the_last_features_into_a_distribution(make, expected) -> None:
+    policy = make()
+    params = dict(policy.named_parameters())
+    rates = policy_rates(policy, params, RLMeta(adapted="last-layer", inner_lr=0.5))
+    assert sorted(rates.at(params, 0)) == sorted(expected)
+    assert policy_rates(policy, params, RLMeta()).names == tuple(params)
+
+
+def test_frozen_parameters_have_no_step_size() -> None:
+    policy = gaussian_mlp()
+    policy.bias_2.requires_grad_(False)
+    params = dict(policy.named_parameters())
+    assert set(policy_rates(policy, params, RLMeta()).names) == set(params) - {"bias_2"}
+    policy.requires_grad_(False).weight_0.requires_grad_(True)
+    with pytest.raises(InputError, match=r"nothing to change \(adapted is last-layer\)"):
+        policy_rates(policy, params, RLMeta(adapted="last-layer"))

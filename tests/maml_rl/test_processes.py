@@ -1,4 +1,4 @@
-"""Environments in processes of their own: real processes, real deaths."""
+"""Environments in separate processes: real processes, real deaths."""
 
 import os
 import signal
@@ -121,16 +121,16 @@ def test_a_finished_environment_stays_as_it_ended_until_its_reset(processes):
 
 
 @pytest.mark.parametrize(
-    ("way", "told"),
+    ("way", "expected"),
     [
         ("raise", "raised plain_environments.UnpicklableError: 100 % broken: %s %d"),
         ("lines", "raised ValueError: the leg is broken: buy a new one"),
         ("shape", "an observation has shape (5,), observation_space has (2,)"),
         ("reward", "raised TypeError: "),
-        ("exit", "ended by itself, with exit code 3"),
+        ("exit", "exited with code 3"),
     ],
 )
-def test_a_failure_names_the_process_and_its_task(processes, way, told):
+def test_a_failure_names_the_process_and_its_task(processes, way, expected):
     envs = processes(FAILING, 2, way=way)
     tasks = [np.array([-0.5], np.float32), np.array([0.25], np.float32)]
     assign_tasks(envs, tasks)
@@ -141,7 +141,7 @@ def test_a_failure_names_the_process_and_its_task(processes, way, told):
     with pytest.raises(WorkerError) as raised:
         envs.step(step)
     assert str(raised.value).startswith("process 1 of FailingForTests-v0 (task [0.25]) ")
-    assert told in str(raised.value)
+    assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
     assert ("Traceback" in raised.value.trace) == (way != "exit")
     if way == "raise":
@@ -196,13 +196,13 @@ vectorize("plain_environments:WalkForTests-v0", 2, Processes(2))
 @pytest.mark.parametrize(
     ("first", "end"),
     [
-        ("", "ended by itself, with exit code 1"),
-        ("if __name__ != '__main__': sys.exit(3)", "ended by itself, with exit code 3"),
-        ("if __name__ != '__main__': sys.exit()", "ended by itself, with exit code 0"),
+        ("", "exited with code 1"),
+        ("if __name__ != '__main__': sys.exit(3)", "exited with code 3"),
+        ("if __name__ != '__main__': sys.exit()", "exited with code 0"),
     ],
     ids=["starts processes", "fails", "ends"],
 )
-def test_a_script_that_spawned_processes_run_again_is_told_so_in_the_last_line(tmp_path, first, end):
+def test_a_script_that_spawned_processes_run_again_is_named_in_the_last_line(tmp_path, first, end):
     script = tmp_path / "my_script.py"
     script.write_text(SCRIPT.format(first=first))
     path = str(Path(__file__).parents[1] / "environments")
@@ -216,7 +216,7 @@ def test_a_script_that_spawned_processes_run_again_is_told_so_in_the_last_line(t
 
 
 def test_a_process_that_ends_while_it_makes_its_environment_is_not_blamed_on_the_script():
-    with pytest.raises(WorkerError, match=r"process \d of FailingForTests-v0 \(task none yet\) ended .* code 4$"):
+    with pytest.raises(WorkerError, match=r"process \d of FailingForTests-v0 \(task none yet\) exited with code 4$"):
         vectorize(FAILING, 2, Processes(2), way="exit at once")
 
 
@@ -262,8 +262,8 @@ def test_environments_that_are_never_made_are_named(monkeypatch):
 
 def test_a_wait_is_reported_on_stderr_and_never_if_that_is_asked(capsys):
     report_waiting("an environment has not been made", 120.0)
-    told = "maml-rl: an environment has not been made for 120 s: is it hanging? Ctrl-C stops\n"
-    assert capsys.readouterr().err == told
+    expected = "maml-rl: an environment has not been made for 120 s: is it hanging? Ctrl-C stops\n"
+    assert capsys.readouterr().err == expected
     with reporting_waits("an environment has not been made", float("inf")):
         pass
     with reporting_waits("an environment has not been made", 1e-3):
@@ -303,9 +303,9 @@ def test_settings_reach_the_environment_and_its_time_limit(processes):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [({"count": 0}, "at least 1, got 0"), ({"start_method": "no"}, "'no'"), ({"report_hang_after": 0.0}, "above 0")],
 )
-def test_settings_out_of_range_are_refused(settings, told):
-    with pytest.raises(InputError, match=told):
+def test_settings_out_of_range_are_refused(settings, expected):
+    with pytest.raises(InputError, match=expected):
         Processes(**settings)

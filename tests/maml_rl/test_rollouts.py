@@ -287,6 +287,20 @@ def test_what_an_episode_draws_does_not_depend_on_other_tasks_or_episodes():
     assert_equal(fewer_episodes, Trajectories(*(value[:, :2] for value in everything)), atol=1e-6)
 
 
+@pytest.mark.parametrize("chosen", [[1, 3], [0, 2, 3], [3, 1], [2]])
+@pytest.mark.parametrize("env_id", [COUNTDOWN, CHOICES, NAVIGATION])
+def test_some_tasks_with_their_own_indices_have_the_same_episodes_alone(env_id, chosen):
+    envs = vectorize(env_id, 5)
+    tasks = sample_tasks(task_space(envs), 4, seed=1)
+    params = different_params(envs, 4)
+    everything = collect(envs, policy_for(envs), params, tasks, 16, DRAW)
+    some = {name: value[chosen] for name, value in params.items()}
+    alone = collect(envs, policy_for(envs), some, [tasks[m] for m in chosen], 16, DRAW, indices=chosen)
+    # Of several tasks, to the bit where a task's rows begin at a boundary of memory, as with 16 episodes; a batched
+    # product of one matrix is rounded otherwise.
+    assert_equal(alone, Trajectories(*(value[chosen] for value in everything)), 0.0 if len(chosen) > 1 else 1e-5)
+
+
 def action_noise(trajectories: Trajectories) -> torch.Tensor:
     """The noise `[M, K, T]` in the actions of a policy that is the same for all tasks and ignores its observations."""
     return trajectories.actions[..., 0]

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 
 from maml_rl.errors import InputError
 from maml_rl.initial import MLPPolicy
-from maml_rl.policies import CategoricalMLP, GaussianMLP
+from maml_rl.policies import CategoricalMLP, GaussianMLP, Standardisation
 from maml_rl.processes import Processes
 from maml_rl.sb3 import BatchVecEnv, fit_critic, from_ppo, sb3_vec_env, to_ppo
 from maml_rl.tasks import TaskVectorEnv, vectorize
@@ -51,13 +51,18 @@ DISCRETE = Still(OBSERVATIONS, Discrete(ACTIONS))
 
 
 def gaussian(**settings: object) -> MLPPolicy:
-    defaults = {"hidden_sizes": (8, 6), "activation": "relu", "generator": np.random.default_rng(0)}
-    return GaussianMLP(SIZE, ACTIONS, **(defaults | settings))
+    return GaussianMLP(SIZE, ACTIONS, **network({"activation": "relu"} | settings))
 
 
 def categorical(**settings: object) -> MLPPolicy:
-    defaults = {"hidden_sizes": (8, 6), "activation": "tanh", "generator": np.random.default_rng(0)}
-    return CategoricalMLP(SIZE, ACTIONS, **(defaults | settings))
+    return CategoricalMLP(SIZE, ACTIONS, **network({"activation": "tanh"} | settings))
+
+
+def network(settings: dict[str, object]) -> dict[str, object]:
+    """Settings of a small network, with `mean`, `std` and `clip` of its observations among them."""
+    standardisation = Standardisation(**{name: settings.pop(name, None) for name in Standardisation._fields})
+    generator = np.random.default_rng(0)
+    return {"hidden_sizes": (8, 6), "generator": generator, "standardisation": standardisation} | settings
 
 
 def statistics() -> dict[str, torch.Tensor]:
@@ -254,15 +259,14 @@ def assert_same_actions(policy: MLPPolicy, params: Params, model: PPO, space: Sp
 
 
 def standardised(space: Space) -> MLPPolicy:
-    """A policy for observations of a space, each with a mean and a standard deviation of its own."""
+    """A policy for observations of a space, each with its own mean and standard deviation."""
     size = flatdim(space)
     width = 255.0 if space.dtype == np.uint8 else 1.0
     generator = torch.Generator().manual_seed(7)
     std = width * (0.5 + torch.rand(size, generator=generator))
     mean = width * torch.rand(size, generator=generator)
-    return GaussianMLP(
-        size, ACTIONS, hidden_sizes=(8,), activation="tanh", generator=np.random.default_rng(0), mean=mean, std=std
-    )
+    settings = network({"hidden_sizes": (8,), "activation": "tanh", "mean": mean, "std": std})
+    return GaussianMLP(size, ACTIONS, **settings)
 
 
 def varied(model: PPO, factor: float = 100) -> PPO:
@@ -530,7 +534,7 @@ def test_a_batch_behaves_like_stable_baselines3s_own_vector_environment(env_id, 
     assert compared(BatchVecEnv(envs), dummy(env_id, tasks), steps) >= len(tasks)
 
 
-def test_both_ways_to_end_an_episode_are_told():
+def test_both_ways_to_end_an_episode_are_reported():
     envs = BatchVecEnv(vectorize(NAVIGATION, 2))
     envs.set_attr("task", np.array([0.5, 0.5], np.float32))
     envs.set_attr("task", np.array([0.1, 0.1], np.float32), indices=0)
@@ -540,7 +544,7 @@ def test_both_ways_to_end_an_episode_are_told():
     assert dones.tolist() == [True, False]
     np.testing.assert_array_equal(infos[0]["terminal_observation"], [0.1, 0.1])
     assert infos[0]["TimeLimit.truncated"] is False
-    np.testing.assert_array_equal(obs, [[0, 0], [-0.1, -0.1]])  # the first begins anew
+    np.testing.assert_array_equal(obs, [[0, 0], [-0.1, -0.1]])  # the first begins again
     assert rewards[1] == pytest.approx(infos[1]["reward_distance"])
     assert "terminal_observation" not in infos[1]
     for _ in range(99):
@@ -585,25 +589,25 @@ def drawn_tasks(seed: int) -> tuple[list, list]:
     envs = BatchVecEnv(vectorize(BANDIT, 3, observe_task=True), new_tasks=True)
     envs.seed(seed)
     obs = envs.reset()
-    tasks, told = [envs.get_attr("task")], [obs[:, 1:]]
+    tasks, observed = [envs.get_attr("task")], [obs[:, 1:]]
     for _ in range(30):
         obs, _, dones, _ = envs.step(np.zeros(3, np.int64))
         if dones.any():
             tasks.append(envs.get_attr("task"))
-            told.append(obs[:, 1:])
-    return tasks, told
+            observed.append(obs[:, 1:])
+    return tasks, observed
 
 
-def test_every_episode_has_a_new_task_if_asked_and_the_observation_may_tell_it():
-    tasks, told = drawn_tasks(0)
+def test_every_episode_has_a_new_task_if_asked_and_the_observation_may_contain_it():
+    tasks, observed = drawn_tasks(0)
     assert len(tasks) == 4
     space = vectorize(BANDIT, 1).unwrapped.task_space
     flat = np.array([[flatten(space, task) for task in of_round] for of_round in tasks])
-    np.testing.assert_array_equal(flat, np.array(told))
+    np.testing.assert_array_equal(flat, np.array(observed))
     assert len(np.unique(flat.reshape(12, -1), axis=0)) == 12
     assert all(space.contains(task) for of_round in tasks for task in of_round)
-    np.testing.assert_array_equal(np.array(drawn_tasks(0)[1]), np.array(told))
-    assert not np.array_equal(np.array(drawn_tasks(1)[1]), np.array(told))
+    np.testing.assert_array_equal(np.array(drawn_tasks(0)[1]), np.array(observed))
+    assert not np.array_equal(np.array(drawn_tasks(1)[1]), np.array(observed))
 
 
 def test_tasks_stay_unless_asked():

@@ -33,7 +33,7 @@ def importable(monkeypatch):
 
 
 class Still(gymnasium.Env):
-    """Observes what it is told to; its task is in a space of choice."""
+    """Observes samples of a given space, and has a given space of tasks."""
 
     def __init__(self, observation_space: spaces.Space, task_space: spaces.Space) -> None:
         self.observation_space, self.action_space, self.task_space = observation_space, spaces.Discrete(2), task_space
@@ -50,7 +50,7 @@ BOX = spaces.Box(-3.0, 3.0, (2,), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("space", "task", "told"),
+    ("space", "task", "numbers"),
     [
         (spaces.Box(0.0, 2.0, (1,), np.float32), np.array([1.5], np.float32), [1.5]),
         (spaces.Discrete(2), 1, [0, 1]),
@@ -58,14 +58,14 @@ BOX = spaces.Box(-3.0, 3.0, (2,), np.float32)
         (spaces.Dict({"a": spaces.Discrete(2), "b": BOX}), {"a": 0, "b": np.array([2, -1], np.float32)}, [1, 0, 2, -1]),
     ],
 )
-def test_the_flattened_task_follows_the_observation(space, task, told):
+def test_the_flattened_task_follows_the_observation(space, task, numbers):
     env = TaskObservation(Still(BOX, space))
     env.task = task
     for observation in (env.reset()[0], env.step(0)[0]):
-        np.testing.assert_array_equal(observation[2:], told)
+        np.testing.assert_array_equal(observation[2:], numbers)
         assert observation.dtype == np.float32
         assert env.observation_space.contains(observation)
-    assert env.observation_space.shape == (2 + len(told),)
+    assert env.observation_space.shape == (2 + len(numbers),)
     np.testing.assert_array_equal(env.observation_space.low[:2], BOX.low)
 
 
@@ -140,27 +140,27 @@ def sampled(envs: TaskVectorEnv) -> Trajectories:
     return collect(envs, policy, repeat(parameters(policy), 3), tasks, 4, Draw(0, Phase.TRAINING))
 
 
-def check_told(envs: TaskVectorEnv) -> None:
+def check_observed_tasks(envs: TaskVectorEnv) -> None:
     """Sampled observations end with the task."""
     trajectories = sampled(envs)
     space = task_space(envs)
     for m, task in enumerate(evaluation_tasks(space, 3)):
-        told = torch.from_numpy(spaces.flatten(space, task)).float()
+        flat = torch.from_numpy(spaces.flatten(space, task)).float()
         steps = trajectories.observations[m][trajectories.mask[m].bool()]
-        assert (steps[:, -len(told) :] == told).all()
-        assert len(steps) > len(told)
+        assert (steps[:, -len(flat) :] == flat).all()
+        assert len(steps) > len(flat)
 
 
 @pytest.mark.parametrize("env_id", [NAVIGATION, DIRECTION])
 def test_a_batch_is_sampled_with_its_tasks(env_id):
-    check_told(vectorize(env_id, 5, observe_task=True))
+    check_observed_tasks(vectorize(env_id, 5, observe_task=True))
 
 
 @pytest.mark.parametrize("env_id", [WALK, CHOICE])
 def test_processes_observe_their_tasks(env_id):
     envs = vectorize(env_id, 2, Processes(2), observe_task=True)
     try:
-        check_told(envs)
+        check_observed_tasks(envs)
     finally:
         envs.close()
 
@@ -172,7 +172,7 @@ def test_environments_in_turn_observe_their_tasks():
     finally:
         del gymnasium.registry["StillForTests-v0"]
     assert isinstance(envs, SyncVectorEnv)
-    check_told(envs)
+    check_observed_tasks(envs)
 
 
 def test_sampling_is_the_same_with_any_number_of_sub_environments():
@@ -192,19 +192,19 @@ def test_groups_that_are_sampled_side_by_side_observe_their_tasks():
 
 
 @pytest.mark.parametrize(
-    ("observations", "tasks", "told"),
+    ("observations", "tasks", "message"),
     [
         (spaces.Discrete(3), BOX, "observations must be in a Box"),
         (BOX, spaces.Sequence(BOX), "cannot be observed"),
         (BOX, spaces.Graph(BOX, None), "cannot be observed"),
     ],
 )
-def test_spaces_that_make_no_vector_are_refused(observations, tasks, told):
-    with pytest.raises(InputError, match=told):
+def test_spaces_that_make_no_vector_are_refused(observations, tasks, message):
+    with pytest.raises(InputError, match=message):
         TaskObservation(Still(observations, tasks))
 
 
-def test_a_space_of_its_own_kind_is_refused():
+def test_a_custom_space_is_refused():
     class Words(spaces.Space):
         def sample(self, mask: None = None, probability: None = None) -> str:
             return "word"

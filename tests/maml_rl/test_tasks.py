@@ -362,7 +362,7 @@ def test_validation_tasks_are_no_evaluation_tasks_and_no_training_tasks_whatever
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         (
             "import gymnasium\n\nclass E(gymnasium.Env):\n    def __init__(self):\n        raise OSError('no robot')\n"
@@ -372,10 +372,10 @@ def test_validation_tasks_are_no_evaluation_tasks_and_no_training_tasks_whatever
         ("robot = undefined\n", r"cannot be imported \(name 'undefined' is not defined; .*broken_env.py, line 1\)"),
     ],
 )
-def test_an_exception_of_the_author_s_code_is_told_with_its_place(monkeypatch, tmp_path, source, told):
+def test_an_exception_of_the_author_s_code_is_reported_with_its_place(monkeypatch, tmp_path, source, expected):
     (tmp_path / "broken_env.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken_env", raising=False)
     monkeypatch.delitem(gymnasium.registry, "Broken-v0", raising=False)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         make("broken_env:Broken-v0")

@@ -4,11 +4,17 @@ import mujoco
 import numpy as np
 import pytest
 
+from maml_rl.envs.mujoco import sensors
 from maml_rl.envs.mujoco.mdp import gymnasium_xml
-from maml_rl.envs.mujoco.sensors import FASTEST, BodySensors, ContactForces, LawsOfMotion
+from maml_rl.envs.mujoco.sensors import BodySensors
+from maml_rl.errors import InputError
+from maml_rl.tasks import vectorize
 
 NQ, NV, NU, BODIES = 15, 14, 8, 13
 QPOS, QVEL = slice(1, 1 + NQ), slice(1 + NQ, 1 + NQ + NV)  # places in a state
+with_contact_sensors = pytest.mark.skipif(
+    not hasattr(mujoco.mjtSensor, "mjSENS_CONTACT"), reason="contact forces need MuJoCo 3.3.5"
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +31,12 @@ def states(count: int, seed: int) -> np.ndarray:
     return np.concatenate([np.zeros((count, 1)), qpos, rng.normal(0, 2, (count, NV))], axis=1)
 
 
-# The sensors of MuJoCo from 3.3.5 on, where it is as new, and what takes their place before.
-@pytest.mark.parametrize("contact_forces", list(dict.fromkeys([FASTEST, LawsOfMotion])))
-def test_readings_are_mujocos_quantities(spec, contact_forces: type[ContactForces]):
+@with_contact_sensors
+def test_readings_are_mujocos_quantities(spec):
     model = spec.compile()
     batch = states(60, seed=0)
     controls = np.random.default_rng(1).uniform(-1, 1, (60, NU))
-    readings = BodySensors(spec, "torso", 1, contact_forces).read(batch, controls)
+    readings = BodySensors(spec, "torso", threads=1).read(batch, controls)
     data, largest, loaded = mujoco.MjData(model), 0.0, 0
     for i in range(60):
         data.qpos[:], data.qvel[:], data.ctrl[:] = batch[i, QPOS], batch[i, QVEL], controls[i]
@@ -49,6 +54,7 @@ def test_readings_are_mujocos_quantities(spec, contact_forces: type[ContactForce
     assert loaded > 60  # on many bodies
 
 
+@with_contact_sensors
 def test_without_contact_the_forces_are_0(spec):
     batch = states(5, seed=2)
     batch[:, 3] = 5.0  # m above the floor
@@ -57,6 +63,7 @@ def test_without_contact_the_forces_are_0(spec):
     np.testing.assert_allclose(forces, 0, atol=1e-9)
 
 
+@with_contact_sensors
 def test_a_row_depends_neither_on_the_others_nor_on_the_threads(spec):
     batch, controls = states(30, seed=3), np.zeros((30, NU))
     whole = BodySensors(spec, "torso", threads=2).read(batch, controls)
@@ -66,7 +73,16 @@ def test_a_row_depends_neither_on_the_others_nor_on_the_threads(spec):
             np.testing.assert_array_equal(one, other[rows])
 
 
+@with_contact_sensors
 def test_the_robot_given_is_not_changed(spec):
     before = spec.to_xml()
     BodySensors(spec, "torso", threads=1)
     assert spec.to_xml() == before
+
+
+def test_an_older_mujoco_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(sensors, "_SENSOR", object())  # which has no contact sensors
+    with pytest.raises(InputError, match=r"AntVel.*contact forces need MuJoCo 3\.3\.5 or newer, this is") as raised:
+        vectorize("maml_rl.envs:finn2017/AntVel-v0", 2)
+    assert "\n" not in str(raised.value)
+    assert "pip install --upgrade mujoco" in str(raised.value)

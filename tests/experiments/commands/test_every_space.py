@@ -12,11 +12,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import FilterObservation, FlattenObservation
 
-from maml_rl import tasks
+from maml_rl import reinforcement, tasks
 from maml_rl.errors import InputError
 from maml_rl.experiments.live.session import Session
 from maml_rl.experiments.media.recording import load_recording
-from maml_rl.experiments.runs import run
 from maml_rl.processes import Processes
 from maml_rl.task_parts import plain
 from maml_rl.tasks import assign_tasks, sample_tasks
@@ -24,7 +23,14 @@ from maml_rl.tasks import assign_tasks, sample_tasks
 ENVIRONMENTS = Path(__file__).parents[2] / "environments"  # holds space_environments.py
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 NUMBER = spaces.Box(-1.0, 1.0, (1,), np.float32)
-TRAIN = ("--iterations=1", "--meta.meta-batch-size=2", "--meta.episodes=2", "--policy.hidden-sizes", "4", "--threads=1")
+TRAIN = (
+    "--iterations=1",
+    "--meta.meta-batch-size=2",
+    "--meta.episodes=2",
+    "--network.hidden-sizes",
+    "4",
+    "--threads=1",
+)
 EVALUATION = ("--evaluation.tasks=3", "--evaluation.episodes=2", "--evaluation.gradient-steps=1")
 
 
@@ -94,7 +100,7 @@ def registered(monkeypatch) -> Iterator[Callable[..., str]]:
     monkeypatch.syspath_prepend(ENVIRONMENTS)
     vectorize = tasks.vectorize
     monkeypatch.setattr(
-        run, "vectorize", lambda env_id, count, _, *others, **s: vectorize(env_id, count, None, *others, **s)
+        reinforcement, "vectorize", lambda env_id, count, _, *others, **s: vectorize(env_id, count, None, *others, **s)
     )
     env_id = "SpacesForTests-v0"
 
@@ -128,9 +134,9 @@ def batched(monkeypatch) -> Iterator[Callable[..., str]]:
 class Commands:
     """Commands after a check of an environment."""
 
-    def __init__(self, maml_rl: Callable[..., tuple[int, str, str]], env_id: str) -> None:
-        self._maml_rl = maml_rl
-        code, out, _ = maml_rl("check", env_id, "--json")
+    def __init__(self, run_command: Callable[..., tuple[int, str, str]], env_id: str) -> None:
+        self._run_command = run_command
+        code, out, _ = run_command("check", env_id, "--json")
         findings = json.loads(out)["findings"]
         self.said = [finding["text"] for finding in findings]
         assert (code == 2) == any(finding["level"] == "error" for finding in findings)
@@ -138,7 +144,7 @@ class Commands:
 
     def carries(self, *arguments: object) -> bool:
         """Whether a command does its work; otherwise it refuses in the words of the check."""
-        code, _, err = self._maml_rl(*arguments)
+        code, _, err = self._run_command(*arguments)
         if code == 0:
             return True
         assert code == 2, err
@@ -167,9 +173,9 @@ def every_command(commands: Commands, env_id: str, task: object) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_every_task_space_is_carried_by_every_command(registered, maml_rl, name):
+def test_every_task_space_is_carried_by_every_command(registered, run_command, name):
     env_id = registered(tasks=TASKS[name])
-    commands = Commands(maml_rl, env_id)
+    commands = Commands(run_command, env_id)
     assert commands.passed, commands.said
     task = sample_tasks(TASKS[name], 3, seed=5)[-1]
     every_command(commands, env_id, task)
@@ -184,76 +190,76 @@ def test_every_task_space_is_carried_by_every_command(registered, maml_rl, name)
 
 
 @pytest.mark.parametrize("name", ["an array", "Discrete", "MultiBinary", "MultiDiscrete"])
-def test_a_batch_takes_tasks_that_are_arrays_or_integers(batched, maml_rl, name):
+def test_a_batch_takes_tasks_that_are_arrays_or_integers(batched, run_command, name):
     env_id = batched(tasks=TASKS[name])
-    commands = Commands(maml_rl, env_id)
+    commands = Commands(run_command, env_id)
     assert commands.passed, commands.said
     every_command(commands, env_id, sample_tasks(TASKS[name], 3, seed=5)[-1])
 
 
 @pytest.mark.parametrize("name", ["Text", "Dict", "Sequence"])
-def test_a_batch_of_other_tasks_is_refused_alike_by_check_and_train(batched, maml_rl, name):
+def test_a_batch_of_other_tasks_is_refused_alike_by_check_and_train(batched, run_command, name):
     env_id = batched(tasks=TASKS[name])
-    checked, trained = maml_rl("check", env_id), maml_rl("train", "navigation", "--env-id", env_id, "--out=run")
+    checked, trained = run_command("check", env_id), run_command("train", "navigation", "--env-id", env_id, "--out=run")
     assert checked.code == trained.code == 2
     (needs,) = re.findall(r"a batched environment needs spaces whose elements are arrays .*\)", trained.err)
     assert needs.removesuffix(")") in checked.err
 
 
-def test_a_batch_whose_observations_are_no_box_is_refused_alike_by_check_and_train(batched, maml_rl):
+def test_a_batch_whose_observations_are_no_box_is_refused_alike_by_check_and_train(batched, run_command):
     env_id = batched(observations=spaces.Discrete(3))
-    commands = Commands(maml_rl, env_id)
+    commands = Commands(run_command, env_id)
     assert not commands.passed
     assert not commands.carries("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN)
     assert "let observation return an array [n, ...] of numbers" in commands.said[0]
 
 
 @pytest.mark.parametrize("name", ["Navigation2D", "HalfCheetahDir"])
-def test_nothing_is_noted_of_what_every_command_carries(maml_rl, name):
-    assert Commands(maml_rl, f"maml_rl.envs:finn2017/{name}-v0").said == []
+def test_nothing_is_noted_of_what_every_command_carries(run_command, name):
+    assert Commands(run_command, f"maml_rl.envs:finn2017/{name}-v0").said == []
 
 
 @pytest.mark.parametrize("name", OBSERVATIONS)
-def test_observations_are_carried_by_every_command_or_refused_by_the_check_first(registered, maml_rl, name):
+def test_observations_are_carried_by_every_command_or_refused_by_the_check_first(registered, run_command, name):
     env_id = registered(observations=OBSERVATIONS[name])
-    commands = Commands(maml_rl, env_id)
+    commands = Commands(run_command, env_id)
     assert commands.passed == isinstance(OBSERVATIONS[name], spaces.Box)
     every_command(commands, env_id, np.zeros(1))
 
 
 @pytest.mark.parametrize("name", ["Discrete", "MultiDiscrete", "MultiBinary", "Text", "Dict", "Tuple", "OneOf"])
-def test_the_wrapper_that_the_check_names_makes_observations_usable(registered, maml_rl, name):
-    (text,) = Commands(maml_rl, registered(observations=OBSERVATIONS[name])).said
+def test_the_wrapper_that_the_check_names_makes_observations_usable(registered, run_command, name):
+    (text,) = Commands(run_command, registered(observations=OBSERVATIONS[name])).said
     (named,) = re.findall(r"additional_wrappers=(\(.*\))$", text)
     gymnasium.registry["SpacesForTests-v0"].additional_wrappers = eval(named)
-    commands = Commands(maml_rl, "SpacesForTests-v0")
+    commands = Commands(run_command, "SpacesForTests-v0")
     assert commands.passed, commands.said
     assert commands.carries("train", "navigation", "--env-id=SpacesForTests-v0", "--out=run", *TRAIN)
     assert commands.carries("adapt", "run", "--out=a.zip", "--threads=1")
 
 
-def test_what_cannot_be_flattened_is_named_and_left_out_by_the_wrappers_that_the_check_names(registered, maml_rl):
-    (text,) = Commands(maml_rl, registered(observations=OBSERVATIONS["Dict with a Space of its own"])).said
+def test_what_cannot_be_flattened_is_named_and_left_out_by_the_wrappers_that_the_check_names(registered, run_command):
+    (text,) = Commands(run_command, registered(observations=OBSERVATIONS["Dict with a Space of its own"])).said
     assert "'mission' cannot be flattened: leave it out with gymnasium.wrappers.FilterObservation" in text
     wrappers = (FilterObservation.wrapper_spec(filter_keys=["image"]), FlattenObservation.wrapper_spec())
     gymnasium.registry["SpacesForTests-v0"].additional_wrappers = wrappers
-    assert Commands(maml_rl, "SpacesForTests-v0").passed
+    assert Commands(run_command, "SpacesForTests-v0").passed
 
 
-def test_an_environment_without_a_registered_limit_is_trained_with_one_from_the_command_line(registered, maml_rl):
+def test_an_environment_without_a_registered_limit_is_trained_with_one_from_the_command_line(registered, run_command):
     env_id = registered(limit=None, steps=2)  # it truncates its own episodes
-    commands = Commands(maml_rl, env_id)
+    commands = Commands(run_command, env_id)
     assert not commands.passed
     train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN, *EVALUATION)
     assert not commands.carries(*train)
-    assert "--max-episode-steps" in commands.said[0]
+    assert "set max_episode_steps" in commands.said[0]
     limit = "--max-episode-steps=3"
-    assert maml_rl("check", env_id, limit).code == 0
+    assert run_command("check", env_id, limit).code == 0
     assert commands.carries(*train, limit)
     assert commands.carries("train", "--resume=run", "--iterations=2", "--threads=1")
     assert commands.carries("evaluate", "run", "--record", "--threads=1")
     assert commands.carries("compare", "run", "--out=compared", "--threads=1")
-    code, out, _ = maml_rl("adapt", "run", "--out=adapted.zip", "--threads=1")
+    code, out, _ = run_command("adapt", "run", "--out=adapted.zip", "--threads=1")
     assert code == 0
     assert f"gymnasium.make('{env_id}', max_episode_steps=3)" in out
     assert commands.carries("visualize", "run", "--tasks=3", "--threads=1")
@@ -262,25 +268,25 @@ def test_an_environment_without_a_registered_limit_is_trained_with_one_from_the_
     assert (recording.lengths == 2).all()
 
 
-def test_runs_of_different_time_limits_are_not_compared(registered, maml_rl):
+def test_runs_of_different_time_limits_are_not_compared(registered, run_command):
     env_id = registered(limit=4)
     for limit in (2, 3):
         own = ("--out", str(limit), f"--max-episode-steps={limit}", "--iterations=0", "--threads=1")
-        assert maml_rl("train", "navigation", "--env-id", env_id, *own).code == 0
-    code, _, err = maml_rl("compare", "2", "3")
+        assert run_command("train", "navigation", "--env-id", env_id, *own).code == 0
+    code, _, err = run_command("compare", "2", "3")
     assert code == 2
-    assert "2 has max_episode_steps 2, 3 3: compare runs of one time limit" in err
+    assert "2 has max_episode_steps 2, 3 has 3: compare runs of one task distribution, with the same time limit" in err
 
 
-def test_training_says_once_that_pictures_are_flattened(registered, maml_rl):
+def test_training_says_once_that_pictures_are_flattened(registered, run_command):
     env_id = registered(observations=OBSERVATIONS["a picture"])
     train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN)
-    code, out, err = maml_rl(*train)
+    code, out, err = run_command(*train)
     assert code == 0
     assert err.count("observations have shape (8, 8, 3): the policy is a perceptron") == 1
     assert "perceptron" not in out
-    assert "perceptron" in maml_rl("check", env_id).out
-    assert "perceptron" not in maml_rl("train", "--resume=run", "--iterations=2").err
+    assert "perceptron" in run_command("check", env_id).out
+    assert "perceptron" not in run_command("train", "--resume=run", "--iterations=2").err
 
 
 def test_a_task_with_parts_of_every_kind_reaches_an_environment_in_its_process(registered):
@@ -296,9 +302,9 @@ def test_a_task_with_parts_of_every_kind_reaches_an_environment_in_its_process(r
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_actions_are_trained_and_exported_or_refused_by_the_check_first(registered, maml_rl, name):
+def test_actions_are_trained_and_exported_or_refused_by_the_check_first(registered, run_command, name):
     env_id = registered(actions=ACTIONS[name])
-    commands = Commands(maml_rl, env_id)
+    commands = Commands(run_command, env_id)
     assert commands.passed == isinstance(ACTIONS[name], (spaces.Box, spaces.Discrete))
     train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN, *EVALUATION)
     assert commands.carries(*train) == commands.passed

@@ -21,12 +21,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maml_rl.config import RLConfig
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.experiments.live.live_view import view
 from maml_rl.experiments.live.session import Adapting, Session
-from maml_rl.experiments.runs.adapting import adapt
-from maml_rl.experiments.runs.run import RunConfig, new_run, save_run
-from maml_rl.tasks import Task, vectorize
+from maml_rl.experiments.runs.adapting import adapt_run
+from maml_rl.machine import Machine
+from maml_rl.run import new_run, open_learner, save_run
+from maml_rl.tasks import Task
 
 pytest.importorskip("mujoco.studio", reason="the live view needs MuJoCo 4")
 from mujoco.studio.web import web_server
@@ -39,6 +41,7 @@ from maml_rl.experiments.live import panel, studio
 
 TRAINED = Path(__file__).parents[3] / "trained"
 RUN = TRAINED / "half-cheetah-vel"
+ONE_THREAD = Machine(threads=1)
 FAST = ("--gradient-steps", "1", "--episodes", "4")
 ADDRESS = re.compile(r"http://([\w.]+):(\d+)/")
 TWO_FRAMES = "const done = arguments[1]; requestAnimationFrame(() => requestAnimationFrame(done))"
@@ -290,7 +293,7 @@ def test_a_studio_that_listens_elsewhere_than_asked_is_not_started(
 
     monkeypatch.setattr(web_server, "bind_public_socket", everywhere)
     scene = Arenas(panel.colours(2))
-    shown = panel.Panel("title", session.task_space, session.mdp, scene, Adapting(session, print))
+    shown = panel.LivePanel("title", session.task_space, session.mdp, scene, Adapting(session, print))
     with pytest.raises(InputError, match=r"would serve on 0\.0\.0\.0, so it does not"):
         studio.serve(shown, "127.0.0.1", None)
     assert not answers("127.0.0.1", ports[0])
@@ -448,7 +451,7 @@ def test_a_studio_that_would_let_any_page_in_is_not_started(session: Session, mo
     monkeypatch.setattr(studio, "_refuses_strangers", lambda *_: False)
     monkeypatch.setattr(web_server.WebServer, "start", lambda _: None)
     scene = Arenas(panel.colours(2))
-    shown = panel.Panel("title", session.task_space, session.mdp, scene, Adapting(session, print))
+    shown = panel.LivePanel("title", session.task_space, session.mdp, scene, Adapting(session, print))
     with pytest.raises(InputError, match="would let any page of the browser in, so it does not"):
         studio.serve(shown, "127.0.0.1", None)
 
@@ -493,7 +496,7 @@ def test_without_studio_the_error_names_what_to_install(session: Session, monkey
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    with closing(Session(RUN, gradient_steps=2, episodes=3, threads=1)) as opened:
+    with closing(Session(RUN, gradient_steps=2, episodes=3, machine=ONE_THREAD)) as opened:
         yield opened
 
 
@@ -504,7 +507,7 @@ def task(value: float) -> Task:
 def test_it_adapts_as_maml_rl_adapt_does(session: Session) -> None:
     stages: list[int] = []
     recording = session.adapt(task(1.0), stages.append)
-    expected = adapt(RUN, task(1.0), gradient_steps=2, episodes=3, threads=1)
+    expected = adapt_run(RUN, task(1.0), gradient_steps=2, episodes=3, machine=ONE_THREAD)
     assert stages == [1, 2, 3]
     np.testing.assert_allclose(recording.mean_returns[:, 0], expected.mean_return, rtol=1e-6)
     assert recording.motion.shape == (3, 1, 201, session.mdp.model.nq)
@@ -543,9 +546,9 @@ def test_an_adaptation_that_fails_says_so_and_leaves_what_is_shown(
 
 
 def test_an_environment_that_cannot_be_shown_points_to_the_report(tmp_path: Path) -> None:
-    config = RunConfig("maml_rl.envs:duan2016/BernoulliBandit-v0", iterations=0)
-    with closing(vectorize(config.env_id, 1)) as envs:
-        save_run(tmp_path / "run", new_run(config, envs))
+    config = RLConfig(env_id="maml_rl.envs:duan2016/BernoulliBandit-v0", iterations=0)
+    with open_learner(config) as learner:
+        save_run(tmp_path / "run", new_run(learner, config))
     with pytest.raises(InputError, match=r"not maml_rl.envs:duan2016/BernoulliBandit-v0: maml-rl visualize shows any"):
         Session(tmp_path / "run")
 

@@ -17,28 +17,37 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
 from maml_rl.experiments.media.clips import Clips
-from maml_rl.experiments.presets.rl_presets import PRESETS
-from maml_rl.experiments.runs.run import METRICS, Run
-from maml_rl.experiments.runs.training import resume, train
-from maml_rl.parallel import TaskThreads
-from maml_rl.processes import Processes
-from maml_rl.tasks import vectorize
+from maml_rl.experiments.presets import PRESETS
+from maml_rl.experiments.runs.training import Watch, resume, train
+from maml_rl.learner import AnyLearner
+from maml_rl.machine import Machine
+from maml_rl.run import METRICS, Run, open_learner
 
 NAVIGATION = PRESETS["navigation"].config
 SHRUNK = replace(
     NAVIGATION,
     iterations=4,
     meta=replace(NAVIGATION.meta, meta_batch_size=3, episodes=4),
-    policy=PolicyConfig(hidden_sizes=(8, 8)),
+    network=PolicyConfig(hidden_sizes=(8, 8)),
 )
+
+
+ONE_THREAD = Machine(threads=1)
+
+
+def every(iterations: int) -> Watch:
+    def watch(learner: AnyLearner) -> Clips:
+        return Clips(learner, iterations)
+
+    return watch
 
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     """A short run of navigation with a clip after every second iteration, interrupted after three and resumed."""
     out = tmp_path_factory.mktemp("filmed") / "run"
-    train(replace(SHRUNK, iterations=3), out, threads=1, render_every=2)
-    return resume(out, 4, threads=1, render_every=2), out
+    train(replace(SHRUNK, iterations=3), out, ONE_THREAD, every(2))
+    return resume(out, 4, machine=ONE_THREAD, watch=every(2)), out
 
 
 def logged(out: Path) -> EventAccumulator:
@@ -73,10 +82,10 @@ def test_clips_and_histograms_do_not_change_a_single_bit_of_the_training(
     filmed: tuple[Run, Path], tmp_path: Path
 ) -> None:
     run, out = filmed
-    plain = train(SHRUNK, tmp_path / "plain", threads=1)
+    plain = train(SHRUNK, tmp_path / "plain", ONE_THREAD)
     assert logged(tmp_path / "plain").Tags()["images"] == []
-    assert all(torch.equal(value, plain.theta[name]) for name, value in run.theta.items())
-    assert run.progress[:2] == plain.progress[:2]
+    assert all(torch.equal(value, plain.state.meta[name]) for name, value in run.state.meta.items())
+    assert (run.state.iteration, run.progress.env_steps) == (plain.state.iteration, plain.progress.env_steps)
     assert timeless(out) == timeless(tmp_path / "plain")
 
 
@@ -107,7 +116,7 @@ def test_histograms_hold_one_value_for_each_task_with_the_logged_mean(filmed: tu
 
 def test_a_policy_without_inner_updates_is_shown_as_it_is(tmp_path: Path) -> None:
     config = replace(SHRUNK, iterations=1, meta=replace(SHRUNK.meta, inner_steps=0))
-    train(config, tmp_path / "run", threads=1, render_every=1)
+    train(config, tmp_path / "run", ONE_THREAD, every(1))
     (clip,) = logged(tmp_path / "run").Images("adaptation")
     assert clip.width == 320  # one picture in a row
 
@@ -116,11 +125,13 @@ def test_without_opengl_training_goes_on_after_one_line(tmp_path: Path) -> None:
     code = """
 from dataclasses import replace
 from pathlib import Path
-from maml_rl.experiments.presets.rl_presets import PRESETS
+from maml_rl.experiments.media.clips import Clips
+from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.runs.training import train
+from maml_rl.machine import Machine
 config = PRESETS["half-cheetah-dir"].config
 meta = replace(config.meta, meta_batch_size=2, episodes=2)
-train(replace(config, iterations=2, meta=meta), Path("run"), threads=1, render_every=1)
+train(replace(config, iterations=2, meta=meta), Path("run"), Machine(threads=1), lambda learner: Clips(learner, 1))
 """
     environment = os.environ | {"MUJOCO_GL": "disable"}
     done = subprocess.run(
@@ -134,7 +145,8 @@ train(replace(config, iterations=2, meta=meta), Path("run"), threads=1, render_e
 
 
 def test_a_negative_interval_is_refused() -> None:
-    envs = vectorize("maml_rl.envs:finn2017/Navigation2D-v0", 1)
-    with pytest.raises(InputError, match="render_every must be at least 0, got -1"):
-        Clips(envs, -1, TaskThreads(1), Processes())
-    envs.close()
+    with (
+        open_learner(SHRUNK, ONE_THREAD) as learner,
+        pytest.raises(InputError, match="render_every must be at least 0, got -1"),
+    ):
+        Clips(learner, -1)

@@ -3,9 +3,7 @@
 import contextlib
 import io
 import json
-import sys
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,28 +11,35 @@ import gymnasium
 import numpy as np
 import pytest
 
-from maml_rl.config import MetaConfig, PolicyConfig
+from maml_rl.config import PolicyConfig, RLConfig, RLEvaluation, RLMeta
 from maml_rl.errors import InputError
-from maml_rl.evaluation import EvaluationConfig
-from maml_rl.experiments.commands import cli
-from maml_rl.experiments.media import filming as recorder
-from maml_rl.experiments.media.filming import record, spread
-from maml_rl.experiments.media.recording import Recording, content_digest, in_the_plane, load_recording, save_recording
-from maml_rl.experiments.runs.adapting import adapt
-from maml_rl.experiments.runs.evaluations import evaluate
-from maml_rl.experiments.runs.run import RECORDING, Run, RunConfig, load_run, make_envs
+from maml_rl.experiments.media import filming
+from maml_rl.experiments.media.filming import film, film_held_out, spread
+from maml_rl.experiments.media.recording import (
+    RECORDING,
+    Recording,
+    content_digest,
+    in_the_plane,
+    load_recording,
+    save_recording,
+)
+from maml_rl.experiments.runs.adapting import adapt_run
+from maml_rl.experiments.runs.evaluating import evaluate
 from maml_rl.experiments.runs.training import train
-from maml_rl.processes import Processes
+from maml_rl.machine import Machine
+from maml_rl.reinforcement import make_envs
+from maml_rl.run import load_run
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.tasks import evaluation_tasks, task_space, vectorize
+from maml_rl.tasks import evaluation_tasks
 
+ONE_THREAD = Machine(threads=1)
 NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
-SMALL = RunConfig(
+SMALL = RLConfig(
     env_id=NAVIGATION,
     iterations=1,
-    meta=MetaConfig(meta_batch_size=2, episodes=3),
-    policy=PolicyConfig(hidden_sizes=(8,)),
-    evaluation=EvaluationConfig(tasks=6, gradient_steps=2, episodes=3, seed=4),
+    meta=RLMeta(meta_batch_size=2, episodes=3),
+    network=PolicyConfig(hidden_sizes=(8,)),
+    evaluation=RLEvaluation(tasks=6, gradient_steps=2, episodes=3, seed=4),
 )
 
 
@@ -46,23 +51,18 @@ def trained(tmp_path_factory) -> Callable[..., Path]:
     def run(env_id: str = NAVIGATION) -> Path:
         if env_id not in runs:
             runs[env_id] = tmp_path_factory.mktemp("run") / "run"
-            train(replace(SMALL, env_id=env_id), runs[env_id], threads=1, processes=Processes(2, "fork"))
+            train(replace(SMALL, env_id=env_id), runs[env_id], Machine(threads=1, processes=2, start_method="fork"))
         return runs[env_id]
 
     return run
 
 
-def loaded(directory: Path) -> tuple[Run, list]:
-    """A run and its held-out tasks."""
-    env_id = json.loads((directory / "config.json").read_text())["env_id"]
-    with closing(vectorize(env_id, 1)) as envs:
-        run = load_run(directory, envs)
-        return run, evaluation_tasks(task_space(envs), 6, 4)
-
-
 def recording_on(directory: Path, count: int = 3) -> Recording:
-    run, tasks = loaded(directory)
-    return record(run, tasks[:count], run.config.evaluation, processes=Processes(1, "fork"))
+    """The first of the held-out tasks, recorded."""
+    run = load_run(directory)
+    with run.open_rl(Machine(threads=1, processes=1, start_method="fork"), SMALL.evaluation.episodes) as learner:
+        tasks = evaluation_tasks(learner.task_space, 6, 4)[:count]
+        return film(learner, run.state, tasks, run.rl_config.evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -114,19 +114,25 @@ def test_the_same_run_is_recorded_alike_again(trained, recording):
         np.testing.assert_array_equal(getattr(again, name), getattr(recording, name))
 
 
-def test_an_evaluation_records_some_of_its_tasks_and_does_not_change(trained):
-    plain = evaluate(trained(), threads=1)
-    evaluations = evaluate(trained(), threads=1, recorded_tasks=4)
-    np.testing.assert_array_equal(plain.trained.returns, evaluations.trained.returns)
-    assert plain.recording is None
-    recorded = evaluations.recording
-    assert recorded.tasks == [task.tolist() for task in evaluations.trained.tasks[:4]]
-    np.testing.assert_array_equal(recorded.mean_returns, evaluations.trained.returns[:, :4])
+def test_some_tasks_of_an_evaluation_are_recorded_as_the_evaluation_adapts_to_them(trained):
+    """Equal but for rounding, which the number of tasks in a product of matrices may change."""
+    run, evaluation = load_run(trained()), evaluate(trained(), machine=ONE_THREAD)
+    settings = run.rl_config.evaluation
+    with run.open_rl(ONE_THREAD) as learner:
+        chosen = evaluation_tasks(learner.task_space, settings.tasks, settings.seed)[1:5:3]
+        recorded = film(learner, run.state, chosen, settings, indices=[1, 4])
+        at_other_places = film(learner, run.state, chosen, settings)
+    np.testing.assert_allclose(recorded.mean_returns, evaluation.curves[0].values[:, [1, 4]], rtol=1e-5)
+    assert not np.allclose(at_other_places.mean_returns, recorded.mean_returns, rtol=1e-3)
+    assert not np.array_equal(at_other_places.motion[0], recorded.motion[0])
     assert recorded.inner_lrs == [0.1, 0.05]
+    few = film_held_out(run, settings, 4, ONE_THREAD)
+    assert few.tasks == list(evaluation.curves[0].tasks[:4])
+    np.testing.assert_allclose(few.mean_returns, evaluation.curves[0].values[:, :4], rtol=1e-5)
 
 
 def test_an_adaptation_records_its_task(trained):
-    adapted = adapt(trained(), "0.3,-0.2", threads=1, record=True)
+    adapted = adapt_run(trained(), "0.3,-0.2", machine=ONE_THREAD, record=True)
     assert adapted.recording.tasks == [pytest.approx([0.3, -0.2])]
     assert adapted.recording.task_names == ["goal (0.30, -0.20)"]
     np.testing.assert_allclose(adapted.recording.mean_returns[:, 0], adapted.mean_return)
@@ -191,14 +197,14 @@ def test_an_environment_that_ends_early_and_never_draws_is_recorded_as_observati
 def test_processes_of_a_recording_start_and_are_watched_as_given(trained, monkeypatch):
     used = []
 
-    def make_noted(config, num_envs, processes, **settings):
-        used.append(processes)
-        return make_envs(config, num_envs, processes, **settings)
+    def make_noted(config, num_envs, machine, **settings):
+        used.append(machine)
+        return make_envs(config, num_envs, machine, **settings)
 
-    monkeypatch.setattr(recorder, "make_envs", make_noted)
-    run, tasks = loaded(trained())
-    record(run, tasks[:2], run.config.evaluation, processes=Processes(1, "fork", report_hang_after=5.0))
-    assert used[-1] == Processes(2, "fork", report_hang_after=5.0)
+    monkeypatch.setattr(filming, "make_envs", make_noted)
+    machine = Machine(threads=1, processes=1, start_method="fork", report_hang_after=5.0)
+    film_held_out(load_run(trained()), SMALL.evaluation, 2, machine)
+    assert used == [replace(machine, processes=2)]
 
 
 # Files
@@ -334,11 +340,11 @@ def test_a_file_of_a_newer_version_says_so(recording, tmp_path):
 # The commands
 
 
-def test_the_commands_record_on_request_only(trained, tmp_path, monkeypatch, capsys):
+def test_the_commands_record_on_request_only(trained, tmp_path, run_command):
     def command(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments), "--threads=1"])
-        cli.main()
-        return capsys.readouterr().out
+        result = run_command(*arguments, "--threads=1")
+        assert result.code == 0, result.err
+        return result.out
 
     assert "recording" not in command("evaluate", trained(), "--out", tmp_path)
     assert not (tmp_path / RECORDING).exists()
@@ -346,7 +352,7 @@ def test_the_commands_record_on_request_only(trained, tmp_path, monkeypatch, cap
     assert len(load_recording(tmp_path / RECORDING).tasks) == 4
 
     run = tmp_path / "run"
-    train(SMALL, run, threads=1)
+    train(SMALL, run, ONE_THREAD)
     out = command("adapt", run, "--task=0.3,-0.2", "--gradient-steps=1", "--out", tmp_path / "p.zip", "--record")
     assert str(run / RECORDING) in out
     adapted = load_recording(run / RECORDING)

@@ -143,12 +143,14 @@ def test_a_single_number_has_one_axis_and_equal_whole_numbers_lie_beside_each_ot
     np.testing.assert_array_equal(axis.places.round(), [0, 1, 0, 1])
 
 
-def test_tasks_that_are_all_the_same_have_an_axis_and_those_of_too_many_numbers_none():
+def test_tasks_that_are_all_the_same_have_an_axis_and_those_of_too_many_numbers_their_rank():
     (axis,) = components([{"a": 1.0}] * 3, [0.0, 1.0, 2.0], "task")
-    assert axis.name == "a"
-    many = np.random.default_rng(0).normal(size=(40, 13)).tolist()
-    assert components(many, [0.0] * 40, "task") == []
-    assert components([f"task {i}" for i in range(40)], [0.0] * 40, "task") == []
+    assert (axis.name, axis.label) == ("a", "a")
+    returns = np.random.default_rng(1).permutation(40).tolist()
+    for tasks in (np.random.default_rng(0).normal(size=(40, 13)).tolist(), [f"task {i}" for i in range(40)]):
+        (axis,) = components(tasks, returns, "task")
+        assert (axis.name, axis.label, axis.explanation) == ("task", "rank of the task", "")
+        np.testing.assert_array_equal(axis.places, np.add(returns, 1))
 
 
 def test_only_goals_are_places():

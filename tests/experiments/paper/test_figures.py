@@ -4,76 +4,95 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.config import RLEvaluation
 from maml_rl.errors import InputError
-from maml_rl.evaluation import EvaluationConfig
+from maml_rl.experiments.media.filming import film_held_out
+from maml_rl.experiments.media.plots import draw_comparison
 from maml_rl.experiments.paper import figure4, figure5, readme_pictures, results_page, train_runs
-from maml_rl.experiments.paper.published import paper_returns
+from maml_rl.experiments.paper.published import published
 from maml_rl.experiments.paper.train_runs import RUNS, SEEDS, configurations, directory, is_finished
-from maml_rl.experiments.presets.rl_presets import PRESETS
-from maml_rl.experiments.report.report import new_recording
-from maml_rl.experiments.runs.comparison_files import COMPARISON, write_comparison
-from maml_rl.experiments.runs.run import CHECKPOINT, TaskSet, file_of, load_config, method
+from maml_rl.experiments.presets import PRESETS
+from maml_rl.experiments.presets.rl_presets import RL_PRESETS
+from maml_rl.experiments.runs.comparison_files import (
+    COMPARISON,
+    ComparedRun,
+    Comparison,
+    Estimate,
+    Method,
+    MethodCurve,
+    PaperPoint,
+    read_comparison,
+    write_comparison,
+)
+from maml_rl.experiments.runs.evaluations import TaskSet, file_of
 from maml_rl.experiments.runs.training import train
+from maml_rl.json_types import read_typed
+from maml_rl.machine import Machine
+from maml_rl.run import CHECKPOINT, load_run
 
 ROOT = Path(__file__).parents[3]
 LABELS = ("maml", "pretrained", "oracle", "random")
+ONE = Machine(threads=1)
 
 
-def comparison(task: str, task_set: TaskSet = "held-out") -> dict[str, Any]:
-    """Two runs of each method, whose returns rise by gradient step."""
-    env_id = PRESETS[task].config.env_id
+def comparison(task: str, task_set: TaskSet = "held-out") -> Comparison:
+    """Two runs of each method, whose values rise by gradient step."""
+    config = PRESETS[task].config
+    is_policy = config.kind == "reinforcement"
+    conditions = [""] if is_policy else ["10-shot", "5-shot"]
     methods = []
     for i, label in enumerate(LABELS):
-        steps = 1 if label == "oracle" else 4
-        values = [
-            {"value": step - 10.0 * i, "low": step - 10.0 * i - 1, "high": step - 10.0 * i + 2} for step in range(steps)
-        ]
-        paper = paper_returns(env_id, label)
-        run = {
-            "directory": "runs/it",
-            "seed": 0,
-            "iterations": 3,
-            "env_steps": 1234567,
-            "seconds": 120.0,
-            "machines": [{"from_iteration": 0, "processor": "Abacus", "cores": 2}],
-            "command": f"maml-rl train {task}",
-            "inner_lr": [0.5, 0.25],
-            "task_returns": [[0.0, 1.0]] * steps,
-        }
-        methods.append(
-            {
-                "label": label,
-                "method": label,
-                "mean_return": values,
-                "interquartile_mean": values,
-                "interval_over": "tasks",
-                "paper": [paper[step]._asdict() for step in range(4) if step in paper],
-                "runs": [run, run | {"seed": 1, "machines": []}],
-            }
+        first = np.arange(1 if label == "oracle" else 4) - 10.0 * i
+        values = [Estimate(value, value - 1, value + 2) for value in first.tolist()]
+        curves = []
+        for condition in conditions:
+            paper = published(config, condition, label)
+            points = [PaperPoint(step, *value) for step, value in paper.items() if step <= 3]
+            curves.append(MethodCurve(condition, values, values, points))
+        run = ComparedRun(
+            directory="runs/it",
+            seed=0,
+            iterations=3,
+            env_steps=1234567 if is_policy else 0,
+            seconds=120.0,
+            machines=[{"processor": "Abacus", "cores": 2}],
+            command=f"maml-rl train {task}",
+            inner_lr=dict.fromkeys(conditions, [0.5, 0.25] if is_policy else [0.5, 0.5]),
+            values=dict.fromkeys(conditions, [[0.0, 1.0]] * len(values)),
         )
-    shared = {
-        "task_set": task_set,
-        "strata": None,
-        "num_tasks": 2,
-        "episodes": 3,
-        "seed": 0,
-        "tasks": [[0.1, 0.2], [0.3, -0.2]],
-    }
-    return {"env_id": env_id, "task": task, "gradient_steps": 3, **shared, "methods": methods}
+        methods.append(Method(label, label, "tasks", curves, [run, replace(run, seed=1, machines=[])]))
+    return Comparison(
+        problem=config.problem,
+        name=task,
+        quantity="return" if is_policy else "squared error",
+        conditions=conditions,
+        gradient_steps=3,
+        task_set=task_set,
+        num_tasks=2,
+        episodes=3 if is_policy else None,
+        seed=0,
+        tasks=[[0.1, 0.2], [0.3, -0.2]],
+        strata=None,
+        methods=methods,
+    )
+
+
+def write(compared: Comparison, out: Path) -> None:
+    write_comparison(compared, out, lambda *_: None)
 
 
 @pytest.fixture
 def results(tmp_path) -> Path:
     for task in ("navigation", "half-cheetah-dir", "ant-vel"):
         for task_set in get_args(TaskSet):
-            write_comparison(comparison(task, task_set), tmp_path / task)
+            write(comparison(task, task_set), tmp_path / task)
     walk = np.cumsum(np.random.default_rng(0).normal(0, 0.02, (4, 20, 2)), axis=1).tolist()
     paths = {name: {"run": name, "paths": [walk] * 4} for name in ("maml", "pretrained")}
     goals = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 2)).tolist()
@@ -91,29 +110,29 @@ def width(path: Path) -> int:
 
 @pytest.mark.parametrize(("task_set", "stem"), [("held-out", "comparison"), ("paper", "comparison-paper")])
 def test_a_comparison_is_kept_as_three_files(tmp_path, task_set, stem):
-    write_comparison(comparison("ant-vel", task_set), tmp_path)
+    write_comparison(comparison("ant-vel", task_set), tmp_path, draw_comparison)
     assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.{ending}" for ending in ("json", "csv", "png")}
-    assert json.loads((tmp_path / f"{stem}.json").read_text()) == comparison("ant-vel", task_set)
+    assert read_comparison(tmp_path / f"{stem}.json") == comparison("ant-vel", task_set)
     width(tmp_path / f"{stem}.png")
 
 
 def test_figure_4_is_drawn_from_files(results):
-    path = figure4.draw(results)
+    path = figure4.draw_figure4(results)
     assert path.parent == results / "navigation"
     assert width(path) > 1000
 
 
 def test_figure_5_has_a_panel_for_each_task_that_there_are_results_of(results):
-    two = width(figure5.draw(results))
-    write_comparison(comparison("ant-dir"), results / "ant-dir")  # not on the paper's tasks
-    assert width(figure5.draw(results)) == two
-    write_comparison(comparison("ant-dir", "paper"), results / "ant-dir")
-    assert width(figure5.draw(results)) == pytest.approx(two * 1.5, rel=0.01)
+    two = width(figure5.draw_figure5(results))
+    write(comparison("ant-dir"), results / "ant-dir")  # not on the paper's tasks
+    assert width(figure5.draw_figure5(results)) == two
+    write(comparison("ant-dir", "paper"), results / "ant-dir")
+    assert width(figure5.draw_figure5(results)) == pytest.approx(two * 1.5, rel=0.01)
 
 
 def test_figure_5_without_results_says_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="half-cheetah-vel"):
-        figure5.draw(tmp_path)
+        figure5.draw_figure5(tmp_path)
 
 
 def test_paths_are_those_of_the_evaluation(tmp_path):
@@ -130,7 +149,7 @@ def test_paths_are_those_of_the_evaluation(tmp_path):
 
 
 def test_the_page_tells_ours_and_the_papers_of_every_task(results):
-    text = results_page.page(results, results / "no-supervised-runs")
+    text = results_page.page(results)
     assert re.findall("^## (.*)$", text, re.M) == ["navigation", "half-cheetah-dir", "ant-vel"]
     assert "| **maml** | 2 | tasks | 0.0 [-1.0, 2.0] | 1.0 [0.0, 3.0] | 2.0 [1.0, 4.0] | 3.0 [2.0, 5.0] |" in text
     assert "| paper | 1 |  | -40.4 ± 2.1 | -11.7 ± 1.1 | -3.3 ± 0.3 | -3.2 ± 0.3 |" in text
@@ -140,13 +159,13 @@ def test_the_page_tells_ours_and_the_papers_of_every_task(results):
 
 
 def test_the_page_has_a_task_that_was_compared_on_the_papers_tasks_only(tmp_path):
-    write_comparison(comparison("ant-dir", "paper"), tmp_path / "ant-dir")
-    text = results_page.page(tmp_path, tmp_path / "no-supervised-runs")
+    write(comparison("ant-dir", "paper"), tmp_path / "ant-dir")
+    text = results_page.page(tmp_path)
     assert re.findall("^## (.*)$", text, re.M) == ["ant-dir"]
 
 
 def test_the_papers_returns_stand_next_to_returns_on_its_own_tasks_only(results):
-    section = results_page.page(results, results / "no-supervised-runs").split("## ")[1]
+    section = results_page.page(results).split("## ")[1]
     on_paper, held_out = section.split(" on 2 held-out tasks")
     assert "on the paper's own 2 tasks, 3 episodes of each" in on_paper
     assert "| paper |" in on_paper
@@ -172,10 +191,32 @@ def test_tables_have_as_many_cells_in_every_row(results):
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
-def test_the_page_of_the_repository_is_written_from_its_results():
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == results_page.page(
-        ROOT / "results", ROOT / "trained"
-    )
+def test_supervised_runs_have_a_table_for_each_condition(tmp_path):
+    write(comparison("sinusoid"), tmp_path / "sinusoid")
+    text = results_page.page(tmp_path)
+    assert "`sinusoid` on 2 held-out tasks, squared error, 5-shot:" in text
+    assert "| **maml** | 2 | tasks | 0.000 [-1.000, 2.000] | 1.000 [0.000, 3.000] |" in text
+    assert text.count("| paper | 1 |  | - | 0.67 | - | - |") == 1  # of 5 shots alone
+    assert "| `maml-rl train sinusoid` | 3 | 2 min | 0.5 | 2 cores, Abacus |" in text
+
+
+def test_the_readme_has_maml_and_the_oracle_next_to_the_paper(results):
+    rows = results_page.returns_table(results).splitlines()
+    assert "| navigation | maml | 2 | 1.2 M | 0.0 | **1.0** | 2.0 | 3.0 |" in rows
+    assert "|  | paper's maml | 1 | 8.0 M | -40.4 | -11.7 | -3.3 | -3.2 |" in rows
+    assert "|  | paper's oracle | 1 |  | -2.3 | - | - | - |" in rows
+
+
+def test_the_tables_of_the_repository_are_written_from_its_results():
+    for path, text in results_page.pages(ROOT).items():
+        assert path.read_text(encoding="utf-8") == text, path
+
+
+def test_a_page_without_the_marker_of_a_table_is_refused(tmp_path):
+    (tmp_path / "page.md").write_text("<!-- results_page: a -->\nold\n<!-- end -->\n")
+    assert "new" in results_page._with_tables(tmp_path / "page.md", {"a": "new"})
+    with pytest.raises(InputError, match="should have the lines <!-- results_page: b -->"):
+        results_page._with_tables(tmp_path / "page.md", {"b": "new"})
 
 
 # The runs behind the figures
@@ -184,7 +225,7 @@ def test_the_page_of_the_repository_is_written_from_its_results():
 def test_there_are_the_seeds_that_the_tables_need():
     assert [len(configurations(task)) for task in SEEDS] == [20, 6, 4, 4]
     for task in SEEDS:
-        methods = {method(config) for config in configurations(task).values()}
+        methods = {config.method for config in configurations(task).values()}
         assert methods == set(LABELS)
 
 
@@ -202,18 +243,16 @@ def small(monkeypatch, tmp_path) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(SEEDS, "navigation", dict.fromkeys(SEEDS["navigation"], 1))
     for suffix in SEEDS["navigation"]:
-        preset = PRESETS[f"navigation{suffix}"]
+        preset = RL_PRESETS[f"navigation{suffix}"]
         config = preset.config
         steps = min(1, config.evaluation.gradient_steps)
         shrunk = replace(
             config,
             iterations=min(1, config.iterations),
             meta=replace(config.meta, meta_batch_size=2, episodes=2),
-            evaluation=EvaluationConfig(
-                tasks=2, gradient_steps=steps, episodes=2, validation_tasks=1, inner_lrs=(0.1,)
-            ),
+            evaluation=RLEvaluation(tasks=2, gradient_steps=steps, episodes=2, validation_tasks=1, inner_lrs=(0.1,)),
         )
-        monkeypatch.setitem(PRESETS, f"navigation{suffix}", preset._replace(config=shrunk))
+        monkeypatch.setitem(RL_PRESETS, f"navigation{suffix}", preset._replace(config=shrunk))
     return tmp_path
 
 
@@ -233,13 +272,13 @@ def test_all_runs_are_trained_and_compared_and_then_nothing_is_left_to_do(small,
 @pytest.mark.usefixtures("small")
 def test_a_run_that_was_interrupted_goes_on():
     config = configurations("navigation")["navigation-seed0"]
-    train(replace(config, iterations=2), RUNS / "navigation-seed0", threads=1)
+    train(replace(config, iterations=2), RUNS / "navigation-seed0", ONE)
     checkpoint = load_checkpoint(RUNS / "navigation-seed0" / CHECKPOINT)
     checkpoint.record["config"]["iterations"] = 3
     save_checkpoint(RUNS / "navigation-seed0" / CHECKPOINT, checkpoint)
     assert not is_finished(RUNS / "navigation-seed0")
     train_runs.main(["navigation"])
-    assert load_config(RUNS / "navigation-seed0")[1].iteration == 3
+    assert load_run(RUNS / "navigation-seed0").state.iteration == 3
 
 
 def test_the_list_tells_commands_and_trains_nothing(monkeypatch, tmp_path, capsys):
@@ -269,10 +308,17 @@ def test_the_pictures_of_the_readme_are_there_small_and_of_this_code(tmp_path):
     for frame in frames:
         for panel in (frame[:, :300], frame[:, 300:]):
             assert ((panel[..., 0] - panel[..., 2]) > 25).mean() > 0.01
-    recording = new_recording(ROOT / "trained" / "half-cheetah-dir", tasks=1, gradient_steps=1, threads=1)
+    run = load_run(ROOT / "trained" / "half-cheetah-dir")
+    recording = film_held_out(run, replace(run.rl_config.evaluation, gradient_steps=1), 1, ONE)
     try:
         readme_pictures.draw_clip(recording, tmp_path / "clip.webp")
     except InputError as error:
         pytest.skip(str(error))
     with Image.open(tmp_path / "clip.webp") as drawn:
         assert (drawn.n_frames, drawn.size) == (51, (600, 244))
+
+
+def test_hostile_paths_are_refused_in_one_line(tmp_path, check_reader):
+    paths = {"run": "a", "paths": [[[[0.0, 1.0]]]]}
+    record = {"tasks": [[0.1, 0.2]], "maml": paths, "pretrained": paths}
+    check_reader(tmp_path / "paths.json", record, lambda path: read_typed(path, figure4.PathsRecord))

@@ -1,13 +1,15 @@
-"""The published returns, and the tasks that they were measured on."""
+"""The published values, and the tasks that returns were measured on."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from maml_rl.config import RLConfig
 from maml_rl.errors import InputError
-from maml_rl.experiments.paper.published import PaperReturn, paper_returns, paper_task, paper_tasks
-from maml_rl.experiments.presets.rl_presets import PRESETS
+from maml_rl.experiments.paper.published import PublishedValue, paper_task, paper_tasks, published
+from maml_rl.experiments.presets import PRESETS
 from maml_rl.tasks import task_space, vectorize
 
 NAVIGATION, DIRECTION, VELOCITY = (
@@ -29,31 +31,53 @@ NAVIGATION, DIRECTION, VELOCITY = (
     ],
 )
 def test_the_papers_returns_are_known(env_id, method, expected):
-    assert {step: value.mean for step, value in paper_returns(env_id, method).items()} == expected
+    found = published(RLConfig(env_id=env_id), method=method)
+    assert {step: value.value for step, value in found.items()} == expected
 
 
 @pytest.mark.parametrize(
     "env_id", ["CartPole-v1", "maml_rl.envs:rothfuss2019/HalfCheetahVel-v0", "HalfCheetahVel-v0", ""]
 )
 def test_the_papers_returns_belong_to_its_own_environments_only(env_id):
-    assert paper_returns(env_id) == {}
+    assert published(RLConfig(env_id=env_id)) == {}
 
 
-def test_a_method_that_the_paper_lacks_has_no_returns():
-    assert paper_returns(NAVIGATION.env_id, "nothing") == {}
+def test_what_the_paper_lacks_has_no_values():
+    assert published(NAVIGATION, method="nothing") == {}
+    assert published(NAVIGATION, "5-shot") == {}
+    assert published(PRESETS["sinusoid"].config, "10-shot") == {}
 
 
-def test_a_return_comes_with_its_standard_error():
-    assert paper_returns(NAVIGATION.env_id, "oracle") == {0: PaperReturn(-2.29, 0.07)}
+def test_a_value_comes_with_its_error_if_one_is_published():
+    assert published(NAVIGATION, method="oracle") == {0: PublishedValue(-2.29, 0.07)}
+    assert published(PRESETS["sinusoid"].config, "5-shot")[1] == PublishedValue(0.67, None)
+    omniglot = PRESETS["omniglot-20way-5shot"].config
+    assert published(omniglot, "5-shot, transductive BN") == {5: PublishedValue(0.989, 0.002)}
+    assert published(omniglot, "5-shot, support BN") == {}
 
 
-def test_every_row_of_the_paper_belongs_to_an_environment_with_four_methods():
+def test_the_method_is_that_of_the_settings():
+    assert published(PRESETS["sinusoid-pretrained"].config, "5-shot")[10].value == 2.19
+    mini, condition = PRESETS["mini-imagenet-5way-1shot"].config, "1-shot, transductive BN"
+    assert published(mini, condition)[10].value == 0.4870
+    assert published(replace(mini, meta=replace(mini.meta, first_order=True)), condition)[10].value == 0.4807
+
+
+def test_the_fully_connected_network_has_values_of_its_own_if_it_is_the_papers():
+    omniglot, condition = PRESETS["omniglot-5way-1shot"].config, "1-shot, transductive BN"
+    network = replace(omniglot.network, architecture="fully-connected")
+    assert published(omniglot, condition)[3].value == 0.987
+    assert published(replace(omniglot, network=network), condition)[3].value == 0.897
+    assert published(replace(omniglot, network=replace(network, hidden_sizes=(8,))), condition) == {}
+
+
+def test_every_environment_of_the_paper_has_four_methods():
     for name in ("navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-dir", "ant-vel"):
-        env_id = PRESETS[name].config.env_id
-        assert paper_task(env_id) == name
+        config = PRESETS[name].config
+        assert paper_task(config.env_id) == name
         for method in ("maml", "pretrained", "random"):
-            assert len(paper_returns(env_id, method)) == (5 if name == "navigation" else 4)
-        assert paper_returns(env_id, "oracle").keys() == {0}
+            assert len(published(config, method=method)) == (5 if name == "navigation" else 4)
+        assert published(config, method="oracle").keys() == {0}
 
 
 # Tasks

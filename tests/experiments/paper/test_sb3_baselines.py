@@ -11,8 +11,8 @@ import pytest
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
 from maml_rl.errors import InputError
 from maml_rl.experiments.paper import sb3_baselines as script
-from maml_rl.experiments.runs.ppo_baselines import Point, env_steps_to_reach, from_scratch, oracle
-from maml_rl.experiments.runs.run import CHECKPOINT
+from maml_rl.experiments.runs.ppo_baselines import Point, PPOTraining, env_steps_to_reach, from_scratch, oracle
+from maml_rl.run import CHECKPOINT
 
 BANDIT = "maml_rl.envs:duan2016/BernoulliBandit-v0"
 NAVIGATION = Path(__file__).parents[3] / "trained" / "navigation"
@@ -21,23 +21,23 @@ ARMS = np.array([0.1, 0.1, 0.9, 0.1, 0.1], np.float32)
 
 def test_ppo_from_scratch_learns_its_task():
     """An episode is ten pulls: 10 (0.1 * 4 + 0.9) / 5 = 2.6 at random, 9 at best."""
-    points = list(from_scratch(BANDIT, ARMS, env_steps=6000, every=4096, episodes=100))
+    points = list(from_scratch(BANDIT, ARMS, PPOTraining(6000, every=4096, episodes=100)))
     assert [point.env_steps for point in points] == [0, 4096, 6144]  # whole updates of 2048
     assert all(point.returns.shape == (1, 100) for point in points)
     assert points[0].returns.mean() == pytest.approx(2.6, abs=0.5)
     assert points[-1].returns.mean() > 3.5  # on its way: six standard errors above
 
 
-def test_the_oracle_learns_what_to_do_when_it_is_told():
+def test_the_oracle_learns_what_to_do_where_it_observes_the_task():
     """Whoever does not know the goal does best to stay at the origin, 0.38 away on average: -38 in 100 steps."""
-    points = list(oracle("maml_rl.envs:finn2017/Navigation2D-v0", env_steps=8192, every=8192, tasks=20, episodes=5))
+    points = list(oracle("maml_rl.envs:finn2017/Navigation2D-v0", 20, PPOTraining(8192, every=8192, episodes=5)))
     assert all(point.returns.shape == (20, 5) for point in points)
     assert points[0].returns.mean() < -38
     assert points[-1].returns.mean() > -33
 
 
 def test_the_same_seed_gives_the_same_curve():
-    first, same, other = (list(from_scratch(BANDIT, ARMS, 2048, 2048, 5, seed)) for seed in (0, 0, 1))
+    first, same, other = (list(from_scratch(BANDIT, ARMS, PPOTraining(2048, 2048, 5, seed))) for seed in (0, 0, 1))
     for a, b, c in zip(first, same, other, strict=True):
         np.testing.assert_array_equal(a.returns, b.returns)
         assert not np.array_equal(a.returns, c.returns)
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_curve():
 @pytest.mark.parametrize("settings", [(0, 2048, 5), (2048, 0, 5), (2048, 2048, 0)])
 def test_nothing_is_learned_from_no_env_steps(settings):
     with pytest.raises(InputError, match="at least 1"):
-        next(from_scratch(BANDIT, ARMS, *settings))
+        next(from_scratch(BANDIT, ARMS, PPOTraining(*settings)))
 
 
 def test_the_first_evaluation_that_reaches_a_target_counts():
@@ -113,3 +113,10 @@ def test_the_script_refuses_what_it_cannot_use(capsys, arguments, message):
         script.main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_hostile_record_is_refused_in_one_line(tmp_path, check_reader):
+    curve = {"env_steps": [10, 20], "mean_return": [1.0, 2.0], "standard_error": [0.1, 0.2]}
+    adapted = {"env_steps": [0, 5], "mean_return": [1.0, 3.0]}
+    record = {"env_id": "a:B-v0", "method": "oracle", "seed": 0, "task": [1], "curve": curve, "adapted": adapted}
+    check_reader(tmp_path / "sb3-oracle.json", record | {"env_steps_to_reach": [10, None]}, script.read_learner)

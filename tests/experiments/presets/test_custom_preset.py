@@ -10,13 +10,12 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from maml_rl.config import PolicyConfig
+from maml_rl.config import PolicyConfig, RLConfig
 from maml_rl.envs.batched import TaskMDP
 from maml_rl.errors import NonFiniteError
-from maml_rl.experiments.presets.rl_presets import CUSTOM, PRESETS
-from maml_rl.experiments.runs.run import RunConfig
+from maml_rl.experiments.presets import CUSTOM, PRESETS
 from maml_rl.initial import MLPPolicy, initial_policy, parameters
-from maml_rl.meta_rl import meta_iteration
+from maml_rl.meta_rl import initial_state, meta_iteration
 from maml_rl.parallel import TaskThreads
 from maml_rl.tasks import vectorize
 from maml_rl.types import Params, flatten
@@ -25,7 +24,7 @@ _PRESET = PRESETS[CUSTOM].config
 SMALL = replace(
     _PRESET,
     meta=replace(_PRESET.meta, meta_batch_size=4, episodes=6),
-    policy=replace(_PRESET.policy, hidden_sizes=(16,)),
+    network=replace(_PRESET.network, hidden_sizes=(16,)),
 )
 NAME = "CustomPresetForTests-v0"
 
@@ -78,18 +77,18 @@ def environments(**settings: float):
     return closing(vectorize(NAME, 24))
 
 
-def policy_at_the_start(config: RunConfig = SMALL, **settings: float) -> MLPPolicy:
+def policy_at_the_start(config: RLConfig = SMALL, **settings: float) -> MLPPolicy:
     with environments(**settings) as envs:
-        return initial_policy(envs, config.policy, config.meta, config.seed)
+        return initial_policy(envs, config.network, config.meta, config.seed)
 
 
-def trained(policy: MLPPolicy, iterations: int, config: RunConfig = SMALL, **settings: float) -> tuple[Params, float]:
+def trained(policy: MLPPolicy, iterations: int, config: RLConfig = SMALL, **settings: float) -> tuple[Params, float]:
     """Parameters after some meta-iterations, and the mean return after adaptation in the last of them."""
-    theta, metrics = parameters(policy), {}
+    state, metrics = initial_state(policy, config.meta), {}
     with environments(**settings) as envs:
-        for iteration in range(iterations):
-            theta, metrics, _ = meta_iteration(policy, theta, envs, config.meta, config.seed, iteration, TaskThreads(1))
-    return theta, metrics["return/after_1_steps"]
+        for _ in range(iterations):
+            state, metrics, _ = meta_iteration(policy, state, envs, config.meta, config.seed, TaskThreads(1))
+    return state.meta, metrics["return/after_1_steps"]
 
 
 @pytest.mark.parametrize("unit", [2.0**-10, 2.0**10])
@@ -122,13 +121,13 @@ def test_what_hardly_varied_at_first_is_bounded_when_it_does():
 
 
 def test_without_the_bound_it_ends_the_training_and_the_message_says_how_large_it_was():
-    unbounded = replace(SMALL, policy=replace(SMALL.policy, observation_clip=None))
+    unbounded = replace(SMALL, network=replace(SMALL.network, observation_clip=None))
     policy = policy_at_the_start(unbounded)
     with pytest.raises(NonFiniteError, match=r"iteration \d: .* with observations of up to 1\.\d+e\+05 at the network"):
         trained(policy, 3, unbounded, start=3.0)
 
 
 def test_raw_observations_are_not_clipped():
-    policy = policy_at_the_start(replace(SMALL, policy=PolicyConfig(hidden_sizes=(16,), standardise=False)))
+    policy = policy_at_the_start(replace(SMALL, network=PolicyConfig(hidden_sizes=(16,), standardise=False)))
     observations = torch.tensor([[500.0, -500.0]])
     assert torch.equal(policy.standardised(observations), observations)

@@ -1,5 +1,6 @@
 """Presets against the published settings."""
 
+import json
 import re
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -7,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from maml_rl.config import PolicyConfig
+from maml_rl.config import SGD, Adam, PolicyConfig
 from maml_rl.envs import DEFINITIONS
 from maml_rl.errors import InputError
-from maml_rl.experiments.presets.rl_presets import PRESETS, find_preset
-from maml_rl.experiments.runs.run import load_config, method
+from maml_rl.experiments.paper.published import published
+from maml_rl.experiments.presets import PRESETS as EVERY_PRESET
+from maml_rl.experiments.presets import find_preset, with_rule
+from maml_rl.experiments.presets.rl_presets import RL_PRESETS as PRESETS
+from maml_rl.json_types import from_json
+from maml_rl.run import load_run
 from maml_rl.tasks import episode_limit, registration, vectorize
 
 # Settings behind the figures of Finn, Abbeel, Levine 2017, from the code that made them; environment steps in millions.
@@ -26,7 +31,7 @@ PUBLISHED = {
 HORIZONS = {f"maml_rl.envs:{env_id}": limit for env_id, (_, _, limit) in DEFINITIONS.items()}
 TRAINED = Path(__file__).parents[3] / "trained"
 META_WORLD = [name for name in PRESETS if name.startswith("metaworld-")]
-every_preset = pytest.mark.parametrize("name", PRESETS)
+every_preset = pytest.mark.parametrize("name", EVERY_PRESET)
 PAPER = {f"maml_rl.envs:{env_id}" for env_id in DEFINITIONS if env_id.startswith("finn2017/")}
 PAPER -= {"maml_rl.envs:finn2017/AntGoal-v0"}  # in the code, not in the paper
 every_preset_of_the_paper = pytest.mark.parametrize(
@@ -55,9 +60,9 @@ def test_there_is_a_preset_for_each_environment():
 def test_presets_of_other_papers(name):
     config = PRESETS[name].config
     meta = config.meta
-    assert (meta.meta_batch_size, meta.episodes, meta.inner_lr, meta.trust_region.max_kl) == (40, 20, 0.1, 0.01)
+    assert (meta.meta_batch_size, meta.episodes, meta.inner_lr, meta.step.max_kl) == (40, 20, 0.1, 0.01)
     network = ((64, 64), "tanh") if name.startswith("promp-") else ((100, 100), "relu")
-    assert (config.policy.hidden_sizes, config.policy.activation) == network
+    assert (config.network.hidden_sizes, config.network.activation) == network
     assert million_env_steps(name) == 160
 
 
@@ -74,13 +79,13 @@ def test_settings_are_the_published_ones(name):
     config = PRESETS[name].config
     meta = config.meta
     assert (meta.meta_batch_size, meta.episodes, meta.inner_lr) == (tasks, episodes, inner_lr)
-    assert (meta.trust_region.max_kl, config.iterations) == (max_kl, iterations)
+    assert (meta.step.max_kl, config.iterations) == (max_kl, iterations)
     assert million_env_steps(name) == env_steps
     assert (meta.inner_steps, meta.first_order, meta.inner_objective) == (1, False, "reinforce")
     assert meta.discount == 0.99
-    assert (config.policy.hidden_sizes, config.policy.activation) == ((100, 100), "relu")
-    assert config.policy.initial_std == 1.0
-    trust_region = meta.trust_region
+    assert (config.network.hidden_sizes, config.network.activation) == ((100, 100), "relu")
+    assert config.network.initial_std == 1.0
+    trust_region = meta.step
     assert (trust_region.cg_iterations, trust_region.cg_damping) == (10, 1e-5)
     assert (trust_region.backtrack_ratio, trust_region.max_backtracks) == (0.8, 15)
 
@@ -89,14 +94,14 @@ def test_settings_are_the_published_ones(name):
 def test_raw_presets_are_the_published_ones_also_where_ours_differ(name):
     config = PRESETS[name].config
     assert config.meta.gae_lambda == 1.0
-    assert config.policy == PolicyConfig(standardise=False, observation_clip=None)
+    assert config.network == PolicyConfig(standardise=False, observation_clip=None)
     assert config.meta.baseline_observations == "raw"
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(TRAINED.iterdir()) if path.name in PRESETS])
 def test_a_preset_has_the_policy_and_method_that_its_trained_run_was_measured_with(name):
-    config, _, _ = load_config(TRAINED / name)
-    assert config.policy == PRESETS[name].config.policy
+    config = load_run(TRAINED / name).config
+    assert config.network == PRESETS[name].config.network
     assert config.meta == PRESETS[name].config.meta
 
 
@@ -123,13 +128,13 @@ def test_baselines_differ_from_maml_by_their_idea_only(name):
     maml, pretrained, oracle, random = (
         PRESETS[f"{name}{suffix}"].config for suffix in ("", "-pretrained", "-oracle", "-random")
     )
-    assert [method(config) for config in (maml, pretrained, oracle, random)] == [
+    assert [config.method for config in (maml, pretrained, oracle, random)] == [
         "maml",
         "pretrained",
         "oracle",
         "random",
     ]
-    assert method(replace(maml, observe_task=True)) == "maml-oracle"  # no row of the paper's table
+    assert replace(maml, observe_task=True).method == "maml-oracle"  # no row of the paper's table
     without = {"inner_steps": 0}
     assert asdict(pretrained) == asdict(maml) | {
         "iterations": pretrained.iterations,
@@ -147,6 +152,14 @@ def test_baselines_differ_from_maml_by_their_idea_only(name):
         assert million_env_steps(name + baseline) == million_env_steps(name)
 
 
+@pytest.mark.parametrize("name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir"])
+@pytest.mark.parametrize("baseline", ["pretrained", "oracle", "random"])
+def test_what_to_expect_of_a_baseline_is_what_the_paper_has(name, baseline):
+    preset = PRESETS[f"{name}-{baseline}"]
+    returns = published(preset.config, method=baseline).values()
+    assert preset.expected == f"paper: {', '.join(f'{of.value:.0f}' for of in returns)}"
+
+
 @pytest.mark.parametrize("name", META_WORLD)
 def test_metaworlds_settings_are_the_published_ones(name):
     # Yu et al. 2019: tasks, episodes, network, discount; McLean et al. 2025: inner step size, maximum KL.
@@ -154,8 +167,8 @@ def test_metaworlds_settings_are_the_published_ones(name):
     meta = config.meta
     assert registration(config.env_id).max_episode_steps == 500
     assert (meta.meta_batch_size, meta.episodes, meta.inner_steps, meta.discount) == (20, 10, 1, 0.99)
-    assert (config.policy.hidden_sizes, config.policy.activation) == ((128, 128), "tanh")
-    assert (meta.inner_lr, meta.trust_region.max_kl) == (0.1, 0.01)
+    assert (config.network.hidden_sizes, config.network.activation) == ((128, 128), "tanh")
+    assert (meta.inner_lr, meta.step.max_kl) == (0.1, 0.01)
 
 
 def test_ml10_takes_15_million_steps():
@@ -164,8 +177,14 @@ def test_ml10_takes_15_million_steps():
 
 
 @every_preset
+def test_a_preset_comes_back_from_json(name):
+    config = EVERY_PRESET[name].config
+    assert from_json(type(config), json.loads(json.dumps(asdict(config)))) == config
+
+
+@every_preset
 def test_a_preset_names_its_task_its_source_and_what_to_expect(name):
-    preset = PRESETS[name]
+    preset = EVERY_PRESET[name]
     assert preset.task
     assert re.search("20[0-9]{2}", preset.source)
     assert preset.expected
@@ -186,7 +205,16 @@ def test_an_unknown_preset_is_refused_and_the_nearest_are_named(given, nearest):
 
 
 @pytest.mark.parametrize("given", ["", "xyz"])
-def test_a_name_like_no_preset_is_answered_with_all_of_them(given):
+def test_a_name_like_no_preset_is_answered_with_where_they_are_listed(given):
     with pytest.raises(InputError) as raised:
         find_preset(given)
-    assert all(name in str(raised.value) for name in PRESETS)
+    assert str(raised.value).endswith("(see maml-rl presets)")
+
+
+def test_another_rule_for_the_meta_step_comes_with_its_own_settings():
+    maml, sinusoid = PRESETS["half-cheetah-dir"].config, EVERY_PRESET["sinusoid"].config
+    assert with_rule(maml, "adam") == replace(maml, meta=replace(maml.meta, step=Adam()))
+    assert with_rule(sinusoid, "sgd").meta.step == SGD()
+    assert with_rule(maml, "trust-region") is maml
+    assert with_rule(sinusoid, "trust-region") is sinusoid  # supervised learning has none
+    assert with_rule(maml, None) is maml

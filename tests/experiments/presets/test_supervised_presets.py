@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from maml_rl.experiments.presets.supervised_presets import PRESETS, clip_of_mean, inner_lr_of_mean
+from maml_rl.config import SGD
+from maml_rl.experiments.presets.supervised_presets import SUPERVISED_PRESETS, clip_of_mean, inner_lr_of_mean
 from maml_rl.parallel import TaskThreads
-from maml_rl.supervised.config import MethodConfig
 from maml_rl.supervised.meta_learning import initial_state, meta_gradient, meta_iteration
-from maml_rl.supervised.networks import ModelConfig, build_network
-from maml_rl.supervised.sources import TasksConfig
-from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.supervised.networks import build_network
+from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta, TasksConfig
+from maml_rl.supervised.task_batches import TaskBatch
 from maml_rl.types import Params, flatten
 
 TASKS = TasksConfig("mini-imagenet", ways=3, shots=2, queries=4)
@@ -40,15 +40,13 @@ def published_gradient(forward, theta: Params, batch: TaskBatch, inner_lr: float
 
 
 def test_step_size_and_clip_on_the_mean_act_as_the_published_ones_on_the_sum():
-    network, batch = build_network(ModelConfig("mlp", (5,)), tasks(), TASKS.ways, 0), tasks()
+    network, batch = build_network(NetworkConfig("mlp", (5,)), tasks(), TASKS.ways, 0), tasks()
     theta = {name: value.double() for name, value in network.parameters().items()}
     published = flatten(published_gradient(network, theta, batch, inner_lr=0.1))
     clip = float(published.abs().quantile(0.6))
-    config = MethodConfig(
+    config = SupervisedMeta(
         inner_lr=inner_lr_of_mean(0.1, TASKS.ways),
-        gradient_clip=clip_of_mean(clip, TASKS),
-        optimizer="sgd",
-        outer_lr=1.0,
+        step=SGD(lr=1.0, gradient_clip=clip_of_mean(clip, TASKS)),
     )
     state = initial_state(network, config)._replace(meta=theta)
     after, _ = meta_iteration(meta_gradient(network, config), state, batch, config, TaskThreads(1))
@@ -70,8 +68,8 @@ def test_step_size_and_clip_on_the_mean_act_as_the_published_ones_on_the_sum():
     ],
 )
 def test_the_presets_have_the_papers_settings_converted(name, inner_lr, clip):
-    preset = PRESETS[name]
-    assert preset.config.method.inner_lr == pytest.approx(inner_lr)
-    assert preset.config.method.gradient_clip == (None if clip is None else pytest.approx(clip))
+    preset = SUPERVISED_PRESETS[name]
+    assert preset.config.meta.inner_lr == pytest.approx(inner_lr)
+    assert preset.config.meta.step.gradient_clip == (None if clip is None else pytest.approx(clip))
     if clip is not None:
         assert f"{clip:.3f}" in preset.source

@@ -13,24 +13,27 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from maml_rl.config import MetaConfig, PolicyConfig
+from maml_rl.checkpoint import write_json
+from maml_rl.config import PolicyConfig, RLConfig, RLEvaluation, RLMeta
 from maml_rl.errors import InputError
-from maml_rl.evaluation import EvaluationConfig
+from maml_rl.experiments.media.filming import film_held_out
 from maml_rl.experiments.media.rendering import Drawing
-from maml_rl.experiments.report.report import Outputs, new_recording, visualize
-from maml_rl.experiments.report.supervised_report import visualize as visualize_supervised
-from maml_rl.experiments.runs.run import RunConfig
-from maml_rl.experiments.runs.supervised_run import EvaluationConfig as SupervisedEvaluation
-from maml_rl.experiments.runs.supervised_run import SupervisedConfig
-from maml_rl.experiments.runs.supervised_training import train as train_supervised
+from maml_rl.experiments.report.reporting import Outputs, visualize
+from maml_rl.experiments.runs.evaluations import EVALUATION, Evaluation
 from maml_rl.experiments.runs.training import train
-from maml_rl.processes import Processes
-from maml_rl.supervised.config import MethodConfig
-from maml_rl.supervised.networks import ModelConfig
-from maml_rl.supervised.sources import TasksConfig
+from maml_rl.machine import Machine
+from maml_rl.run import load_run
+from maml_rl.supervised.settings import (
+    NetworkConfig,
+    SupervisedConfig,
+    SupervisedEvaluation,
+    SupervisedMeta,
+    TasksConfig,
+)
 
 webdriver = pytest.importorskip("selenium.webdriver")
 TRAINED = Path(__file__).parents[3] / "trained"
+ONE_THREAD = Machine(threads=1, processes=1, start_method="fork")
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 OPTIONS = """
     --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -129,18 +132,24 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 @functools.cache
 def opengl() -> bool:
     try:
-        Drawing(new_recording(TRAINED / "half-cheetah-dir", tasks=1, gradient_steps=0, threads=1), 16, 16).close()
+        run = load_run(TRAINED / "half-cheetah-dir")
+        settings = RLEvaluation(tasks=2, gradient_steps=0, episodes=1)
+        Drawing(film_held_out(run, settings, 1, ONE_THREAD), 16, 16).close()
     except InputError:
         return False
     return True
 
 
-def page_of(run: str, directory: Path, **settings: Any) -> Path:
-    """The report of a copy of a trained run."""
-    copy = directory / run
-    if not copy.exists():
-        shutil.copytree(TRAINED / run, copy)
-        visualize(copy, Outputs(copy / "report.html"), threads=1, **settings)
+def page_of(made: Evaluation, name: str, directory: Path, **settings: Any) -> Path:
+    """The report of a copy of a trained run, with a made-up evaluation."""
+    copy = directory / name
+    shutil.copytree(TRAINED / name, copy)
+    run = load_run(copy)
+    reached = {"iteration": run.state.iteration, "training_seed": run.config.seed, "env_steps": run.progress.env_steps}
+    write_json(copy / EVALUATION, made._replace(**reached).to_json())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)  # where there are no comparisons
+        visualize(copy, Outputs(copy / "report.html"), machine=ONE_THREAD, **settings)
     return copy / "report.html"
 
 
@@ -150,15 +159,16 @@ def pages(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def robot(pages) -> Path:
+def robot(pages, evaluation_of) -> Path:
     """The report of the half-cheetah."""
-    return page_of("half-cheetah-dir", pages, gradient_steps=2)
+    return page_of(evaluation_of("half-cheetah-dir", [0, 1], 3), "half-cheetah-dir", pages, gradient_steps=2)
 
 
 @pytest.fixture(scope="module")
-def navigation(pages) -> Path:
+def navigation(pages, evaluation_of) -> Path:
     """The report of navigation."""
-    return page_of("navigation", pages)
+    goals = [[0.1, 0.2], [-0.3, 0.4], [0.2, -0.1], [0.0, 0.3]]
+    return page_of(evaluation_of("navigation", goals, 3), "navigation", pages)
 
 
 @pytest.fixture(params=["robot", "navigation"])
@@ -167,11 +177,9 @@ def page(request) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sinusoid(pages) -> Path:
-    """The report of the sinusoid, beside its pretrained and its oracle run."""
-    shutil.copytree(TRAINED / "sinusoid", pages / "sinusoid")
-    visualize_supervised(pages / "sinusoid", pages / "sinusoid" / "report.html", threads=1)
-    return pages / "sinusoid" / "report.html"
+def sinusoid(pages, evaluation_of) -> Path:
+    """The report of the sinusoid."""
+    return page_of(evaluation_of("sinusoid", steps=10), "sinusoid", pages)
 
 
 @pytest.fixture(scope="module")
@@ -183,16 +191,16 @@ def classes(pages) -> Path:
         Image.new("L", (16, 16), 15 * c + i).save(path)
     tasks = TasksConfig("images", ways=2, shots=1, queries=2, colours="grey", image_size=16)
     config = SupervisedConfig(
-        tasks,
+        tasks=tasks,
         data=str(pages / "images"),
         iterations=5,
         log_every=1,
-        method=MethodConfig(meta_batch_size=2, inner_lr=0.4),
-        model=ModelConfig("strided-conv", filters=4),
+        meta=SupervisedMeta(meta_batch_size=2, inner_lr=0.4),
+        network=NetworkConfig("strided-conv", filters=4),
         evaluation=SupervisedEvaluation(tasks=6, gradient_steps=3),
     )
-    train_supervised(config, pages / "classes", threads=1)
-    visualize_supervised(pages / "classes", pages / "classes" / "report.html", tasks=2, threads=1)
+    train(config, pages / "classes", ONE_THREAD)
+    visualize(pages / "classes", Outputs(pages / "classes" / "report.html"), tasks=2, machine=ONE_THREAD)
     return pages / "classes" / "report.html"
 
 
@@ -201,16 +209,15 @@ def cart(pages) -> Path:
     """The report of a small run whose tasks have names, and are of several kinds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2] / "environments")
-        config = RunConfig(
-            "dict_environments:CartForTests-v0",
+        config = RLConfig(
+            env_id="dict_environments:CartForTests-v0",
             iterations=1,
-            meta=MetaConfig(meta_batch_size=2, episodes=3),
-            policy=PolicyConfig(hidden_sizes=(8,)),
-            evaluation=EvaluationConfig(tasks=12, gradient_steps=2, episodes=3),
+            meta=RLMeta(meta_batch_size=2, episodes=3),
+            network=PolicyConfig(hidden_sizes=(8,)),
+            evaluation=RLEvaluation(tasks=12, gradient_steps=2, episodes=3),
         )
-        processes = Processes(1, "fork")
-        train(config, pages / "cart", threads=1, processes=processes)
-        visualize(pages / "cart", Outputs(pages / "cart" / "report.html"), threads=1, processes=processes)
+        train(config, pages / "cart", ONE_THREAD)
+        visualize(pages / "cart", Outputs(pages / "cart" / "report.html"), machine=ONE_THREAD)
     return pages / "cart" / "report.html"
 
 
@@ -351,9 +358,10 @@ def test_the_way_that_the_robot_has_come_is_told(browser, robot):
 
 
 def test_plots_stand_in_for_pictures_where_there_is_no_opengl(browser, robot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("maml_rl.experiments.report.player.Drawing", refuse)
     page = tmp_path / "report.html"
-    assert visualize(robot.parent, Outputs(page), threads=1) == "rendering needs OpenGL: apt install it"
+    assert visualize(robot.parent, Outputs(page), machine=ONE_THREAD) == "rendering needs OpenGL: apt install it"
     browser.open(page, 390)
     assert browser.errors() == []
     assert browser.run(OVERLAPS) == []
@@ -394,9 +402,8 @@ def test_the_slider_and_the_keyboard_choose_the_fit_of_a_gradient_step(browser, 
 
 def test_a_report_tells_the_errors_of_the_evaluation_and_the_papers(sinusoid):
     said = sinusoid.read_text()
-    record = json.loads((TRAINED / "sinusoid" / "evaluation.json").read_text())
-    of_five = next(further for further in record["further"] if further["shots"] == 5)
-    for error in (*record["mean_squared_error"][:2], *of_five["mean_squared_error"][:2]):
+    curves = {curve["condition"]: curve for curve in json.loads((sinusoid.parent / EVALUATION).read_text())["curves"]}
+    for error in (*curves["10-shot"]["mean"], *curves["5-shot"]["mean"]):
         assert f"{error:.3f}" in said
     assert "5-shot, paper" in said
     assert "maml-rl train sinusoid</code>" in said

@@ -1,4 +1,4 @@
-"""Adaptation of real runs to one task, on to Stable-Baselines3's PPO; and what a user may type."""
+"""Adaptation of real runs to one task, on to Stable-Baselines3's PPO."""
 
 import json
 from collections.abc import Callable
@@ -7,32 +7,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from maml_rl import reinforcement
 from maml_rl.checkpoint import write_json
-from maml_rl.config import MetaConfig, PolicyConfig
-from maml_rl.errors import InputError
-from maml_rl.evaluation import EvaluationConfig, adaptation
-from maml_rl.experiments.runs.adapting import Adapted, adapt, make_task_env, next_steps, read_task, save
-from maml_rl.experiments.runs.evaluations import evaluate
-from maml_rl.experiments.runs.run import EVALUATION, RunConfig, load_run
+from maml_rl.config import PolicyConfig, RLConfig, RLEvaluation, RLMeta
+from maml_rl.experiments.runs.adapting import AdaptedPolicy, adapt_run, make_task_env, next_steps, save
+from maml_rl.experiments.runs.evaluating import evaluate
+from maml_rl.experiments.runs.evaluations import EVALUATION
 from maml_rl.experiments.runs.training import train
-from maml_rl.parallel import TaskThreads
-from maml_rl.processes import Processes
+from maml_rl.machine import Machine
+from maml_rl.run import load_run
 from maml_rl.sb3 import from_ppo, sb3_vec_env
 from maml_rl.tasks import vectorize
 from maml_rl.types import select
 
+ONE_THREAD = Machine(threads=1)
 TRAINED = Path(__file__).parents[3] / "trained"
 NAVIGATION, CHEETAH = TRAINED / "navigation", TRAINED / "half-cheetah-dir"
-SMALL = RunConfig(
+SMALL = RLConfig(
     env_id="maml_rl.envs:finn2017/Navigation2D-v0",
     iterations=1,
-    meta=MetaConfig(meta_batch_size=2, episodes=3),
-    policy=PolicyConfig(hidden_sizes=(8,)),
-    evaluation=EvaluationConfig(tasks=2, gradient_steps=1, episodes=3, validation_tasks=2, inner_lrs=(0.1, 0.5)),
+    meta=RLMeta(meta_batch_size=2, episodes=3),
+    network=PolicyConfig(hidden_sizes=(8,)),
+    evaluation=RLEvaluation(tasks=2, gradient_steps=1, episodes=3, validation_tasks=2, inner_lrs=(0.1, 0.5)),
 )
 
 
@@ -42,19 +41,19 @@ def small_run(tmp_path) -> Callable[..., Path]:
 
     def run(**settings: object) -> Path:
         out = tmp_path / "run"
-        train(RunConfig(**{**SMALL.__dict__, **settings}), out, threads=1)
+        train(RLConfig(**{**SMALL.__dict__, **settings}), out, machine=ONE_THREAD)
         return out
 
     return run
 
 
 @pytest.fixture(scope="module")
-def forward() -> Adapted:
+def forward() -> AdaptedPolicy:
     """The trained half-cheetah, adapted to running forward by one gradient step on 20 episodes."""
-    return adapt(CHEETAH, np.int64(1), gradient_steps=1, episodes=20, threads=1)
+    return adapt_run(CHEETAH, np.int64(1), gradient_steps=1, episodes=20, machine=ONE_THREAD)
 
 
-def evaluated(model: PPO, adapted: Adapted, episodes: int = 40) -> tuple[float, float]:
+def evaluated(model: PPO, adapted: AdaptedPolicy, episodes: int = 40) -> tuple[float, float]:
     """Mean return of a model on its task, and the standard error, by Stable-Baselines3's own evaluation."""
     envs = sb3_vec_env(vectorize(adapted.run.config.env_id, 20))
     envs.set_attr("task", adapted.task)
@@ -63,92 +62,15 @@ def evaluated(model: PPO, adapted: Adapted, episodes: int = 40) -> tuple[float, 
     return float(np.mean(returns)), float(np.std(returns, ddof=1) / episodes**0.5)
 
 
-# What a user may type
-
-
-@pytest.mark.parametrize(
-    ("space", "text", "task"),
-    [
-        (Box(0, 2, (1,), np.float32), "1.5", np.array([1.5], np.float32)),
-        (Box(0, 2, (1,), np.float32), "[1.5]", np.array([1.5], np.float32)),
-        (Box(-1, 1, (2,), np.float32), "0.3,-0.2", np.array([0.3, -0.2], np.float32)),
-        (Box(-1, 1, (2,), np.float32), " [0.3, -0.2] ", np.array([0.3, -0.2], np.float32)),
-        (Box(-1, 1, (2, 2), np.float64), "[[0, 1], [1, 0]]", np.eye(2)[::-1]),
-        (Box(-1, 1, (), np.float64), "1", np.array(1.0)),
-        (Discrete(2), "1", np.int64(1)),
-        (Discrete(2, start=-1), "-1", np.int64(-1)),
-        (MultiDiscrete([3, 4]), "2,3", np.array([2, 3])),
-    ],
-)
-def test_a_task_is_read_as_it_is_typed(space, text, task):
-    read = read_task(space, text)
-    assert space.contains(read)
-    np.testing.assert_array_equal(read, task)
-    assert read.dtype == task.dtype
-
-
-def test_tasks_of_several_parts_are_read_from_json():
-    space = Dict({"mass": Box(0, 5, (1,), np.float32), "way": Tuple((Discrete(2), Box(-1, 1, (2,), np.float64)))})
-    task = read_task(space, '{"mass": [2.5], "way": [1, [0.5, -0.5]]}')
-    assert space.contains(task)
-    assert task["mass"].tolist() == [2.5]
-    assert task["way"][0] == 1
-    assert task["way"][1].tolist() == [0.5, -0.5]
-
-
-ANY = [Box(0, 2, (1,), np.float32), Discrete(2), Dict({"a": Discrete(2)}), Tuple((Discrete(2), Discrete(2)))]
-
-
-TYPED = ["", "forward", "1.5.2", "[", "[1", "0.5,", "[]", "[[], []]", "1,2,3", "3", "-1", "300", "1e999", "NaN", "null"]
-TYPED += ['"1"', "true,false,true", "{}", '{"a": 7}', '{"b": 1}', "--seed"]
-
-
-@pytest.mark.parametrize("space", [*ANY, Box(-1, 1, (2,), np.int8), MultiDiscrete([3, 4])])
-@pytest.mark.parametrize("text", TYPED)
-def test_anything_else_is_refused_in_one_line(space: Space, text: str):
-    with pytest.raises(InputError, match=r"^task ") as refusal:
-        read_task(space, text)
-    assert "\n" not in str(refusal.value)
-    assert len(str(refusal.value)) > 30
-
-
-@pytest.mark.parametrize("space", [Discrete(2), MultiDiscrete([3]), Box(0, 3, (1,), np.int64)])
-def test_a_fraction_is_no_integer(space):
-    with pytest.raises(InputError, match=r"0\.5 is not in the task space"):
-        read_task(space, "0.5")
-
-
-LEG = Dict(payload=Box(0, 5, ()), motors=Box(0, 2, (3,)), joint=Dict(broken=Discrete(4)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"payload": 20.0}, "; payload 20.0 is not in Box(0.0, 5.0, (), float32): give"),
-        ({"motors": [1, 1]}, "; motors [1, 1] is not in Box(0.0, 2.0, (3,), float32): give"),
-        ({"joint": {"broken": 1.5}}, "; broken 1.5 is not in Discrete(4): give"),
-        ({"payload": None, "paylod": 2.0}, "; payload missing; paylod unknown: give"),
-        ({"gravity": 2.0}, "; gravity unknown: give"),
-    ],
-)
-def test_the_message_names_the_part_of_a_task_that_is_wrong_and_no_key_is_ignored(changes, told):
-    right = {"payload": 2.0, "motors": [1, 1, 1], "joint": {"broken": 3}}
-    assert LEG.contains(read_task(LEG, json.dumps(right)))
-    wrong = {key: value for key, value in {**right, **changes}.items() if value is not None}
-    with pytest.raises(InputError) as refusal:
-        read_task(LEG, json.dumps(wrong))
-    assert told in str(refusal.value)
-
-
 # From a run to Stable-Baselines3
 
 
 def test_the_adaptation_is_that_of_the_evaluation():
-    adapted = adapt(NAVIGATION, "0.3,-0.2", gradient_steps=2, episodes=5, seed=3, threads=1)
-    envs = vectorize(adapted.run.config.env_id, 5)
-    run = load_run(NAVIGATION, envs)
-    config = EvaluationConfig(gradient_steps=2, episodes=5, seed=3, later_lr_factor=0.3)  # the last: that of the run
-    stages = list(adaptation(run.policy, run.theta, envs, [adapted.task], run.config.meta, config, TaskThreads(1)))
+    adapted = adapt_run(NAVIGATION, "0.3,-0.2", gradient_steps=2, episodes=5, seed=3, machine=ONE_THREAD)
+    run = load_run(NAVIGATION)
+    config = RLEvaluation(gradient_steps=2, episodes=5, seed=3, later_lr_factor=0.3)  # the last: that of the run
+    with run.open(ONE_THREAD) as learner:
+        stages = list(learner.adaptation(run.state, [adapted.task], config))
     np.testing.assert_array_equal(adapted.returns, [sampled.returns[0] for _, sampled in stages])
     for name, value in select(stages[-1][0], 0).items():
         assert torch.equal(adapted.params[name], value)
@@ -157,19 +79,21 @@ def test_the_adaptation_is_that_of_the_evaluation():
 
 def test_the_model_is_the_adapted_policy(forward):
     """Means in units of the action, which is about 1: float32 of a network with standardised inputs."""
+    with forward.run.open(ONE_THREAD) as learner:
+        policy = learner.policy
     obs = torch.randn(100, 20, generator=torch.Generator().manual_seed(0))
-    obs = forward.run.policy.observation_mean + 2 * obs * forward.run.policy.observation_std
-    ours = forward.run.policy(forward.params, obs)
+    obs = policy.observation_mean + 2 * obs * policy.observation_std
+    ours = policy(forward.params, obs)
     actions, _ = forward.model.predict(obs.double().numpy(), deterministic=True)
     np.testing.assert_allclose(actions, ours.mean.clamp(-1, 1), atol=1e-5)
-    assert not np.allclose(actions, forward.run.policy(forward.run.theta, obs).mean.clamp(-1, 1), atol=0.1)
+    assert not np.allclose(actions, policy(forward.run.state.meta, obs).mean.clamp(-1, 1), atol=0.1)
     torch.testing.assert_close(forward.model.policy.log_std.data, forward.params["log_std"])
     assert (forward.model.gamma, forward.model.gae_lambda) == (0.99, 0.97)
 
 
 @pytest.mark.parametrize(("run", "task"), [(NAVIGATION, "0.3,-0.2"), (CHEETAH, "1"), (CHEETAH, "0")])
 def test_ppo_goes_on_from_the_adapted_return_and_does_not_lose_it(tmp_path, run, task):
-    adapted = adapt(run, task, gradient_steps=1, threads=1)
+    adapted = adapt_run(run, task, gradient_steps=1, machine=ONE_THREAD)
     save(adapted, tmp_path / "policy.zip")
     envs = sb3_vec_env(vectorize(adapted.run.config.env_id, 10))
     envs.set_attr("task", adapted.task)
@@ -190,7 +114,9 @@ def test_ppo_goes_on_from_the_adapted_return_and_does_not_lose_it(tmp_path, run,
 
 
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another_task():
-    first, same, other = (adapt(NAVIGATION, gradient_steps=1, episodes=4, seed=seed, threads=1) for seed in (5, 5, 6))
+    first, same, other = (
+        adapt_run(NAVIGATION, gradient_steps=1, episodes=4, seed=seed, machine=ONE_THREAD) for seed in (5, 5, 6)
+    )
     np.testing.assert_array_equal(first.task, same.task)
     np.testing.assert_array_equal(first.returns, same.returns)
     for ours, theirs in zip(first.model.policy.parameters(), same.model.policy.parameters(), strict=True):
@@ -199,18 +125,19 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another_task():
 
 
 def test_a_step_size_is_that_of_the_evaluation_whatever_the_seed(small_run, monkeypatch):
-    run = small_run(meta=MetaConfig(meta_batch_size=2, episodes=3, inner_steps=0))
-    before = [adapt(run, "0.3,-0.2", seed=seed, threads=1).inner_lrs[0] for seed in (0, 1, 2)]
-    record = evaluate(run, threads=1).record()
-    assert before == [record["inner_lr"][0]] * 3
-    write_json(run / EVALUATION, record)
-    monkeypatch.setattr("maml_rl.experiments.runs.adapting.with_step_size", None)  # nothing is chosen again
-    assert adapt(run, "0.3,-0.2", seed=3, threads=1).inner_lrs[0] == record["inner_lr"][0]
+    run = small_run(meta=RLMeta(meta_batch_size=2, episodes=3, inner_steps=0))
+    before = [adapt_run(run, "0.3,-0.2", seed=seed, machine=ONE_THREAD).inner_lrs[0] for seed in (0, 1, 2)]
+    evaluation = evaluate(run, machine=ONE_THREAD)
+    chosen = evaluation.curves[0].inner_lr[0]
+    assert before == [chosen] * 3
+    write_json(run / EVALUATION, evaluation.to_json())
+    monkeypatch.setattr(reinforcement, "with_step_size", None)  # nothing is chosen again
+    assert adapt_run(run, "0.3,-0.2", seed=3, machine=ONE_THREAD).inner_lrs[0] == chosen
 
 
 def test_an_oracle_keeps_the_task_in_its_observation(small_run, tmp_path):
-    run = small_run(observe_task=True, meta=MetaConfig(meta_batch_size=2, episodes=3, inner_steps=0))
-    adapted = adapt(run, "0.3,-0.2", threads=1)
+    run = small_run(observe_task=True, meta=RLMeta(meta_batch_size=2, episodes=3, inner_steps=0))
+    adapted = adapt_run(run, "0.3,-0.2", machine=ONE_THREAD)
     assert adapted.inner_lrs[0] in (0.1, 0.5)  # training had none: chosen on validation tasks
     env = make_task_env(adapted.run.config)
     assert adapted.model.observation_space == env.observation_space
@@ -223,7 +150,7 @@ def test_an_oracle_keeps_the_task_in_its_observation(small_run, tmp_path):
 def test_an_environment_in_processes_is_adapted_to_as_well(small_run, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "environments")
     run = small_run(env_id="plain_environments:WalkForTests-v0")
-    adapted = adapt(run, "0.5", threads=1, processes=Processes(2))
+    adapted = adapt_run(run, "0.5", machine=Machine(threads=1, processes=2))
     assert adapted.returns.shape == (2, 3)
     policy, _ = from_ppo(adapted.model)
     assert policy.noise_size == 1
@@ -232,8 +159,8 @@ def test_an_environment_in_processes_is_adapted_to_as_well(small_run, monkeypatc
 # The command
 
 
-def test_the_command_saves_a_policy_and_its_last_lines_train_it_further(maml_rl, tmp_path):
-    result = maml_rl(
+def test_the_command_saves_a_policy_and_its_last_lines_train_it_further(run_command, tmp_path):
+    result = run_command(
         "adapt", NAVIGATION, "--task", "-0.3,0.2", "--gradient-steps=2", "--episodes=5", "--out=policy.zip"
     )
     assert result.code == 0, result.err
@@ -247,8 +174,8 @@ def test_the_command_saves_a_policy_and_its_last_lines_train_it_further(maml_rl,
     np.testing.assert_array_equal(names["env"].unwrapped.task, np.array([-0.3, 0.2], np.float32))
 
 
-def test_the_command_prints_one_json_object(maml_rl):
-    result = maml_rl(
+def test_the_command_prints_one_json_object(run_command):
+    result = run_command(
         "adapt", NAVIGATION, "--task=[0.3, 0.2]", "--gradient-steps=1", "--episodes=5", "--out=p.zip", "--json"
     )
     assert result.code == 0
@@ -263,8 +190,8 @@ def test_the_command_prints_one_json_object(maml_rl):
     assert PPO.load("p.zip").predict(np.zeros(2))[0].shape == (2,)
 
 
-def test_the_spread_of_one_episode_is_none(maml_rl):
-    result = maml_rl("adapt", NAVIGATION, "--episodes=1", "--gradient-steps=0", "--out=p.zip", "--json")
+def test_the_spread_of_one_episode_is_none(run_command):
+    result = run_command("adapt", NAVIGATION, "--episodes=1", "--gradient-steps=0", "--out=p.zip", "--json")
     assert json.loads(result.out)["standard_deviation"] == [None]
 
 
@@ -286,9 +213,9 @@ def test_the_spread_of_one_episode_is_none(maml_rl):
         ([NAVIGATION, "--out=p.zip", "--device=toaster"], "toaster"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(maml_rl, tmp_path, arguments, message):
+def test_what_cannot_be_used_is_one_line(run_command, tmp_path, arguments, message):
     (tmp_path / "there.zip").write_text("something")
-    result = maml_rl("adapt", *arguments)
+    result = run_command("adapt", *arguments)
     assert result.code == 2
     assert result.out == ""
     assert result.err.startswith("maml-rl: ")
@@ -298,10 +225,10 @@ def test_what_cannot_be_used_is_one_line(maml_rl, tmp_path, arguments, message):
     assert (tmp_path / "there.zip").read_text() == "something"
 
 
-def test_a_tanh_policy_that_clips_is_refused_before_it_is_adapted(maml_rl, small_run):
-    run = small_run(policy=PolicyConfig(hidden_sizes=(8,), activation="tanh", observation_clip=5.0))
-    result = maml_rl("adapt", run, "--out=p.zip")
+def test_a_tanh_policy_that_clips_is_refused_before_it_is_adapted(run_command, small_run):
+    run = small_run(network=PolicyConfig(hidden_sizes=(8,), activation="tanh", observation_clip=5.0))
+    result = run_command("adapt", run, "--out=p.zip")
     assert result.code == 2
     assert "clips standardised observations" in result.err
-    assert "--policy.activation relu" in result.err
+    assert "network.activation relu" in result.err
     assert result.err.splitlines()[-1].startswith("maml-rl: ")

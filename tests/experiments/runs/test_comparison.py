@@ -5,45 +5,71 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from maml_rl.checkpoint import load_checkpoint, save_checkpoint
-from maml_rl.config import PolicyConfig
+from maml_rl.config import Adam, PolicyConfig, RLConfig, RLEvaluation
 from maml_rl.errors import InputError
-from maml_rl.evaluation import EvaluationConfig
 from maml_rl.experiments.media.plots import draw_comparison
-from maml_rl.experiments.paper.published import paper_returns, paper_tasks
-from maml_rl.experiments.presets.rl_presets import PRESETS
+from maml_rl.experiments.paper.published import paper_tasks, published
+from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.runs import comparison as module
-from maml_rl.experiments.runs.comparison import compare, task_name
-from maml_rl.experiments.runs.comparison_files import csv_text, remarks, table, write_comparison
-from maml_rl.experiments.runs.run import CHECKPOINT, EVALUATION, PICTURE, RunConfig
+from maml_rl.experiments.runs.comparison import compare, problem_name
+from maml_rl.experiments.runs.comparison_files import (
+    COMPARISON,
+    Comparison,
+    Estimate,
+    comparison_heading,
+    comparison_remarks,
+    comparison_table,
+    csv_text,
+    read_comparison,
+    stored_runs,
+    write_comparison,
+)
+from maml_rl.experiments.runs.evaluations import EVALUATION, PICTURE
 from maml_rl.experiments.runs.training import train
+from maml_rl.machine import Machine
+from maml_rl.run import CHECKPOINT
 from maml_rl.statistics import interquartile_mean, interval, mean
+from maml_rl.supervised.settings import NetworkConfig, SupervisedConfig
+
+ONE = Machine(threads=1)
 
 
 class AskedError(Exception):
     """In place of an evaluation."""
 
 
-EVALUATED = EvaluationConfig(
+EVALUATED = RLEvaluation(
     tasks=3, gradient_steps=2, episodes=3, later_lr_factor=0.5, validation_tasks=2, inner_lrs=(0.1, 0.5)
 )
 PAPER = "maml_rl.envs:finn2017/Navigation2D-v0"
 
 
-def shrunk(preset: str) -> RunConfig:
+def wave(preset: str, **settings: object) -> SupervisedConfig:
+    config = PRESETS[preset].config
+    return replace(
+        config,
+        iterations=1,
+        meta=replace(config.meta, meta_batch_size=2),
+        network=NetworkConfig("mlp", hidden_sizes=(4,)),
+        evaluation=replace(config.evaluation, tasks=5, gradient_steps=2, validation_tasks=2, shots=(5, 10)),
+        **settings,
+    )
+
+
+def shrunk(preset: str) -> RLConfig:
     config = PRESETS[preset].config
     return replace(
         config,
         iterations=min(config.iterations, 1),
         meta=replace(config.meta, meta_batch_size=2, episodes=3),
-        policy=PolicyConfig(hidden_sizes=(8,)),
+        network=PolicyConfig(hidden_sizes=(8,)),
         evaluation=replace(EVALUATED, gradient_steps=min(config.evaluation.gradient_steps, 2)),
     )
 
@@ -55,9 +81,20 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     methods = ("navigation", "navigation-pretrained", "navigation-oracle", "navigation-random")
     paths = {name: root / name for name in (*methods, "navigation-seed1")}
     for name in methods:
-        train(shrunk(name), paths[name], threads=1)
-    train(replace(shrunk("navigation"), seed=1, num_envs=2, checkpoint_every=3), paths["navigation-seed1"], threads=1)
-    compare(list(paths.values()), threads=1)
+        train(shrunk(name), paths[name], ONE)
+    train(replace(shrunk("navigation"), seed=1, num_envs=2, checkpoint_every=3), paths["navigation-seed1"], ONE)
+    compare(list(paths.values()), machine=ONE)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory) -> dict[str, Path]:
+    """A run on sinusoids with its baselines, evaluated. No test changes their directories."""
+    root = tmp_path_factory.mktemp("waves")
+    for name in ("sinusoid-pretrained", "sinusoid-oracle", "sinusoid"):
+        train(wave(name), root / name, ONE)
+    paths = {name: root / name for name in ("sinusoid", "sinusoid-pretrained", "sinusoid-oracle")}
+    compare(list(paths.values()), machine=ONE)
     return paths
 
 
@@ -105,52 +142,47 @@ def refused(*directories: Path, **settings: object) -> str:
 
 def test_runs_that_differ_by_their_seed_only_are_one_method_in_the_papers_order(runs):
     comparison = compare(list(runs.values())[::-1])
-    assert [group.label for group in comparison.methods] == ["maml", "pretrained", "oracle", "random"]
-    assert [run.config.seed for run in comparison.methods[0].runs] == [0, 1]
-    assert comparison.gradient_steps == 2
+    assert [method.label for method in comparison.methods] == ["maml", "pretrained", "oracle", "random"]
+    assert [run.seed for run in comparison.methods[0].runs] == [0, 1]
+    assert (comparison.gradient_steps, comparison.conditions) == (2, [""])
 
 
 def test_numbers_are_those_of_the_evaluations(runs):
-    record = json.loads(json.dumps(compare(list(runs.values())).record(), allow_nan=False))
-    assert (record["env_id"], record["task"], record["num_tasks"]) == (PAPER, "navigation", 3)
-    maml = record["methods"][0]
-    returns = np.array(
-        [
-            json.loads((runs[name] / EVALUATION).read_text())["task_returns"]
-            for name in ("navigation", "navigation-seed1")
-        ]
-    )  # [seeds, steps, tasks]
-    np.testing.assert_array_equal([run["task_returns"] for run in maml["runs"]], returns)
-    for name, statistic in (("mean_return", mean), ("interquartile_mean", interquartile_mean)):
-        assert maml[name] == [interval(returns[:, step], statistic)._asdict() for step in range(3)]
-    paper = paper_returns(PAPER)
-    assert maml["paper"] == [paper[step]._asdict() for step in range(3)]
+    comparison = compare(list(runs.values()))
+    assert (comparison.problem, comparison.name, comparison.num_tasks) == (PAPER, "navigation", 3)
+    maml = comparison.methods[0]
+    stored = [json.loads((runs[name] / EVALUATION).read_text()) for name in ("navigation", "navigation-seed1")]
+    returns = np.array([record["curves"][0]["values"] for record in stored])  # [seeds, steps, tasks]
+    np.testing.assert_array_equal([run.values[""] for run in maml.runs], returns)
+    for estimates, statistic in ((maml.curves[0].mean, mean), (maml.curves[0].interquartile_mean, interquartile_mean)):
+        assert estimates == [Estimate(*interval(returns[:, step], statistic)) for step in range(3)]
+    paper = published(shrunk("navigation"))
+    assert [(p.gradient_steps, p.value, p.error) for p in maml.curves[0].paper] == [(s, *paper[s]) for s in range(3)]
 
 
 def test_a_method_does_not_depend_on_what_it_is_compared_with(runs):
-    alone = compare([runs["navigation-pretrained"]]).record()["methods"]
-    assert alone == compare(list(runs.values())).record()["methods"][1:2]
+    assert compare([runs["navigation-pretrained"]]).methods == compare(list(runs.values())).methods[1:2]
 
 
 def test_an_oracle_takes_no_gradient_steps(runs):
-    record = compare(list(runs.values())).record()
-    assert [len(group["mean_return"]) for group in record["methods"]] == [3, 3, 1, 3]
+    methods = compare(list(runs.values())).methods
+    assert [len(method.curves[0].mean) for method in methods] == [3, 3, 1, 3]
     assert compare([runs["navigation-oracle"]]).gradient_steps == 0
 
 
 def test_fewer_gradient_steps_are_the_first_of_more(runs):
-    all_steps, one_step = (compare([runs["navigation"]], steps).record()["methods"][0] for steps in (2, 1))
-    assert one_step["mean_return"] == all_steps["mean_return"][:2]
-    assert one_step["runs"][0]["inner_lr"] == all_steps["runs"][0]["inner_lr"][:1]
+    all_steps, one_step = (compare([runs["navigation"]], steps).methods[0] for steps in (2, 1))
+    assert one_step.curves[0].mean == all_steps.curves[0].mean[:2]
+    assert one_step.runs[0].inner_lr[""] == all_steps.runs[0].inner_lr[""][:1]
 
 
-def test_where_a_run_comes_from_is_told(runs):
-    run = compare([runs["navigation-seed1"]]).record()["methods"][0]["runs"][0]
-    assert run["command"].startswith("maml-rl train navigation ")
-    assert "--seed 1" in run["command"]
-    assert run["env_steps"] > 0
-    assert run["seconds"] > 0
-    assert run["machines"][0]["processor"]
+def test_where_a_run_comes_from_is_known(runs):
+    run = compare([runs["navigation-seed1"]]).methods[0].runs[0]
+    assert run.command.startswith("maml-rl train navigation ")
+    assert "--seed 1" in run.command
+    assert run.env_steps > 0
+    assert run.seconds > 0
+    assert run.machines[0]["processor"]
 
 
 def test_runs_of_other_settings_are_methods_of_their_own_named_by_what_differs(runs, copied):
@@ -158,22 +190,28 @@ def test_runs_of_other_settings_are_methods_of_their_own_named_by_what_differs(r
     meta = load_checkpoint(other / CHECKPOINT).record["config"]["meta"]
     rewrite(other, meta=meta | {"discount": 0.5})
     comparison = compare([runs["navigation"], other])
-    assert [group.label for group in comparison.methods] == ["maml (meta.discount 0.99)", "maml (meta.discount 0.5)"]
+    assert [method.label for method in comparison.methods] == ["maml (discount 0.99)", "maml (discount 0.5)"]
+
+
+def test_of_methods_with_other_rules_the_label_has_the_rule_and_what_differs_under_one_rule(runs, copied):
+    directories = [runs["navigation"], copied("navigation"), copied("navigation-seed1", "other")]
+    meta = load_checkpoint(directories[1] / CHECKPOINT).record["config"]["meta"]
+    for run, lr in zip(directories[1:], (0.1, 0.2), strict=True):
+        rewrite(run, meta=meta | {"step": asdict(Adam(lr=lr))})
+    labels = {method.label for method in compare(directories).methods}
+    assert labels == {"maml (step trust-region)", "maml (step adam, step.lr 0.1)", "maml (step adam, step.lr 0.2)"}
 
 
 def test_of_finitely_many_tasks_each_keeps_its_share(copied):
     run = copied("navigation")
     record = json.loads((run / EVALUATION).read_text())
-    record |= {
-        "num_tasks": 4,
-        "tasks": [0, 1, 0, 1],
-        "strata": [0, 1, 0, 1],
-        "task_returns": [[0.0, 10.0, 0.0, 10.0]] * 3,
-    }
+    record |= {"tasks": [0, 1, 0, 1], "strata": [0, 1, 0, 1], "settings": record["settings"] | {"tasks": 4}}
+    for curve in record["curves"]:
+        curve["values"] = [[0.0, 10.0, 0.0, 10.0]] * 3
     (run / EVALUATION).write_text(json.dumps(record))
     evaluation = load_checkpoint(run / CHECKPOINT).record["config"]["evaluation"]
     rewrite(run, evaluation=evaluation | {"tasks": 4})
-    assert compare([run]).record()["methods"][0]["mean_return"][0] == {"value": 5.0, "low": 5.0, "high": 5.0}
+    assert compare([run]).methods[0].curves[0].mean[0] == Estimate(5.0, 5.0, 5.0)
 
 
 def test_from_three_seeds_on_an_interval_is_over_seeds_and_tasks_and_the_table_says_which(runs, copied):
@@ -181,15 +219,66 @@ def test_from_three_seeds_on_an_interval_is_over_seeds_and_tasks_and_the_table_s
     rewrite(third, seed=2)
     record = json.loads((third / EVALUATION).read_text())
     (third / EVALUATION).write_text(json.dumps(record | {"training_seed": 2}))
-    two, three = (compare([runs["navigation"], runs["navigation-seed1"], *more]).record() for more in ([], [third]))
-    assert two["methods"][0]["interval_over"] == "tasks"
-    assert three["methods"][0]["interval_over"] == "seeds and tasks"
-    assert "seeds and tasks" not in table(two)
-    assert "seeds and tasks" in table(three)
-    assert "of these very runs and not of other seeds" in remarks(two)[0]
-    assert remarks(three)[0] == "[95 % interval]"
+    two, three = (compare([runs["navigation"], runs["navigation-seed1"], *more]) for more in ([], [third]))
+    assert two.methods[0].interval_over == "tasks"
+    assert three.methods[0].interval_over == "seeds and tasks"
+    assert "seeds and tasks" not in comparison_table(two)
+    assert "seeds and tasks" in comparison_table(three)
+    assert "over tasks only: it says nothing about other seeds" in comparison_remarks(two)[0]
+    assert comparison_remarks(three)[0] == "[95 % interval]"
     rows = list(csv.DictReader(io.StringIO(csv_text(three))))
     assert {(row["tasks"], row["interval_over"]) for row in rows} == {("held-out", "seeds and tasks")}
+
+
+# Supervised runs
+
+
+def test_supervised_runs_are_compared_under_each_condition_that_all_have(waves):
+    comparison = compare(list(waves.values()))
+    assert (comparison.problem, comparison.name, comparison.quantity) == ("sinusoid", "sinusoid", "squared error")
+    assert [method.label for method in comparison.methods] == ["maml", "pretrained", "oracle"]
+    assert (comparison.conditions, comparison.gradient_steps) == (["5-shot", "10-shot"], 2)
+    for method, directory in zip(comparison.methods, waves.values(), strict=True):
+        values = json.loads((directory / EVALUATION).read_text())["curves"][1]["values"]
+        assert method.runs[0].values["10-shot"] == values
+        assert method.curve("10-shot").mean[1] == Estimate(
+            *interval(np.array(values, np.float32).astype(np.float64)[None, 1], mean)
+        )
+    assert [point.gradient_steps for point in comparison.methods[0].curve("5-shot").paper] == [1]
+    first, second = comparison_table(comparison).split("\n\n10-shot\n\n")
+    assert first.startswith("5-shot\n\n")
+    assert "iterations" in first
+    assert ("paper" in first, "paper" in second) == (True, False)
+    assert comparison_heading(comparison) == "sinusoid: mean squared error on 5 held-out tasks"
+    assert len(comparison_remarks(comparison)) == 1
+
+
+def test_supervised_runs_without_a_common_condition_or_with_other_tasks_are_refused(waves, tmp_path):
+    train(wave("sinusoid", seed=3), tmp_path / "other", ONE)
+    evaluation = load_checkpoint(tmp_path / "other" / CHECKPOINT).record["config"]["evaluation"]
+    rewrite(tmp_path / "other", evaluation=evaluation | {"shots": [7]})
+    assert "evaluate them with the same --shots" in refused(waves["sinusoid"], tmp_path / "other", machine=ONE)
+    rewrite(tmp_path / "other", evaluation=evaluation | {"queries": 7})
+    assert "has queries 100, " in refused(waves["sinusoid"], tmp_path / "other")
+
+
+def test_a_policy_is_not_compared_with_a_network(runs, waves):
+    message = refused(runs["navigation"], waves["sinusoid"])
+    assert "is a run of reinforcement learning" in message
+    assert message.endswith("of supervised learning: they cannot be compared")
+
+
+def test_an_error_that_is_not_finite_is_compared_and_shown_as_unknown(waves, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(waves["sinusoid"], run)
+    record = json.loads((run / EVALUATION).read_text())
+    record["curves"][0]["values"][2][1] = None
+    (run / EVALUATION).write_text(json.dumps(record | {"baselines": {}}))
+    comparison = compare([run])
+    assert comparison.methods[0].curves[0].mean[2] == Estimate(None, None, None)
+    assert "- [-, -]" in comparison_table(comparison)
+    write_comparison(comparison, tmp_path, lambda *_: None)
+    assert read_comparison(tmp_path / COMPARISON) == comparison
 
 
 # The paper's tasks
@@ -198,17 +287,17 @@ def test_from_three_seeds_on_an_interval_is_over_seeds_and_tasks_and_the_table_s
 def test_runs_are_compared_on_the_papers_tasks_and_not_evaluated_again(copied, monkeypatch, tmp_path):
     run = copied("navigation-pretrained")
     before = (run / EVALUATION).read_bytes()
-    record = compare([run], threads=1, task_set="paper").record()
-    assert (record["task_set"], record["num_tasks"]) == ("paper", 40)
-    np.testing.assert_array_equal(record["tasks"], paper_tasks(PAPER))
+    comparison = compare([run], task_set="paper", machine=ONE)
+    assert (comparison.task_set, comparison.num_tasks) == ("paper", 40)
+    np.testing.assert_array_equal(comparison.tasks, paper_tasks(PAPER))
     assert (run / EVALUATION).read_bytes() == before
     assert (run / "evaluation-paper.json").exists()
     monkeypatch.setattr(module, "evaluate", None)  # would fail if it were called
-    assert compare([run], threads=1, task_set="paper").record() == record
-    assert compare([run], threads=1).record()["task_set"] == "held-out"
-    assert len(remarks(record)) == 1
-    assert "--tasks paper" in remarks(compare([run], threads=1).record())[1]
-    names = {path.name for path in write_comparison(record, tmp_path / "results")}
+    assert compare([run], task_set="paper") == comparison
+    assert compare([run]).task_set == "held-out"
+    assert len(comparison_remarks(comparison)) == 1
+    assert "--tasks paper" in comparison_remarks(compare([run]))[1]
+    names = {path.name for path in write_comparison(comparison, tmp_path / "results", draw_comparison)}
     assert names == {"comparison-paper.json", "comparison-paper.csv", "comparison-paper.png"}
 
 
@@ -230,7 +319,7 @@ def test_a_current_evaluation_is_not_made_again(runs, unevaluated):
 def test_a_missing_evaluation_is_made_and_stored(runs, copied):
     run = copied("navigation-pretrained")
     (run / EVALUATION).unlink()
-    assert compare([run]).record()["methods"][0]["mean_return"]
+    assert compare([run]).methods[0].curves[0].mean
     assert (run / PICTURE).read_bytes() == (runs["navigation-pretrained"] / PICTURE).read_bytes()
     assert json.loads((run / EVALUATION).read_text()) == json.loads(
         (runs["navigation-pretrained"] / EVALUATION).read_text()
@@ -238,33 +327,13 @@ def test_a_missing_evaluation_is_made_and_stored(runs, copied):
 
 
 @pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("navigation", {"iteration": 0}),
-        ("navigation", {"seed": 1}),
-        ("navigation", {"task_set": "paper"}),
-        ("navigation", {"episodes": 40}),
-        ("navigation", {"inner_lr": [0.5, 0.5]}),
-        ("navigation-pretrained", {"validation": None}),
-        ("navigation-pretrained", {"validation": {"tasks": 2, "inner_lrs": [0.1, 0.2], "mean_returns": [1.0, 2.0]}}),
-    ],
+    "change", [{"iteration": 0}, {"training_seed": 1}, {"task_set": "paper"}, {"settings": {"episodes": 40}}]
 )
-def test_an_evaluation_of_something_else_is_made_again(copied, unevaluated, name, change):
-    run = copied(name)
-    record = json.loads((run / EVALUATION).read_text())
-    (run / EVALUATION).write_text(json.dumps(record | change))
-    with pytest.raises(AskedError):
-        compare([run])
-    assert unevaluated == [run]
-
-
-def test_an_evaluation_of_fewer_gradient_steps_is_made_again(copied, unevaluated):
+def test_an_evaluation_of_something_else_is_made_again(copied, unevaluated, change):
     run = copied("navigation")
     record = json.loads((run / EVALUATION).read_text())
-    by_step = ("gradient_steps", "mean_return", "standard_error", "interval_95", "random_mean_return")
-    for name in (*by_step, "random_interval_95", "task_returns", "inner_lr"):
-        record[name] = record[name][:-1]
-    (run / EVALUATION).write_text(json.dumps(record))
+    settings = {"settings": record["settings"] | change.pop("settings", {})}
+    (run / EVALUATION).write_text(json.dumps(record | change | settings))
     with pytest.raises(AskedError):
         compare([run])
     assert unevaluated == [run]
@@ -285,7 +354,7 @@ def test_runs_with_other_held_out_tasks_are_refused(runs, copied):
     other = copied("navigation-seed1")
     evaluation = load_checkpoint(other / CHECKPOINT).record["config"]["evaluation"]
     rewrite(other, evaluation=evaluation | {"seed": 9})
-    assert "of seed 9" in refused(runs["navigation"], other)
+    assert "has evaluation.seed 0" in refused(runs["navigation"], other)
 
 
 def test_more_gradient_steps_than_a_run_has_are_refused(runs):
@@ -318,61 +387,79 @@ def test_a_damaged_evaluation_is_refused(copied, content):
 
 
 @pytest.fixture(scope="module")
-def record(runs) -> dict:
-    return compare(list(runs.values())).record()
+def comparison(runs) -> Comparison:
+    return compare(list(runs.values()))
 
 
-def test_the_table_shows_each_method_beside_the_paper(record):
-    text = table(record)
+def test_the_table_shows_each_method_next_to_the_paper(comparison):
+    text = comparison_table(comparison)
     lines = text.splitlines()
     assert len({len(line) for line in lines}) == 1
     assert [line.split()[0] for line in lines[2:]] == [
         word for name in ("maml", "pretrained", "oracle", "random") for word in (name, "interquartile", "paper")
     ]
-    interval = record["methods"][0]["mean_return"][1]
-    assert f"{interval['value']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]" in lines[2]
+    found = comparison.methods[0].curves[0].mean[1]
+    assert f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" in lines[2]
     assert lines[4].split() == ["paper", "-40.4", "-11.7", "-3.3"]
     assert lines[10].split() == ["paper", "-2.3", "-", "-"]
+    assert comparison_heading(comparison) == f"{PAPER}: mean return on 3 held-out tasks, 3 episodes each"
 
 
-def test_the_csv_has_a_row_for_each_method_and_step(record):
-    rows = list(csv.DictReader(io.StringIO(csv_text(record))))
+def test_the_csv_has_a_row_for_each_method_and_step(comparison):
+    rows = list(csv.DictReader(io.StringIO(csv_text(comparison))))
     assert [(row["method"], row["gradient_steps"]) for row in rows] == [
         *[("maml", str(step)) for step in range(3)],
         *[("pretrained", str(step)) for step in range(3)],
         ("oracle", "0"),
         *[("random", str(step)) for step in range(3)],
     ]
-    first = record["methods"][0]
-    assert float(rows[1]["mean_return"]) == first["mean_return"][1]["value"]
-    assert float(rows[1]["interquartile_mean_high"]) == first["interquartile_mean"][1]["high"]
-    assert (rows[1]["paper_mean"], rows[1]["paper_standard_error"]) == ("-11.68", "1.12")
+    first = comparison.methods[0].curves[0]
+    assert float(rows[1]["mean"]) == first.mean[1].value
+    assert float(rows[1]["interquartile_mean_high"]) == first.interquartile_mean[1].high
+    assert (rows[1]["paper"], rows[1]["paper_error"]) == ("-11.68", "1.12")
     assert rows[0]["seeds"] == "2"
 
 
-def test_an_environment_that_the_paper_lacks_is_compared_too(record):
-    methods = [group | {"paper": []} for group in record["methods"]]
-    other = record | {"methods": methods}
-    assert "paper" in table(record)
-    assert "paper" not in table(other)
+def test_an_environment_that_the_paper_lacks_is_compared_too(comparison):
+    methods = [replace(m, curves=[replace(curve, paper=[]) for curve in m.curves]) for m in comparison.methods]
+    other = replace(comparison, methods=methods)
+    assert "paper" in comparison_table(comparison)
+    assert "paper" not in comparison_table(other)
     assert csv_text(other).splitlines()[1].endswith(",,")
 
 
-def test_the_picture_is_drawn(record, tmp_path):
-    draw_comparison(record, tmp_path / "picture.png")
-    with Image.open(tmp_path / "picture.png") as image:
-        pixels = np.asarray(image.convert("RGB")).astype(int)
-    assert (np.ptp(pixels, axis=-1) > 60).any()
+def test_what_is_written_is_read_again(comparison, tmp_path):
+    write_comparison(comparison, tmp_path, lambda *_: None)
+    assert read_comparison(tmp_path / COMPARISON) == comparison
+    assert stored_runs(tmp_path / COMPARISON) == comparison.directories
 
 
 @pytest.mark.parametrize(
-    ("env_id", "name"),
+    ("change", "told"),
     [
-        (PAPER, "navigation"),
-        ("module:My-v0", "My-v0"),
-        ("maml_rl.envs:rothfuss2019/AntDir-v0", "AntDir-v0"),
-        ("My-v0", "My-v0"),
+        ({"quantity": "beauty"}, "a quantity that is known"),
+        ({"conditions": []}, "it should have conditions"),
+        ({"conditions": ["5-shot"]}, "for each condition"),
+        ({"gradient_steps": 1}, "values for 0 to 1 gradient steps"),
     ],
 )
-def test_a_task_has_the_papers_name_or_that_of_its_id(env_id, name):
-    assert task_name(env_id) == name
+def test_a_damaged_comparison_is_refused_in_one_line(comparison, tmp_path, change, told):
+    (tmp_path / COMPARISON).write_text(json.dumps(asdict(comparison) | change))
+    with pytest.raises(InputError, match=told) as raised:
+        read_comparison(tmp_path / COMPARISON)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (RLConfig(env_id=PAPER), "navigation"),
+        (RLConfig(env_id="module:My-v0"), "My-v0"),
+        (RLConfig(env_id="maml_rl.envs:rothfuss2019/AntDir-v0"), "AntDir-v0"),
+        (RLConfig(env_id="My-v0"), "My-v0"),
+        (PRESETS["sinusoid"].config, "sinusoid"),
+        (PRESETS["omniglot-5way-1shot"].config, "omniglot-5-way"),
+    ],
+)
+def test_a_problem_has_the_papers_name_or_the_last_part_of_its_own(config, name):
+    assert problem_name(config) == name

@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from maml_rl.config import MetaConfig, PolicyConfig
+from maml_rl.config import PolicyConfig, RLConfig, RLMeta
 from maml_rl.errors import InputError
-from maml_rl.experiments.commands import cli
-from maml_rl.experiments.runs import metaworld_protocol as metaworld_evaluation
 from maml_rl.experiments.runs.metaworld_protocol import (
     AdaptingAgent,
     MetaWorldEvaluation,
@@ -23,18 +21,20 @@ from maml_rl.experiments.runs.metaworld_protocol import (
     Success,
     evaluate_metaworld,
 )
-from maml_rl.experiments.runs.run import Progress, Run, RunConfig, save_run
 from maml_rl.initial import build_policy, parameters
+from maml_rl.machine import Machine
 from maml_rl.meta_rl import adapt_each, advantage_batches
-from maml_rl.parallel import TaskThreads
+from maml_rl.policies import policy_rates
+from maml_rl.reinforcement import RLLearner
 from maml_rl.rollouts import collect
+from maml_rl.run import Run, save_run
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import vectorize
 from maml_rl.types import repeat, select
 
 REACH = "maml_rl.envs:mclean2025/ML1-reach-v3"
 NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
-META = MetaConfig(inner_lr=0.3)
+META = RLMeta(inner_lr=0.3)
 M, K, T = 3, 4, 6
 with_metaworld = pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="needs the extra metaworld")
 
@@ -52,26 +52,26 @@ class Timestep(NamedTuple):
 
 def untrained(directory: Path, env_id: str) -> Path:
     """A run without training."""
-    config = RunConfig(env_id=env_id, meta=META, policy=PolicyConfig(hidden_sizes=(8,)))
+    config = RLConfig(env_id=env_id, meta=META, network=PolicyConfig(hidden_sizes=(8,)))
     with closing(vectorize(env_id, 1)) as envs:
-        policy = build_policy(envs, config.policy, seed=0)
-    save_run(directory, Run(config, policy, parameters(policy), Progress(0, 0, 0.0)))
+        learner = RLLearner(config, envs, build_policy(envs, config.network, seed=0))
+        save_run(directory, Run(config, learner.initial(), learner.constants))
     return directory
 
 
 @pytest.fixture(scope="module")
 def sampled():
-    """A policy, and episodes of it as `collect` samples them: without ends other than the time limit."""
+    """A learner, and episodes of its policy as `collect` samples them: without ends other than the time limit."""
     tasks = [np.array(goal, np.float32) for goal in ((0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))]
     with closing(vectorize(NAVIGATION, M * K, max_episode_steps=T)) as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8,), initial_std=2.0), seed=0)
         params = repeat(parameters(policy), M)
         trajectories = collect(envs, policy, params, tasks, K, Draw(0, Phase.TRAINING))
-    return policy, trajectories
+        return RLLearner(RLConfig(env_id=NAVIGATION, meta=META), envs, policy, Machine(threads=1)), trajectories
 
 
-def agent_for(policy, on_task=lambda: None) -> AdaptingAgent:
-    agent = AdaptingAgent(policy, parameters(policy), M, META, 0, TaskThreads(1), on_task)
+def agent_for(learner, on_task=lambda: None) -> AdaptingAgent:
+    agent = AdaptingAgent(learner, learner.initial(), M, 0, on_task)
     agent.init()
     return agent
 
@@ -88,24 +88,26 @@ def feed(agent: AdaptingAgent, trajectories) -> None:
 
 
 def test_adapting_is_one_inner_update_for_each_task(sampled):
-    policy, trajectories = sampled
-    agent = agent_for(policy)
+    learner, trajectories = sampled
+    policy, theta = learner.policy, parameters(learner.policy)
+    agent = agent_for(learner)
     feed(agent, trajectories)
     agent.adapt()
-    batches, _ = advantage_batches(policy, trajectories, META, TaskThreads(1))
-    adapted = adapt_each(policy, repeat(parameters(policy), M), batches, META, TaskThreads(1), META.inner_lr)
+    batches, _ = advantage_batches(policy, trajectories, META, learner.threads)
+    rates = policy_rates(policy, theta, META).at(theta, 0)
+    adapted = adapt_each(policy, repeat(theta, M), batches, META, rates, learner.threads)
     observations = np.random.default_rng(0).uniform(-1, 1, (M, 2))
     actions = agent.eval_action(observations)
     for m in range(M):
         mean = policy(select(adapted, m), torch.from_numpy(observations[m].astype(np.float32))).mean
         np.testing.assert_allclose(actions[m], mean.detach().clamp(-1, 1), rtol=1e-5, atol=1e-6)
-    assert (actions != agent_for(policy).eval_action(observations)).any()
+    assert (actions != agent_for(learner).eval_action(observations)).any()
 
 
 def test_a_new_task_begins_without_what_was_learned_of_the_last(sampled):
-    policy, trajectories = sampled
+    learner, trajectories = sampled
     begun = []
-    agent = agent_for(policy, lambda: begun.append(1))
+    agent = agent_for(learner, lambda: begun.append(1))
     observations = np.ones((M, 2))
     before = agent.eval_action(observations)
     feed(agent, trajectories)
@@ -116,9 +118,9 @@ def test_a_new_task_begins_without_what_was_learned_of_the_last(sampled):
 
 
 def test_actions_are_clipped_and_the_log_probability_is_of_the_unclipped(sampled):
-    policy, _ = sampled
-    observations = np.zeros((M, 2))
-    actions, aux = agent_for(policy).adapt_action(observations)
+    learner, _ = sampled
+    policy = learner.policy
+    actions, aux = agent_for(learner).adapt_action(np.zeros((M, 2)))
     assert actions.shape == (M, 2)
     np.testing.assert_array_equal(actions, aux["actions"].clip(-1, 1))
     assert (actions != aux["actions"]).any()  # with a standard deviation of 2
@@ -128,8 +130,7 @@ def test_actions_are_clipped_and_the_log_probability_is_of_the_unclipped(sampled
 
 
 def test_actions_are_a_function_of_the_seed(sampled):
-    policy, _ = sampled
-    first, second = (agent_for(policy) for _ in range(2))
+    first, second = (agent_for(sampled[0]) for _ in range(2))
     for _ in range(2):
         np.testing.assert_array_equal(*(agent.adapt_action(np.zeros((M, 2)))[0] for agent in (first, second)))
 
@@ -161,23 +162,18 @@ def test_a_run_of_another_environment_is_refused(tmp_path):
         evaluate_metaworld(untrained(tmp_path, NAVIGATION), Protocol())
 
 
-@pytest.mark.parametrize("command", ["train metaworld-ml1-reach --out run", "train metaworld-ml10 --out run"])
-def test_without_metaworld_the_command_says_in_one_line_what_to_install(command, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["maml-rl", *command.split(), "--processes=1", "--start-method=fork"])
+@pytest.mark.parametrize("preset", ["metaworld-ml1-reach", "metaworld-ml10"])
+def test_without_metaworld_the_command_says_in_one_line_what_to_install(preset, monkeypatch, run_command, tmp_path):
     monkeypatch.setitem(sys.modules, "metaworld", None)  # as if it were not installed
     monkeypatch.delitem(sys.modules, "maml_rl.envs.metaworld", raising=False)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert "pip install 'maml-rl[metaworld]'" in err
+    result = run_command("train", preset, "--out=run", "--processes=1", "--start-method=fork")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.count("\n") == 1
+    assert "pip install 'maml-rl[metaworld]'" in result.err
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_prints_the_protocols_result(monkeypatch, capsys):
+def test_the_command_prints_the_protocols_result(monkeypatch, run_command):
     success = Success(0.5, 100.0, {"reach-v3": 0.5})
     run, asked = Path(__file__).parents[3] / "trained" / "navigation", []
 
@@ -185,16 +181,12 @@ def test_the_command_prints_the_protocols_result(monkeypatch, capsys):
         asked.append((directory, protocol))
         return MetaWorldEvaluation(REACH, protocol, success, success)
 
-    monkeypatch.setattr(metaworld_evaluation, "evaluate_metaworld", evaluate)
-    for options in ([], ["--json"]):
-        monkeypatch.setattr(sys, "argv", ["maml-rl", "evaluate-metaworld", str(run), "--goals", "7", *options])
-        cli.main()
-        out = capsys.readouterr().out
-        if options:
-            assert json.loads(out)["after_adaptation"]["by_manipulation"] == {"reach-v3": 0.5}
-        else:
-            assert "7 test goals" in out
-            assert "reach-v3       50.0%   50.0%" in out
+    monkeypatch.setattr("maml_rl.experiments.commands.evaluate_metaworld.evaluate_metaworld", evaluate)
+    shown = run_command("evaluate-metaworld", run, "--goals", "7").out
+    assert "7 test goals" in shown
+    assert "reach-v3       50.0%   50.0%" in shown
+    printed = run_command("evaluate-metaworld", run, "--goals", "7", "--json").out
+    assert json.loads(printed)["after_adaptation"]["by_manipulation"] == {"reach-v3": 0.5}
     assert asked == [(run, Protocol(goals=7))] * 2
 
 
@@ -202,7 +194,7 @@ def test_the_command_prints_the_protocols_result(monkeypatch, capsys):
 def test_the_protocol_measures_a_run_before_and_after_adaptation(tmp_path):
     run = untrained(tmp_path, REACH)
     evaluation = evaluate_metaworld(run, Protocol(goals=1, adaptation_episodes=1, evaluation_episodes=1))
-    record = evaluation.record()
+    record = evaluation.to_json()
     assert (record["env_id"], record["goals"], record["adaptation_episodes"]) == (REACH, 1, 1)
     for success in (evaluation.before, evaluation.after):
         assert success.by_manipulation.keys() == {"reach-v3"}

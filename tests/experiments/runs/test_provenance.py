@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from maml_rl.config import PolicyConfig
-from maml_rl.experiments.commands.arguments import Train, parse
-from maml_rl.experiments.presets.rl_presets import PRESETS
+from maml_rl.config import SGD, Adam, PolicyConfig, RLConfig
+from maml_rl.experiments.commands.options import parse, value_of
+from maml_rl.experiments.commands.train import NewRun
+from maml_rl.experiments.presets import PRESETS, with_rule
 from maml_rl.experiments.runs import provenance
 from maml_rl.experiments.runs.provenance import MACHINES, machine, note_machine, trained_on, training_command
-from maml_rl.experiments.runs.run import RunConfig, load_config
+from maml_rl.run import load_run
 
 NAVIGATION = PRESETS["navigation"].config
 CPU = torch.device("cpu")
@@ -30,13 +31,19 @@ CPU = torch.device("cpu")
             "maml-rl train navigation --meta.inner-lr 0.2 --meta.first-order",
         ),
         (
-            replace(NAVIGATION, policy=replace(NAVIGATION.policy, hidden_sizes=(8, 8))),
-            "maml-rl train navigation --policy.hidden-sizes 8 8",
+            replace(NAVIGATION, network=replace(NAVIGATION.network, hidden_sizes=(8, 8))),
+            "maml-rl train navigation --network.hidden-sizes 8 8",
         ),
         (replace(NAVIGATION, observe_task=True), "maml-rl train navigation --observe-task"),
+        (with_rule(NAVIGATION, "adam"), "maml-rl train navigation --meta.step adam"),
         (
-            replace(PRESETS["half-cheetah-dir"].config, policy=PolicyConfig(standardise=False)),
-            "maml-rl train half-cheetah-dir --policy.no-standardise --policy.observation-clip 10.0",
+            replace(NAVIGATION, meta=replace(NAVIGATION.meta, step=SGD(lr=0.5), learned_lr="parameter")),
+            "maml-rl train navigation --meta.learned-lr parameter --meta.step.lr 0.5 --meta.step sgd",
+        ),
+        (with_rule(PRESETS["sinusoid"].config, "sgd"), "maml-rl train sinusoid --meta.step sgd"),
+        (
+            replace(PRESETS["half-cheetah-dir"].config, network=PolicyConfig(standardise=False)),
+            "maml-rl train half-cheetah-dir --network.no-standardise --network.observation-clip 10.0",
         ),
     ],
 )
@@ -47,17 +54,19 @@ def test_the_command_is_the_shortest_that_gives_the_settings(config, expected):
 @pytest.mark.parametrize(
     "config",
     [
-        RunConfig("my_module:My-v0"),
+        RLConfig(env_id="my_module:My-v0"),
         replace(
-            NAVIGATION, seed=5, num_envs=7, checkpoint_every=3, policy=PolicyConfig((), "tanh", observation_clip=4.0)
+            NAVIGATION, seed=5, num_envs=7, checkpoint_every=3, network=PolicyConfig((), "tanh", observation_clip=4.0)
         ),
         replace(PRESETS["ant-dir"].config, evaluation=replace(NAVIGATION.evaluation, inner_lrs=(0.5, 1e-5))),
+        replace(NAVIGATION, meta=replace(NAVIGATION.meta, step=Adam(cosine_iterations=9), adapted="last-layer")),
+        replace(PRESETS["sinusoid"].config, data="somewhere"),
     ],
 )
 def test_the_command_gives_the_settings_back(config):
     _, _, name, *options = shlex.split(training_command(config))
-    parsed = parse(Train, options, "maml-rl train", Train(run=PRESETS[name].config, out=Path("out")))
-    assert parsed.run == config
+    preset = with_rule(PRESETS[name].config, value_of("--meta.step", options)[0])
+    assert parse(NewRun, options, "maml-rl train", NewRun(preset)).run == config
 
 
 def test_the_machine_is_named():
@@ -80,9 +89,20 @@ def test_a_run_remembers_each_machine_once(tmp_path, monkeypatch):
     assert json.loads((tmp_path / MACHINES).read_text()) == trained_on(tmp_path)
 
 
+def test_a_hostile_note_of_machines_is_refused_in_one_line(tmp_path, check_reader):
+    def used(path: Path) -> None:
+        for noted in trained_on(path.parent):
+            assert isinstance(noted["processor"], str)
+            assert isinstance(noted["cores"], int)
+
+    note_machine(tmp_path, 3, CPU)
+    accelerated = trained_on(tmp_path)[0] | {"accelerator": "H200"}
+    check_reader(tmp_path / MACHINES, [*trained_on(tmp_path), accelerated], used, readable=[b"[]"])  # none was noted
+
+
 TRAINED = Path(__file__).parents[3] / "trained"
 
 
 @pytest.mark.parametrize("name", ["navigation-seed1", "half-cheetah-dir-seed2"])
 def test_the_command_of_a_trained_run_is_that_of_its_table(name):
-    assert f"`{training_command(load_config(TRAINED / name)[0])}`" in (TRAINED / "README.md").read_text()
+    assert f"`{training_command(load_run(TRAINED / name).config)}`" in (TRAINED / "README.md").read_text()

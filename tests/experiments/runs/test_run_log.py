@@ -1,8 +1,9 @@
-"""The log of a run: whatever number an iteration brought, it is written."""
+"""The log of a run: whatever number an iteration brought, it is written, and what was cut off is dropped."""
 
 import csv
 import math
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from maml_rl.experiments.runs.run import METRICS
-from maml_rl.experiments.runs.run_log import log, run_logger
+from maml_rl.errors import InputError
+from maml_rl.experiments.runs.run_log import Clip, MetricsTable, log, run_logger
+from maml_rl.run import METRICS
 
 numbers = st.floats() | st.floats(width=32) | st.integers(-(10**30), 10**30).map(float)
 
@@ -60,3 +62,58 @@ def test_larger_numbers_than_the_outermost_bin_are_counted_in_it(tmp_path):
     assert histogram.num == 2
     assert histogram.min == 1
     assert histogram.max == pytest.approx(9e19)
+
+
+# A log that goes on
+
+
+ROWS = "iteration,a\n1,2\n2,0.25\n"
+
+
+@pytest.mark.parametrize(("finished", "kept"), [(0, ""), (1, "iteration,a\n1,2\n"), (2, ROWS), (9, ROWS)])
+def test_rows_of_iterations_that_were_lost_are_dropped(tmp_path, finished, kept):
+    (tmp_path / METRICS).write_text(ROWS)
+    MetricsTable(tmp_path / METRICS, finished).close()
+    assert (tmp_path / METRICS).read_text() == kept
+
+
+@pytest.mark.parametrize("end", ["3", "3,", "\u00b2,3\n", "\u0663\u0664,3\n", "9" * 5_000 + ",3\n", "1.5,3\n", ",3\n"])
+def test_a_row_that_is_cut_off_or_has_no_number_is_dropped_and_the_next_one_follows(tmp_path, end):
+    (tmp_path / METRICS).write_text(ROWS + end, encoding="utf-8")
+    table = MetricsTable(tmp_path / METRICS, 2)
+    table.write({"iteration": 3, "a": 4.0, "b": 1}, {"iteration": (), "a": (), "b": ("csv",)})
+    table.close()
+    assert (tmp_path / METRICS).read_text(encoding="utf-8") == ROWS + "3,4.0\n"
+
+
+@pytest.mark.parametrize("content", [b"iteration\n\xff\n", b'iteration\n1,"' + b"2" * 200_000 + b"\n"])
+def test_a_log_that_cannot_be_read_is_not_written_to(tmp_path, content):
+    (tmp_path / METRICS).write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        MetricsTable(tmp_path / METRICS, 2)
+    assert "\n" not in str(refused.value)
+    assert (tmp_path / METRICS).read_bytes() == content
+
+
+def test_what_the_thread_of_tensorboard_cannot_write_is_raised_where_it_is_logged(tmp_path, capfd, file_size_limit):
+    before = threading.excepthook
+    logger = run_logger(tmp_path, 0)
+    assert threading.excepthook is not before
+    file_size_limit(1000)
+    with pytest.raises(OSError, match="tensorboard"):
+        log(logger, 1, {}, {"clip": Clip(bytes(100_000), 2, 2)})
+    file_size_limit(10**9)
+    logger.close()
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook is before
+
+
+def test_a_run_of_an_older_version_is_logged_further_with_new_quantities(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("b,iteration\n1.5,1\n2.5,2\n3.5,3\n")
+    table = MetricsTable(path, finished=2)
+    for iteration in (3, 4):
+        row = {"a": 0.5, "b": 4.5, "iteration": iteration}
+        table.write(row, dict.fromkeys(row, ()), iteration)
+    table.close()
+    assert path.read_text().splitlines() == ["b,iteration,a", "1.5,1,nan", "2.5,2,nan", "4.5,3,0.5", "4.5,4,0.5"]

@@ -211,7 +211,7 @@ def test_missing_mini_imagenet_is_one_line_that_says_what_to_download(tmp_path: 
 
 def test_a_directory_of_another_data_set_is_not_mini_imagenet(tmp_path: Path) -> None:
     write_mini_imagenet(tmp_path, (3, 2, 2))
-    with pytest.raises(InputError, match="have 64, 16 and 20 classes: found 3, 2, 2; for images of your own give"):
+    with pytest.raises(InputError, match="have 64, 16 and 20 classes: found 3, 2, 2; for your own images set"):
         mini_imagenet(tmp_path)
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,13 +15,13 @@ from torch.nn.utils import parametrizations, prune
 
 from maml_rl.errors import InputError
 from maml_rl.parallel import TaskThreads
-from maml_rl.supervised.config import MethodConfig
-from maml_rl.supervised.meta_learning import adapted_names, chunk_gradient, initial_state, meta_gradient
+from maml_rl.supervised.meta_learning import chunk_sums, initial_state, meta_gradient, network_rates
 from maml_rl.supervised.networks import Network
-from maml_rl.supervised.tasks import TaskBatch
-from maml_rl.types import Params
+from maml_rl.supervised.settings import SupervisedMeta
+from maml_rl.supervised.task_batches import TaskBatch
+from maml_rl.types import Params, unflatten
 
-CONFIG = MethodConfig(inner_steps=2, inner_lr=0.3)
+CONFIG = SupervisedMeta(inner_steps=2, inner_lr=0.3)
 Call = Callable[[Any, Tensor], Tensor]
 
 
@@ -255,7 +255,7 @@ def tasks() -> TaskBatch:
     return TaskBatch(x[0], y, x[1], y.flip(1))
 
 
-def plain_gradient(module: nn.Module, adapted: list[str], batch: TaskBatch) -> Params:
+def plain_gradient(module: nn.Module, adapted: Sequence[str], batch: TaskBatch) -> Params:
     """The mean meta-gradient in the plainest way: one task after the other, by PyTorch's ordinary derivatives."""
     theta = {name: value.detach().clone().requires_grad_() for name, value in module.named_parameters()}
     losses = []
@@ -281,12 +281,13 @@ def test_a_layer_has_the_meta_gradient_of_a_plain_loop(case):
     module, reference = network_of(case)
     network, batch = Network(module), tasks()
     with torch.no_grad():
-        found, _ = chunk_gradient(network, CONFIG, False)(network.parameters(), torch.ones(1).double(), batch)
+        sums = chunk_sums(network, CONFIG, False)(network.parameters(), torch.ones(1).double(), batch)
+    found = unflatten(sums[:-4] / 2, network.parameters())
     with sdpa_kernel(SDPBackend.MATH):  # the fused form has no second derivative
-        expected = plain_gradient(reference, adapted_names(network, CONFIG), batch)
+        expected = plain_gradient(reference, network_rates(network, CONFIG).names, batch)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name] / 2, value, rtol=1e-8, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -315,18 +316,17 @@ class Written(nn.Module):
         return self.head(functional.hardsigmoid(self.cell(rows[:, :2])[0]).mean(1))
 
 
-def test_functions_in_a_users_module_are_right_also_when_recorded(monkeypatch):
+@pytest.mark.parametrize("trace", [False, True])
+def test_functions_in_a_users_module_are_right_also_when_traced(trace, monkeypatch):
     torch.manual_seed(0)
     module, batch = Written().double(), tasks()
-    network = Network(module)
+    network = Network(module, trace)
     state = initial_state(network, CONFIG)
-    gradient = meta_gradient(network, CONFIG)
-    results = [gradient(state, batch, TaskThreads(1))[0] for _ in range(2)]
+    found = meta_gradient(network, CONFIG)(state, batch, TaskThreads(1))[0]
     monkeypatch.setattr(functional, "hardsigmoid", lambda x: functional.relu6(x + 3) / 6)
     with sdpa_kernel(SDPBackend.MATH):
         expected = plain_gradient(module, list(state.meta), batch)
-    for found in results:
-        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
 
 
 def packed(_: nn.Module, x: Tensor) -> Tensor:

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from maml_rl.errors import InputError
-from maml_rl.maml import inner_update
+from maml_rl.inner import inner_update
 from maml_rl.parallel import TaskThreads
-from maml_rl.supervised.networks import ModelConfig, Network, build_network
-from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.supervised.networks import Network, build_network
+from maml_rl.supervised.settings import NetworkConfig
+from maml_rl.supervised.task_batches import TaskBatch
 from maml_rl.types import Params
 
 SMALL = {"strided-conv": (1, 6, 6), "pooled-conv": (2, 16, 16), "fully-connected": (1, 4, 4)}
-PAPER = ModelConfig("fully-connected")
+PAPER = NetworkConfig("fully-connected")
 
 
 def tasks(shape: tuple[int, ...], count: int = 3, ways: int = 3, seed: int = 0) -> TaskBatch:
@@ -28,7 +29,7 @@ def tasks(shape: tuple[int, ...], count: int = 3, ways: int = 3, seed: int = 0) 
 
 
 def small(architecture: str, shape: tuple[int, ...] | None = None) -> Network:
-    config = ModelConfig(architecture, (7, 6), filters=4)  # type: ignore[arg-type]
+    config = NetworkConfig(architecture, (7, 6), filters=4)  # type: ignore[arg-type]
     return build_network(config, tasks(shape or SMALL[architecture]), 3, seed=1)
 
 
@@ -45,7 +46,8 @@ def double(network: Network) -> Params:
 def task_loss(network: Network, params: Params, *task: Tensor) -> Tensor:
     """The query loss after one inner update, of one task."""
     support_x, support_y, query_x, query_y = task
-    adapted = inner_update(lambda p: cross_entropy(network(p, support_x), support_y), params, 0.5)
+    rates = dict.fromkeys(params, 0.5)
+    adapted = inner_update(lambda p: cross_entropy(network(p, support_x), support_y), params, rates)
     return cross_entropy(network(adapted, query_x), query_y)
 
 
@@ -57,17 +59,17 @@ def meta_loss(network: Network, params: Params, batch: TaskBatch) -> Tensor:
     ("config", "shape", "ways", "count"),
     [
         # 1 x 40 + 40, 40 x 40 + 40, 40 x 1 + 1
-        (ModelConfig(), (1,), None, 80 + 1640 + 41),
+        (NetworkConfig(), (1,), None, 80 + 1640 + 41),
         # 9 x 64 + 3 x (9 x 64 x 64), four shifts of 64, 64 x 5 + 5
-        (ModelConfig("strided-conv"), (1, 28, 28), 5, 576 + 110_592 + 256 + 325),
+        (NetworkConfig("strided-conv"), (1, 28, 28), 5, 576 + 110_592 + 256 + 325),
         # 9 x 3 x 32 + 3 x (9 x 32 x 32), four shifts of 32, 800 x 5 + 5
-        (ModelConfig("pooled-conv", filters=32), (3, 84, 84), 5, 864 + 27_648 + 128 + 4005),
+        (NetworkConfig("pooled-conv", filters=32), (3, 84, 84), 5, 864 + 27_648 + 128 + 4005),
         # 784 x 256 + 256 x 128 + 128 x 64 + 64 x 64, a shift for each unit, 64 x 5 + 5
         (PAPER, (1, 28, 28), 5, 200_704 + 32_768 + 8192 + 4096 + 512 + 325),
     ],
 )
 def test_the_papers_networks_have_the_papers_sizes(
-    config: ModelConfig, shape: tuple[int, ...], ways: int | None, count: int
+    config: NetworkConfig, shape: tuple[int, ...], ways: int | None, count: int
 ) -> None:
     x = torch.randn(1, 4, *shape)
     batch = TaskBatch(x, torch.zeros(1, 4, 1), x, torch.zeros(1, 4, 1))
@@ -79,7 +81,7 @@ def test_the_papers_networks_have_the_papers_sizes(
 
 def test_initial_weights_are_a_function_of_the_seed() -> None:
     first, again, other = (
-        build_network(ModelConfig("strided-conv"), tasks((1, 8, 8)), 3, seed).parameters() for seed in (0, 0, 1)
+        build_network(NetworkConfig("strided-conv"), tasks((1, 8, 8)), 3, seed).parameters() for seed in (0, 0, 1)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["weights.1"], other["weights.1"])
@@ -262,7 +264,7 @@ def test_support_statistics_are_those_of_all_support_examples(architecture: str)
 
 
 def test_without_batch_normalisation_the_modes_agree() -> None:
-    network = build_network(ModelConfig(), tasks((2,)), 3, 0)
+    network = build_network(NetworkConfig(), tasks((2,)), 3, 0)
     params = {name: value.double() for name, value in network.parameters().items()}
     support, query = tasks((2,)).support_x[0], tasks((2,)).query_x[0]
     assert not network.has_batch_norm
@@ -280,7 +282,8 @@ def test_a_label_permutation_permutes_predictions() -> None:
 
     def predictions(theta: Params, labels: Tensor) -> Tensor:
         x = batch.support_x[0]
-        return network(inner_update(lambda p: cross_entropy(network(p, x), labels), theta, 0.5), batch.query_x[0])
+        rates = dict.fromkeys(theta, 0.5)
+        return network(inner_update(lambda p: cross_entropy(network(p, x), labels), theta, rates), batch.query_x[0])
 
     labels = batch.support_y[0]
     found = predictions(permuted, torch.argsort(order)[labels])
@@ -339,12 +342,12 @@ def test_running_statistics_of_instance_normalisation_are_refused() -> None:
 
 def test_a_layer_without_units_is_refused() -> None:
     with pytest.raises(InputError, match="at least 1 unit"):
-        ModelConfig(hidden_sizes=(40, 0))
+        NetworkConfig(hidden_sizes=(40, 0))
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "fully-connected"])
-def test_hidden_layers_of_ones_own_take_the_place_of_the_paper_s(architecture: str) -> None:
-    network = build_network(ModelConfig(architecture, (7, 6, 5)), tasks((4,)), 3, 0)  # type: ignore[arg-type]
+def test_other_hidden_layers_replace_the_papers(architecture: str) -> None:
+    network = build_network(NetworkConfig(architecture, (7, 6, 5)), tasks((4,)), 3, 0)  # type: ignore[arg-type]
     sizes = {tuple(sorted(value.shape)) for value in network.parameters().values() if value.ndim == 2}
     assert sizes == {(4, 7), (6, 7), (5, 6), (3, 5)}
 
@@ -354,6 +357,13 @@ def test_the_network_moves_with_its_buffers() -> None:
     assert network.to(torch.device("meta")).module.scale.device.type == "meta"
     assert network.module.scale.device.type == "cpu"
     np.testing.assert_allclose(network.parameters()["head.bias"], network.module.head.bias.detach())
+
+
+def test_the_papers_networks_are_traced_and_a_users_module_only_if_asked() -> None:
+    assert build_network(NetworkConfig(), tasks((4,)), 3, 0).trace
+    assert not Network(Residual()).trace
+    for trace in (False, True):
+        assert Network(Residual(), trace).to(torch.device("meta")).trace == trace
 
 
 def test_dropout_that_draws_is_refused_and_one_that_does_not_is_taken():

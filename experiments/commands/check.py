@@ -1,0 +1,93 @@
+"""`maml-rl check`: whether an environment can be meta-trained, and what single commands cannot do with it."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from maml_rl.errors import InputError
+from maml_rl.experiments.commands.options import parse
+from maml_rl.waiting import reporting_waits
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from maml_rl.checks import Finding
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Checks that your environment can be meta-trained: exit code 2 after an error, else 0.
+
+    examples:
+      maml-rl check my_module:My-v0
+    """
+
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
+    """Environment as gymnasium.make takes it, for example my_module:My-v0."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is truncated; as the environment is registered if not given."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Checks an environment, and lists what was found."""
+    options = parse(CheckOptions, arguments, "maml-rl check")
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.runs.trust import allow
+
+    allow([options.env_id.rpartition(":")[0]])
+    with computing(options.json) as show:
+        found = findings(options.env_id, options.max_episode_steps)
+        show({"env_id": options.env_id, "findings": [finding._asdict() for finding in found]})
+    if not options.json:
+        count = sum(finding.level != "note" for finding in found)
+        summary = f"{count} finding{'' if count == 1 else 's'}" if count else "nothing to fix"
+        print(f"{options.env_id}: {summary}")
+        for finding in found:
+            text = f"- {finding.level}: {finding.text}"
+            print(textwrap.fill(text, 110, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False))
+    if any(finding.level == "error" for finding in found):
+        raise SystemExit(2)
+
+
+def findings(env_id: str, max_episode_steps: int | None = None) -> "list[Finding]":
+    """What an environment's author has to know before training in it, and in notes, what single commands refuse.
+
+    Args:
+        env_id: Id as `gymnasium.make` takes it.
+        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
+
+    Raises:
+        InputError: If there is no such environment, or it cannot be made.
+    """
+    from maml_rl.checks import Finding, check_task_env
+    from maml_rl.tasks import make
+
+    waits = reporting_waits(f"the check of {env_id} has not ended")
+    with closing(make(env_id, max_episode_steps)) as env, waits:
+        found = check_task_env(env)
+        if all(finding.level != "error" for finding in found):
+            found += [Finding("note", text) for text in _refused(env_id, env)]
+    return found
+
+
+def _refused(env_id: str, env: "gymnasium.Env[Any, Any]") -> Iterator[str]:
+    from maml_rl.experiments.live.session import is_shown, not_shown
+    from maml_rl.sb3 import check_spaces
+    from maml_rl.task_observation import TaskObservation
+
+    try:
+        TaskObservation(env)
+    except InputError as error:
+        yield f"maml-rl train --observe-task refuses it: {error}"
+    try:
+        check_spaces(env.observation_space, env.action_space)
+    except InputError as error:
+        yield f"maml-rl adapt refuses it: {error}"
+    if not is_shown(env):
+        yield not_shown(env_id)

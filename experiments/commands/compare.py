@@ -1,0 +1,71 @@
+"""`maml-rl compare`: several runs and methods by gradient step."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from maml_rl.experiments.commands.options import NO_OTHERS, GivenMachine, GivenTrust, check_directory, parse
+from maml_rl.machine import THIS_MACHINE
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Compares runs on the same tasks by gradient step, next to the paper's values.
+
+    Runs that differ by their seed only are one method.
+
+    examples:
+      maml-rl compare runs/navigation runs/navigation-pretrained runs/navigation-oracle
+      maml-rl compare runs/navigation-seed* --tasks paper        on the paper's own tasks
+    """
+
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
+    ]
+    """Directories of the runs."""
+    tasks: Literal["paper"] | None = None
+    """paper: the very 40 tasks that the paper's policies were tested on, in its five environments; the runs' held-out
+    tasks if not given."""
+    gradient_steps: int | None = None
+    """Gradient steps to compare; as many as the runs are evaluated for if not given."""
+    data: str | None = None
+    """Directory of the images (supervised); each run's own if not given."""
+    json: bool = False
+    """Print one JSON object and nothing else; write no comparison."""
+    out: Path | None = None
+    """Where comparison.json, comparison.csv and comparison.png go (with --tasks paper comparison-paper.json, ...). If
+    not given, results/TASK, where a comparison that has other runs too is not replaced."""
+    trust: GivenTrust = NO_OTHERS
+    machine: GivenMachine = THIS_MACHINE
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Compares runs, prints a table, and writes files and a picture."""
+    options = parse(CompareOptions, arguments, "maml-rl compare")
+    check_directory(options.out)
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.media.plots import draw_comparison
+    from maml_rl.experiments.runs import comparison_files as files
+    from maml_rl.experiments.runs.comparison import compare
+    from maml_rl.experiments.runs.evaluations import file_of
+    from maml_rl.experiments.runs.trust import check_runs
+
+    task_set = options.tasks or "held-out"
+    check_runs(options.runs, options.trust.trust_module)
+    with computing(options.json) as show:
+        comparison = compare(options.runs, options.gradient_steps, task_set, options.data, options.machine)
+        show(asdict(comparison))
+    if options.json:
+        return
+    print(files.comparison_heading(comparison), "", files.comparison_table(comparison), "", sep="\n")
+    print(*files.comparison_remarks(comparison), sep="\n")
+    out = options.out or Path("results") / comparison.name
+    stored = out / file_of(files.COMPARISON, task_set)
+    if options.out is None and files.stored_runs(stored) - comparison.directories:
+        print(f"\n{stored} also covers other runs and was left unchanged; give --out DIR to keep this one")
+        return
+    _, *others = files.write_comparison(comparison, out, draw_comparison)
+    print(f"\nwritten: {', '.join([str(stored), *(file.name for file in others)])}")

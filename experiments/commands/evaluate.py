@@ -1,0 +1,129 @@
+"""`maml-rl evaluate`: what a run does on held-out tasks, by gradient step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from maml_rl.errors import InputError
+from maml_rl.experiments.commands.options import RunOptions, check_directory, parse, refuse_other_kinds
+
+if TYPE_CHECKING:
+    from maml_rl.experiments.media.recording import Recording
+    from maml_rl.experiments.runs.evaluations import Evaluation
+    from maml_rl.machine import Machine
+    from maml_rl.run import Run
+
+_SETTINGS = ("gradient_steps", "shots", "episodes", "later_lr_factor", "seed")  # of the evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(RunOptions):
+    """Evaluates a run on held-out tasks: return, error or accuracy after 0, 1, 2, ... gradient steps.
+
+    The settings are the run's own, but for those that are given.
+
+    examples:
+      maml-rl evaluate runs/navigation
+      maml-rl evaluate runs/navigation --tasks paper             on the paper's own tasks
+      maml-rl evaluate runs/navigation --tasks 8 --json          quickly, for a program
+    """
+
+    tasks: Annotated[str | None, tyro.conf.arg(metavar="INT|paper")] = None
+    """Number of held-out tasks (paper: 40; supervised 600); or paper, for the very 40 tasks that the paper's policies
+    were tested on, in its five environments. Those go into evaluation-paper.json and adaptation-paper.png."""
+    gradient_steps: int | None = None
+    """Gradient steps, with fresh episodes for each in reinforcement learning (paper: 3; supervised 3 to 10)."""
+    episodes: int | None = None
+    """Episodes of each task for each gradient step (reinforcement; paper: 20; navigation 40)."""
+    later_lr_factor: float | None = None
+    """Factor on the inner step size after the first gradient step (reinforcement; the paper's code: 0.5; ant direction
+    0.01)."""
+    shots: tuple[int, ...] | None = None
+    """Support examples of a task, or of each class (supervised), one evaluation for each number."""
+    data: str | None = None
+    """Directory of the images (supervised)."""
+    seed: int | None = None
+    """Seed of the held-out tasks and of everything random in the evaluation."""
+    record: bool = False
+    """Record an episode of a few of the tasks after each number of gradient steps (reinforcement), in recording.npz
+    next to evaluation.json, for maml-rl visualize."""
+    json: bool = False
+    """Print one JSON object and nothing else; write no files but the recording, if there is one."""
+    out: Path | None = None
+    """Where adaptation.png and evaluation.json go. If not given, the run's directory, where an evaluation with the
+    run's own settings is not replaced by one with others."""
+
+    @property
+    def task_set(self) -> Literal["held-out", "paper"]:
+        """Which tasks."""
+        return "paper" if self.tasks == "paper" else "held-out"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the evaluation that were given.
+
+        Raises:
+            InputError: If the number of tasks is none.
+        """
+        given: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
+        if self.tasks not in (None, "paper"):
+            try:
+                given["tasks"] = int(self.tasks)
+            except ValueError:
+                raise InputError(f"--tasks: expected a number, or paper, got {self.tasks!r}") from None
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Evaluates a run, prints a table, and writes a picture."""
+    options = parse(EvaluateOptions, arguments, "maml-rl evaluate")
+    check_directory(options.out)
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.media.plots import draw_evaluation
+    from maml_rl.experiments.media.recording import RECORDING, save_recording
+    from maml_rl.experiments.runs import evaluations as files
+    from maml_rl.experiments.runs.evaluating import evaluate
+    from maml_rl.experiments.runs.evaluation_tables import heading, remarks, table
+    from maml_rl.experiments.runs.trust import check_runs
+    from maml_rl.run import run_directory
+
+    (evaluated,) = check_runs([options.run], options.trust.trust_module)
+    directory, task_set = run_directory(options.run), options.task_set
+    refuse_other_kinds(directory, evaluated.config, options)
+    out = options.out or directory
+    if options.record and task_set == "paper" and options.out is None:
+        raise InputError(
+            f"{directory / RECORDING} is of held-out tasks, as the report shows them: leave --record or --tasks paper "
+            "out, or give another --out"
+        )
+    with computing(options.json) as show:
+        evaluation = evaluate(options.run, options.settings, task_set, options.data, options.machine)
+        if options.record:
+            out.mkdir(parents=True, exist_ok=True)
+            save_recording(out / RECORDING, _recorded(evaluated, evaluation, options.machine))
+        show(evaluation.to_json())
+    if options.json:
+        return
+    print(*heading(evaluation), "", table(evaluation), "", *remarks(evaluation), sep="\n")
+    if options.record:
+        print(f"\nrecording: {out / RECORDING}")
+    if options.out is None and files.is_kept(directory, evaluated, evaluation):
+        kept = directory / files.file_of(files.EVALUATION, task_set)
+        print(f"\n{kept} stays as it is, with the run's own settings; give --out DIR to keep this one")
+        return
+    files.write_evaluation(out, evaluation, lambda path: draw_evaluation(evaluation, directory, path))
+    print(f"\npicture: {out / files.file_of(files.PICTURE, task_set)}")
+
+
+def _recorded(run: "Run", evaluation: "Evaluation", machine: "Machine") -> "Recording":
+    """Episodes of a few of the evaluation's tasks."""
+    from maml_rl.experiments.media.filming import film_held_out
+    from maml_rl.experiments.media.recording import RECORDED_TASKS
+    from maml_rl.experiments.paper.published import paper_tasks
+
+    settings: Any = evaluation.settings
+    tasks = paper_tasks(evaluation.problem) if evaluation.task_set == "paper" else None
+    return film_held_out(run, settings, RECORDED_TASKS, machine, evaluation.curves[0].validation, tasks)

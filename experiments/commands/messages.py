@@ -1,0 +1,74 @@
+"""What tyro says about arguments that it cannot parse, in one line and in the words of the other messages."""
+
+import re
+from collections.abc import Sequence
+
+_GROUPS = ("run", "trust", "machine")
+"""Fields of options that hold others and have no name on a command line."""
+
+_REWORDED = (
+    (r"Missing value for argument '(\S+)'\..*", r"\1 needs a value"),
+    (r"Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 needs a whole number, got \2"),
+    (r"Error parsing (--\S+): could not convert string to float: (.*)", r"\1 needs a number, got \2"),
+    (r"Error parsing (--\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1 cannot be \2"),
+)
+
+
+def in_one_line(message: str, arguments: Sequence[str], remark: str) -> str:
+    """Tyro's message about arguments that cannot be parsed, with the options that are near to a misspelt one.
+
+    Args:
+        message: What tyro printed: a frame of several lines.
+        arguments: What the user typed.
+        remark: What is said after options that do not exist.
+    """
+    # A frame of box characters, or, where the terminal cannot show them, a title over a line of dashes.
+    lines = message.splitlines()
+    framed = any(line.startswith("╭") for line in lines)
+    inside = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
+    parts = re.split("[─-]{10,}", "\n".join(inside))[0 if framed else 1 :]
+    text = " ".join(parts[0].split())
+    if text.startswith("Unrecognized options: "):
+        return _unknown(text, parts[1:]) + remark
+    if missing := re.fullmatch(r"Missing from (?:maml-rl )?(.*?): (.*)", text):
+        needed = re.findall(r"(?:^|\(required\) )(--[\w.-]+ \S+|\S+)", missing[2])
+        return f"{missing[1]} needs {' and '.join(map(_with_article, needed))}"
+    if choice := re.fullmatch(r"invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*?),?\)\.", text):
+        return f"{choice[2]} must be one of {choice[3].replace(chr(39), '')}, got {choice[1]}"
+    if nested := re.fullmatch(r"Error parsing ([a-z][\w.]*): (.*)", text):
+        group, _, rest = nested[1].partition(".")
+        return with_option(nested[2], rest if group in _GROUPS else nested[1], arguments)
+    for pattern, replacement in _REWORDED:
+        text = re.sub(f"^{pattern}$", replacement, text)
+    return text
+
+
+def with_option(message: str, group: str, arguments: Sequence[str]) -> str:
+    """A message about a setting, which it begins with, with the option that gave it in the setting's place.
+
+    Args:
+        message: Such as "lr must be above 0, got 0.0".
+        group: Where the setting is, such as "meta.step"; empty where it is in no group.
+        arguments: What the user typed. A setting that was not typed keeps its name.
+    """
+    setting, space, rest = message.partition(" ")
+    option = "--" + ".".join(filter(None, [group, setting])).replace("_", "-")
+    typed = any(argument.partition("=")[0] == option for argument in arguments)
+    return f"{option}{space}{rest}" if typed else message
+
+
+def _with_article(operand: str) -> str:
+    if operand.startswith("-"):
+        return operand
+    return f"{'an' if operand[0] in 'AEIO' else 'a'} {operand}"
+
+
+def _unknown(text: str, others: Sequence[str]) -> str:
+    """Options that do not exist, without their values, and those that are near to them."""
+    words = text.removeprefix("Unrecognized options: ").split(", ")
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if not options:
+        return f"Unrecognized arguments: {', '.join(words)}"
+    near = [word.rstrip(",") for part in others for word in re.findall(r"^(--[\w.-]+)", part, re.M)]
+    suggestion = f"; perhaps you meant {' or '.join(dict.fromkeys(near))}" if near else ""
+    return f"Unrecognized options: {', '.join(options)}{suggestion}"

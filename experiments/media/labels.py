@@ -1,0 +1,39 @@
+"""Words that pictures, videos and reports share."""
+
+from maml_rl.experiments.media.charts import Axis
+from maml_rl.experiments.runs.evaluations import TaskSet
+from maml_rl.learner import QUANTITIES
+
+
+def counted(count: int, name: str) -> str:
+    """A number of things."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
+def steps_label(count: int) -> str:
+    """A number of gradient steps as people read it."""
+    return f"after {counted(count, 'gradient step')}" if count else "before adaptation"
+
+
+def value_axis(quantity: str) -> Axis:
+    """An axis of means of a quantity, in its unit; of errors it is logarithmic, as they fall by orders of magnitude."""
+    unit = QUANTITIES[quantity].unit
+    label = f"mean {quantity}, {unit}" if unit else f"mean {quantity}"
+    return Axis(label, is_log=not QUANTITIES[quantity].higher_is_better)
+
+
+def paper_label(task_set: TaskSet, condition: str = "") -> str:
+    """The paper's values, next to others on such tasks."""
+    if condition:
+        return f"{condition}, paper"
+    return "paper, on other tasks" if task_set == "held-out" else "paper"
+
+
+def number(quantity: str, value: float) -> str:
+    """A value of a quantity in its unit, with as many digits as tables have."""
+    return minus(f"{value:.{QUANTITIES[quantity].digits}f}")
+
+
+def minus(text: str) -> str:
+    """Numbers with a minus as wide as a plus."""
+    return text.replace("-", "−")  # noqa: RUF001

@@ -1,0 +1,51 @@
+"""What a preset is."""
+
+from dataclasses import replace
+from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+
+from maml_rl.config import RLConfig, RunConfig, TrustRegion
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+class Preset(NamedTuple, Generic[Config]):
+    """A run's settings with their source and what to expect of them."""
+
+    config: Config
+    task: str
+    source: str
+    expected: str  # after each number of gradient steps, the paper's own values where it says so
+
+    def settings(self) -> str:
+        """The settings in one line."""
+        config: RunConfig = self.config
+        meta = config.meta
+        inner = f"{meta.inner_steps} inner step{'' if meta.inner_steps == 1 else 's'} of {meta.inner_lr:g}"
+        rule = (
+            f"max KL {meta.step.max_kl}" if isinstance(meta.step, TrustRegion) else f"{meta.step.rule} {meta.step.lr:g}"
+        )
+        episodes, others = "", ""
+        if isinstance(config, RLConfig):
+            episodes = f" x {config.meta.episodes} episodes"
+            observations = "standardised" if config.network.standardise else "raw"
+            others = f", lambda {config.meta.gae_lambda}, observations {observations}"
+        return (
+            f"{config.iterations} iterations of {meta.meta_batch_size} tasks{episodes}, "
+            f"{inner if meta.inner_steps else 'no inner updates'}, {rule}{others}"
+        )
+
+
+def rules_for(config: Any) -> dict[str | None, type[Any]]:
+    """Settings of each rule for the meta-step that this kind of learning has, by the rule's name."""
+    return {kind.rule: kind for kind in get_args(get_type_hints(type(config.meta))["step"])}
+
+
+def with_rule(config: Any, rule: str | None) -> Any:
+    """Settings with another rule for the meta-step, which then has its own defaults.
+
+    Those of an unknown rule are the settings as they are.
+    """
+    rules = rules_for(config)
+    if rule not in rules or rule == config.meta.step.rule:
+        return config
+    return replace(config, meta=replace(config.meta, step=rules[rule]()))

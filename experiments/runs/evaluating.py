@@ -1,0 +1,135 @@
+"""Evaluates runs on held-out tasks: Figures 3 to 5 and Tables 1 and 2 of Finn, Abbeel, Levine 2017."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from maml_rl.config import EvaluationConfig, RLConfig, RLEvaluation
+from maml_rl.experiments.paper.published import paper_tasks
+from maml_rl.experiments.runs.evaluations import (
+    OWN_SETTINGS,
+    Evaluation,
+    TaskSet,
+    baseline_runs,
+    extent,
+    settings_with,
+    settled,
+    stored_validation,
+)
+from maml_rl.experiments.runs.text import duration
+from maml_rl.experiments.runs.training import with_data
+from maml_rl.learner import Advance, AnyLearner, Curve
+from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.reinforcement import RLLearner, evaluation_episodes, few_episodes
+from maml_rl.run import Run, load_run, run_directory
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+
+
+def evaluate(
+    directory: Path,
+    given: Mapping[str, Any] = OWN_SETTINGS,
+    task_set: TaskSet = "held-out",
+    data: str | None = None,
+    machine: Machine = THIS_MACHINE,
+) -> Evaluation:
+    """Evaluates a run on held-out tasks, or on the paper's, and next to it what it is compared with on the same tasks.
+
+    That is its own random policy in reinforcement learning, and the runs of `baseline_runs` on supervised tasks.
+
+    Args:
+        directory: The run.
+        given: Settings that differ from the run's own, by name.
+        task_set: Which tasks; those of the paper are 40, whatever the settings.
+        data: Directory of the images; that of the run if None.
+        machine: What may be used of the machine. None of it changes the result.
+
+    Raises:
+        InputError: If the run, its environment or data, the device or a setting cannot be used, or the paper has no
+            such tasks.
+        WorkerError: If the environment fails in one of its processes.
+    """
+    directory = run_directory(directory)
+    run = _with_own_data(load_run(directory), data, directory)
+    settings = settings_with(run.config, given, task_set)
+    others = {
+        name: (path, _with_own_data(load_run(path), data, path)) for name, path in baseline_runs(directory, run.config)
+    }
+    with tqdm(total=1.0, desc="evaluating", bar_format=_BAR, disable=None, leave=False) as bar:
+
+        def advance(share: float) -> None:
+            bar.update(min(share / (1 + len(others)), 1.0 - bar.n))  # which rounding may exceed
+
+        curves = _evaluated(directory, run, settings, task_set, machine, advance)
+        for name, (path, other) in others.items():
+            own = replace(settled(settings, run.config), inner_lrs=other.config.evaluation.inner_lrs)
+            theirs = _evaluated(path, other, own, task_set, machine, advance)
+            curves += [curve._replace(of=name) for curve in theirs]
+    iterations = {name: other.state.iteration for name, (_, other) in others.items()}
+    reached = (run.config.seed, run.state.iteration, run.progress.env_steps, run.progress.seconds)
+    return Evaluation(run.config, run.config.problem, *reached, settings, task_set, curves, iterations)
+
+
+def _evaluated(
+    directory: Path, run: Run, settings: EvaluationConfig, task_set: TaskSet, machine: Machine, advance: Advance
+) -> list[Curve]:
+    learner: AnyLearner
+    with run.open(machine, evaluation=settings) as learner:
+        if not (isinstance(learner, RLLearner) and isinstance(settings, RLEvaluation)):
+            return learner.evaluate(run.state, settings, advance)
+        for line in few_episodes(learner.envs, settings.episodes) if settings.gradient_steps else ():
+            print(f"warning: {line}", file=sys.stderr)
+        tasks, validation = None, None
+        if task_set == "paper":
+            tasks = paper_tasks(learner.config.env_id)
+            if replace(settings, tasks=run.config.evaluation.tasks) == run.config.evaluation:
+                validation = stored_validation(directory, run)
+        return learner.evaluate(run.state, settings, advance, tasks, validation)
+
+
+def _with_own_data(run: Run, data: str | None, directory: Path) -> Run:
+    return run if data is None else run._replace(config=with_data(run.config, data, directory))
+
+
+def announcement(
+    directory: Path, run: Run, settings: EvaluationConfig, why: str, task_set: TaskSet = "held-out"
+) -> str:
+    """What an evaluation that nobody has asked for will do, why, and about how long it takes.
+
+    Args:
+        directory: The run.
+        run: The run.
+        settings: Settings of the evaluation.
+        why: See `why_again`.
+        task_set: Which tasks.
+    """
+    where = " on the paper's tasks" if task_set == "paper" else ""
+    said = f"evaluating {directory}{where}, since {why}: {extent(settings)} after 0 to {settings.gradient_steps} "
+    if isinstance(run.config, RLConfig) and isinstance(settings, RLEvaluation):
+        count = evaluation_episodes(run.config, settings, settings.tasks)
+        said += f"gradient steps, of the run and of its random policy; {count:,} episodes"
+    else:
+        others = [name for name, _ in baseline_runs(directory, run.config)]
+        shots = len(getattr(settings, "shots", ())) or 1
+        count = (1 + len(others)) * shots * settings.tasks * (settings.gradient_steps + 1)
+        said += f"gradient steps, of the run{' and of ' if others else ''}{', '.join(others)}"
+    return ", ".join(filter(None, [said, how_long(run, count)]))
+
+
+def how_long(run: Run, count: int) -> str:
+    """How long so many episodes, or adaptations by one gradient step, take at the speed of a run's training.
+
+    Empty for a run that was not trained.
+    """
+    meta = run.config.meta
+    each = getattr(meta, "episodes", 1)
+    trained_on = run.state.iteration * meta.meta_batch_size * each * (meta.inner_steps + 1)
+    return (
+        f"about {duration(count * run.progress.seconds / trained_on)} at the speed of its training"
+        if trained_on
+        else ""
+    )

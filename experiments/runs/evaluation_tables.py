@@ -1,0 +1,80 @@
+"""Evaluations as text for a terminal, next to the paper's values."""
+
+from collections.abc import Sequence
+
+from maml_rl.config import RLConfig, RLEvaluation
+from maml_rl.experiments.paper.published import paper_task
+from maml_rl.experiments.runs.evaluations import Evaluation, TaskSet
+from maml_rl.experiments.runs.text import text_table
+from maml_rl.learner import RANDOM, THIS_RUN, Curve, Quantity
+
+
+def tasks_named(task_set: TaskSet, count: int) -> str:
+    """The tasks of an evaluation, as its tables name them."""
+    return f"{count} held-out tasks" if task_set == "held-out" else f"the paper's own {count} tasks"
+
+
+def heading(evaluation: Evaluation) -> list[str]:
+    """What was measured on which tasks, and with which step size, a line each."""
+    settings, first = evaluation.settings, evaluation.curves[0]
+    episodes = f", {settings.episodes} episodes each" if isinstance(settings, RLEvaluation) else ""
+    unit = f", {evaluation.quantity.unit}" if evaluation.quantity.unit else ""
+    lines = [f"mean {first.quantity}{unit} over {tasks_named(evaluation.task_set, settings.tasks)}{episodes}"]
+    if first.validation:
+        chosen = {c.condition: f"{c.validation.best:g}" for c in evaluation.main_curves() if c.validation}
+        best = chosen.values() if len(set(chosen.values())) > 1 else [next(iter(chosen.values()))]
+        sizes = ", ".join(f"{inner_lr:g}" for inner_lr in first.validation.inner_lrs)
+        lines.append(f"step size {', '.join(best)}: of {sizes} the best on validation tasks")
+    return lines
+
+
+def table(evaluation: Evaluation) -> str:
+    """The main quantity by gradient step: its mean with its 95 % interval, and what it is compared with.
+
+    That is the random policy or the baselines, and the paper's values if it has any. There is a table for each
+    condition. A regression run's has the median and the share of tasks that diverged as well.
+    """
+    tables = []
+    for condition in evaluation.conditions:
+        text = text_table(list(zip(*_columns(evaluation, evaluation.under(condition)), strict=True)))
+        tables.append(f"{condition}\n\n{text}" if condition else text)
+    return "\n\n".join(tables)
+
+
+def _columns(evaluation: Evaluation, curves: Sequence[Curve]) -> list[list[str]]:
+    quantity, steps = evaluation.quantity, range(evaluation.gradient_steps + 1)
+    columns, papers = [["gradient steps", *map(str, steps)]], []
+    for curve in curves:
+        means = curve.means()
+        columns.append([curve.of, *(quantity.text(mean.value) for mean in means)])
+        if curve.of == THIS_RUN:
+            intervals = [f"[{quantity.text(mean.low)}, {quantity.text(mean.high)}]" for mean in means]
+            columns.append(["95 % interval", *intervals])
+        if curve.of == THIS_RUN and not quantity.higher_is_better:
+            columns.append(["median", *map(quantity.text, curve.medians())])
+            columns.append(["diverged", *(f"{100 * share:.1f} %" for share in curve.diverged())])
+        if paper := evaluation.published(curve):
+            name = {THIS_RUN: "paper", RANDOM: "paper, random"}.get(curve.of, f"paper, {curve.of}")
+            papers.append([name, *(published_text(quantity, paper[s].value) if s in paper else "-" for s in steps)])
+    return columns + papers
+
+
+def published_text(quantity: Quantity, value: float, error: float | None = None) -> str:
+    """A value of the paper as tables have it, with its error if it has one, and no more digits than are published."""
+
+    def short(value: float) -> str:
+        whole, point, digits = quantity.text(value).partition(".")
+        return f"{whole}{point}{digits.rstrip('0') or '0'}"
+
+    return short(value) if error is None else f"{short(value)} ± {short(error)}"
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """What must be known to read the table: what its intervals cover, and on which tasks the paper measured."""
+    lines = ["[95 % interval over tasks: of this run, not of other seeds]"]
+    config = evaluation.config
+    if not evaluation.quantity.higher_is_better:
+        lines.append("diverged: tasks whose error is not finite, or above that of any task before adaptation")
+    if evaluation.task_set == "held-out" and isinstance(config, RLConfig) and paper_task(config.env_id):
+        lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper evaluates on those")
+    return lines

@@ -1,0 +1,36 @@
+"""Functions of the user's own, by name."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from maml_rl.errors import InputError, one_line, reason
+
+
+def import_function(setting: str, name: str) -> Callable[..., Any]:
+    """The function that a setting names as `module:function`.
+
+    Raises:
+        InputError: If it cannot be imported or called; names the setting.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = import_module(module)
+        function = getattr(found, attribute, None)
+    except Exception as error:  # a module of the user's own raises what it likes
+        raise InputError(f"{setting} {name!r} cannot be imported ({_why(module, error)}") from error
+    if function is None:
+        source = Path(getattr(found, "__file__", None) or module).name
+        raise InputError(f"{setting} {name!r}: {source} has no function {attribute}: give module:function")
+    if not callable(function):
+        raise InputError(f"{setting} {name!r} is no function but {one_line(function)}: give module:function")
+    result: Callable[..., Any] = function
+    return result
+
+
+def _why(module: str, error: Exception) -> str:
+    first = module.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name == first and not module.endswith(".py"):
+        return f"no module {first}): run in the directory that holds {first}.py, or put that directory on PYTHONPATH"
+    return f"{reason(error)}): give module:function"

@@ -1,0 +1,198 @@
+"""The derivative of the inner updates, J = d theta' / d (theta, learned step sizes), as products with vectors.
+
+With step sizes a, one inner update is theta' = theta - a * g(theta), g the gradient of the task's loss and H its
+Hessian. So J v = v - a * (H v), J^T v = v - H (a * v), and the block of the step sizes is u -> -u * g. A parameter
+without a step size stays as it is, so its row of H is not needed.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.inner import TaskLoss
+from maml_rl.rates import InnerRates, Rates, theta
+from maml_rl.types import Params, split
+
+Product = Callable[[Params], Params]
+
+
+class LinearGradient(NamedTuple):
+    """The gradient of a loss near a point, to first order."""
+
+    gradient: Params
+    hessian: Product
+
+
+def linear_gradient(loss: TaskLoss, params: Params, rows: Collection[str], columns: Collection[str]) -> LinearGradient:
+    """Gradient of a loss with respect to the parameters `columns`, and the map v -> H v from `columns` to `rows`.
+
+    The graph of the gradient is built once and kept, so each product costs one backward pass. H is symmetric, so the
+    gradient's vector-Jacobian product is H v.
+    """
+
+    def gradient(of_rows: Params) -> Params:
+        point = params | of_rows
+        result: Params = torch.func.grad(lambda p: loss(point | p))(split(point, columns)[0])
+        return result
+
+    value, vjp = torch.func.vjp(gradient, split(params, rows)[0])  # type: ignore[misc]  # two values without has_aux
+
+    def product(vector: Params) -> Params:
+        with torch.no_grad():
+            result: Params = vjp({name: vector[name] for name in value})[0]  # in the order of the gradient
+        return result
+
+    return LinearGradient({name: part.detach() for name, part in value.items()}, product)
+
+
+def hessian_product(
+    loss: TaskLoss, params: Params, rows: Collection[str] | None = None, columns: Collection[str] | None = None
+) -> Product:
+    """The map v -> H v, H the Hessian of the loss at `params`: all rows and columns of it where None is given."""
+    return linear_gradient(
+        loss, params, params if rows is None else rows, params if columns is None else columns
+    ).hessian
+
+
+class InnerHessian(NamedTuple):
+    """The two blocks of the inner loss's Hessian that J needs."""
+
+    rows: Callable[[], Product]  # v of all parameters -> H v of those with a step size; built when first asked for
+    columns: Product  # v of those with a step size -> H v of all parameters
+
+
+class StepJacobian(NamedTuple):
+    """The derivative of one inner update."""
+
+    rates: Rates
+    gradient: Params  # g of the parameters with a step size
+    hessian: InnerHessian | None  # None where the gradient counts as a constant, as in first-order MAML
+
+    def product(self, vector: Params) -> Params:
+        """J v = v - a * (H v)."""
+        if self.hessian is None:
+            return vector
+        curved = self.hessian.rows()(vector)
+        return vector | {name: vector[name] - rate * curved[name] for name, rate in self.rates.items()}
+
+    def transposed_product(self, vector: Params) -> Params:
+        """J^T v = v - H (a * v)."""
+        if self.hessian is None:
+            return vector
+        factor, rates = _factored(self.rates)
+        curved = self.hessian.columns({name: rate * vector[name] for name, rate in rates.items()})
+        return {name: value - factor * curved[name] for name, value in vector.items()}
+
+
+def _factored(rates: Rates) -> tuple[float, Rates]:
+    """Step sizes as a number times the rest.
+
+    One number for all of them commutes with H. Taken out, J^T is rounded as J is, and both are symmetric to the bit.
+    """
+    numbers = {rate for rate in rates.values() if not isinstance(rate, Tensor)}
+    if len(numbers) == 1 and not any(isinstance(rate, Tensor) for rate in rates.values()):
+        return numbers.pop(), dict.fromkeys(rates, 1.0)
+    return 1.0, rates
+
+
+class AdaptationJacobian(NamedTuple):
+    """J of inner updates in turn: the product of their factors, together with the block of learned step sizes."""
+
+    steps: Sequence[StepJacobian]  # none where J is the identity
+    rates: InnerRates
+
+    def with_gradients_of(self, other: "AdaptationJacobian") -> "AdaptationJacobian":
+        """The same Hessians, with the gradients of `other`, for example of more data."""
+        steps = [s._replace(gradient=o.gradient) for s, o in zip(self.steps, other.steps, strict=True)]
+        return self._replace(steps=steps)
+
+    def product(self, vector: Params) -> Params:
+        """J v, of meta-parameters: a change of theta' from one of theta and of learned step sizes."""
+        change = theta(vector)
+        for k, step in enumerate(self.steps):
+            change = step.product(change)
+            if self.rates.are_learned:
+                of_step = self.rates.at(vector, k)
+                change = change | {name: change[name] - of_step[name] * g for name, g in step.gradient.items()}
+        return change
+
+    def transposed_product(self, vector: Params) -> Params:
+        """J^T v, of adapted parameters: the same factors, from the last step to the first."""
+        of_rates: Params = {}
+        for k, step in reversed(list(enumerate(self.steps))):
+            if self.rates.are_learned:
+                of_step = self.rates.transposed({name: -vector[name] * g for name, g in step.gradient.items()}, k)
+                of_rates = {name: value + of_rates.get(name, 0.0) for name, value in of_step.items()}
+            vector = step.transposed_product(vector)
+        return vector | of_rates
+
+
+def adaptation_jacobian(
+    losses: Sequence[TaskLoss], path: Sequence[Params], rates: InnerRates, meta: Params, first_order: bool = False
+) -> AdaptationJacobian:
+    """Jacobian of the inner updates on `losses`, the k-th of which started from `path[k]`.
+
+    Args:
+        losses: The task's loss at each step.
+        path: Parameters that each step started from; more are ignored.
+        rates: Which parameters change, and by what step sizes.
+        meta: Meta-parameters, with learned step sizes.
+        first_order: Whether the gradients count as constants.
+    """
+    if first_order and not rates.are_learned:
+        return AdaptationJacobian([], rates)
+    steps = [
+        _step_jacobian(loss, params, rates.at(meta, k), first_order)
+        for k, (loss, params) in enumerate(zip(losses, path, strict=False))
+    ]
+    return AdaptationJacobian(steps, rates)
+
+
+def _step_jacobian(loss: TaskLoss, params: Params, rates: Rates, first_order: bool) -> StepJacobian:
+    if first_order:
+        gradient: Params = torch.func.grad(lambda p: loss(params | p))(split(params, rates)[0])
+        return StepJacobian(rates, gradient, None)
+    gradient, columns = linear_gradient(loss, params, rows=params, columns=rates)
+    if len(rates) == len(params):  # H is square and symmetric: one graph serves rows and columns
+        return StepJacobian(rates, gradient, InnerHessian(lambda: columns, columns))
+    rows = cache(partial(hessian_product, loss, params, rows=rates, columns=params))
+    return StepJacobian(rates, gradient, InnerHessian(rows, columns))
+
+
+def largest_curvature(jacobian: AdaptationJacobian, start: Params, iterations: int = 5) -> Tensor:
+    """Largest absolute eigenvalue of a * H at the first inner step, from below, by power iteration from `start`.
+
+    It is that of the symmetric diag(sqrt a) H diag(sqrt a), and bounded by it where some step sizes are negative. Well
+    below 1, the adapted policy depends smoothly on theta; far above 1, it is hypersensitive and the trust region then
+    allows no meta-step.
+
+    Args:
+        jacobian: Not of first order.
+        start: Vector of at least the parameters with a step size.
+        iterations: Products with the Hessian.
+    """
+    rates, _, hessian = jacobian.steps[0]
+    assert hessian is not None
+    factor, rates = _factored(rates)
+    roots = {name: _root(rate) for name, rate in rates.items()}
+    vector = {name: start[name] for name in roots}
+    norm = _norm(vector)
+    for _ in range(iterations):
+        if norm == 0:
+            break
+        curved = hessian.columns({name: roots[name] * (value / norm) for name, value in vector.items()})
+        vector = {name: root * curved[name] for name, root in roots.items()}
+        norm = _norm(vector)
+    return factor * norm
+
+
+def _root(rate: float | Tensor) -> float | Tensor:
+    return rate.abs().sqrt() if isinstance(rate, Tensor) else math.sqrt(abs(rate))
+
+
+def _norm(vector: Params) -> Tensor:
+    return torch.stack([value.square().sum() for value in vector.values()]).sum().sqrt()

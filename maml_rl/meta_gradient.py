@@ -1,0 +1,236 @@
+"""The meta-gradient of Algorithm 3: the loss and the KL of the adapted policies, as functions of the meta-parameters.
+
+Meta-parameters are theta and, where they are learned, the inner step sizes. At the old ones the KL's gradient is 0, so
+the Hessian of its mean over tasks is exactly the mean of J_i^T F_i J_i, with J_i the derivative of theta_i' and F_i the
+Fisher matrix at theta_i': Hessian products of the inner loss and one Fisher product, no third derivative.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.config import RLMeta, TrustRegion
+from maml_rl.distributions import Distribution
+from maml_rl.inner import TaskLoss, inner_updates
+from maml_rl.jacobian import AdaptationJacobian, Product, adaptation_jacobian, largest_curvature
+from maml_rl.objectives import Loss, inner_loss, likelihood_ratio_loss, surrogate_and_kl
+from maml_rl.parallel import TaskThreads, mean_over_tasks
+from maml_rl.policies import Policy, policy_rates
+from maml_rl.rates import InnerRates, theta
+from maml_rl.step import MetaGradient
+from maml_rl.types import Batch, Params, detached, flatten, frozen_names, split, unflatten
+
+_CURVATURE_TASKS = 4  # tasks whose inner curvature is measured, for the log
+
+
+class TaskData(NamedTuple):
+    """What one task contributes to the meta-gradient."""
+
+    support: Sequence[Batch]  # steps sampled before each inner update
+    path: Sequence[Params]  # parameters that sampled them, and last the adapted ones
+    query: Batch  # steps sampled by the adapted parameters
+
+
+def meta_objective(
+    policy: Policy, meta: Params, tasks: Sequence[TaskData], config: RLMeta, threads: TaskThreads
+) -> MetaGradient:
+    """The mean over tasks of L(f_theta_i') (line 10), with all that a meta-step needs of it.
+
+    Parameters of the policy that are frozen with `requires_grad_(False)` take no part in it, as in the inner update.
+
+    Args:
+        policy: The policy.
+        meta: Meta-parameters.
+        tasks: What was sampled of each task.
+        config: Settings.
+        threads: Threads that share the tasks.
+
+    Raises:
+        InputError: If all parameters are frozen, or those that the inner update should change.
+    """
+    objective = _objective(policy, meta, tasks, config, threads)
+    measured = range(_CURVATURE_TASKS if config.inner_steps and not config.first_order else 0)
+    linear = threads.map(lambda m: _linearise(objective, objective.tasks[m], m in measured), range(len(tasks)))
+    gradient = mean_over_tasks([objective.vector(task.gradient) for task in linear])
+    loss = mean_over_tasks([task.loss for task in linear])
+    metrics = {"meta/loss_before": float(loss)}
+    if measured:
+        metrics["inner/curvature"] = float(mean_over_tasks([task.inner_curvature for task in linear[: len(measured)]]))
+    regions = [task.region for task in linear if task.region is not None]
+    return MetaGradient(
+        gradient=unflatten(gradient, objective.learned),
+        loss=loss,
+        metrics=metrics,
+        curvature=partial(_curvature, objective, regions) if regions else None,
+        evaluate=partial(_evaluate, objective, regions) if regions else None,
+    )
+
+
+class _Objective(NamedTuple):
+    """The meta-objective, with everything that stays the same during a meta-step."""
+
+    policy: Policy  # a function of parameters that are not frozen, as all parameters here
+    loss: Loss
+    rates: InnerRates
+    learned: Params  # the old meta-parameters
+    tasks: Sequence[TaskData]
+    config: RLMeta
+    threads: TaskThreads
+
+    def vector(self, meta: Params) -> Tensor:
+        """Meta-parameters, or a gradient by them, as a vector `[P]`."""
+        return flatten({name: meta[name] for name in self.learned})
+
+    def inner_losses(self, data: TaskData, fraction: float) -> list[TaskLoss]:
+        """The loss of each inner update, on a share of its steps."""
+
+        def on(batch: Batch) -> TaskLoss:
+            return lambda params: self.loss(params, batch)
+
+        return [on(thin(batch, fraction)) for batch in data.support]
+
+    def jacobian(self, data: TaskData, fraction: float) -> AdaptationJacobian:
+        """J of a task."""
+        losses = self.inner_losses(data, fraction)
+        return adaptation_jacobian(losses, data.path, self.rates, self.learned, self.config.first_order)
+
+
+def _objective(
+    policy: Policy, meta: Params, tasks: Sequence[TaskData], config: RLMeta, threads: TaskThreads
+) -> _Objective:
+    names = frozen_names(policy)
+    frozen, learned = split(detached(meta), names)
+    completed = _Completed(policy, frozen)
+    return _Objective(
+        policy=completed,
+        loss=inner_loss(completed, config.inner_objective),
+        rates=policy_rates(policy, theta(meta), config),
+        learned=learned,
+        tasks=[data._replace(path=[split(detached(params), names)[1] for params in data.path]) for data in tasks],
+        config=config,
+        threads=threads,
+    )
+
+
+class _Region(NamedTuple):
+    """What a trust region needs of one task at the old meta-parameters."""
+
+    jacobian: AdaptationJacobian
+    fisher: Product
+    old: Distribution  # of the adapted policy in all query steps
+
+
+class _Linear(NamedTuple):
+    """One task at the old meta-parameters."""
+
+    gradient: Params  # of the outer loss with respect to the meta-parameters
+    loss: Tensor
+    inner_curvature: Tensor  # of the first inner update; 0 if it is not measured
+    region: _Region | None
+
+
+def _linearise(objective: _Objective, data: TaskData, measured: bool) -> _Linear:
+    policy, adapted, region = objective.policy, data.path[-1], objective.config.step
+    full = jacobian = objective.jacobian(data, 1.0)
+    outer, value = torch.func.grad_and_value(likelihood_ratio_loss, argnums=1)(policy, adapted, data.query)
+    gradient = full.transposed_product(outer)
+    of_region = None
+    if isinstance(region, TrustRegion):
+        fraction = region.curvature_fraction
+        if fraction != 1:
+            jacobian = objective.jacobian(data, fraction).with_gradients_of(full)
+        fisher = fisher_product(policy, adapted, thin(data.query, fraction).observations)
+        with torch.no_grad():
+            of_region = _Region(jacobian, fisher, policy(adapted, data.query.observations))
+    curvature = largest_curvature(jacobian, gradient) if measured else torch.zeros_like(value)
+    return _Linear(gradient, value, curvature, of_region)
+
+
+def _curvature(objective: _Objective, regions: Sequence[_Region], vector: Tensor) -> Tensor:
+    """The mean of J^T F J v."""
+    change = unflatten(vector, objective.learned)
+
+    def of_task(region: _Region) -> Tensor:
+        return objective.vector(curvature_product(region.jacobian, region.fisher, change))
+
+    return mean_over_tasks(objective.threads.map(of_task, regions))
+
+
+def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss, and KL from the old adapted policies, of those adapted from other meta-parameters."""
+    candidate = unflatten(vector, objective.learned)
+    rates = [objective.rates.at(candidate, step) for step in range(objective.config.inner_steps)]
+
+    def of_task(data: TaskData, region: _Region) -> Tensor:
+        with torch.no_grad():
+            adapted = inner_updates(objective.inner_losses(data, 1.0), theta(candidate), rates)
+            return torch.stack(surrogate_and_kl(objective.policy, adapted, data.query, region.old))
+
+    loss, kl = mean_over_tasks(objective.threads.map(of_task, objective.tasks, regions))
+    return loss, kl
+
+
+def curvature_product(jacobian: AdaptationJacobian, fisher: Product, vector: Params) -> Params:
+    """J^T F J v of one task."""
+    return jacobian.transposed_product(fisher(jacobian.product(vector)))
+
+
+def fisher_product(policy: Policy, params: Params, observations: Tensor) -> Product:
+    """The map v -> F v, F the mean Fisher matrix of the policy in `observations` `[N, obs]`.
+
+    F = 1/N sum of D^T M D, D the derivative of the distribution's parameters and M their Fisher matrix. D v comes from
+    the reverse-mode product D^T u, which is linear in u, by differentiating it once more (forward mode is not safe in
+    threads).
+    """
+
+    def outputs(params: Params) -> tuple[Tensor, ...]:
+        return policy(params, observations).parameters()
+
+    primals, transposed = torch.func.vjp(outputs, params)  # type: ignore[misc]  # two values without has_aux
+    zeros = tuple(torch.zeros_like(primal) for primal in primals)
+    forward = torch.func.vjp(lambda *cotangents: transposed(cotangents)[0], *zeros)[1]
+    distribution = policy.distribution(*(primal.detach() for primal in primals))
+
+    def product(vector: Params) -> Params:
+        with torch.no_grad():
+            tangents = distribution.fisher_product(forward(vector))
+            result: Params = transposed(tuple(t / len(observations) for t in tangents))[0]
+        return result
+
+    return product
+
+
+def thin(batch: Batch, fraction: float) -> Batch:
+    """Evenly spaced steps of a batch, `fraction` of them, at least one."""
+    if fraction == 1:
+        return batch
+    count = len(batch.observations)
+    chosen = torch.linspace(0, count - 1, max(1, round(fraction * count)), device=batch.observations.device).long()
+    return Batch(*(field[chosen] for field in batch))
+
+
+class _Completed(NamedTuple):
+    """A policy as a function of its parameters that are not frozen."""
+
+    policy: Policy
+    frozen: Params
+
+    @property
+    def distribution(self) -> type[Distribution]:
+        return self.policy.distribution
+
+    @property
+    def noise_size(self) -> int:
+        return self.policy.noise_size
+
+    def __call__(self, params: Params, observations: Tensor) -> Distribution:
+        return self.policy(self.frozen | params, observations)
+
+    def standardised(self, observations: Tensor) -> Tensor:
+        return self.policy.standardised(observations)
+
+    def last_layer(self) -> tuple[str, ...]:
+        return self.policy.last_layer()

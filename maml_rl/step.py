@@ -1,0 +1,113 @@
+"""The meta-step: from a meta-gradient to new meta-parameters (Finn, Abbeel, Levine 2017, line 10).
+
+A trust region, Adam, or plain gradient descent. What a step keeps for the next one are named tensors, part of the
+`State`, so that a checkpoint holds them and an interrupted iteration leaves none half changed.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.config import SGD, Adam, TrustRegion
+from maml_rl.errors import InputError, NonFiniteError
+from maml_rl.optimizers import Moments, adam, cosine
+from maml_rl.trpo import LineSearch, backtracking, trust_region_step
+from maml_rl.types import Params, State, detached, flatten, split, unflatten
+
+_FIRST, _SECOND = "adam.first.", "adam.second."
+Rule = TrustRegion | Adam | SGD
+
+
+class MetaGradient(NamedTuple):
+    """The meta-objective at the current meta-parameters, as functions of those that are learned."""
+
+    gradient: Params  # of the mean loss, by name; frozen parameters have none
+    loss: Tensor  # []
+    metrics: Mapping[str, float] = MappingProxyType({})  # what else to log of it (docs/metrics.md)
+    curvature: Callable[[Tensor], Tensor] | None = None  # v -> F v `[P]`, without damping, for a trust region
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # vector `[P]` -> loss, and KL from the start
+
+
+MetaStep = Callable[[State, MetaGradient], tuple[State, dict[str, float]]]
+"""A meta-step: the state after it, and what to log of it."""
+
+
+def initial_optimizer(rule: Rule, learned: Params) -> Params:
+    """What the first step finds: Adam's moments of each parameter, all 0; else nothing."""
+    if not isinstance(rule, Adam):
+        return {}
+    return {moment + name: torch.zeros_like(value) for moment in (_FIRST, _SECOND) for name, value in learned.items()}
+
+
+def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, dict[str, float]]:
+    """The state after one meta-step, and what to log of it (docs/metrics.md).
+
+    Args:
+        rule: Which step, with its settings.
+        state: What the iterations before have reached.
+        gradient: The meta-objective at `state.meta`.
+
+    Raises:
+        NonFiniteError: If the meta-gradient, the loss or the step is not finite; names the quantity.
+    """
+    meta = detached(state.meta)
+    learned = split(meta, gradient.gradient)[0]
+    vector, flat = flatten(learned), flatten({name: gradient.gradient[name] for name in learned})
+    require_finite("outer loss", gradient.loss)
+    require_finite("meta-gradient", flat)
+    optimizer = state.optimizer
+    metrics = {**gradient.metrics, "meta/gradient_norm": float(flat.norm())}
+    if isinstance(rule, TrustRegion):
+        found = _trust_region(rule, vector, flat, gradient)
+        new = found.vector
+        metrics |= {
+            "meta/loss_after": float(found.loss),
+            "meta/kl": float(found.kl),
+            "meta/step_norm": float((new - vector).norm()),
+            "meta/backtracks": float(found.backtracks),
+            "meta/accepted": float(found.accepted),
+        }
+    else:
+        new, optimizer = _descent(rule, learned, flat, state)
+        require_finite("meta-step", new)
+        metrics["meta/step_norm"] = float((new - vector).norm())
+    return State(meta | unflatten(new, learned), optimizer, state.iteration + 1), metrics
+
+
+def _trust_region(rule: TrustRegion, vector: Tensor, flat: Tensor, gradient: MetaGradient) -> LineSearch:
+    if gradient.curvature is None or gradient.evaluate is None:
+        raise InputError("a trust region needs a policy: supervised learning takes its meta-steps by adam or sgd")
+    product = gradient.curvature
+    step = trust_region_step(flat, lambda v: product(v) + rule.cg_damping * v, rule.max_kl, rule.cg_iterations)
+    require_finite("meta-step", step)
+    return backtracking(
+        gradient.evaluate, vector, gradient.loss, step, rule.max_kl, rule.backtrack_ratio, rule.max_backtracks
+    )
+
+
+def _descent(rule: Adam | SGD, learned: Params, flat: Tensor, state: State) -> tuple[Tensor, Params]:
+    vector = flatten(learned)
+    if rule.gradient_clip is not None:
+        flat = flat.clamp(-rule.gradient_clip, rule.gradient_clip)
+    lr = cosine(rule.lr, rule.cosine_iterations, state.iteration)
+    if isinstance(rule, SGD):
+        return vector - lr * flat, {}
+    if not state.optimizer:
+        raise InputError("the state has no moments of Adam: begin with those of `initial_optimizer`")
+    before = (flatten({name: state.optimizer[moment + name] for name in learned}) for moment in (_FIRST, _SECOND))
+    vector, after = adam(vector, flat, Moments(*before), lr, state.iteration + 1)
+    named = zip((_FIRST, _SECOND), (unflatten(moment, learned) for moment in after), strict=True)
+    return vector, {moment + name: value for moment, values in named for name, value in values.items()}
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Checks a quantity.
+
+    Raises:
+        NonFiniteError: If it is not finite; names it.
+    """
+    if not value.isfinite().all():
+        raise NonFiniteError(f"{name} is not finite")

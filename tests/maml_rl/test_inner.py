@@ -1,0 +1,80 @@
+"""The inner update by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from maml_rl.inner import inner_step, inner_update, inner_updates
+from maml_rl.types import Params
+
+
+def parabola(params: Params) -> Tensor:
+    """(theta - 3)^2: gradient 2 (theta - 3), Hessian 2."""
+    return (params["theta"] - 3) ** 2
+
+
+def theta(value: float) -> Params:
+    return {"theta": torch.tensor(value, dtype=torch.float64)}
+
+
+def test_one_inner_update_by_hand() -> None:
+    # 1 - 0.1 * 2 (1 - 3) = 1.4
+    assert inner_update(parabola, theta(1.0), {"theta": 0.1})["theta"].item() == pytest.approx(1.4)
+
+
+def test_the_step_size_is_the_one_that_is_given() -> None:
+    # 1 + 4 a
+    assert inner_update(parabola, theta(1.0), {"theta": 0.25})["theta"].item() == pytest.approx(2.0)
+    assert inner_update(parabola, theta(1.0), {"theta": torch.tensor(0.5)})["theta"].item() == pytest.approx(3.0)
+
+
+def test_each_element_has_its_own_step_size_and_a_parameter_without_one_stays() -> None:
+    # The gradient of w.w + b^2 is (2 w, 2 b): w - (0.1, 0.25) 2 w = (0.8, 1), b stays.
+    params = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([5.0])}
+    adapted = inner_update(
+        lambda p: p["w"].square().sum() + p["b"].square().sum(), params, {"w": torch.tensor([0.1, 0.25])}
+    )
+    torch.testing.assert_close(adapted, {"w": torch.tensor([0.8, 1.0]), "b": torch.tensor([5.0])})
+    assert list(adapted) == ["w", "b"]
+
+
+def test_an_inner_step_gives_loss_and_auxiliary_output_as_they_were_before_it() -> None:
+    step = inner_step(lambda p: (parabola(p), p["theta"] + 7), theta(1.0), {"theta": 0.1})
+    assert (step.loss.item(), step.value.item()) == (4, 8)
+    assert step.params["theta"].item() == pytest.approx(1.4)
+
+
+def test_two_inner_updates_by_hand() -> None:
+    # 1.4, then 1.4 - 0.1 * 2 (1.4 - 3) = 1.72; with 0.25 at the second step 1.4 - 0.25 * 2 (1.4 - 3) = 2.2
+    tenth, quarter = {"theta": 0.1}, {"theta": 0.25}
+    assert inner_updates([parabola] * 2, theta(1.0), [tenth, tenth])["theta"].item() == pytest.approx(1.72)
+    assert inner_updates([parabola] * 2, theta(1.0), [tenth, quarter])["theta"].item() == pytest.approx(2.2)
+
+
+def test_each_inner_update_has_its_own_loss_in_order() -> None:
+    def line(params: Params) -> Tensor:
+        return 5 * params["theta"]
+
+    # parabola then line: 1.4 - 0.5 = 0.9; line then parabola: 0.5, then 0.5 + 0.1 * 5 = 1.0
+    rates = [{"theta": 0.1}] * 2
+    assert inner_updates([parabola, line], theta(1.0), rates)["theta"].item() == pytest.approx(0.9)
+    assert inner_updates([line, parabola], theta(1.0), rates)["theta"].item() == pytest.approx(1.0)
+
+
+def test_no_loss_leaves_the_parameters() -> None:
+    assert torch.equal(inner_updates([], theta(1.0), [])["theta"], theta(1.0)["theta"])
+
+
+def test_an_inner_update_changes_nothing_in_place() -> None:
+    params = theta(1.0)
+    inner_update(parabola, params, {"theta": 0.1})
+    assert params["theta"] == 1
+
+
+@pytest.mark.parametrize(("first_order", "expected"), [(False, 0.8), (True, 1.0)])
+def test_derivative_of_an_inner_update_by_hand(first_order: bool, expected: float) -> None:
+    # d theta' / d theta = 1 - 0.1 * 2 = 0.8, or 1 where the gradient counts as a constant.
+    def adapted(params: Params) -> Tensor:
+        return inner_update(parabola, params, {"theta": 0.1}, first_order)["theta"]
+
+    assert torch.func.grad(adapted)(theta(1.0))["theta"].item() == pytest.approx(expected)
