@@ -66,14 +66,13 @@ def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, 
         metrics |= {
             "meta/loss_after": float(found.loss),
             "meta/kl": float(found.kl),
-            "meta/step_norm": float((new - vector).norm()),
             "meta/backtracks": float(found.backtracks),
             "meta/accepted": float(found.accepted),
         }
     else:
-        new, optimizer = _descent(rule, learned, flat, state)
+        new, optimizer = _descent(rule, learned, vector, flat, state)
         require_finite("meta-step", new)
-        metrics["meta/step_norm"] = float((new - vector).norm())
+    metrics["meta/step_norm"] = float((new - vector).norm())
     return State(meta | unflatten(new, learned), optimizer, state.iteration + 1), metrics
 
 
@@ -88,8 +87,7 @@ def _trust_region(rule: TrustRegion, vector: Tensor, flat: Tensor, gradient: Met
     )
 
 
-def _descent(rule: Adam | SGD, learned: Params, flat: Tensor, state: State) -> tuple[Tensor, Params]:
-    vector = flatten(learned)
+def _descent(rule: Adam | SGD, learned: Params, vector: Tensor, flat: Tensor, state: State) -> tuple[Tensor, Params]:
     if rule.gradient_clip is not None:
         flat = flat.clamp(-rule.gradient_clip, rule.gradient_clip)
     lr = cosine(rule.lr, rule.cosine_iterations, state.iteration)
