@@ -17,6 +17,8 @@ LearnedLr = Literal["no", "parameter", "tensor-and-step"]
 BaselineObservations = Literal["raw", "standardised"]
 StatisticsOf = Literal["network", "noise"]
 StartMethod = Literal["spawn", "fork"]
+INNER_OBJECTIVES = ("reinforce", "lvc", "dice")
+"""Inner losses that the package has."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,11 @@ class RLMeta(MetaConfig):
     episodes: int = 20
     """Episodes of each task before and again after each gradient step, K (paper: 20)."""
     inner_objective: str = "reinforce"
-    """Inner loss: reinforce, the paper's; lvc, the likelihood ratio (Rothfuss et al. 2019); or module:function, a loss
-    of your own (docs/extending.md)."""
+    """Inner loss: reinforce, the paper's; lvc, the likelihood ratio (Rothfuss et al. 2019); dice, the same with credit
+    for later actions (Farquhar et al. 2019); or module:function, a loss of your own (docs/extending.md)."""
+    dice_lambda: float = 0.5
+    """Lambda of dice: factor, for each time step between them, on the credit of an action for changing the probability
+    of a later one; 0 is lvc, 1 is DiCE with its baselines (Foerster et al. 2018), without bias and the noisiest."""
     discount: float = 0.99
     """Discount factor gamma of a time step (rllab: 0.99)."""
     gae_lambda: float = 1.0
@@ -141,6 +146,15 @@ class RLMeta(MetaConfig):
         require("episodes", self.episodes, self.episodes >= 1, "at least 1")
         require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
         require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
+        require("dice_lambda", self.dice_lambda, 0 <= self.dice_lambda <= 1, "from 0 to 1")
+        objective = self.inner_objective
+        is_known = objective in INNER_OBJECTIVES or ":" in objective
+        require("inner_objective", repr(objective), is_known, f"{', '.join(INNER_OBJECTIVES)} or module:function")
+        if objective == "dice" and isinstance(self.step, TrustRegion) and self.step.curvature_fraction != 1:
+            raise InputError(
+                "inner_objective dice needs all steps of an episode in its Hessian, and step.curvature_fraction "
+                f"{self.step.curvature_fraction} leaves some out: set it to 1"
+            )
 
 
 @dataclass(frozen=True)

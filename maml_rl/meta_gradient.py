@@ -16,7 +16,7 @@ from maml_rl.config import RLMeta, TrustRegion
 from maml_rl.distributions import Distribution
 from maml_rl.inner import TaskLoss, inner_updates
 from maml_rl.jacobian import AdaptationJacobian, Product, adaptation_jacobian, largest_curvature
-from maml_rl.objectives import Loss, inner_loss, likelihood_ratio_loss, surrogate_and_kl
+from maml_rl.objectives import InnerLoss, Loss, inner_loss, likelihood_ratio_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads, mean_over_tasks
 from maml_rl.policies import Policy, policy_rates
 from maml_rl.rates import InnerRates, theta
@@ -73,7 +73,7 @@ class _Objective(NamedTuple):
     """The meta-objective, with everything that stays the same during a meta-step."""
 
     policy: Policy  # a function of parameters that are not frozen, as all parameters here
-    loss: Loss
+    loss: InnerLoss
     rates: InnerRates
     learned: Params  # the old meta-parameters
     tasks: Sequence[TaskData]
@@ -84,18 +84,19 @@ class _Objective(NamedTuple):
         """Meta-parameters, or a gradient by them, as a vector `[P]`."""
         return flatten({name: meta[name] for name in self.learned})
 
-    def inner_losses(self, data: TaskData, fraction: float) -> list[TaskLoss]:
-        """The loss of each inner update, on a share of its steps."""
-
-        def on(batch: Batch) -> TaskLoss:
-            return lambda params: self.loss(params, batch)
-
-        return [on(thin(batch, fraction)) for batch in data.support]
-
     def jacobian(self, data: TaskData, fraction: float) -> AdaptationJacobian:
-        """J of a task."""
-        losses = self.inner_losses(data, fraction)
+        """J of a task, with Hessians on a share of its steps."""
+        losses = inner_losses(self.loss.sampled, [thin(batch, fraction) for batch in data.support])
         return adaptation_jacobian(losses, data.path, self.rates, self.learned, self.config.first_order)
+
+
+def inner_losses(loss: Loss, support: Sequence[Batch]) -> list[TaskLoss]:
+    """The loss of each inner update, as a function of parameters."""
+
+    def on(batch: Batch) -> TaskLoss:
+        return lambda params: loss(params, batch)
+
+    return [on(batch) for batch in support]
 
 
 def _objective(
@@ -106,7 +107,7 @@ def _objective(
     completed = _Completed(policy, frozen)
     return _Objective(
         policy=completed,
-        loss=inner_loss(completed, config.inner_objective),
+        loss=inner_loss(completed, config),
         rates=policy_rates(policy, theta(meta), config),
         learned=learned,
         tasks=[data._replace(path=[split(detached(params), names)[1] for params in data.path]) for data in tasks],
@@ -166,7 +167,8 @@ def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor)
 
     def of_task(data: TaskData, region: _Region) -> Tensor:
         with torch.no_grad():
-            adapted = inner_updates(objective.inner_losses(data, 1.0), theta(candidate), rates)
+            losses = inner_losses(objective.loss.elsewhere, data.support)
+            adapted = inner_updates(losses, theta(candidate), rates)
             return torch.stack(surrogate_and_kl(objective.policy, adapted, data.query, region.old))
 
     loss, kl = mean_over_tasks(objective.threads.map(of_task, objective.tasks, regions))

@@ -89,7 +89,7 @@ def adapt_each(
         rates: Step size of each parameter that changes, the same for all tasks.
         threads: Threads that share the tasks.
     """
-    loss = inner_loss(policy, config.inner_objective)
+    loss = inner_loss(policy, config).sampled
 
     def of_task(m: int) -> Params:
         with torch.no_grad():

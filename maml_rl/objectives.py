@@ -1,6 +1,7 @@
 """Losses of one task, each a mean over the steps of a `Batch`: what the inner and the outer update minimise."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maml_rl.config import RLMeta
+from maml_rl.dice import loaded_dice
 from maml_rl.distributions import Distribution
 from maml_rl.errors import InputError, one_line, place, reason
 from maml_rl.imports import import_function
@@ -15,64 +18,104 @@ from maml_rl.policies import Policy
 from maml_rl.types import Batch, Params
 
 Loss = Callable[[Params, Batch], Tensor]
-PolicyLoss = Callable[[Policy, Params, Batch], Tensor]
+DistributionLoss = Callable[[Distribution, Batch], Tensor]
+"""A loss as a function of the policy's distribution in the batch's steps, `[N]`."""
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """A loss that depends on the parameters through the policy's distribution alone."""
+
+    policy: Policy
+    of_distribution: DistributionLoss
+
+    def __call__(self, params: Params, batch: Batch) -> Tensor:
+        """The loss of the policy with these parameters, `[]`."""
+        return self.of_distribution(self.policy(params, batch.observations), batch)
+
+
+class InnerLoss(NamedTuple):
+    """An inner loss, by where it is evaluated. Those of this module are a `PolicyLoss` each."""
+
+    sampled: Loss  # at the parameters that sampled the batch: the inner update, and the meta-gradient through it
+    elsewhere: Loss  # at others, with the batch of the old ones: candidates of the line search, later outer steps
+
+
+def reinforce(distribution: Distribution, batch: Batch) -> Tensor:
+    """-mean(log pi(a|s) A): the policy gradient's surrogate (Finn et al. 2017, equation 4), the paper's inner loss.
+
+    Away from the sampling parameters its gradient is that of other actions than the policy would take: nothing weights
+    the steps by how likely they have become.
+    """
+    return -(distribution.log_prob(batch.actions) * batch.advantages).mean()
+
+
+def likelihood_ratio(distribution: Distribution, batch: Batch) -> Tensor:
+    """-mean(pi(a|s) / pi_sampled(a|s) A), with A fixed.
+
+    Its gradient equals that of `reinforce` at the sampling parameters. Its Hessian is closer to that of the expected
+    return, but not equal: it leaves out how an action changes the probability of later ones (low-variance curvature,
+    LVC: Rothfuss et al. 2019, ProMP, equation 9). As an outer loss it is TRPO's surrogate (Schulman et al. 2015,
+    equation 14).
+    """
+    return -((distribution.log_prob(batch.actions) - batch.log_probs).exp() * batch.advantages).mean()
 
 
 def reinforce_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
-    """-mean(log pi(a|s) A): the policy gradient's surrogate (Finn et al. 2017, equation 4), the paper's inner loss."""
-    return -(policy(params, batch.observations).log_prob(batch.actions) * batch.advantages).mean()
+    """`reinforce` of a policy with these parameters."""
+    return PolicyLoss(policy, reinforce)(params, batch)
 
 
 def likelihood_ratio_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
-    """-mean(pi(a|s) / pi_sampled(a|s) A), with A fixed.
-
-    Its gradient equals that of `reinforce_loss` at the sampling parameters. Its Hessian is closer to that of the
-    expected return, but not equal: it leaves out how an action changes the probability of later ones (low-variance
-    curvature, LVC: Rothfuss et al. 2019, ProMP, equation 9). As an outer loss it is TRPO's surrogate (Schulman et al.
-    2015, equation 14).
-    """
-    log_probs = policy(params, batch.observations).log_prob(batch.actions)
-    return -((log_probs - batch.log_probs).exp() * batch.advantages).mean()
+    """`likelihood_ratio` of a policy with these parameters."""
+    return PolicyLoss(policy, likelihood_ratio)(params, batch)
 
 
-_INNER: dict[str, PolicyLoss] = {"reinforce": reinforce_loss, "lvc": likelihood_ratio_loss}
+_SAME_EVERYWHERE: dict[str, DistributionLoss] = {"reinforce": reinforce, "lvc": likelihood_ratio}
 
 
-def inner_loss(policy: Policy, objective: str) -> Loss:
-    """The inner loss of that name, as a function of parameters and batch.
+def inner_loss(policy: Policy, config: RLMeta) -> InnerLoss:
+    """The inner loss that `config.inner_objective` names.
+
+    DiCE is for derivatives where the steps were sampled. Its weight elsewhere would be a product of ratios over all
+    earlier steps of an episode, which explodes with their number, so there the likelihood ratio of each step takes its
+    place, with the same gradient at the sampling parameters.
 
     Args:
         policy: The policy.
-        objective: reinforce, lvc, or `module:function` for your own, which is called as `loss(policy, params, batch)`
-            and returns a scalar that can be differentiated twice with respect to `params`.
+        config: Settings; a `module:function` is called as `loss(policy, params, batch)` and returns a scalar that can
+            be differentiated twice with respect to `params`.
 
     Raises:
-        InputError: If there is no such loss; and where the loss is called, if your own fails or returns no scalar.
+        InputError: If a loss of your own cannot be imported; and where it is called, if it fails or returns no scalar.
     """
-    if objective in _INNER:
-        return partial(_INNER[objective], policy)
-    if ":" not in objective:
-        raise InputError(f"inner_objective must be {', '.join(_INNER)} or module:function, got {objective!r}")
-    return partial(_own_loss, import_function("inner_objective", objective), objective, policy)
+    objective = config.inner_objective
+    if objective == "dice":
+        dice = partial(loaded_dice, dice_lambda=config.dice_lambda)
+        return InnerLoss(PolicyLoss(policy, dice), PolicyLoss(policy, likelihood_ratio))
+    if objective in _SAME_EVERYWHERE:
+        loss: Loss = PolicyLoss(policy, _SAME_EVERYWHERE[objective])
+    else:
+        loss = partial(_own_loss, import_function("inner_objective", objective), objective, policy)
+    return InnerLoss(loss, loss)
 
 
-def check_own_loss(policy: Policy, params: Params, objective: str, observation_size: int, episodes: int) -> None:
+def check_own_loss(policy: Policy, params: Params, config: RLMeta, observation_size: int) -> None:
     """Tries a loss of your own on made-up episodes of two steps, so that it need not fail after a training has begun.
 
     Args:
         policy: The policy.
         params: Its parameters.
-        objective: See `inner_loss`; the losses of this module are not tried.
+        config: See `inner_loss`; the losses of this module are not tried.
         observation_size: Components of an observation.
-        episodes: Episodes of a task, K.
 
     Raises:
         InputError: If there is no such loss, if it fails or returns no scalar, or if that does not depend on `params`.
     """
-    loss = inner_loss(policy, objective)
-    if objective in _INNER:
+    loss, objective = inner_loss(policy, config).sampled, config.inner_objective
+    if isinstance(loss, PolicyLoss):
         return
-    steps, like = 2 * episodes, next(iter(params.values()))
+    steps, like = 2 * config.episodes, next(iter(params.values()))
     generator = np.random.default_rng(0)
     with torch.no_grad():
         observations = torch.from_numpy(generator.standard_normal((steps, observation_size))).to(like)
@@ -114,7 +157,7 @@ def _own_loss(function: Callable[..., Any], name: str, policy: Policy, params: P
 class Surrogate(NamedTuple):
     """What the line search compares, of one task or averaged over tasks."""
 
-    loss: Tensor  # []   likelihood_ratio_loss of the adapted policy on the query steps
+    loss: Tensor  # []   likelihood_ratio of the adapted policy on the query steps
     kl: Tensor  # []     mean KL(old adapted || new adapted) over the query steps, nats
 
 
@@ -128,5 +171,4 @@ def surrogate_and_kl(policy: Policy, params: Params, batch: Batch, old: Distribu
         old: Distributions `[N]` of the old adapted policy in those steps.
     """
     new = policy(params, batch.observations)
-    ratios = (new.log_prob(batch.actions) - batch.log_probs).exp()
-    return Surrogate(-(ratios * batch.advantages).mean(), old.kl(new).mean())
+    return Surrogate(likelihood_ratio(new, batch), old.kl(new).mean())

@@ -65,8 +65,7 @@ class RLLearner(Learner[RLEvaluation]):
         self.device, self.threads = machine.torch_device(), machine.task_threads()
         self.policy: MLPPolicy = policy.to(self.device)
         self._names = list(self.initial().meta)
-        meta, size = config.meta, observation_size(envs)
-        check_own_loss(self.policy, parameters(self.policy), meta.inner_objective, size, meta.episodes)
+        check_own_loss(self.policy, parameters(self.policy), config.meta, observation_size(envs))
 
     def close(self) -> None:
         """Closes the environments."""

@@ -20,6 +20,7 @@ OUT_OF_RANGE = [
     (RLMeta, "inner_lr", [0.0, -0.1, math.nan]),
     (RLMeta, "discount", [0.0, -0.5, 1.01, math.nan]),
     (RLMeta, "gae_lambda", [-0.1, 1.1, math.nan]),
+    (RLMeta, "dice_lambda", [-0.1, 1.1, math.nan]),
 ]
 LIMITS = [
     (TrustRegion, {"max_kl": 1e-8, "cg_iterations": 1, "cg_damping": 0.0, "max_backtracks": 1}),

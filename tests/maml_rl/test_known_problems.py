@@ -72,7 +72,7 @@ def check_gradient(policy: CategoricalMLP, params: Params, objective: str, batch
     The loss is a mean over episodes of equal length, so the gradients of single episodes tell the standard error.
     """
     episodes = Batch(*(field.reshape(-1, STEPS, *field.shape[1:]) for field in batch))
-    gradient = torch.func.grad(inner_loss(policy, objective))
+    gradient = torch.func.grad(inner_loss(policy, RLMeta(inner_objective=objective)).sampled)
     each = torch.func.vmap(gradient, (None, 0))(params, episodes)
     gradients = torch.cat([-values.flatten(1) for values in each.values()], 1)
     error, difference = gradients.std(0) / len(gradients) ** 0.5, (gradients.mean(0) - flatten(exact)).abs()

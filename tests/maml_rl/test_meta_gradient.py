@@ -69,7 +69,7 @@ class Problem:
         return Batch(observations, actions, distribution.log_prob(actions).detach(), advantages, 0 * times, times)
 
     def losses(self, support: Sequence[Batch]) -> list[Callable[[Params], Tensor]]:
-        loss = inner_loss(self.policy, self.config.inner_objective)
+        loss = inner_loss(self.policy, self.config).sampled
         return [lambda params, batch=batch: loss(params, batch) for batch in support]
 
     def adapted(self, vector: Tensor, task: TaskData) -> Params:

@@ -7,8 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from maml_rl.config import RLMeta, TrustRegion
 from maml_rl.errors import InputError
-from maml_rl.objectives import check_own_loss, inner_loss, likelihood_ratio_loss, reinforce_loss, surrogate_and_kl
+from maml_rl.objectives import (
+    Loss,
+    check_own_loss,
+    inner_loss,
+    likelihood_ratio_loss,
+    reinforce_loss,
+    surrogate_and_kl,
+)
 from maml_rl.policies import CategoricalMLP, GaussianMLP
 from maml_rl.types import Batch, Params, flatten, unflatten
 
@@ -41,6 +49,16 @@ def sampled(policy, dtype: torch.dtype) -> tuple[Params, Batch]:
 def one_episode(observations: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor) -> Batch:
     steps = torch.arange(len(observations))
     return Batch(observations, actions, log_probs, advantages, episodes=0 * steps, times=steps)
+
+
+def settings(objective: str, dice_lambda: float = 0.5) -> RLMeta:
+    region = TrustRegion(curvature_fraction=1.0)
+    return RLMeta(episodes=3, inner_objective=objective, dice_lambda=dice_lambda, step=region)
+
+
+def sampled_loss(policy, objective: str) -> Loss:
+    """The inner loss where its steps were sampled."""
+    return inner_loss(policy, settings(objective)).sampled
 
 
 CASES = pytest.mark.parametrize("case", [gaussian_case, categorical_case])
@@ -79,7 +97,7 @@ def test_the_ratio_is_one_at_the_sampling_parameters(case) -> None:
 def test_inner_losses_have_the_same_gradient_at_the_sampling_parameters(case) -> None:
     policy, params, batch = case()
     reinforce, lvc = (
-        torch.func.grad(lambda p, name=name: inner_loss(policy, name)(p, batch))(params)
+        torch.func.grad(lambda p, name=name: sampled_loss(policy, name)(p, batch))(params)
         for name in ("reinforce", "lvc")
     )
     assert flatten(reinforce).norm() > 0.01
@@ -91,7 +109,7 @@ def test_inner_losses_have_different_gradients_elsewhere(case) -> None:
     policy, params, batch = case()
     elsewhere = {name: value + 0.3 for name, value in params.items()}
     reinforce, lvc = (
-        flatten(torch.func.grad(lambda p, name=name: inner_loss(policy, name)(p, batch))(elsewhere))
+        flatten(torch.func.grad(lambda p, name=name: sampled_loss(policy, name)(p, batch))(elsewhere))
         for name in ("reinforce", "lvc")
     )
     assert not torch.allclose(reinforce, lvc, rtol=1e-2)
@@ -117,8 +135,9 @@ def test_hessians_of_the_inner_losses_differ_by_the_weighted_outer_product_of_sc
 
 
 def test_an_unknown_inner_objective_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^inner_objective must be reinforce, lvc or module:function, got 'dice'$"):
-        inner_loss(gaussian_case()[0], "dice")
+    message = r"^inner_objective must be reinforce, lvc, dice or module:function, got 'foo'$"
+    with pytest.raises(InputError, match=message):
+        settings("foo")
 
 
 @pytest.fixture
@@ -152,7 +171,7 @@ def of_advantages(policy, params, batch):
 @CASES
 def test_a_loss_of_ones_own_is_imported_by_name_and_sees_when_each_step_was(case, own_losses: str) -> None:
     policy, params, batch = case()
-    value = inner_loss(policy, f"{own_losses}:advantage_weighted")(params, batch)
+    value = sampled_loss(policy, f"{own_losses}:advantage_weighted")(params, batch)
     discounted = batch.advantages * 0.9 ** torch.arange(STEPS)
     torch.testing.assert_close(value, reinforce_loss(policy, params, batch._replace(advantages=discounted)))
 
@@ -166,14 +185,14 @@ def test_a_loss_of_ones_own_is_imported_by_name_and_sees_when_each_step_was(case
 )
 def test_a_loss_that_cannot_be_imported_is_refused_in_one_line(own_losses: str, function: str, message: str) -> None:
     with pytest.raises(InputError, match=f"^inner_objective '{own_losses}:{function}'{message}"):
-        inner_loss(gaussian_case()[0], f"{own_losses}:{function}")
+        sampled_loss(gaussian_case()[0], f"{own_losses}:{function}")
 
 
 def test_a_module_that_is_not_there_is_refused_in_one_line() -> None:
     remedy = "run in the directory that holds no_such.py, or put that directory on PYTHONPATH"
     message = rf"^inner_objective 'no_such:loss' cannot be imported \(no module no_such\): {remedy}$"
     with pytest.raises(InputError, match=message):
-        inner_loss(gaussian_case()[0], "no_such:loss")
+        sampled_loss(gaussian_case()[0], "no_such:loss")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +209,7 @@ def test_a_loss_that_fails_or_returns_no_scalar_is_refused_in_one_line(
     own_losses: str, function: str, message: str
 ) -> None:
     policy, params, batch = gaussian_case()
-    loss = inner_loss(policy, f"{own_losses}:{function}")
+    loss = sampled_loss(policy, f"{own_losses}:{function}")
     with pytest.raises(InputError, match=f"^inner_objective '{own_losses}:{function}' {message}"):
         torch.func.grad(loss)(params, batch)
 
@@ -199,14 +218,13 @@ def test_a_loss_that_fails_or_returns_no_scalar_is_refused_in_one_line(
 def test_a_loss_that_depends_on_the_parameters_passes_its_trial(case, own_losses: str) -> None:
     policy, params, batch = case()
     for objective in ("lvc", f"{own_losses}:advantage_weighted"):
-        check_own_loss(policy, params, objective, batch.observations.shape[-1], 3)
+        check_own_loss(policy, params, settings(objective), batch.observations.shape[-1])
     assert not any(value.requires_grad for value in params.values())
 
 
 @pytest.mark.parametrize(
-    ("objective", "message"),
+    ("function", "message"),
     [
-        ("dice", "^inner_objective must be reinforce"),
         (
             "of_advantages",
             "does not depend on params, so the inner update would change nothing: compute it",
@@ -214,11 +232,10 @@ def test_a_loss_that_depends_on_the_parameters_passes_its_trial(case, own_losses
         ("fails", "failed .*rewards"),
     ],
 )
-def test_a_loss_that_cannot_adapt_a_policy_is_refused_on_trial(own_losses: str, objective: str, message: str) -> None:
+def test_a_loss_that_cannot_adapt_a_policy_is_refused_on_trial(own_losses: str, function: str, message: str) -> None:
     policy, params, batch = gaussian_case()
-    named = objective if objective == "dice" else f"{own_losses}:{objective}"
     with pytest.raises(InputError, match=message):
-        check_own_loss(policy, params, named, batch.observations.shape[-1], 3)
+        check_own_loss(policy, params, settings(f"{own_losses}:{function}"), batch.observations.shape[-1])
 
 
 @CASES
@@ -244,7 +261,7 @@ def test_surrogate_is_the_likelihood_ratio_loss_and_kl_that_of_old_from_new(case
 def test_a_loss_is_a_mean_over_steps(name: str) -> None:
     policy, params, batch = gaussian_case()
     twice = Batch(*(torch.cat([field, field]) for field in batch))
-    torch.testing.assert_close(inner_loss(policy, name)(params, twice), inner_loss(policy, name)(params, batch))
+    torch.testing.assert_close(sampled_loss(policy, name)(params, twice), sampled_loss(policy, name)(params, batch))
 
 
 # The Hessian of the return, by all episodes of a process small enough to count them

@@ -676,7 +676,7 @@ def unknown_setting(run: Path) -> None:
         (["train", "navigation", "--meta.inner-lr", "nan"], ["--meta.inner-lr", "nan"]),
         (["train", "navigation", "--meta.inner-lr"], ["--meta.inner-lr"]),
         (["train", "navigation", "--meta.step.max-kl", "0"], ["--meta.step.max-kl must be above 0"]),
-        (["train", "navigation", "--meta.inner-objective", "foo"], ["inner_objective", "'foo'"]),
+        (["train", "navigation", "--meta.inner-objective", "foo"], ["--meta.inner-objective must be", "'foo'"]),
         (["train", "navigation", "--meta.inner-objective", "math:floor"], ["loss(policy, params, batch)"]),
         (["train", "navigation", "--meta.step.lr", "1"], ["--meta.step.lr needs --meta.step adam or sgd"]),
         (["train", "sinusoid", "--meta.step.max-kl", "1"], ["has no --meta.step.max-kl"]),
