@@ -34,8 +34,14 @@ class TrustRegion:
     cg_damping: float = 1e-5
     """Multiple of the identity added to the curvature (rllab: 1e-5)."""
     curvature_fraction: float = 0.25
-    """Share of each task's steps on which the curvature is computed; gradient, loss and KL always use all of them
-    (Schulman et al. 2015, appendix C.1, use 0.1)."""
+    """Share of each task's query steps on which the Fisher matrix is computed; gradient, loss and KL always use all of
+    them (Schulman et al. 2015, appendix C.1, use 0.1)."""
+    hessian_fraction: float = 1.0
+    """Share of each task's support steps on which the inner Hessian of the curvature is computed. Fewer are faster, but
+    then the curvature misjudges the KL (docs/implementation_details.md)."""
+    momentum: float = 0.0
+    """Share of the running mean of meta-gradients in that of the next iteration, which averages their noise over about
+    1 / (1 - momentum) iterations; 0, as in TRPO, takes each alone."""
     backtrack_ratio: float = 0.8
     """Factor by which the line search shortens the step (rllab: 0.8)."""
     max_backtracks: int = 15
@@ -46,8 +52,10 @@ class TrustRegion:
         require("max_kl", self.max_kl, self.max_kl > 0, "above 0")
         require("cg_iterations", self.cg_iterations, self.cg_iterations >= 1, "at least 1")
         require("cg_damping", self.cg_damping, self.cg_damping >= 0, "at least 0")
-        fraction = self.curvature_fraction
-        require("curvature_fraction", fraction, 0 < fraction <= 1, "above 0 and at most 1")
+        for name in ("curvature_fraction", "hessian_fraction"):
+            fraction = getattr(self, name)
+            require(name, fraction, 0 < fraction <= 1, "above 0 and at most 1")
+        require("momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1")
         require("backtrack_ratio", self.backtrack_ratio, 0 < self.backtrack_ratio < 1, "between 0 and 1")
         require("max_backtracks", self.max_backtracks, self.max_backtracks >= 1, "at least 1")
 
@@ -132,6 +140,13 @@ class RLMeta(MetaConfig):
     dice_lambda: float = 0.5
     """Lambda of dice: factor, for each time step between them, on the credit of an action for changing the probability
     of a later one; 0 is lvc, 1 is DiCE with its baselines (Foerster et al. 2018), without bias and the noisiest."""
+    filtered_lr: bool = False
+    """Multiply the inner step size of each number by a Wiener filter of its gradient, signal^2 / (signal^2 + noise^2)
+    over the tasks of the last iterations, scaled to keep the length of the step along the signal."""
+    adapted_std_factor: float | None = None
+    """Factor by which the first inner update multiplies the standard deviation, so that the policy explores widely
+    before it and acts precisely after it. Its logarithm is learned together with theta, beginning with this value, one
+    for each action dimension; none, as in the paper, if None."""
     discount: float = 0.99
     """Discount factor gamma of a time step (rllab: 0.99)."""
     gae_lambda: float = 1.0
@@ -144,16 +159,23 @@ class RLMeta(MetaConfig):
         """Raises InputError for a value outside its range."""
         super().__post_init__()
         require("episodes", self.episodes, self.episodes >= 1, "at least 1")
+        factor = self.adapted_std_factor
+        require("adapted_std_factor", str(factor), factor is None or factor > 0, "above 0 or None")
+        for name in ("filtered_lr", "adapted_std_factor"):
+            if getattr(self, name) and self.inner_steps < 1:
+                raise InputError(f"{name} needs inner_steps of at least 1, got 0: there is no inner update")
+        if self.filtered_lr and self.episodes < 2:
+            raise InputError("filtered_lr needs episodes of at least 2, got 1: it compares one half with the other")
         require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
         require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
         require("dice_lambda", self.dice_lambda, 0 <= self.dice_lambda <= 1, "from 0 to 1")
         objective = self.inner_objective
         is_known = objective in INNER_OBJECTIVES or ":" in objective
         require("inner_objective", repr(objective), is_known, f"{', '.join(INNER_OBJECTIVES)} or module:function")
-        if objective == "dice" and isinstance(self.step, TrustRegion) and self.step.curvature_fraction != 1:
+        if objective == "dice" and isinstance(self.step, TrustRegion) and self.step.hessian_fraction != 1:
             raise InputError(
-                "inner_objective dice needs all steps of an episode in its Hessian, and step.curvature_fraction "
-                f"{self.step.curvature_fraction} leaves some out: set it to 1"
+                "inner_objective dice needs all steps of an episode in its Hessian, and step.hessian_fraction "
+                f"{self.step.hessian_fraction} leaves some out: set it to 1"
             )
 
 

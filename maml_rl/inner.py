@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.rates import Rates
+from maml_rl.rates import InnerUpdate
 from maml_rl.types import Params
 
 TaskLoss = Callable[[Params], Tensor]
@@ -27,30 +27,32 @@ class InnerStep(NamedTuple):
     value: Tensor  # auxiliary output of the loss, before the update
 
 
-def inner_step(loss: LossWith, params: Params, rates: Rates, first_order: bool = False) -> InnerStep:
-    """theta' = theta - a grad loss(theta) (line 6), differentiable inside `torch.func` transforms.
+def inner_step(loss: LossWith, params: Params, update: InnerUpdate, first_order: bool = False) -> InnerStep:
+    """theta' = theta - a grad loss(theta) + b (line 6), differentiable inside `torch.func` transforms.
 
     Args:
         loss: The task's loss, with an auxiliary output.
         params: theta.
-        rates: Step size a of each parameter that changes: a number, or one for each of its elements. Parameters without
-            a step size stay as they are, and their gradient is not computed.
+        update: Step size a of each parameter that changes, and its learned shift b, 0 in the paper. The gradient of
+            parameters without a step size is not computed.
         first_order: Whether the gradient counts as a constant, so that d theta' / d theta is the identity.
     """
+    rates, shift = update
     adapted = {name: params[name] for name in rates}
     with torch.no_grad() if first_order else nullcontext():
         differentiate = torch.func.grad_and_value(lambda p: loss(params | p), has_aux=True)
         gradients, (value, auxiliary) = differentiate(adapted)
-    return InnerStep(params | {n: p - rates[n] * gradients[n] for n, p in adapted.items()}, value, auxiliary)
+    moved = params | {n: p - rates[n] * gradients[n] for n, p in adapted.items()}
+    return InnerStep(moved | {n: moved[n] + b for n, b in shift.items()}, value, auxiliary)
 
 
-def inner_update(loss: TaskLoss, params: Params, rates: Rates, first_order: bool = False) -> Params:
+def inner_update(loss: TaskLoss, params: Params, update: InnerUpdate, first_order: bool = False) -> Params:
     """`inner_step` of a loss without an auxiliary output: the parameters after it."""
-    return inner_step(lambda p: (loss(p), torch.zeros(())), params, rates, first_order).params
+    return inner_step(lambda p: (loss(p), torch.zeros(())), params, update, first_order).params
 
 
-def inner_updates(losses: Sequence[TaskLoss], params: Params, rates: Sequence[Rates]) -> Params:
-    """Parameters after one inner update on each loss in turn, with the step sizes of each."""
-    for loss, rates_of_step in zip(losses, rates, strict=True):
-        params = inner_update(loss, params, rates_of_step)
+def inner_updates(losses: Sequence[TaskLoss], params: Params, updates: Sequence[InnerUpdate]) -> Params:
+    """Parameters after one inner update on each loss in turn."""
+    for loss, update in zip(losses, updates, strict=True):
+        params = inner_update(loss, params, update)
     return params

@@ -1,8 +1,9 @@
-"""The derivative of the inner updates, J = d theta' / d (theta, learned step sizes), as products with vectors.
+"""The derivative of the inner updates, J = d theta' / d meta-parameters, as products with vectors.
 
-With step sizes a, one inner update is theta' = theta - a * g(theta), g the gradient of the task's loss and H its
-Hessian. So J v = v - a * (H v), J^T v = v - H (a * v), and the block of the step sizes is u -> -u * g. A parameter
-without a step size stays as it is, so its row of H is not needed.
+With step sizes a, one inner update is theta' = theta - a * g(theta) + b, g the gradient of the task's loss and H its
+Hessian. So J v = v - a * (H v), J^T v = v - H (a * v), the block of the step sizes is u -> -u * g, and that of the
+shift b the identity. Where a Wiener filter multiplies learned step sizes, g is the filtered gradient in their block. A
+parameter without a step size stays as it is, so its row of H is not needed.
 """
 
 import math
@@ -70,6 +71,7 @@ class StepJacobian(NamedTuple):
 
     rates: Rates
     gradient: Params  # g of the parameters with a step size
+    filtered: Params  # the same, times the filter's gain
     hessian: InnerHessian | None  # None where the gradient counts as a constant, as in first-order MAML
 
     def product(self, vector: Params) -> Params:
@@ -100,35 +102,54 @@ def _factored(rates: Rates) -> tuple[float, Rates]:
 
 
 class AdaptationJacobian(NamedTuple):
-    """J of inner updates in turn: the product of their factors, together with the block of learned step sizes."""
+    """J of inner updates in turn: the product of their factors, together with the blocks of what is learned."""
 
     steps: Sequence[StepJacobian]  # none where J is the identity
     rates: InnerRates
 
     def with_gradients_of(self, other: "AdaptationJacobian") -> "AdaptationJacobian":
         """The same Hessians, with the gradients of `other`, for example of more data."""
-        steps = [s._replace(gradient=o.gradient) for s, o in zip(self.steps, other.steps, strict=True)]
+        steps = [
+            s._replace(gradient=o.gradient, filtered=o.filtered) for s, o in zip(self.steps, other.steps, strict=True)
+        ]
         return self._replace(steps=steps)
 
     def product(self, vector: Params) -> Params:
-        """J v, of meta-parameters: a change of theta' from one of theta and of learned step sizes."""
+        """J v, of meta-parameters: a change of theta' from one of theta and of learned step sizes and shift."""
         change = theta(vector)
         for k, step in enumerate(self.steps):
             change = step.product(change)
-            if self.rates.are_learned:
-                of_step = self.rates.at(vector, k)
-                change = change | {name: change[name] - of_step[name] * g for name, g in step.gradient.items()}
+            if self.rates.has_learned_lr:
+                of_step = self.rates.learned_lr(vector, k)
+                change = change | {name: change[name] - of_step[name] * g for name, g in step.filtered.items()}
+            if k == 0:
+                change = change | {name: change[name] + b for name, b in self.rates.learned_shift(vector).items()}
         return change
+
+    def squared_gradients(self) -> Params:
+        """Squared size of the gradient that each learned step size multiplies.
+
+        That of a whole tensor where it is one for the tensor, and the mean over its numbers where each has its own.
+        """
+        sizes: Params = {}
+        for k, step in enumerate(self.steps if self.rates.has_learned_lr else []):
+            of_step = self.rates.transposed_lr({name: g.square() for name, g in step.filtered.items()}, k)
+            sizes = {name: value + sizes.get(name, 0.0) for name, value in of_step.items()}
+        is_each = self.rates.learned == "parameter"
+        return {name: value.mean().expand_as(value) if is_each else value for name, value in sizes.items()}
 
     def transposed_product(self, vector: Params) -> Params:
         """J^T v, of adapted parameters: the same factors, from the last step to the first."""
         of_rates: Params = {}
+        of_shift: Params = {}
         for k, step in reversed(list(enumerate(self.steps))):
-            if self.rates.are_learned:
-                of_step = self.rates.transposed({name: -vector[name] * g for name, g in step.gradient.items()}, k)
+            if self.rates.has_learned_lr:
+                of_step = self.rates.transposed_lr({name: -vector[name] * g for name, g in step.filtered.items()}, k)
                 of_rates = {name: value + of_rates.get(name, 0.0) for name, value in of_step.items()}
+            if k == 0:
+                of_shift = self.rates.transposed_shift(vector)
             vector = step.transposed_product(vector)
-        return vector | of_rates
+        return vector | of_shift | of_rates
 
 
 def adaptation_jacobian(
@@ -143,24 +164,27 @@ def adaptation_jacobian(
         meta: Meta-parameters, with learned step sizes.
         first_order: Whether the gradients count as constants.
     """
-    if first_order and not rates.are_learned:
+    if first_order and not rates.has_learned:
         return AdaptationJacobian([], rates)
-    steps = [
-        _step_jacobian(loss, params, rates.at(meta, k), first_order)
-        for k, (loss, params) in enumerate(zip(losses, path, strict=False))
-    ]
+    gain = rates.gains(meta)
+    steps = []
+    for k, (loss, params) in enumerate(zip(losses, path, strict=False)):
+        of_step = rates.at(meta, k).rates
+        gradient, hessian = _linear_step(loss, params, of_step, first_order)
+        filtered = gradient | {name: factor * gradient[name] for name, factor in gain.items()}
+        steps.append(StepJacobian(of_step, gradient, filtered, hessian))
     return AdaptationJacobian(steps, rates)
 
 
-def _step_jacobian(loss: TaskLoss, params: Params, rates: Rates, first_order: bool) -> StepJacobian:
+def _linear_step(loss: TaskLoss, params: Params, rates: Rates, first_order: bool) -> tuple[Params, InnerHessian | None]:
     if first_order:
         gradient: Params = torch.func.grad(lambda p: loss(params | p))(split(params, rates)[0])
-        return StepJacobian(rates, gradient, None)
+        return gradient, None
     gradient, columns = linear_gradient(loss, params, rows=params, columns=rates)
     if len(rates) == len(params):  # H is square and symmetric: one graph serves rows and columns
-        return StepJacobian(rates, gradient, InnerHessian(lambda: columns, columns))
+        return gradient, InnerHessian(lambda: columns, columns)
     rows = cache(partial(hessian_product, loss, params, rows=rates, columns=params))
-    return StepJacobian(rates, gradient, InnerHessian(rows, columns))
+    return gradient, InnerHessian(rows, columns)
 
 
 def largest_curvature(jacobian: AdaptationJacobian, start: Params, iterations: int = 5) -> Tensor:
@@ -175,7 +199,7 @@ def largest_curvature(jacobian: AdaptationJacobian, start: Params, iterations: i
         start: Vector of at least the parameters with a step size.
         iterations: Products with the Hessian.
     """
-    rates, _, hessian = jacobian.steps[0]
+    rates, _, _, hessian = jacobian.steps[0]
     assert hessian is not None
     factor, rates = _factored(rates)
     roots = {name: _root(rate) for name, rate in rates.items()}

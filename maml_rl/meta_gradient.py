@@ -18,7 +18,7 @@ from maml_rl.inner import TaskLoss, inner_updates
 from maml_rl.jacobian import AdaptationJacobian, Product, adaptation_jacobian, largest_curvature
 from maml_rl.objectives import InnerLoss, Loss, inner_loss, likelihood_ratio_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads, mean_over_tasks
-from maml_rl.policies import Policy, policy_rates
+from maml_rl.policies import Policy, fixed_names, policy_rates
 from maml_rl.rates import InnerRates, theta
 from maml_rl.step import MetaGradient
 from maml_rl.types import Batch, Params, detached, flatten, frozen_names, split, unflatten
@@ -66,6 +66,7 @@ def meta_objective(
         metrics=metrics,
         curvature=partial(_curvature, objective, regions) if regions else None,
         evaluate=partial(_evaluate, objective, regions) if regions else None,
+        units=_units([region.jacobian for region in regions]),
     )
 
 
@@ -76,6 +77,7 @@ class _Objective(NamedTuple):
     loss: InnerLoss
     rates: InnerRates
     learned: Params  # the old meta-parameters
+    fixed: Params  # those that no step changes: frozen ones, and what is measured
     tasks: Sequence[TaskData]
     config: RLMeta
     threads: TaskThreads
@@ -87,7 +89,8 @@ class _Objective(NamedTuple):
     def jacobian(self, data: TaskData, fraction: float) -> AdaptationJacobian:
         """J of a task, with Hessians on a share of its steps."""
         losses = inner_losses(self.loss.sampled, [thin(batch, fraction) for batch in data.support])
-        return adaptation_jacobian(losses, data.path, self.rates, self.learned, self.config.first_order)
+        meta = self.fixed | self.learned
+        return adaptation_jacobian(losses, data.path, self.rates, meta, self.config.first_order)
 
 
 def inner_losses(loss: Loss, support: Sequence[Batch]) -> list[TaskLoss]:
@@ -103,13 +106,14 @@ def _objective(
     policy: Policy, meta: Params, tasks: Sequence[TaskData], config: RLMeta, threads: TaskThreads
 ) -> _Objective:
     names = frozen_names(policy)
-    frozen, learned = split(detached(meta), names)
-    completed = _Completed(policy, frozen)
+    fixed, learned = split(detached(meta), fixed_names(policy, meta))
+    completed = _Completed(policy, split(fixed, names)[0])
     return _Objective(
         policy=completed,
         loss=inner_loss(completed, config),
         rates=policy_rates(policy, theta(meta), config),
         learned=learned,
+        fixed=fixed,
         tasks=[data._replace(path=[split(detached(params), names)[1] for params in data.path]) for data in tasks],
         config=config,
         threads=threads,
@@ -140,14 +144,24 @@ def _linearise(objective: _Objective, data: TaskData, measured: bool) -> _Linear
     gradient = full.transposed_product(outer)
     of_region = None
     if isinstance(region, TrustRegion):
-        fraction = region.curvature_fraction
-        if fraction != 1:
-            jacobian = objective.jacobian(data, fraction).with_gradients_of(full)
-        fisher = fisher_product(policy, adapted, thin(data.query, fraction).observations)
+        if region.hessian_fraction != 1:
+            jacobian = objective.jacobian(data, region.hessian_fraction).with_gradients_of(full)
+        fisher = fisher_product(policy, adapted, thin(data.query, region.curvature_fraction).observations)
         with torch.no_grad():
             of_region = _Region(jacobian, fisher, policy(adapted, data.query.observations))
     curvature = largest_curvature(jacobian, gradient) if measured else torch.zeros_like(value)
     return _Linear(gradient, value, curvature, of_region)
+
+
+def _units(jacobians: Sequence[AdaptationJacobian]) -> Params:
+    """A unit for each learned step size: 1 over the size of the gradients that it multiplies.
+
+    A change of theta by 1 changes theta' by about 1. One of a step size by 1 changes it by the gradient only, for a
+    single number two orders of magnitude less, and damping would all but forbid it.
+    """
+    squares = [jacobian.squared_gradients() for jacobian in jacobians]
+    means = {name: mean_over_tasks([of_task[name] for of_task in squares]) for name in (squares[0] if squares else {})}
+    return {name: mean.clamp(min=torch.finfo(mean.dtype).tiny).rsqrt() for name, mean in means.items()}
 
 
 def _curvature(objective: _Objective, regions: Sequence[_Region], vector: Tensor) -> Tensor:
@@ -163,12 +177,12 @@ def _curvature(objective: _Objective, regions: Sequence[_Region], vector: Tensor
 def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor) -> tuple[Tensor, Tensor]:
     """Loss, and KL from the old adapted policies, of those adapted from other meta-parameters."""
     candidate = unflatten(vector, objective.learned)
-    rates = [objective.rates.at(candidate, step) for step in range(objective.config.inner_steps)]
+    updates = [objective.rates.at(objective.fixed | candidate, k) for k in range(objective.config.inner_steps)]
 
     def of_task(data: TaskData, region: _Region) -> Tensor:
         with torch.no_grad():
             losses = inner_losses(objective.loss.elsewhere, data.support)
-            adapted = inner_updates(losses, theta(candidate), rates)
+            adapted = inner_updates(losses, theta(candidate), updates)
             return torch.stack(surrogate_and_kl(objective.policy, adapted, data.query, region.old))
 
     loss, kl = mean_over_tasks(objective.threads.map(of_task, objective.tasks, regions))

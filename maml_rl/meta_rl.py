@@ -14,18 +14,19 @@ from torch import Tensor
 from maml_rl.advantages import advantage_batch
 from maml_rl.config import RLMeta
 from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
+from maml_rl.gradient_filter import with_measured
 from maml_rl.initial import MLPPolicy, parameters
 from maml_rl.inner import inner_update
 from maml_rl.meta_gradient import TaskData, meta_objective
 from maml_rl.objectives import inner_loss
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
-from maml_rl.policies import Policy, policy_rates
-from maml_rl.rates import Rates, rate_metrics, theta
+from maml_rl.policies import Policy, fixed_names, policy_rates
+from maml_rl.rates import InnerUpdate, rate_metrics, theta
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.step import MetaStep, initial_optimizer, meta_step
 from maml_rl.tasks import Task, TaskVectorEnv, task_space, training_tasks
-from maml_rl.types import Batch, Params, State, Trajectories, frozen_names, laid_out, repeat, select, split, stack
+from maml_rl.types import Batch, Params, State, Trajectories, laid_out, repeat, select, split, stack
 
 
 class Sampled(NamedTuple):
@@ -77,23 +78,23 @@ def advantage_batches(
 
 
 def adapt_each(
-    policy: Policy, params: Params, batches: Sequence[Batch], config: RLMeta, rates: Rates, threads: TaskThreads
+    policy: Policy, params: Params, batches: Sequence[Batch], config: RLMeta, update: InnerUpdate, threads: TaskThreads
 ) -> Params:
-    """theta_i' = theta_i - a grad L(f_theta_i) of each task, values only; `params` and result have a leading M.
+    """theta_i' = theta_i - a grad L(f_theta_i) + b of each task, values only; `params` and result have a leading M.
 
     Args:
         policy: The policy.
         params: Parameters of each task.
         batches: Steps of each task, sampled by them.
         config: Settings; its `inner_objective` is the loss.
-        rates: Step size of each parameter that changes, the same for all tasks.
+        update: Step size of each parameter that changes, and shift, the same for all tasks.
         threads: Threads that share the tasks.
     """
     loss = inner_loss(policy, config).sampled
 
     def of_task(m: int) -> Params:
         with torch.no_grad():
-            return inner_update(lambda p: loss(p, batches[m]), select(params, m), rates)
+            return inner_update(lambda p: loss(p, batches[m]), select(params, m), update)
 
     return stack(threads.map(of_task, range(len(batches))))
 
@@ -106,7 +107,7 @@ def initial_state(policy: MLPPolicy, config: RLMeta) -> State:
     """
     params = parameters(policy)
     meta = params | policy_rates(policy, params, config).initial(params)
-    learned = split(meta, frozen_names(policy))[1]
+    learned = split(meta, fixed_names(policy, meta))[1]
     return State(meta, initial_optimizer(config.step, learned), 0)
 
 
@@ -149,6 +150,8 @@ def meta_iteration(
         raise NonFiniteEnvironmentError(f"{place}: {error}") from error
     except NonFiniteError as error:
         raise NonFiniteError(f"{place}: {error}{_inputs(policy, sampled)}") from error
+    if config.filtered_lr:
+        new = new._replace(meta=_measured(policy, new.meta, path[0], sampled[0].batches, config, threads))
     by_task = _by_task(policy, sampled, data, threads)
     metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()} | of_step
     metrics |= rate_metrics(new.meta)
@@ -171,6 +174,22 @@ def _sampled_steps(
         yield params, sampled
         if step < config.inner_steps:  # line 7: theta_i'
             params = adapt_each(policy, params, sampled.batches, config, rates.at(state.meta, step), threads)
+
+
+def _measured(
+    policy: Policy, meta: Params, params: Params, batches: Sequence[Batch], config: RLMeta, threads: TaskThreads
+) -> Params:
+    """Meta-parameters for the next iteration, whose filter has seen the gradients of this one."""
+    loss = inner_loss(policy, config).sampled
+    names = policy_rates(policy, theta(meta), config).names
+
+    def gradient(batch: Batch) -> Params:
+        adapted, rest = split(select(params, 0), names)
+        result: Params = torch.func.grad(lambda p: loss(rest | p, batch))(adapted)
+        return result
+
+    with torch.no_grad():
+        return with_measured(meta, gradient, batches, threads)
 
 
 def _task_data(path: Sequence[Params], sampled: Sequence[Sampled], m: int) -> TaskData:

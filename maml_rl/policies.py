@@ -4,7 +4,8 @@
 `[M, ..., obs]`. Observations are standardised inside, by statistics that are part of the policy and never change.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maml_rl.config import Activation, MetaConfig
+from maml_rl.config import Activation, RLMeta
 from maml_rl.distributions import Categorical, DiagonalGaussian, Distribution
 from maml_rl.errors import InputError
+from maml_rl.gradient_filter import is_statistic
 from maml_rl.rates import InnerRates, inner_rates
 from maml_rl.types import Params, frozen_names
 
+LOG_STD = "log_std"
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
 
@@ -47,8 +50,8 @@ class Policy(Protocol):
         ...
 
 
-def policy_rates(policy: Policy, params: Params, config: MetaConfig) -> InnerRates:
-    """Step sizes of the inner update of a policy with these parameters, none for those that are frozen.
+def policy_rates(policy: Policy, params: Params, config: RLMeta) -> InnerRates:
+    """Step sizes and shift of the inner update of a policy with these parameters, none for those that are frozen.
 
     Raises:
         InputError: If the inner update has nothing to change.
@@ -61,7 +64,24 @@ def policy_rates(policy: Policy, params: Params, config: MetaConfig) -> InnerRat
             f"the inner update has nothing to change (adapted is {config.adapted}): all of those parameters are "
             "frozen; call requires_grad_(True) on those to adapt, or set adapted to all"
         )
-    return inner_rates(config, names)
+    rates = inner_rates(config, names)
+    return rates._replace(filtered=config.filtered_lr, shift=_shift(config, names))
+
+
+def _shift(config: RLMeta, names: Collection[str]) -> dict[str, float]:
+    if config.adapted_std_factor is None:
+        return {}
+    if LOG_STD not in names:
+        raise InputError(
+            "adapted_std_factor needs a standard deviation that the inner update changes: actions must be a Box, and "
+            "log_std not frozen; leave adapted_std_factor out"
+        )
+    return {LOG_STD: math.log(config.adapted_std_factor)}
+
+
+def fixed_names(policy: Policy, meta: Params) -> frozenset[str]:
+    """Names of the meta-parameters that no meta-step changes: frozen ones, and those that are measured."""
+    return frozen_names(policy) | {name for name in meta if is_statistic(name)}
 
 
 class Standardisation(NamedTuple):
@@ -160,12 +180,12 @@ class GaussianMLP(StandardisedMLP):
         Raghu et al. (2020, section 4) adapt the head alone and do not mention the standard deviation. It is a bias of
         the output, next to that of the mean, and depends on no feature.
         """
-        return *super().last_layer(), "log_std"
+        return *super().last_layer(), LOG_STD
 
     def forward(self, params: Params, observations: Tensor) -> DiagonalGaussian:
         """Distribution of actions `[..., act]` in observations `[..., obs]`."""
         mean = self.output(params, observations)
-        log_std = params["log_std"]
+        log_std = params[LOG_STD]
         if log_std.dim() == 2:
             log_std = log_std.reshape(len(log_std), *[1] * (mean.dim() - 2), -1)
         return DiagonalGaussian(mean, log_std.expand_as(mean))

@@ -1,8 +1,12 @@
-"""Step sizes of the inner update: which parameters it changes, and by what step (Finn, Abbeel, Levine 2017, line 6).
+"""The inner update's step sizes and shift: theta' = theta - a * g + b (Finn, Abbeel, Levine 2017, line 6).
 
-One for all (the paper), of the last layer alone (Raghu et al. 2020, ANIL), or learned together with theta: one for each
-number (Li et al. 2017, Meta-SGD), or one for each tensor and gradient step (Antoniou et al. 2019, MAML++). Learned ones
-are meta-parameters, under `inner_lr.` and the name of the parameter that they belong to.
+Step sizes a: one for all (the paper), of the last layer alone (Raghu et al. 2020, ANIL), or learned together with
+theta: one for each number (Li et al. 2017, Meta-SGD), or one for each tensor and gradient step (Antoniou et al. 2019,
+MAML++). A Wiener filter may multiply them (`maml_rl.gradient_filter`). The shift b of the logarithm of the standard
+deviation is learned too, or absent.
+
+What is learned or measured of them is part of the meta-parameters, under a prefix and the name of the parameter that it
+belongs to.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,50 +16,80 @@ import torch
 from torch import Tensor
 
 from maml_rl.config import LearnedLr, MetaConfig
+from maml_rl.gradient_filter import gains, initial_statistics, is_statistic
 from maml_rl.types import Params
 
 Rates = Mapping[str, float | Tensor]
 """Step size of each parameter that an inner update changes, by its name: a number, or one for each of its elements."""
 
-_PREFIX = "inner_lr."
+_LR, _SHIFT = "inner_lr.", "inner_shift."
+
+
+class InnerUpdate(NamedTuple):
+    """What one inner update does with a gradient."""
+
+    rates: Rates
+    shift: Params = {}  # noqa: RUF012  what it adds besides; never changed in place
 
 
 class InnerRates(NamedTuple):
-    """Step sizes of all gradient steps."""
+    """Step sizes and shift of all gradient steps."""
 
     names: tuple[str, ...]  # parameters that the inner update changes
     inner_lr: float
     learned: LearnedLr
     steps: int  # gradient steps that the step sizes are learned for
+    filtered: bool = False  # whether the gradient's Wiener filter multiplies the step sizes
+    shift: Mapping[str, float] = {}  # parameters that the first inner update also shifts, and by what in the beginning
 
     def initial(self, theta: Params) -> Params:
-        """Learned step sizes before the first iteration, all `inner_lr`; none where they are not learned."""
+        """What is learned or measured, before the first iteration: step sizes of `inner_lr`, and the shift."""
+        found = {_SHIFT + name: torch.full_like(theta[name], value) for name, value in self.shift.items()}
         if self.learned == "parameter":
-            return {_PREFIX + name: torch.full_like(theta[name], self.inner_lr) for name in self.names}
+            found |= {_LR + name: torch.full_like(theta[name], self.inner_lr) for name in self.names}
         if self.learned == "tensor-and-step":
-            return {_PREFIX + name: theta[name].new_full((self._steps,), self.inner_lr) for name in self.names}
-        return {}
+            found |= {_LR + name: theta[name].new_full((self._steps,), self.inner_lr) for name in self.names}
+        return found | (initial_statistics({name: theta[name] for name in self.names}) if self.filtered else {})
 
     @property
-    def are_learned(self) -> bool:
-        """Whether they are meta-parameters."""
+    def has_learned_lr(self) -> bool:
+        """Whether step sizes are meta-parameters."""
         return self.learned != "no"
 
-    def at(self, meta: Params, step: int, factor: float = 1.0) -> Rates:
-        """Step sizes of a gradient step (from 0), times `factor`.
+    @property
+    def has_learned(self) -> bool:
+        """Whether step sizes or the shift are meta-parameters."""
+        return self.has_learned_lr or bool(self.shift)
 
-        Those of each tensor and step stay what they are at the last step that was trained.
+    def at(self, meta: Params, step: int, factor: float = 1.0) -> InnerUpdate:
+        """The inner update of a gradient step (from 0), its step sizes times `factor`.
+
+        Step sizes of each tensor and step stay what they are at the last step that was trained. The shift is that of
+        the adapted policy, so the first step alone adds it.
         """
-        if self.learned == "parameter":
-            rates = {name: meta[_PREFIX + name] for name in self.names}
-        elif self.learned == "tensor-and-step":
-            rates = {name: meta[_PREFIX + name][self._trained(step)] for name in self.names}
-        else:
-            return dict.fromkeys(self.names, self.inner_lr * factor)
-        return rates if factor == 1.0 else {name: rate * factor for name, rate in rates.items()}
+        gain = self.gains(meta)
+        fixed = dict.fromkeys(self.names, self.inner_lr)
+        rates = self.learned_lr(meta, step) if self.has_learned_lr else fixed
+        rates = {name: rate if factor == 1.0 else rate * factor for name, rate in rates.items()}
+        rates |= {name: rates[name] * value for name, value in gain.items()}
+        return InnerUpdate(rates, self.learned_shift(meta) if step == 0 else {})
 
-    def transposed(self, vector: Params, step: int) -> Params:
-        """The transpose of `at`, which is linear where step sizes are learned.
+    def gains(self, meta: Params) -> Params:
+        """Factor of the Wiener filter on each step size; none without it."""
+        return gains(meta, self.names) if self.filtered else {}
+
+    def learned_lr(self, meta: Params, step: int) -> Rates:
+        """Learned step sizes of a gradient step, without the filter; linear in `meta`."""
+        if self.learned == "parameter":
+            return {name: meta[_LR + name] for name in self.names}
+        return {name: meta[_LR + name][self._trained(step)] for name in self.names}
+
+    def learned_shift(self, meta: Params) -> Params:
+        """The learned shift of the first gradient step; linear in `meta`."""
+        return {name: meta[_SHIFT + name] for name in self.shift}
+
+    def transposed_lr(self, vector: Params, step: int) -> Params:
+        """The transpose of `learned_lr`.
 
         Args:
             vector: A number for each element of the parameters that the gradient step changes.
@@ -65,9 +99,13 @@ class InnerRates(NamedTuple):
             A number for each element of the learned step sizes: the sum over what it is the step size of.
         """
         if self.learned == "parameter":
-            return {_PREFIX + name: vector[name] for name in self.names}
+            return {_LR + name: vector[name] for name in self.names}
         chosen = torch.arange(self._steps) == self._trained(step)
-        return {_PREFIX + name: vector[name].sum() * chosen.to(vector[name]) for name in self.names}
+        return {_LR + name: vector[name].sum() * chosen.to(vector[name]) for name in self.names}
+
+    def transposed_shift(self, vector: Params) -> Params:
+        """The transpose of `learned_shift`."""
+        return {_SHIFT + name: vector[name] for name in self.shift}
 
     @property
     def _steps(self) -> int:
@@ -83,18 +121,23 @@ def inner_rates(config: MetaConfig, names: Collection[str]) -> InnerRates:
 
 
 def rate_metrics(meta: Params) -> dict[str, float]:
-    """What to log of learned step sizes: their mean, the lowest, and the share below 0; nothing where none is learned.
+    """What to log of learned step sizes: their mean, the lowest, and the share below 0; and the mean learned shift.
 
-    A negative one is no error (Li et al. 2017 allow it): there the inner update ascends the loss.
+    Nothing of what is not learned. A negative step size is no error (Li et al. 2017 allow it): there the inner update
+    ascends the loss.
     """
-    learned = [value.detach().reshape(-1) for name, value in meta.items() if name.startswith(_PREFIX)]
-    if not learned:
-        return {}
-    rates = torch.cat(learned)
-    shown = {"mean": rates.mean(), "lowest": rates.min(), "negative": (rates < 0).float().mean()}
-    return {f"inner/lr_{name}": float(value) for name, value in shown.items()}
+    metrics: dict[str, float] = {}
+    if learned := [value.detach().reshape(-1) for name, value in meta.items() if name.startswith(_LR)]:
+        rates = torch.cat(learned)
+        shown = {"mean": rates.mean(), "lowest": rates.min(), "negative": (rates < 0).float().mean()}
+        metrics |= {f"inner/lr_{name}": float(value) for name, value in shown.items()}
+    for name, value in meta.items():
+        if name.startswith(_SHIFT):
+            metrics[f"inner/shift_{name.removeprefix(_SHIFT)}"] = float(value.mean())
+    return metrics
 
 
 def theta(meta: Params) -> Params:
-    """The meta-parameters without learned step sizes: what the network is applied with."""
-    return {name: value for name, value in meta.items() if not name.startswith(_PREFIX)}
+    """The meta-parameters that the network is applied with: without what belongs to the inner update."""
+    belongs = (_LR, _SHIFT)
+    return {name: value for name, value in meta.items() if not name.startswith(belongs) and not is_statistic(name)}

@@ -17,7 +17,7 @@ from maml_rl.optimizers import Moments, adam, cosine
 from maml_rl.trpo import LineSearch, backtracking, trust_region_step
 from maml_rl.types import Params, State, detached, flatten, split, unflatten
 
-_FIRST, _SECOND = "adam.first.", "adam.second."
+_FIRST, _SECOND, _MEAN = "adam.first.", "adam.second.", "mean_gradient."
 Rule = TrustRegion | Adam | SGD
 
 
@@ -29,6 +29,7 @@ class MetaGradient(NamedTuple):
     metrics: Mapping[str, float] = MappingProxyType({})  # what else to log of it (docs/metrics.md)
     curvature: Callable[[Tensor], Tensor] | None = None  # v -> F v `[P]`, without damping, for a trust region
     evaluate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # vector `[P]` -> loss, and KL from the start
+    units: Params = {}  # noqa: RUF012  of the numbers of a meta-parameter, for the damping; 1 where there is none
 
 
 MetaStep = Callable[[State, MetaGradient], tuple[State, dict[str, float]]]
@@ -37,6 +38,8 @@ MetaStep = Callable[[State, MetaGradient], tuple[State, dict[str, float]]]
 
 def initial_optimizer(rule: Rule, learned: Params) -> Params:
     """What the first step finds: Adam's moments of each parameter, all 0; else nothing."""
+    if isinstance(rule, TrustRegion) and rule.momentum:
+        return {_MEAN + name: torch.zeros_like(value) for name, value in learned.items()}
     if not isinstance(rule, Adam):
         return {}
     return {moment + name: torch.zeros_like(value) for moment in (_FIRST, _SECOND) for name, value in learned.items()}
@@ -61,7 +64,9 @@ def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, 
     optimizer = state.optimizer
     metrics = {**gradient.metrics, "meta/gradient_norm": float(flat.norm())}
     if isinstance(rule, TrustRegion):
-        found = _trust_region(rule, vector, flat, gradient)
+        if rule.momentum:
+            flat, optimizer = _averaged(rule, learned, flat, state)
+        found = _trust_region(rule, learned, flat, gradient)
         new = found.vector
         metrics |= {
             "meta/loss_after": float(found.loss),
@@ -76,15 +81,31 @@ def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, 
     return State(meta | unflatten(new, learned), optimizer, state.iteration + 1), metrics
 
 
-def _trust_region(rule: TrustRegion, vector: Tensor, flat: Tensor, gradient: MetaGradient) -> LineSearch:
+def _trust_region(rule: TrustRegion, learned: Params, flat: Tensor, gradient: MetaGradient) -> LineSearch:
+    """The step in units in which a change of 1 moves the adapted parameters alike: then damping weighs all alike.
+
+    With D the diagonal of the units and y = D^-1 s, it is that of the gradient D g and the curvature D F D + damping.
+    """
     if gradient.curvature is None or gradient.evaluate is None:
         raise InputError("a trust region needs a policy: supervised learning takes its meta-steps by adam or sgd")
     product = gradient.curvature
-    step = trust_region_step(flat, lambda v: product(v) + rule.cg_damping * v, rule.max_kl, rule.cg_iterations)
+    units = flatten({name: gradient.units.get(name, torch.ones_like(value)) for name, value in learned.items()})
+
+    def damped(vector: Tensor) -> Tensor:
+        return units * product(units * vector) + rule.cg_damping * vector
+
+    step = units * trust_region_step(units * flat, damped, rule.max_kl, rule.cg_iterations)
     require_finite("meta-step", step)
     return backtracking(
-        gradient.evaluate, vector, gradient.loss, step, rule.max_kl, rule.backtrack_ratio, rule.max_backtracks
+        gradient.evaluate, flatten(learned), gradient.loss, step, rule.max_kl, rule.backtrack_ratio, rule.max_backtracks
     )
+
+
+def _averaged(rule: TrustRegion, learned: Params, flat: Tensor, state: State) -> tuple[Tensor, Params]:
+    before = flatten({name: state.optimizer[_MEAN + name] for name in learned})
+    mean = rule.momentum * before + (1 - rule.momentum) * flat
+    named = {_MEAN + name: value for name, value in unflatten(mean, learned).items()}
+    return mean / (1 - rule.momentum ** (state.iteration + 1)), named
 
 
 def _descent(rule: Adam | SGD, learned: Params, vector: Tensor, flat: Tensor, state: State) -> tuple[Tensor, Params]:

@@ -12,6 +12,8 @@ OUT_OF_RANGE = [
     (TrustRegion, "cg_iterations", [0, -1]),
     (TrustRegion, "cg_damping", [-1e-5, math.nan]),
     (TrustRegion, "curvature_fraction", [0.0, -0.5, 1.5, math.nan]),
+    (TrustRegion, "hessian_fraction", [0.0, -0.5, 1.5, math.nan]),
+    (TrustRegion, "momentum", [-0.1, 1.0, math.nan]),
     (TrustRegion, "backtrack_ratio", [0.0, 1.0, -0.8, 2.0, math.nan]),
     (TrustRegion, "max_backtracks", [0, -1]),
     (RLMeta, "meta_batch_size", [0, -40]),
@@ -26,6 +28,8 @@ LIMITS = [
     (TrustRegion, {"max_kl": 1e-8, "cg_iterations": 1, "cg_damping": 0.0, "max_backtracks": 1}),
     (TrustRegion, {"curvature_fraction": 1.0, "backtrack_ratio": 0.99}),
     (RLMeta, {"meta_batch_size": 1, "episodes": 1, "inner_steps": 0, "discount": 1.0, "gae_lambda": 0.0}),
+    (TrustRegion, {"hessian_fraction": 1.0, "momentum": 0.99}),
+    (RLMeta, {"adapted_std_factor": 1e-3, "filtered_lr": True, "episodes": 2}),
     (RLMeta, {"gae_lambda": 1.0, "inner_objective": "lvc", "first_order": True}),
 ]
 

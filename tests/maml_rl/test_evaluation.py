@@ -17,6 +17,7 @@ from maml_rl.initial import build_policy, parameters
 from maml_rl.learner import Validation
 from maml_rl.meta_rl import adapt_each, initial_state, meta_iteration, sample
 from maml_rl.parallel import TaskThreads
+from maml_rl.rates import InnerUpdate
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import evaluation_tasks, task_space, vectorize
 from maml_rl.types import State, Trajectories, repeat
@@ -80,8 +81,8 @@ def test_it_is_a_plain_loop_of_sampling_and_adapting(reference):
             draw = Draw(6, Phase.EVALUATION, step=step)
             sampled = sample(envs, policy, params, tasks, replace(META, episodes=4), draw, threads)
             expected.append(sampled.trajectories)
-            rates = dict.fromkeys(params, inner_lr)
-            params = adapt_each(policy, params, sampled.batches, META, rates, threads)
+            update = InnerUpdate(dict.fromkeys(params, inner_lr))
+            params = adapt_each(policy, params, sampled.batches, META, update, threads)
     assert same(reference, expected)
 
 
@@ -89,16 +90,16 @@ def test_it_is_a_plain_loop_of_sampling_and_adapting(reference):
 def test_the_step_size_is_multiplied_once_after_the_first_gradient_step(monkeypatch, factor, expected):
     taken = []
 
-    def watched(policy, params, batches, config, rates, threads):
-        taken.append(rates)
-        return adapt_each(policy, params, batches, config, rates, threads)
+    def watched(policy, params, batches, config, update, threads):
+        taken.append(update)
+        return adapt_each(policy, params, batches, config, update, threads)
 
     monkeypatch.setattr(evaluation, "adapt_each", watched)
     run(config=replace(CONFIG, later_lr_factor=factor))
-    assert [list(rates.values()) for rates in taken] == [pytest.approx([lr] * 7) for lr in expected]
+    assert [list(update.rates.values()) for update in taken] == [pytest.approx([lr] * 7) for lr in expected]
     taken.clear()
     run(meta=replace(META, learned_lr="parameter"), config=replace(CONFIG, later_lr_factor=factor))
-    assert [rates["bias_0"].tolist() for rates in taken] == [pytest.approx([lr] * 8) for lr in expected]
+    assert [update.rates["bias_0"].tolist() for update in taken] == [pytest.approx([lr] * 8) for lr in expected]
 
 
 def test_each_gradient_step_changes_what_is_done(reference):

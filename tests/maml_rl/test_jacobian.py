@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from maml_rl.gradient_filter import is_statistic
 from maml_rl.inner import TaskLoss, inner_updates
 from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, hessian_product, largest_curvature
 from maml_rl.rates import InnerRates
@@ -49,10 +50,22 @@ def fixed(names: Sequence[str] = ALL) -> InnerRates:
 
 
 def meta_params(rates: InnerRates) -> Params:
-    """Parameters of the network, and learned step sizes that differ from each other, one of them negative."""
+    """Parameters of the network, with learned step sizes and shifts that differ from each other.
+
+    What a filter has measured is a signal and a larger power of each number.
+    """
     params = network_params()
-    learned = {name: value * (1 + k) for k, (name, value) in enumerate(rates.initial(params).items())}
-    return params | {n: v * (1 + 0.3 * random(*v.shape, seed=k)) for k, (n, v) in enumerate(learned.items())}
+    found = {name: value * (1 + k) for k, (name, value) in enumerate(rates.initial(params).items())}
+    found = {n: v * (1 + 0.3 * random(*v.shape, seed=k)) for k, (n, v) in enumerate(found.items())}
+    for name in (n for n in found if n.startswith("inner_signal.")):
+        found[name] = random(*found[name].shape, seed=1).abs()
+        found[name.replace("signal", "power")] = found[name] + random(*found[name].shape, seed=2).abs()
+    return params | found
+
+
+def learned_params(meta: Params) -> Params:
+    """Those that a meta-step changes."""
+    return {name: value for name, value in meta.items() if not is_statistic(name)}
 
 
 def path(losses: Sequence[TaskLoss], meta: Params, rates: InnerRates) -> list[Params]:
@@ -64,10 +77,12 @@ def path(losses: Sequence[TaskLoss], meta: Params, rates: InnerRates) -> list[Pa
 def explicit_jacobian(losses: Sequence[TaskLoss], meta: Params, rates: InnerRates) -> Tensor:
     """d theta' / d meta by PyTorch's derivatives through all inner updates, `[P', P]`."""
 
-    def adapted(vector: Tensor) -> Tensor:
-        return flatten(path(losses, unflatten(vector, meta), rates)[-1])
+    learned = learned_params(meta)
 
-    jacobian: Tensor = torch.func.jacrev(adapted)(flatten(meta))
+    def adapted(vector: Tensor) -> Tensor:
+        return flatten(path(losses, meta | unflatten(vector, learned), rates)[-1])
+
+    jacobian: Tensor = torch.func.jacrev(adapted)(flatten(learned))
     return jacobian
 
 
@@ -124,6 +139,9 @@ RATES = {
     "last layer": fixed(["last"]),
     "Meta-SGD": InnerRates(ALL, INNER_LR, "parameter", 2),
     "Meta-SGD, last layer": InnerRates(("last",), INNER_LR, "parameter", 2),
+    "shift": InnerRates(ALL, INNER_LR, "no", 2, shift={"bias": -0.5}),
+    "Meta-SGD, filter, shift": InnerRates(ALL, INNER_LR, "parameter", 2, filtered=True, shift={"bias": -0.5}),
+    "filter": InnerRates(ALL, INNER_LR, "no", 2, filtered=True),
     "tensor and step": InnerRates(ALL, INNER_LR, "tensor-and-step", 2),
     "tensor and step, two tensors": InnerRates(("first", "last"), INNER_LR, "tensor-and-step", 2),
 }
@@ -136,10 +154,12 @@ def test_jacobian_products_are_those_of_the_explicit_jacobian(rates: InnerRates,
     explicit = explicit_jacobian(losses, meta, rates)
     jacobian = adaptation_jacobian(losses, path(losses, meta, rates), rates, meta)
     adapted = network_params(seed=10)
-    change = unflatten(random(len(flatten(meta)), seed=11), meta)
+    learned = learned_params(meta)
+    change = unflatten(random(len(flatten(learned)), seed=11), learned)
     torch.testing.assert_close(flatten(jacobian.product(change)), explicit @ flatten(change))
-    torch.testing.assert_close(flatten(jacobian.transposed_product(adapted)), explicit.T @ flatten(adapted))
-    assert list(jacobian.transposed_product(adapted)) == list(meta)
+    transposed = jacobian.transposed_product(adapted)
+    assert set(transposed) == set(learned)
+    torch.testing.assert_close(flatten({name: transposed[name] for name in learned}), explicit.T @ flatten(adapted))
     if steps > 1:  # the factors do not commute, so that the order of the steps matters
         square = explicit[:, : len(explicit)]
         assert not torch.allclose(square, square.T)
@@ -149,7 +169,7 @@ def test_jacobian_products_are_those_of_the_explicit_jacobian(rates: InnerRates,
 def test_the_transposed_product_is_the_gradient_through_the_whole_adaptation(rates: InnerRates) -> None:
     losses, meta, outer = [network_loss(0), network_loss(1)], meta_params(rates), network_loss(2)
     points = path(losses, meta, rates)
-    expected = torch.func.grad(lambda m: outer(path(losses, m, rates)[-1]))(meta)
+    expected = torch.func.grad(lambda m: outer(path(losses, meta | m, rates)[-1]))(learned_params(meta))
     jacobian = adaptation_jacobian(losses, points, rates, meta)
     torch.testing.assert_close(jacobian.transposed_product(torch.func.grad(outer)(points[-1])), expected)
 
@@ -209,7 +229,7 @@ def test_largest_curvature_is_the_largest_absolute_eigenvalue_of_step_sizes_time
     params = split(meta, ALL)[0]
     chosen, rest = split(params, rates.names)
     hessian = torch.autograd.functional.hessian(lambda v: loss(rest | unflatten(v, chosen)), flatten(chosen))
-    sizes = rates.at(meta, 0)
+    sizes = rates.at(meta, 0).rates
     diagonal = flatten({name: sizes[name] * torch.ones_like(value) for name, value in chosen.items()})
     assert (diagonal > 0).all()
     expected = torch.linalg.eigvals(diagonal[:, None] * hessian).abs().max()

@@ -20,7 +20,7 @@ from maml_rl.meta_rl import Iteration, Sampled, adapt_each, initial_state, meta_
 from maml_rl.objectives import reinforce_loss
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP, GaussianMLP, policy_rates
-from maml_rl.rates import theta
+from maml_rl.rates import InnerUpdate, theta
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import TaskVectorEnv, task_space, training_tasks, vectorize
 from maml_rl.types import Params, State, Trajectories, flatten, repeat, select
@@ -381,10 +381,10 @@ def test_adapt_each_is_one_inner_update_of_every_task() -> None:
     params = repeat(start(policy), 3)
     sampled = sample(envs, policy, params, [0, 1, 0], TINY, Draw(0, Phase.TRAINING), TaskThreads(1))
     envs.close()
-    rates = dict.fromkeys(params, 0.7)
-    adapted = adapt_each(policy, params, sampled.batches, TINY, rates, TaskThreads(2))
+    update = InnerUpdate(dict.fromkeys(params, 0.7))
+    adapted = adapt_each(policy, params, sampled.batches, TINY, update, TaskThreads(2))
     for m, batch in enumerate(sampled.batches):
-        expected = inner_update(lambda p, batch=batch: reinforce_loss(policy, p, batch), start(policy), rates)
+        expected = inner_update(lambda p, batch=batch: reinforce_loss(policy, p, batch), start(policy), update)
         torch.testing.assert_close(select(adapted, m), expected)
 
 

@@ -163,7 +163,7 @@ def test_the_last_layer_is_what_turns_the_last_features_into_a_distribution(make
     policy = make()
     params = dict(policy.named_parameters())
     rates = policy_rates(policy, params, RLMeta(adapted="last-layer", inner_lr=0.5))
-    assert sorted(rates.at(params, 0)) == sorted(expected)
+    assert sorted(rates.at(params, 0).rates) == sorted(expected)
     assert policy_rates(policy, params, RLMeta()).names == tuple(params)
 
 

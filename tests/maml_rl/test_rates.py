@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maml_rl.config import RLMeta
-from maml_rl.rates import InnerRates, inner_rates, theta
+from maml_rl.rates import InnerRates, InnerUpdate, inner_rates, theta
 
 NAMES = ("w", "b")
 THETA = {"w": torch.zeros(2, 3), "b": torch.zeros(2), "fixed": torch.zeros(4)}
@@ -17,9 +17,9 @@ def rates_of(**settings: object) -> InnerRates:
 def test_one_number_is_that_of_all_and_no_meta_parameter() -> None:
     rates = rates_of()
     assert rates.initial(THETA) == {}
-    assert not rates.are_learned
-    assert rates.at(THETA, 0) == rates.at(THETA, 5) == {"w": 0.5, "b": 0.5}
-    assert rates.at(THETA, 1, factor=0.5) == {"w": 0.25, "b": 0.25}
+    assert not rates.has_learned
+    assert rates.at(THETA, 0) == rates.at(THETA, 5) == InnerUpdate({"w": 0.5, "b": 0.5}, {})
+    assert rates.at(THETA, 1, factor=0.5).rates == {"w": 0.25, "b": 0.25}
 
 
 def test_learned_step_sizes_begin_with_inner_lr() -> None:
@@ -39,18 +39,18 @@ def test_step_sizes_of_each_step_stay_those_of_the_last_that_was_trained() -> No
     rates = rates_of(learned_lr="tensor-and-step")
     meta = {"inner_lr.w": torch.tensor([0.1, 0.2]), "inner_lr.b": torch.tensor([0.3, 0.4])}
     for step, expected in enumerate([(0.1, 0.3), (0.2, 0.4), (0.2, 0.4)]):
-        assert [rate.item() for rate in rates.at(meta, step).values()] == pytest.approx(expected)
-    assert rates.at(meta, 1, factor=0.5)["w"].item() == pytest.approx(0.1)
+        assert [rate.item() for rate in rates.at(meta, step).rates.values()] == pytest.approx(expected)
+    assert rates.at(meta, 1, factor=0.5).rates["w"].item() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("learned", ["parameter", "tensor-and-step"])
 @pytest.mark.parametrize("step", [0, 1, 4])
 def test_transposed_is_the_transpose(learned: str, step: int) -> None:
-    # <at(x), y> = <x, transposed(y)> for any x of the learned step sizes and y of the parameters
+    # <learned_lr(x), y> = <x, transposed_lr(y)> for any x of the learned step sizes and y of the parameters
     rates = rates_of(learned_lr=learned)
     generator = torch.Generator().manual_seed(0)
     x = {n: torch.randn(v.shape, generator=generator) for n, v in rates.initial(THETA).items()}
     y = {n: torch.randn(THETA[n].shape, generator=generator) for n in NAMES}
-    left = sum((rate * y[name]).sum() for name, rate in rates.at(x, step).items())
-    right = sum((x[name] * value).sum() for name, value in rates.transposed(y, step).items())
+    left = sum((rate * y[name]).sum() for name, rate in rates.learned_lr(x, step).items())
+    right = sum((x[name] * value).sum() for name, value in rates.transposed_lr(y, step).items())
     torch.testing.assert_close(left, right)

@@ -132,3 +132,30 @@ def test_a_step_that_leaves_the_numbers_is_named(rule) -> None:
     far = far._replace(meta=far.meta | {"b": torch.tensor(-3.3e38)})
     with pytest.raises(NonFiniteError, match="meta-step is not finite"):
         meta_step(rule, far, quadratic(gradient={name: torch.full_like(far.meta[name], 1e3) for name in LEARNED}))
+
+
+def test_momentum_averages_the_gradients_of_iterations() -> None:
+    # F = 1, so a step has the length sqrt(2 * max_kl) = 2 along the mean gradient. The first mean, without its bias, is
+    # the gradient (1, 2, 3) itself; the second, of (1, 2, 3) and (-1, -2, 3) with weights 0.25 and 0.5 over 0.75, is
+    # (-1/3, -2/3, 3).
+    rule = TrustRegion(max_kl=2.0, cg_damping=0.0, momentum=0.5)
+    first, _ = meta_step(rule, start(rule), in_a_region(quadratic()))
+    moved = flatten(first.meta) - flatten(META)
+    torch.testing.assert_close(moved, -2 / 14**0.5 * torch.tensor([1.0, 2.0, 0.0, 3.0]))
+    other = {"a": torch.tensor([-1.0, -2.0]), "b": torch.tensor(3.0)}
+    second = meta_step(rule, first._replace(meta=META), in_a_region(quadratic(gradient=other)))[0]
+    moved = flatten(second.meta) - flatten(META)
+    mean = torch.tensor([-1 / 3, -2 / 3, 0.0, 3.0])
+    torch.testing.assert_close(moved, -2 / mean.norm() * mean)
+    assert set(second.optimizer) == {"mean_gradient.a", "mean_gradient.b"}
+
+
+def test_units_change_what_damping_weighs() -> None:
+    # Curvature 1, damping 3, units 1 of a and 2 of b: D F D + 3 is 4 of a and 7 of b, so y = -(1, 2) / 4 and -2 * 3 / 7,
+    # and the step D y is along (1/4, 1/2, 2 * 6/7).
+    rule = TrustRegion(max_kl=0.5, cg_damping=3.0)
+    gradient = in_a_region(quadratic(units={"b": torch.tensor(2.0)}))
+    state, _ = meta_step(rule, start(rule), gradient)
+    moved = flatten(state.meta) - flatten(META)
+    direction = -torch.tensor([1 / 4, 1 / 2, 0.0, 12 / 7])
+    torch.testing.assert_close(moved / moved.norm(), direction / direction.norm())

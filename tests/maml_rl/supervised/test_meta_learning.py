@@ -181,7 +181,7 @@ def test_learned_step_sizes_after_the_last_trained_step_stay_its():
     config = SupervisedMeta(inner_steps=2, learned_lr="tensor-and-step")
     network = Network(Number())
     meta = initial_state(network, config).meta | {RATE + "theta": torch.tensor([0.1, 0.2])}
-    rates = [network_rates(network, config).at(meta, step)["theta"].item() for step in range(4)]
+    rates = [network_rates(network, config).at(meta, step).rates["theta"].item() for step in range(4)]
     assert rates == pytest.approx([0.1, 0.2, 0.2, 0.2])
 
 

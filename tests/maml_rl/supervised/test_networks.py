@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from maml_rl.errors import InputError
 from maml_rl.inner import inner_update
 from maml_rl.parallel import TaskThreads
+from maml_rl.rates import InnerUpdate
 from maml_rl.supervised.networks import Network, build_network
 from maml_rl.supervised.settings import NetworkConfig
 from maml_rl.supervised.task_batches import TaskBatch
@@ -46,7 +47,7 @@ def double(network: Network) -> Params:
 def task_loss(network: Network, params: Params, *task: Tensor) -> Tensor:
     """The query loss after one inner update, of one task."""
     support_x, support_y, query_x, query_y = task
-    rates = dict.fromkeys(params, 0.5)
+    rates = InnerUpdate(dict.fromkeys(params, 0.5))
     adapted = inner_update(lambda p: cross_entropy(network(p, support_x), support_y), params, rates)
     return cross_entropy(network(adapted, query_x), query_y)
 
@@ -282,7 +283,7 @@ def test_a_label_permutation_permutes_predictions() -> None:
 
     def predictions(theta: Params, labels: Tensor) -> Tensor:
         x = batch.support_x[0]
-        rates = dict.fromkeys(theta, 0.5)
+        rates = InnerUpdate(dict.fromkeys(theta, 0.5))
         return network(inner_update(lambda p: cross_entropy(network(p, x), labels), theta, rates), batch.query_x[0])
 
     labels = batch.support_y[0]

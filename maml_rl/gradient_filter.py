@@ -1,0 +1,80 @@
+"""A Wiener filter of the inner gradient: smaller steps where it is mostly noise.
+
+A task's gradient is the mean of those of its episodes: signal s and noise n of each of its elements. Stepping along
+w * g with w = s^2 / (s^2 + n^2) has the least squared distance to stepping along s (Wiener 1949). The two halves of the
+episodes have independent noise, so s^2 is the mean of g_1 * g_2 over tasks, and s^2 + n^2 that of g^2; both are running
+means over iterations, part of the meta-parameters, and change only between iterations.
+
+The filter is scaled so that the step along the signal keeps its length, <w * s, s> = <s, s>: where all elements have
+the same share of noise it changes nothing.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from maml_rl.parallel import TaskThreads, mean_over_tasks
+from maml_rl.types import Batch, Params, flatten, split, unflatten
+
+_SIGNAL, _POWER = "inner_signal.", "inner_power."
+_DECAY = 0.95  # of the running means: they are over about 20 iterations
+_LEAST = 0.05  # smallest gain before scaling, so that an element whose signal is new can still be found
+
+
+def initial_statistics(params: Params) -> Params:
+    """Running means before the first iteration, all 0: then the filter does nothing."""
+    return {kind + name: torch.zeros_like(value) for kind in (_SIGNAL, _POWER) for name, value in params.items()}
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a meta-parameter is a running mean, which is measured and not learned."""
+    return name.startswith((_SIGNAL, _POWER))
+
+
+def gains(meta: Params, names: Collection[str]) -> Params:
+    """Factor on the step size of each element of the parameters `names`.
+
+    Args:
+        meta: Meta-parameters, with the running means.
+        names: Parameters that the inner update changes.
+    """
+    power = {name: meta[_POWER + name] for name in names}
+    flat = flatten(power)
+    signal = flatten({name: meta[_SIGNAL + name] for name in names}).clamp(min=0.0)
+    gain = (signal / flat).nan_to_num(1.0).clamp(_LEAST, 1.0)  # 0 / 0 before anything was measured
+    total = signal.sum()
+    scale = total / (signal @ gain) if total > 0 else torch.ones_like(total)
+    return unflatten(scale * gain, power)
+
+
+def with_measured(
+    meta: Params, gradient: Callable[[Batch], Params], batches: Sequence[Batch], threads: TaskThreads
+) -> Params:
+    """The meta-parameters with running means that include the tasks of an iteration.
+
+    Args:
+        meta: Meta-parameters, with the running means so far.
+        gradient: The inner gradient of a mean over steps, at the parameters that sampled them.
+        batches: Steps of each task.
+        threads: Threads that share the tasks.
+    """
+    statistics, rest = split(meta, [name for name in meta if is_statistic(name)])
+
+    def of_task(batch: Batch) -> tuple[Tensor, Tensor]:
+        first, second = (flatten(gradient(half)) for half in _halves(batch))
+        return first * second, ((first + second) / 2).square()
+
+    signal, power = (mean_over_tasks(list(v)) for v in zip(*threads.map(of_task, batches), strict=True))
+    before = {kind: flatten({n: v for n, v in statistics.items() if n.startswith(kind)}) for kind in (_SIGNAL, _POWER)}
+    if not before[_POWER].any():  # as if the gradients before had been without noise
+        before = {_SIGNAL: power, _POWER: power}
+    now = [_DECAY * before[kind] + (1 - _DECAY) * new for kind, new in ((_SIGNAL, signal), (_POWER, power))]
+    return rest | unflatten(torch.cat(now), statistics)
+
+
+def _halves(batch: Batch) -> tuple[Batch, Batch]:
+    """The steps of every other episode, and those of the rest."""
+    even = batch.episodes % 2 == 0
+    first, second = (Batch(*(field[chosen] for field in batch)) for chosen in (even, ~even))
+    return first, second
