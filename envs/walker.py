@@ -85,7 +85,7 @@ class Walker(MujocoMDP):
 
     Terminates when the torso's height is not between 0.8 and 2 m or its pitch not between -1 and 1 rad; for the hopper,
     when the height is below 0.7 m, the pitch beyond ±0.2 rad or another number of the state beyond ±100. Truncated
-    after 100 steps.
+    after 200 steps.
 
     ## Arguments
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maml_rl.checks import check_task_env
-    from maml_rl.config import SGD, Adam, PolicyConfig, RLConfig, RLEvaluation, RLMeta, TrustRegion
+    from maml_rl.config import SGD, Adam, PolicyConfig, ProMP, RLConfig, RLEvaluation, RLMeta, TrustRegion
     from maml_rl.evaluation import task_returns
     from maml_rl.machine import Machine
     from maml_rl.run import load_run, open_learner, save_run, train
@@ -21,6 +21,7 @@ __all__ = [
     "Adam",
     "Machine",
     "PolicyConfig",
+    "ProMP",
     "RLConfig",
     "RLEvaluation",
     "RLMeta",
@@ -38,7 +39,7 @@ __all__ = [
 
 _MODULES = {
     "checks": ["check_task_env"],
-    "config": ["SGD", "Adam", "PolicyConfig", "RLConfig", "RLEvaluation", "RLMeta", "TrustRegion"],
+    "config": ["SGD", "Adam", "PolicyConfig", "ProMP", "RLConfig", "RLEvaluation", "RLMeta", "TrustRegion"],
     "evaluation": ["task_returns"],
     "machine": ["Machine"],
     "run": ["load_run", "open_learner", "save_run", "train"],

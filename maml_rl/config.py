@@ -99,6 +99,32 @@ class SGD(_Descent):
 
 
 @dataclass(frozen=True)
+class ProMP(_Descent):
+    """Meta-steps by Adam on the clipped objective of proximal meta-policy search (Rothfuss et al. 2019, Algorithm 1).
+
+    Between them the inner update is computed again, from importance weights if `inner_objective` is lvc, the paper's.
+    """
+
+    rule: Literal["promp"] = "promp"
+    """Name of this meta-step."""
+    epochs: int = 5
+    """Steps of Adam on the episodes of one meta-iteration, N (its code: 5)."""
+    clip: float = 0.3
+    """Distance from 1 beyond which the adapted policy's probability ratio gains nothing more, epsilon (equation 13; its
+    code: 0.3)."""
+    kl_penalty: float = 5e-4
+    """Weight eta of the mean KL(old || new), in nats, of the policies that sampled the support steps (equation 13; its
+    code: 5e-4, for random dynamics 1e-3)."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        super().__post_init__()
+        require("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        require("clip", self.clip, 0 < self.clip < 1, "between 0 and 1")
+        require("kl_penalty", self.kl_penalty, self.kl_penalty >= 0, "at least 0")
+
+
+@dataclass(frozen=True)
 class MetaConfig:
     """One meta-iteration (Finn, Abbeel, Levine 2017): what both kinds of learning share."""
 
@@ -116,7 +142,7 @@ class MetaConfig:
     learned_lr: LearnedLr = "no"
     """Step sizes learned together with theta, beginning with `inner_lr`: one for each number (parameter; Li et al.
     2017, Meta-SGD), or one for each tensor and gradient step (tensor-and-step; Antoniou et al. 2019, MAML++)."""
-    step: TrustRegion | Adam | SGD = field(default_factory=TrustRegion)
+    step: TrustRegion | Adam | SGD | ProMP = field(default_factory=TrustRegion)
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -331,7 +357,7 @@ class RLConfig(RunConfig):
 
     @property
     def method(self) -> str:
-        """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, meta-sgd.
+        """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, promp.
 
         The paper has no name for maml-oracle, MAML with the task in the observation.
         """
@@ -360,7 +386,14 @@ def variant(meta: MetaConfig) -> str:
         return "meta-sgd"
     if meta.learned_lr == "tensor-and-step":
         return "maml++"
-    return "first-order" if meta.first_order else "maml"
+    if meta.first_order:
+        return "first-order"
+    return "promp" if meta.step.rule == "promp" else "maml"
+
+
+def needs_policy(rule: str) -> InputError:
+    """The error of a rule for the meta-step that compares policies, where there is none."""
+    return InputError(f"meta.step {rule} needs a policy: supervised learning takes its meta-steps by adam or sgd")
 
 
 def require_choices(settings: Any) -> None:

@@ -51,8 +51,14 @@ def inner_update(loss: TaskLoss, params: Params, update: InnerUpdate, first_orde
     return inner_step(lambda p: (loss(p), torch.zeros(())), params, update, first_order).params
 
 
+def inner_path(losses: Sequence[TaskLoss], params: Params, updates: Sequence[InnerUpdate]) -> list[Params]:
+    """Parameters before and after each inner update, on each loss in turn."""
+    path = [params]
+    for loss, update in zip(losses, updates, strict=True):
+        path.append(inner_update(loss, path[-1], update))
+    return path
+
+
 def inner_updates(losses: Sequence[TaskLoss], params: Params, updates: Sequence[InnerUpdate]) -> Params:
     """Parameters after one inner update on each loss in turn."""
-    for loss, update in zip(losses, updates, strict=True):
-        params = inner_update(loss, params, update)
-    return params
+    return inner_path(losses, params, updates)[-1]

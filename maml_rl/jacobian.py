@@ -138,17 +138,27 @@ class AdaptationJacobian(NamedTuple):
         is_each = self.rates.learned == "parameter"
         return {name: value.mean().expand_as(value) if is_each else value for name, value in sizes.items()}
 
-    def transposed_product(self, vector: Params) -> Params:
-        """J^T v, of adapted parameters: the same factors, from the last step to the first."""
+    def transposed_product(self, vector: Params, along: Sequence[Params] = ()) -> Params:
+        """J^T v, of adapted parameters: the same factors, from the last step to the first.
+
+        Args:
+            vector: v.
+            along: Gradients by the parameters before each step, of what depends on those and not on the adapted ones.
+                Each is added where the product arrives there, and passes on through the earlier steps.
+        """
         of_rates: Params = {}
         of_shift: Params = {}
-        for k, step in reversed(list(enumerate(self.steps))):
-            if self.rates.has_learned_lr:
-                of_step = self.rates.transposed_lr({name: -vector[name] * g for name, g in step.filtered.items()}, k)
-                of_rates = {name: value + of_rates.get(name, 0.0) for name, value in of_step.items()}
-            if k == 0:
-                of_shift = self.rates.transposed_shift(vector)
-            vector = step.transposed_product(vector)
+        for k in reversed(range(max(len(self.steps), len(along)))):
+            for step in self.steps[k : k + 1]:  # none where J is the identity
+                if self.rates.has_learned_lr:
+                    of_step = {name: -vector[name] * g for name, g in step.filtered.items()}
+                    of_lr = self.rates.transposed_lr(of_step, k)
+                    of_rates = {name: value + of_rates.get(name, 0.0) for name, value in of_lr.items()}
+                if k == 0:
+                    of_shift = self.rates.transposed_shift(vector)
+                vector = step.transposed_product(vector)
+            for of_start in along[k : k + 1]:
+                vector = {name: value + of_start[name] for name, value in vector.items()}
         return vector | of_shift | of_rates
 
 

@@ -12,16 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.config import RLMeta, TrustRegion
+from maml_rl.config import ProMP, RLMeta, TrustRegion
 from maml_rl.distributions import Distribution
 from maml_rl.inner import TaskLoss, inner_updates
 from maml_rl.jacobian import AdaptationJacobian, Product, adaptation_jacobian, largest_curvature
 from maml_rl.objectives import InnerLoss, Loss, inner_loss, likelihood_ratio_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads, mean_over_tasks
 from maml_rl.policies import Policy, fixed_names, policy_rates
+from maml_rl.promp import ProximalTask
 from maml_rl.rates import InnerRates, theta
-from maml_rl.step import MetaGradient
-from maml_rl.types import Batch, Params, detached, flatten, frozen_names, split, unflatten
+from maml_rl.step import MetaGradient, Proximal
+from maml_rl.types import Batch, Params, detached, flatten, frozen_names, split, stack, unflatten
 
 _CURVATURE_TASKS = 4  # tasks whose inner curvature is measured, for the log
 
@@ -66,6 +67,7 @@ def meta_objective(
         metrics=metrics,
         curvature=partial(_curvature, objective, regions) if regions else None,
         evaluate=partial(_evaluate, objective, regions) if regions else None,
+        proximal=_proximal(objective, config.step) if isinstance(config.step, ProMP) else None,
         units=_units([region.jacobian for region in regions]),
     )
 
@@ -187,6 +189,32 @@ def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor)
 
     loss, kl = mean_over_tasks(objective.threads.map(of_task, objective.tasks, regions))
     return loss, kl
+
+
+def _proximal(objective: _Objective, rule: ProMP) -> Proximal:
+    """The loss of proximal meta-policy search, of the mean over tasks."""
+
+    def of_task(data: TaskData) -> ProximalTask:
+        batches = [*data.support, data.query]
+        with torch.no_grad():
+            old = [objective.policy(p, batch.observations) for p, batch in zip(data.path, batches, strict=True)]
+        losses, first_order = inner_losses(objective.loss.elsewhere, data.support), objective.config.first_order
+        return ProximalTask(
+            objective.policy, rule, losses, objective.rates, objective.fixed, first_order, data.support, data.query, old
+        )
+
+    tasks = objective.threads.map(of_task, objective.tasks)
+
+    def gradient(vector: Tensor) -> Tensor:
+        meta = unflatten(vector, objective.learned)
+        return mean_over_tasks(objective.threads.map(lambda task: objective.vector(task.gradient(meta)), tasks))
+
+    def metrics(vector: Tensor) -> dict[str, float]:
+        meta = unflatten(vector, objective.learned)
+        measured = stack(objective.threads.map(lambda task: task.metrics(meta), tasks))
+        return {name: float(mean_over_tasks(list(values))) for name, values in measured.items()}
+
+    return Proximal(gradient, metrics)
 
 
 def curvature_product(jacobian: AdaptationJacobian, fisher: Product, vector: Params) -> Params:

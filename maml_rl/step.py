@@ -1,7 +1,8 @@
 """The meta-step: from a meta-gradient to new meta-parameters (Finn, Abbeel, Levine 2017, line 10).
 
-A trust region, Adam, or plain gradient descent. What a step keeps for the next one are named tensors, part of the
-`State`, so that a checkpoint holds them and an interrupted iteration leaves none half changed.
+A trust region, Adam, plain gradient descent, or several steps of Adam on the same episodes (ProMP). What a step keeps
+for the next one are named tensors, part of the `State`, so that a checkpoint holds them and an interrupted iteration
+leaves none half changed.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,14 +12,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.config import SGD, Adam, TrustRegion
+from maml_rl.config import SGD, Adam, ProMP, TrustRegion, needs_policy
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.optimizers import Moments, adam, cosine
 from maml_rl.trpo import LineSearch, backtracking, trust_region_step
 from maml_rl.types import Params, State, detached, flatten, split, unflatten
 
 _FIRST, _SECOND, _MEAN = "adam.first.", "adam.second.", "mean_gradient."
-Rule = TrustRegion | Adam | SGD
+Rule = TrustRegion | Adam | SGD | ProMP
+
+
+class Proximal(NamedTuple):
+    """A loss of the same episodes at any meta-parameters `[P]`, which near the current ones is the meta-objective."""
+
+    gradient: Callable[[Tensor], Tensor]  # its gradient there, `[P]`
+    metrics: Callable[[Tensor], dict[str, float]]  # what to log of it there
 
 
 class MetaGradient(NamedTuple):
@@ -30,6 +38,7 @@ class MetaGradient(NamedTuple):
     curvature: Callable[[Tensor], Tensor] | None = None  # v -> F v `[P]`, without damping, for a trust region
     evaluate: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # vector `[P]` -> loss, and KL from the start
     units: Params = {}  # noqa: RUF012  of the numbers of a meta-parameter, for the damping; 1 where there is none
+    proximal: Proximal | None = None  # for several steps on the same episodes
 
 
 MetaStep = Callable[[State, MetaGradient], tuple[State, dict[str, float]]]
@@ -40,7 +49,7 @@ def initial_optimizer(rule: Rule, learned: Params) -> Params:
     """What the first step finds: Adam's moments of each parameter, all 0; else nothing."""
     if isinstance(rule, TrustRegion) and rule.momentum:
         return {_MEAN + name: torch.zeros_like(value) for name, value in learned.items()}
-    if not isinstance(rule, Adam):
+    if not isinstance(rule, Adam | ProMP):
         return {}
     return {moment + name: torch.zeros_like(value) for moment in (_FIRST, _SECOND) for name, value in learned.items()}
 
@@ -75,8 +84,10 @@ def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, 
             "meta/accepted": float(found.accepted),
         }
     else:
-        new, optimizer = _descent(rule, learned, vector, flat, state)
+        proximal = _proximal(rule, gradient)
+        new, optimizer = _descent(rule, learned, flat, state, proximal)
         require_finite("meta-step", new)
+        metrics |= proximal.metrics(new) if proximal else {}
     metrics["meta/step_norm"] = float((new - vector).norm())
     return State(meta | unflatten(new, learned), optimizer, state.iteration + 1), metrics
 
@@ -87,7 +98,7 @@ def _trust_region(rule: TrustRegion, learned: Params, flat: Tensor, gradient: Me
     With D the diagonal of the units and y = D^-1 s, it is that of the gradient D g and the curvature D F D + damping.
     """
     if gradient.curvature is None or gradient.evaluate is None:
-        raise InputError("a trust region needs a policy: supervised learning takes its meta-steps by adam or sgd")
+        raise needs_policy(rule.rule)
     product = gradient.curvature
     units = flatten({name: gradient.units.get(name, torch.ones_like(value)) for name, value in learned.items()})
 
@@ -108,18 +119,40 @@ def _averaged(rule: TrustRegion, learned: Params, flat: Tensor, state: State) ->
     return mean / (1 - rule.momentum ** (state.iteration + 1)), named
 
 
-def _descent(rule: Adam | SGD, learned: Params, vector: Tensor, flat: Tensor, state: State) -> tuple[Tensor, Params]:
-    if rule.gradient_clip is not None:
-        flat = flat.clamp(-rule.gradient_clip, rule.gradient_clip)
-    lr = cosine(rule.lr, rule.cosine_iterations, state.iteration)
+def _proximal(rule: Adam | SGD | ProMP, gradient: MetaGradient) -> Proximal | None:
+    """The loss of the steps after the first, where there are any."""
+    if not isinstance(rule, ProMP):
+        return None
+    if gradient.proximal is None:
+        raise needs_policy(rule.rule)
+    return gradient.proximal
+
+
+def _descent(
+    rule: Adam | SGD | ProMP, learned: Params, flat: Tensor, state: State, proximal: Proximal | None
+) -> tuple[Tensor, Params]:
+    """The vector after one step, or several of ProMP, and what the optimiser keeps."""
+    vector, lr = flatten(learned), cosine(rule.lr, rule.cosine_iterations, state.iteration)
     if isinstance(rule, SGD):
-        return vector - lr * flat, {}
+        return vector - lr * _bounded(rule, flat), {}
     if not state.optimizer:
         raise InputError("the state has no moments of Adam: begin with those of `initial_optimizer`")
-    before = (flatten({name: state.optimizer[moment + name] for name in learned}) for moment in (_FIRST, _SECOND))
-    vector, after = adam(vector, flat, Moments(*before), lr, state.iteration + 1)
-    named = zip((_FIRST, _SECOND), (unflatten(moment, learned) for moment in after), strict=True)
+    first, second = (
+        flatten({name: state.optimizer[moment + name] for name in learned}) for moment in (_FIRST, _SECOND)
+    )
+    moments, epochs = Moments(first, second), rule.epochs if isinstance(rule, ProMP) else 1
+    for epoch in range(epochs):
+        if epoch and proximal:
+            flat = proximal.gradient(vector)
+            require_finite("meta-gradient", flat)
+        vector, moments = adam(vector, _bounded(rule, flat), moments, lr, state.iteration * epochs + epoch + 1)
+    named = zip((_FIRST, _SECOND), (unflatten(moment, learned) for moment in moments), strict=True)
     return vector, {moment + name: value for moment, values in named for name, value in values.items()}
+
+
+def _bounded(rule: Adam | SGD | ProMP, flat: Tensor) -> Tensor:
+    bound = rule.gradient_clip
+    return flat if bound is None else flat.clamp(-bound, bound)
 
 
 def require_finite(name: str, value: Tensor) -> None:

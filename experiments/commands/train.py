@@ -203,7 +203,8 @@ def _refuse_options_of_other_rules(config: RunConfig, options: Sequence[str]) ->
         name = given.removeprefix(prefix).replace("-", "_")
         having = [rule for rule, kind in rules.items() if name in {field.name for field in fields(kind)}]
         if given.startswith(prefix) and having and config.meta.step.rule not in having:
-            needed = " or ".join(str(rule) for rule in having)
+            *others, last = map(str, having)
+            needed = f"{', '.join(others)} or {last}" if others else last
             raise InputError(f"{given} needs --meta.step {needed}, and the meta-step is {config.meta.step.rule}")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
-from maml_rl.config import RLConfig, RunConfig, TrustRegion
+from maml_rl.config import ProMP, RLConfig, RunConfig, TrustRegion
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -21,9 +21,11 @@ class Preset(NamedTuple, Generic[Config]):
         config: RunConfig = self.config
         meta = config.meta
         inner = f"{meta.inner_steps} inner step{'' if meta.inner_steps == 1 else 's'} of {meta.inner_lr:g}"
-        rule = (
-            f"max KL {meta.step.max_kl}" if isinstance(meta.step, TrustRegion) else f"{meta.step.rule} {meta.step.lr:g}"
-        )
+        if isinstance(meta.step, TrustRegion):
+            rule = f"max KL {meta.step.max_kl}"
+        else:
+            steps = f"{meta.step.epochs} steps of " if isinstance(meta.step, ProMP) else ""
+            rule = f"{meta.step.rule} {steps}{meta.step.lr:g}"
         episodes, others = "", ""
         if isinstance(config, RLConfig):
             episodes = f" x {config.meta.episodes} episodes"

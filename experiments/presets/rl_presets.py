@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from maml_rl.config import PolicyConfig, RLConfig, RLEvaluation, RLMeta, TrustRegion
+from maml_rl.config import PolicyConfig, ProMP, RLConfig, RLEvaluation, RLMeta, TrustRegion
 from maml_rl.experiments.presets.preset import Preset
 
 _FINN = "Finn, Abbeel, Levine 2017"
-_ROTHFUSS = "Rothfuss et al. 2019 (ProMP), its MAML-TRPO (maml_run_mujoco.py)"
+_ROTHFUSS = "Rothfuss et al. 2019 (ProMP)"
 _ZINTGRAF = "Zintgraf et al. 2019 (CAVIA), its MAML"
 _DUAN = "Duan et al. 2016 (RL^2)"
 _META_WORLD = "Yu et al. 2019 and McLean et al. 2025 (Meta-World), from their code"
@@ -72,7 +72,7 @@ _ANT_META = replace(
     step=TrustRegion(max_kl=0.05, cg_damping=0.1),
 )
 _ANT_DIRECTION_META = replace(_ANT_META, meta_batch_size=10, episodes=40, step=TrustRegion(max_kl=0.15, cg_damping=0.1))
-_PROMP = RLConfig(
+_ROTHFUSS_MAML = RLConfig(
     env_id="maml_rl.envs:rothfuss2019/HalfCheetahDir-v0",
     iterations=1000,
     meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97),
@@ -185,42 +185,6 @@ RL_PRESETS = {
         f"{_FINN}, Figure 5, {_PUBLISHED}",
         "not measured; paper: 9, 499, 501, 499",
     ),
-    "promp-half-cheetah-dir": Preset(
-        _PROMP,
-        "half-cheetah as in ProMP, run forward or backward",
-        f"{_ROTHFUSS}; {_STANDARDISED}",
-        "not measured; published: about 262 after adaptation at 120 M env steps, read off a figure",
-    ),
-    "promp-half-cheetah-vel": Preset(
-        replace(_PROMP, env_id="maml_rl.envs:rothfuss2019/HalfCheetahVel-v0"),
-        "half-cheetah as in ProMP, goal velocity in [0, 3] m/s",
-        f"{_ROTHFUSS}; {_STANDARDISED}",
-        "not measured",
-    ),
-    "promp-ant-dir": Preset(
-        replace(_PROMP, env_id="maml_rl.envs:rothfuss2019/AntDir-v0"),
-        "ant as in ProMP, run forward or backward",
-        f"{_ROTHFUSS}; {_STANDARDISED}",
-        "not measured",
-    ),
-    "promp-walker-dir": Preset(
-        replace(_PROMP, env_id="maml_rl.envs:rothfuss2019/WalkerDir-v0"),
-        "walker as in ProMP, run forward or backward",
-        f"{_ROTHFUSS}; {_STANDARDISED}",
-        "not measured",
-    ),
-    "promp-walker-random-parameters": Preset(
-        replace(_PROMP, env_id="maml_rl.envs:rothfuss2019/WalkerRandomParameters-v0"),
-        "walker as in ProMP, run forward under unknown dynamics",
-        f"{_ROTHFUSS}; {_STANDARDISED}",
-        "not measured",
-    ),
-    "promp-hopper-random-parameters": Preset(
-        replace(_PROMP, env_id="maml_rl.envs:rothfuss2019/HopperRandomParameters-v0"),
-        "hopper as in ProMP, run forward under unknown dynamics",
-        f"{_ROTHFUSS}; {_STANDARDISED}",
-        "not measured",
-    ),
     "cavia-half-cheetah-dir": Preset(
         _CAVIA,
         "half-cheetah as in CAVIA, run forward or backward",
@@ -273,6 +237,48 @@ RL_PRESETS = {
 }
 
 
+# Environment, what it is, and the published returns after adaptation of ProMP and of MAML, if any.
+_ROTHFUSS_TASKS = {
+    "half-cheetah-dir": ("HalfCheetahDir", "half-cheetah", "run forward or backward", (312, 262, 120)),
+    "half-cheetah-vel": ("HalfCheetahVel", "half-cheetah", "goal velocity in [0, 3] m/s", None),
+    "ant-dir": ("AntDir", "ant", "run forward or backward", None),
+    "walker-dir": ("WalkerDir", "walker", "run forward or backward", None),
+    "walker-random-parameters": (
+        "WalkerRandomParameters",
+        "walker",
+        "run forward under unknown dynamics",
+        (318, 305, 160),
+    ),
+    "hopper-random-parameters": (
+        "HopperRandomParameters",
+        "hopper",
+        "run forward under unknown dynamics",
+        (262, 230, 160),
+    ),
+}
+
+
+def _rothfuss(name: str) -> dict[str, Preset[RLConfig]]:
+    """ProMP, and what its authors compare it with: MAML by TRPO, all else equal but the inner loss."""
+    environment, robot, goal, returns = _ROTHFUSS_TASKS[name]
+    dynamics = environment.endswith("RandomParameters")
+    maml = replace(_ROTHFUSS_MAML, env_id=f"maml_rl.envs:rothfuss2019/{environment}-v0")
+    maml = replace(maml, meta=replace(maml.meta, inner_lr=0.05 if dynamics else 0.1))
+    rule = ProMP(kl_penalty=1e-3 if dynamics else 5e-4)
+    promp = replace(maml, meta=replace(maml.meta, inner_objective="lvc", step=rule))
+    presets = {}
+    for i, (suffix, config, method) in enumerate([("", promp, "ProMP"), ("-maml", maml, "MAML")]):
+        expected = "not measured"
+        if returns is not None:
+            expected += (
+                f"; published: about {returns[i]} after adaptation at {returns[2]} M env steps, read off a figure"
+            )
+        presets[f"promp-{name}{suffix}"] = Preset(
+            config, f"{robot} as in ProMP, {goal}: {method}", f"{_ROTHFUSS}, its {method}; {_STANDARDISED}", expected
+        )
+    return presets
+
+
 # Returns in the paper of pretrained, oracle and random after 0, 1, 2, ... gradient steps.
 _PAPER_BASELINES = {
     "navigation": ("-41, -20, -12, -8, -7", "-2", "-83, -58, -54, -47, -43"),
@@ -309,6 +315,8 @@ def _baselines(name: str, returns: tuple[str, str, str]) -> dict[str, Preset[RLC
     return presets
 
 
+for _name in _ROTHFUSS_TASKS:
+    RL_PRESETS |= _rothfuss(_name)
 for _name, _returns in _PAPER_BASELINES.items():
     RL_PRESETS |= _baselines(_name, _returns)
 _ORACLE = RL_PRESETS["ant-vel-oracle"]  # its return on training tasks hardly rises from iteration 160 on

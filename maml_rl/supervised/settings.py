@@ -9,6 +9,7 @@ from maml_rl.config import (
     EvaluationConfig,
     MetaConfig,
     RunConfig,
+    needs_policy,
     require,
     require_choices,
     variant,
@@ -60,7 +61,7 @@ class SupervisedMeta(MetaConfig):
         """Raises InputError for a value outside its range."""
         super().__post_init__()
         if self.step.rule not in ("adam", "sgd"):
-            raise InputError("a trust region needs a policy: supervised learning takes its meta-steps by adam or sgd")
+            raise needs_policy(self.step.rule)
         for name in ("first_order_iterations", "multi_step_iterations"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         chunk = self.chunk_size

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from maml_rl.config import PolicyConfig, RLMeta, TrustRegion
+from maml_rl.config import PolicyConfig, ProMP, RLMeta, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta, TasksConfig
 
@@ -16,6 +16,10 @@ OUT_OF_RANGE = [
     (TrustRegion, "momentum", [-0.1, 1.0, math.nan]),
     (TrustRegion, "backtrack_ratio", [0.0, 1.0, -0.8, 2.0, math.nan]),
     (TrustRegion, "max_backtracks", [0, -1]),
+    (ProMP, "lr", [0.0, -1e-3, math.nan]),
+    (ProMP, "epochs", [0, -5]),
+    (ProMP, "clip", [0.0, 1.0, -0.3, math.nan]),
+    (ProMP, "kl_penalty", [-5e-4, math.nan, math.inf]),
     (RLMeta, "meta_batch_size", [0, -40]),
     (RLMeta, "episodes", [0, -20]),
     (RLMeta, "inner_steps", [-1]),
@@ -27,6 +31,7 @@ OUT_OF_RANGE = [
 LIMITS = [
     (TrustRegion, {"max_kl": 1e-8, "cg_iterations": 1, "cg_damping": 0.0, "max_backtracks": 1}),
     (TrustRegion, {"curvature_fraction": 1.0, "backtrack_ratio": 0.99}),
+    (ProMP, {"lr": 1e-9, "epochs": 1, "clip": 0.99, "kl_penalty": 0.0}),
     (RLMeta, {"meta_batch_size": 1, "episodes": 1, "inner_steps": 0, "discount": 1.0, "gae_lambda": 0.0}),
     (TrustRegion, {"hessian_fraction": 1.0, "momentum": 0.99}),
     (RLMeta, {"adapted_std_factor": 1e-3, "filtered_lr": True, "episodes": 2}),
@@ -56,7 +61,7 @@ def test_every_number_has_a_range_that_is_tested() -> None:
     tested = {(kind, field) for kind, field, _ in OUT_OF_RANGE}
     numbers = {
         (kind, field.name)
-        for kind in (TrustRegion, RLMeta)
+        for kind in (TrustRegion, ProMP, RLMeta)
         for field in dataclasses.fields(kind)
         if type(getattr(kind(), field.name)) in (int, float)
     }
@@ -97,6 +102,7 @@ def test_a_choice_that_there_is_not_is_refused_with_those_there_are(kind, name: 
         kind(**{name: value})
 
 
-def test_supervised_learning_has_no_trust_region() -> None:
-    with pytest.raises(InputError, match="a trust region needs a policy"):
-        SupervisedMeta(step=TrustRegion())
+@pytest.mark.parametrize("rule", [TrustRegion(), ProMP()])
+def test_supervised_learning_has_no_meta_step_that_compares_policies(rule) -> None:
+    with pytest.raises(InputError, match=f"^meta.step {rule.rule} needs a policy: [^\n]* by adam or sgd$"):
+        SupervisedMeta(step=rule)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from maml_rl.config import SGD, Adam, RLMeta, TrustRegion
+from maml_rl.config import SGD, Adam, ProMP, RLMeta, TrustRegion
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.inner import inner_updates
 from maml_rl.meta_gradient import TaskData, fisher_product, meta_objective, thin
@@ -242,18 +242,19 @@ def test_an_update_lowers_the_loss_within_max_kl(kind, objective: str, inner_ste
     assert 0 < metrics["meta/kl"] <= problem.config.step.max_kl
 
 
-@pytest.mark.parametrize("rule", [TrustRegion(), Adam(lr=0.01), SGD(lr=0.1)])
-@pytest.mark.parametrize("learned_lr", ["no", "parameter"])
-def test_every_rule_takes_a_step_that_lowers_the_loss(rule, learned_lr: str) -> None:
-    problem = Problem(step=rule, learned_lr=learned_lr)
+@pytest.mark.parametrize("rule", [TrustRegion(), Adam(lr=0.01), ProMP(lr=0.01), SGD(lr=0.1)])
+@pytest.mark.parametrize("settings", [{}, {"learned_lr": "parameter"}, {"first_order": True}])
+def test_every_rule_takes_a_step_that_lowers_the_loss(rule, settings) -> None:
+    problem = Problem(step=rule, **settings)
     state, metrics = meta_step(rule, problem.state, problem.objective())
     before, after = flatten(problem.state.meta), flatten(state.meta)
     assert problem.outer_loss(after) < problem.outer_loss(before)
     assert metrics["meta/step_norm"] == pytest.approx((after - before).norm().item())
     assert state.iteration == 1
     assert list(state.optimizer) == list(problem.state.optimizer)
-    region = {"meta/loss_after", "meta/kl", "meta/backtracks", "meta/accepted"}
-    assert region & set(metrics) == (region if isinstance(rule, TrustRegion) else set())
+    after, search = {"meta/loss_after", "meta/kl"}, {"meta/backtracks", "meta/accepted"}
+    assert after <= set(metrics) if rule.rule in ("trust-region", "promp") else not after & set(metrics)
+    assert search & set(metrics) == (search if isinstance(rule, TrustRegion) else set())
 
 
 def test_a_step_without_a_trust_region_computes_no_curvature() -> None:

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from maml_rl.advantages import advantage_batch
-from maml_rl.config import SGD, Adam, RLMeta
+from maml_rl.config import SGD, Adam, ProMP, RLMeta
 from maml_rl.envs.batched import Array, TaskMDP
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.inner import inner_update
@@ -236,7 +236,7 @@ def sample_first(env_id: str, config: RLMeta) -> Sampled:
 
 def test_every_metric_is_in_the_glossary() -> None:
     glossary = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-    names = documented_metrics(inner_steps=2)
+    names = documented_metrics(inner_steps=2) | {"meta/support_kl", "meta/clipped"}
     assert {
         name for name in names if f"`{name}`" not in glossary and f"`{re.sub(r'[0-9]+', 'k', name)}`" not in glossary
     } == set()
@@ -260,14 +260,15 @@ def test_other_settings_work_and_change_the_result(settings: dict[str, object]) 
     assert set(other.metrics) == documented_metrics(1, first_order="first_order" in settings) | learned
 
 
-@pytest.mark.parametrize("rule", [Adam(), SGD()])
-def test_other_meta_steps_work_and_have_no_metrics_of_a_trust_region(rule: Adam | SGD) -> None:
+@pytest.mark.parametrize("rule", [Adam(), SGD(), ProMP(epochs=2)])
+def test_other_meta_steps_work_and_have_no_metrics_of_a_trust_region(rule: Adam | SGD | ProMP) -> None:
     config = replace(TINY, step=rule)
     plain, other = run(NAVIGATION), run(NAVIGATION, config, iterations=range(2))
     assert not torch.equal(vector(plain), vector(other))
     region = {"meta/loss_after", "meta/kl", "meta/backtracks", "meta/accepted"}
-    assert set(other.metrics) == documented_metrics(1) - region
-    assert bool(other.state.optimizer) is isinstance(rule, Adam)
+    proximal = {"meta/loss_after", "meta/kl", "meta/support_kl", "meta/clipped"} if isinstance(rule, ProMP) else set()
+    assert set(other.metrics) == documented_metrics(1) - region | proximal
+    assert bool(other.state.optimizer) is isinstance(rule, Adam | ProMP)
 
 
 def test_anil_adapts_the_last_layer_and_learns_the_others() -> None:

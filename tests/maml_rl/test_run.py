@@ -12,7 +12,7 @@ import torch
 
 import maml_rl.run
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from maml_rl.config import SGD, Adam, PolicyConfig, RLConfig, RLEvaluation, RLMeta, RunConfig, TrustRegion
+from maml_rl.config import SGD, Adam, PolicyConfig, ProMP, RLConfig, RLEvaluation, RLMeta, RunConfig, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.json_types import from_json
 from maml_rl.learner import Metrics
@@ -63,7 +63,7 @@ SHORT = replace(
     meta=replace(EVERYTHING.meta, inner_steps=1, inner_objective="reinforce"),
 )
 SUPERVISED = SupervisedConfig(tasks=TasksConfig("sinusoid", shots=5))
-RULES = [TrustRegion(max_kl=0.02), Adam(lr=1e-2), SGD(lr=1e-2)]
+RULES = [TrustRegion(max_kl=0.02), Adam(lr=1e-2), ProMP(lr=1e-2, epochs=2), SGD(lr=1e-2)]
 PROGRESS = Progress(seconds=1.5, env_steps=12345, pending={"return/after_0_steps": -3.5})
 
 
@@ -150,7 +150,7 @@ def test_a_run_comes_back_bit_for_bit(tmp_path: Path, run: Run, rule: Any) -> No
     config = replace(EVERYTHING, meta=replace(EVERYTHING.meta, step=rule))
     with open_learner(config, ONE_THREAD, run.constants) as learner:
         saved = Run(config, filled(learner.initial(), 5), run.constants, PROGRESS)
-    assert bool(saved.state.optimizer) == isinstance(rule, Adam)
+    assert bool(saved.state.optimizer) == isinstance(rule, Adam | ProMP)
     save_run(tmp_path / "runs" / "a", saved)  # directories are made
     loaded = load_run(str(tmp_path / "runs" / "a"))
     assert (loaded.config, loaded.progress, loaded.directory) == (config, PROGRESS, tmp_path / "runs" / "a")
@@ -369,7 +369,7 @@ def test_a_run_of_another_network_is_nothing_to_start_from(tmp_path: Path, run: 
     assert "absent" in refused(lambda: train(absent, machine=ONE_THREAD))
 
 
-@pytest.mark.parametrize("rule", RULES[:2])
+@pytest.mark.parametrize("rule", RULES[:3])
 def test_training_resumes_from_a_saved_run_bit_for_bit(tmp_path: Path, rule: Any) -> None:
     config = replace(SHORT, log_every=2, meta=replace(SHORT.meta, step=rule))
     lines: list[str] = []

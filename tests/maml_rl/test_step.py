@@ -84,7 +84,7 @@ def test_a_trust_region_goes_as_far_as_the_kl_allows() -> None:
 
 
 def test_a_trust_region_needs_a_policy() -> None:
-    with pytest.raises(InputError, match="a trust region needs a policy"):
+    with pytest.raises(InputError, match="trust-region needs a policy"):
         meta_step(TrustRegion(), start(TrustRegion()), quadratic())
 
 

@@ -678,7 +678,7 @@ def unknown_setting(run: Path) -> None:
         (["train", "navigation", "--meta.step.max-kl", "0"], ["--meta.step.max-kl must be above 0"]),
         (["train", "navigation", "--meta.inner-objective", "foo"], ["--meta.inner-objective must be", "'foo'"]),
         (["train", "navigation", "--meta.inner-objective", "math:floor"], ["loss(policy, params, batch)"]),
-        (["train", "navigation", "--meta.step.lr", "1"], ["--meta.step.lr needs --meta.step adam or sgd"]),
+        (["train", "navigation", "--meta.step.lr", "1"], ["--meta.step.lr needs --meta.step adam, sgd or promp"]),
         (["train", "sinusoid", "--meta.step.max-kl", "1"], ["has no --meta.step.max-kl"]),
         (["train", "navigation", "--meta.step", "rmsprop"], ["--meta.step", "rmsprop", "adam", "trust-region"]),
         (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from maml_rl.config import SGD, Adam, MetaConfig, TrustRegion
+from maml_rl.config import SGD, Adam, MetaConfig, ProMP, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.experiments.commands.adapt import AdaptOptions
 from maml_rl.experiments.commands.evaluate import EvaluateOptions
@@ -55,13 +55,13 @@ def test_values_are_read_by_type_and_name() -> None:
     assert parse(Settings, ["--name", "None"], "program", Settings("x")) == Settings()
 
 
-@pytest.mark.parametrize("rule", [TrustRegion(), Adam(lr=0.5), SGD(cosine_iterations=3)])
+@pytest.mark.parametrize("rule", [TrustRegion(), Adam(lr=0.5), SGD(cosine_iterations=3), ProMP(clip=0.2)])
 def test_of_a_choice_between_rules_the_options_are_those_of_the_default(rule: Any, capsys: Any) -> None:
     settings = Settings(meta=MetaConfig(step=rule))
     assert parse(Settings, [], "program", settings) == settings
     assert parse(Settings, ["--meta.step", rule.rule], "program", settings) == settings
     text = help_of(capsys, default=settings)
-    assert "--meta.step {trust-region,adam,sgd}" in text
+    assert "--meta.step {trust-region,adam,sgd,promp}" in text
     shown = {name.replace("-", "_") for name in re.findall(r"--meta\.step\.([a-z-]+)", text)}
     assert shown == {one.name for one in fields(rule)} - {"rule"}
 

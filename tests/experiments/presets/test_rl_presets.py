@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maml_rl.config import SGD, Adam, PolicyConfig
+from maml_rl.config import SGD, Adam, PolicyConfig, ProMP, TrustRegion
 from maml_rl.envs import DEFINITIONS
 from maml_rl.errors import InputError
 from maml_rl.experiments.paper.published import published
@@ -59,11 +59,25 @@ def test_there_is_a_preset_for_each_environment():
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith(("promp-", "cavia-"))])
 def test_presets_of_other_papers(name):
     config = PRESETS[name].config
-    meta = config.meta
-    assert (meta.meta_batch_size, meta.episodes, meta.inner_lr, meta.step.max_kl) == (40, 20, 0.1, 0.01)
+    meta, dynamics, cheetah = config.meta, "random-parameters" in name, "half-cheetah" in name
+    assert (meta.meta_batch_size, meta.episodes, meta.inner_steps) == (40, 20, 1)
+    assert meta.inner_lr == (0.05 if dynamics else 0.1)
     network = ((64, 64), "tanh") if name.startswith("promp-") else ((100, 100), "relu")
     assert (config.network.hidden_sizes, config.network.activation) == network
-    assert million_env_steps(name) == 160
+    assert HORIZONS[config.env_id] == (100 if name.startswith("promp-") and cheetah else 200)
+    assert million_env_steps(name) == (160 if cheetah else 320)
+    if config.method == "promp":
+        assert (meta.step, meta.inner_objective) == (ProMP(1e-3, kl_penalty=1e-3 if dynamics else 5e-4), "lvc")
+        assert (meta.step.epochs, meta.step.clip) == (5, 0.3)
+    else:
+        assert (config.method, meta.step, meta.inner_objective) == ("maml", TrustRegion(max_kl=0.01), "reinforce")
+
+
+def test_promp_and_its_maml_differ_by_meta_step_and_inner_loss_only():
+    for name in (name for name in PRESETS if name.startswith("promp-") and not name.endswith("-maml")):
+        promp, maml = (PRESETS[f"{name}{suffix}"].config for suffix in ("", "-maml"))
+        assert (promp.method, maml.method) == ("promp", "maml")
+        assert replace(promp, meta=replace(promp.meta, step=maml.meta.step, inner_objective="reinforce")) == maml
 
 
 @every_preset_of_the_paper
