@@ -144,21 +144,27 @@ def meta_iteration(
             path.append(params)
             sampled.append(episodes)
         data = [_task_data(path, sampled, m) for m in range(config.meta_batch_size)]
-        step = step or partial(meta_step, config.step)
-        new, of_step = step(state, meta_objective(policy, state.meta, data, config, threads))  # line 10
+        take = step or partial(meta_step, config.step)
+        new, of_step = take(state, meta_objective(policy, state.meta, data, config, threads))  # line 10
     except NonFiniteEnvironmentError as error:
         raise NonFiniteEnvironmentError(f"{place}: {error}") from error
     except NonFiniteError as error:
         raise NonFiniteError(f"{place}: {error}{_inputs(policy, sampled)}") from error
-    if config.filtered_lr:
-        new = new._replace(meta=_measured(policy, new.meta, path[0], sampled[0].batches, config, threads))
+    new = _measured(policy, new, data, config, threads)
     by_task = _by_task(policy, sampled, data, threads)
-    metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()} | of_step
-    metrics |= rate_metrics(new.meta)
-    metrics["sampling/env_steps"] = sum(float(s.trajectories.mask.sum()) for s in sampled)
-    metrics["time/sampling_seconds"] = sum(s.seconds for s in sampled)
-    metrics["time/update_seconds"] = time.perf_counter() - started - metrics["time/sampling_seconds"]
+    metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()}
+    metrics |= of_step | rate_metrics(new.meta) | _work(sampled, started)
     return Iteration(new, metrics, by_task)
+
+
+def _work(sampled: Sequence[Sampled], started: float) -> dict[str, float]:
+    """Env steps of an iteration, and where its time went since `started`."""
+    sampling = sum(s.seconds for s in sampled)
+    return {
+        "sampling/env_steps": sum(float(s.trajectories.mask.sum()) for s in sampled),
+        "time/sampling_seconds": sampling,
+        "time/update_seconds": time.perf_counter() - started - sampling,
+    }
 
 
 def _sampled_steps(
@@ -176,20 +182,19 @@ def _sampled_steps(
             params = adapt_each(policy, params, sampled.batches, config, rates.at(state.meta, step), threads)
 
 
-def _measured(
-    policy: Policy, meta: Params, params: Params, batches: Sequence[Batch], config: RLMeta, threads: TaskThreads
-) -> Params:
-    """Meta-parameters for the next iteration, whose filter has seen the gradients of this one."""
-    loss = inner_loss(policy, config).sampled
-    names = policy_rates(policy, theta(meta), config).names
+def _measured(policy: Policy, state: State, tasks: Sequence[TaskData], config: RLMeta, threads: TaskThreads) -> State:
+    """The state for the next iteration, whose filter of the inner gradient has seen the gradients of this one."""
+    if not config.filtered_lr:
+        return state
+    loss, params = inner_loss(policy, config).sampled, tasks[0].path[0]
+    adapted, rest = split(params, policy_rates(policy, params, config).names)
 
     def gradient(batch: Batch) -> Params:
-        adapted, rest = split(select(params, 0), names)
         result: Params = torch.func.grad(lambda p: loss(rest | p, batch))(adapted)
         return result
 
     with torch.no_grad():
-        return with_measured(meta, gradient, batches, threads)
+        return state._replace(meta=with_measured(state.meta, gradient, [task.support[0] for task in tasks], threads))
 
 
 def _task_data(path: Sequence[Params], sampled: Sequence[Sampled], m: int) -> TaskData:

@@ -24,26 +24,26 @@ _RAW = replace(_UNBOUNDED, standardise=False)
 _NAVIGATION = RLConfig(
     env_id="maml_rl.envs:finn2017/Navigation2D-v0",
     iterations=100,
-    meta=RLMeta(meta_batch_size=20, episodes=20, inner_lr=0.5, step=TrustRegion(max_kl=0.01)),
+    meta=RLMeta(meta_batch_size=20, episodes=20, inner_lr=0.5, step=TrustRegion(max_kl=0.01, hessian_fraction=0.25)),
     network=_RAW,
     evaluation=RLEvaluation(episodes=40, later_lr_factor=0.3),
 )
 _DIRECTION = RLConfig(
     env_id="maml_rl.envs:finn2017/HalfCheetahDir-v0",
     iterations=100,
-    meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, step=TrustRegion(max_kl=0.02)),
+    meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, step=TrustRegion(max_kl=0.02, hessian_fraction=0.25)),
     network=_UNBOUNDED,
 )
 _VELOCITY = RLConfig(
     env_id="maml_rl.envs:finn2017/HalfCheetahVel-v0",
     iterations=475,
-    meta=RLMeta(meta_batch_size=40, episodes=10, inner_lr=0.1, step=TrustRegion(max_kl=0.01)),
+    meta=RLMeta(meta_batch_size=40, episodes=10, inner_lr=0.1, step=TrustRegion(max_kl=0.01, hessian_fraction=0.25)),
     network=_UNBOUNDED,
 )
 _ANT_VELOCITY = RLConfig(
     env_id="maml_rl.envs:finn2017/AntVel-v0",
     iterations=375,
-    meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, step=TrustRegion(max_kl=0.01)),
+    meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, step=TrustRegion(max_kl=0.01, hessian_fraction=0.25)),
     network=_UNBOUNDED,
 )
 _ANT_DIRECTION = replace(
@@ -60,7 +60,7 @@ _DIRECTION_STANDARDISED = replace(
 )
 _VELOCITY_STANDARDISED = replace(
     _VELOCITY,
-    meta=replace(_VELOCITY.meta, gae_lambda=0.97, step=TrustRegion(max_kl=0.01, cg_damping=0.1)),
+    meta=replace(_VELOCITY.meta, gae_lambda=0.97, step=TrustRegion(max_kl=0.01, cg_damping=0.1, hessian_fraction=0.25)),
 )
 # Where a step of the published size on raw observations is large, on standardised ones it is small: the inner step size
 # and the trust region are three and five times the published ones (docs/implementation_details.md).
@@ -69,9 +69,11 @@ _ANT_META = replace(
     meta_batch_size=20,
     inner_lr=0.3,
     gae_lambda=0.97,
-    step=TrustRegion(max_kl=0.05, cg_damping=0.1),
+    step=TrustRegion(max_kl=0.05, cg_damping=0.1, hessian_fraction=0.25),
 )
-_ANT_DIRECTION_META = replace(_ANT_META, meta_batch_size=10, episodes=40, step=TrustRegion(max_kl=0.15, cg_damping=0.1))
+_ANT_DIRECTION_META = replace(
+    _ANT_META, meta_batch_size=10, episodes=40, step=TrustRegion(max_kl=0.15, cg_damping=0.1, hessian_fraction=0.25)
+)
 _ROTHFUSS_MAML = RLConfig(
     env_id="maml_rl.envs:rothfuss2019/HalfCheetahDir-v0",
     iterations=1000,
@@ -105,7 +107,7 @@ _CUSTOM = RLConfig(
         inner_lr=0.1,
         gae_lambda=0.97,
         baseline_observations="standardised",
-        step=TrustRegion(max_kl=0.02, cg_damping=0.1),
+        step=TrustRegion(max_kl=0.02, cg_damping=0.1, hessian_fraction=0.25),
     ),
     network=PolicyConfig(statistics_of="noise"),
 )
@@ -120,7 +122,13 @@ _BANDIT = RLConfig(
 _TABULAR = RLConfig(
     env_id="maml_rl.envs:duan2016/TabularMDP-v0",
     iterations=40,
-    meta=RLMeta(meta_batch_size=20, episodes=20, inner_lr=3.0, gae_lambda=0.9, step=TrustRegion(max_kl=0.05)),
+    meta=RLMeta(
+        meta_batch_size=20,
+        episodes=20,
+        inner_lr=3.0,
+        gae_lambda=0.9,
+        step=TrustRegion(max_kl=0.05, hessian_fraction=0.25),
+    ),
     network=_SMALL,
 )
 

@@ -1,4 +1,5 @@
 import gc
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from maml_rl.advantages import advantage_batch
 from maml_rl.config import SGD, Adam, ProMP, RLMeta
 from maml_rl.envs.batched import Array, TaskMDP
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
+from maml_rl.gradient_filter import is_statistic
 from maml_rl.inner import inner_update
 from maml_rl.meta_rl import Iteration, Sampled, adapt_each, initial_state, meta_iteration, sample
 from maml_rl.objectives import reinforce_loss
@@ -297,6 +299,39 @@ def test_step_sizes_are_learned_and_used(learned_lr: str, shape: tuple[int, ...]
     plain = run(NAVIGATION, replace(config, learned_lr="no"))
     assert result.metrics["inner/kl"] == plain.metrics["inner/kl"]
     assert result.metrics["inner/curvature"] == pytest.approx(plain.metrics["inner/curvature"], rel=1e-4)
+
+
+def test_the_adapted_deviation_begins_at_its_factor_and_is_learned() -> None:
+    config = replace(TINY, adapted_std_factor=0.5)
+    before = initial_state(make_policy(vectorize(NAVIGATION, 1)), config)
+    assert before.meta["inner_shift.log_std"].tolist() == pytest.approx([math.log(0.5)] * 2)
+    plain, result = run(NAVIGATION, TINY), run(NAVIGATION, config)
+    # At the start the standard deviations differ by the factor alone, so the entropies by log 0.5 for each dimension.
+    fall = plain.metrics["policy/entropy"] - result.metrics["policy/entropy"]
+    assert fall == pytest.approx(2 * math.log(2), abs=1e-4)
+    assert result.metrics["return/after_0_steps"] == plain.metrics["return/after_0_steps"]
+    after = result.state.meta["inner_shift.log_std"]
+    assert (after != before.meta["inner_shift.log_std"]).all()
+    assert result.metrics["inner/shift_log_std"] == pytest.approx(after.mean().item())
+
+
+def test_a_shift_needs_a_standard_deviation() -> None:
+    with pytest.raises(InputError, match="adapted_std_factor needs a standard deviation that the inner update changes"):
+        run("meta_rl_tests/Choice-v0", replace(TINY, adapted_std_factor=0.5))
+
+
+def test_the_filter_is_measured_on_the_support_gradients_and_used_from_the_next_iteration_on() -> None:
+    config = replace(TINY, filtered_lr=True)
+    plain, first = run(NAVIGATION, TINY), run(NAVIGATION, config)
+    assert first.metrics["inner/kl"] == plain.metrics["inner/kl"]
+    learned = {name: value for name, value in first.state.meta.items() if not is_statistic(name)}
+    torch.testing.assert_close(learned, plain.state.meta, rtol=1e-4, atol=1e-5)
+    power = first.state.meta["inner_power.weight_0"]
+    assert (power > 0).any()
+    both = run(NAVIGATION, config, iterations=range(2))
+    unfiltered = run(NAVIGATION, TINY, iterations=range(2))
+    assert both.metrics["return/after_0_steps"] == pytest.approx(unfiltered.metrics["return/after_0_steps"], rel=1e-4)
+    assert both.metrics["inner/kl"] != pytest.approx(unfiltered.metrics["inner/kl"], rel=1e-2)
 
 
 def test_every_sampling_draws_its_own_noise() -> None:

@@ -151,8 +151,8 @@ def test_momentum_averages_the_gradients_of_iterations() -> None:
 
 
 def test_units_change_what_damping_weighs() -> None:
-    # Curvature 1, damping 3, units 1 of a and 2 of b: D F D + 3 is 4 of a and 7 of b, so y = -(1, 2) / 4 and -2 * 3 / 7,
-    # and the step D y is along (1/4, 1/2, 2 * 6/7).
+    # Curvature 1, damping 3, units 1 of a and 2 of b: D F D + 3 is 4 of a and 7 of b, so y = -(1, 2) / 4 of a and
+    # -2 * 3 / 7 of b, and the step D y is along (1/4, 1/2, 2 * 6/7).
     rule = TrustRegion(max_kl=0.5, cg_damping=3.0)
     gradient = in_a_region(quadratic(units={"b": torch.tensor(2.0)}))
     state, _ = meta_step(rule, start(rule), gradient)
