@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from maml_rl.errors import InputError
 
 Activation = Literal["relu", "tanh"]
-Adapted = Literal["all", "last-layer"]
+Adapted = Literal["all", "last-layer", "context"]
 LearnedLr = Literal["no", "parameter", "tensor-and-step"]
 BaselineObservations = Literal["raw", "standardised"]
 StatisticsOf = Literal["network", "noise"]
@@ -138,7 +138,8 @@ class MetaConfig:
     first_order: bool = False
     """Leave out the derivative of the inner update: first-order MAML."""
     adapted: Adapted = "all"
-    """Which parameters the inner update changes: all, or those of the last layer (Raghu et al. 2020, ANIL)."""
+    """Which parameters the inner update changes: all; those of the last layer (Raghu et al. 2020, ANIL); or the context
+    alone, which each task begins with at 0 and no meta-step learns (Zintgraf et al. 2019, CAVIA)."""
     learned_lr: LearnedLr = "no"
     """Step sizes learned together with theta, beginning with `inner_lr`: one for each number (parameter; Li et al.
     2017, Meta-SGD), or one for each tensor and gradient step (tensor-and-step; Antoniou et al. 2019, MAML++)."""
@@ -213,6 +214,10 @@ class PolicyConfig:
     """Units of each hidden layer (paper: 100, 100)."""
     activation: Activation = "relu"
     """Activation of the hidden layers (paper: relu)."""
+    context_size: int = 0
+    """Context numbers that the network sees next to the observation, and as they are: adapted context is for them
+    (Zintgraf et al. 2019: 2 to 50). With adapted all they are learned as well, a bias transformation (Finn, Yu et al.
+    2017)."""
     initial_std: float = 1.0
     """Standard deviation of each action dimension at the start, in units of the action (paper: 1)."""
     standardise: bool = True
@@ -229,6 +234,7 @@ class PolicyConfig:
         """Raises InputError for a value outside its range."""
         require_choices(self)
         require("hidden_sizes", str(self.hidden_sizes), all(size >= 1 for size in self.hidden_sizes), "all at least 1")
+        require("context_size", self.context_size, self.context_size >= 0, "at least 0")
         require("initial_std", self.initial_std, self.initial_std > 0, "above 0")
         clip = self.observation_clip
         require("observation_clip", str(clip), clip is None or clip > 0, "above 0 or None")
@@ -354,10 +360,11 @@ class RLConfig(RunConfig):
         require("num_envs", str(self.num_envs), self.num_envs is None or self.num_envs >= 1, "at least 1 or None")
         limit = self.max_episode_steps
         require("max_episode_steps", str(limit), limit is None or limit >= 1, "at least 1 or None")
+        require_context(self.meta.adapted, self.network.context_size)
 
     @property
     def method(self) -> str:
-        """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, promp.
+        """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, cavia, ...
 
         The paper has no name for maml-oracle, MAML with the task in the observation.
         """
@@ -382,6 +389,8 @@ def variant(meta: MetaConfig) -> str:
     """Name of MAML with these settings: maml, or that of the relative that they make of it."""
     if meta.adapted == "last-layer":
         return "anil"
+    if meta.adapted == "context":
+        return "cavia"
     if meta.learned_lr == "parameter":
         return "meta-sgd"
     if meta.learned_lr == "tensor-and-step":
@@ -394,6 +403,17 @@ def variant(meta: MetaConfig) -> str:
 def needs_policy(rule: str) -> InputError:
     """The error of a rule for the meta-step that compares policies, where there is none."""
     return InputError(f"meta.step {rule} needs a policy: supervised learning takes its meta-steps by adam or sgd")
+
+
+def require_context(adapted: Adapted, context_size: int) -> None:
+    """Raises InputError where the inner update adapts a context that the network does not have, or the reverse."""
+    if adapted == "context" and not context_size:
+        raise InputError("adapted is context, and the network has none: set network.context_size to at least 1")
+    if adapted == "last-layer" and context_size:
+        raise InputError(
+            f"context_size of {context_size} is for an inner update that changes the context: set adapted to context "
+            "or all"
+        )
 
 
 def require_choices(settings: Any) -> None:

@@ -35,6 +35,7 @@ def build_policy(
         "activation": config.activation,
         "generator": Draw(seed, Phase.INITIALISATION).generator(Purpose.PARAMS),
         "standardisation": standardisation,
+        "context_size": config.context_size,
     }
     actions = envs.single_action_space
     if isinstance(actions, spaces.Discrete):

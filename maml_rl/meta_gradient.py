@@ -18,9 +18,9 @@ from maml_rl.inner import TaskLoss, inner_updates
 from maml_rl.jacobian import AdaptationJacobian, Product, adaptation_jacobian, largest_curvature
 from maml_rl.objectives import InnerLoss, Loss, inner_loss, likelihood_ratio_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads, mean_over_tasks
-from maml_rl.policies import Policy, fixed_names, policy_rates
+from maml_rl.policies import Policy, policy_rates
 from maml_rl.promp import ProximalTask
-from maml_rl.rates import InnerRates, theta
+from maml_rl.rates import InnerRates, fixed_names, theta
 from maml_rl.step import MetaGradient, Proximal
 from maml_rl.types import Batch, Params, detached, flatten, frozen_names, split, stack, unflatten
 
@@ -40,7 +40,8 @@ def meta_objective(
 ) -> MetaGradient:
     """The mean over tasks of L(f_theta_i') (line 10), with all that a meta-step needs of it.
 
-    Parameters of the policy that are frozen with `requires_grad_(False)` take no part in it, as in the inner update.
+    Parameters of the policy that are frozen with `requires_grad_(False)` take no part in it, as in the inner update. A
+    context that each task begins with at 0 takes part in the adaptation and has no gradient.
 
     Args:
         policy: The policy.
@@ -79,7 +80,7 @@ class _Objective(NamedTuple):
     loss: InnerLoss
     rates: InnerRates
     learned: Params  # the old meta-parameters
-    fixed: Params  # those that no step changes: frozen ones, and what is measured
+    fixed: Params  # those that are not frozen, yet no meta-step changes: a context, and what is measured
     tasks: Sequence[TaskData]
     config: RLMeta
     threads: TaskThreads
@@ -108,8 +109,9 @@ def _objective(
     policy: Policy, meta: Params, tasks: Sequence[TaskData], config: RLMeta, threads: TaskThreads
 ) -> _Objective:
     names = frozen_names(policy)
-    fixed, learned = split(detached(meta), fixed_names(policy, meta))
-    completed = _Completed(policy, split(fixed, names)[0])
+    frozen, rest = split(detached(meta), names)
+    fixed, learned = split(rest, fixed_names(policy, meta, config.adapted))
+    completed = _Completed(policy, frozen)
     return _Objective(
         policy=completed,
         loss=inner_loss(completed, config),
@@ -168,7 +170,8 @@ def _units(jacobians: Sequence[AdaptationJacobian]) -> Params:
 
 def _curvature(objective: _Objective, regions: Sequence[_Region], vector: Tensor) -> Tensor:
     """The mean of J^T F J v."""
-    change = unflatten(vector, objective.learned)
+    still = {name: torch.zeros_like(value) for name, value in objective.fixed.items()}
+    change = still | unflatten(vector, objective.learned)
 
     def of_task(region: _Region) -> Tensor:
         return objective.vector(curvature_product(region.jacobian, region.fisher, change))
@@ -178,8 +181,8 @@ def _curvature(objective: _Objective, regions: Sequence[_Region], vector: Tensor
 
 def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor) -> tuple[Tensor, Tensor]:
     """Loss, and KL from the old adapted policies, of those adapted from other meta-parameters."""
-    candidate = unflatten(vector, objective.learned)
-    updates = [objective.rates.at(objective.fixed | candidate, k) for k in range(objective.config.inner_steps)]
+    candidate = objective.fixed | unflatten(vector, objective.learned)
+    updates = [objective.rates.at(candidate, step) for step in range(objective.config.inner_steps)]
 
     def of_task(data: TaskData, region: _Region) -> Tensor:
         with torch.no_grad():
@@ -240,7 +243,7 @@ def fisher_product(policy: Policy, params: Params, observations: Tensor) -> Prod
 
     def product(vector: Params) -> Params:
         with torch.no_grad():
-            tangents = distribution.fisher_product(forward(vector))
+            tangents = distribution.fisher_product(forward({name: vector[name] for name in params}))
             result: Params = transposed(tuple(t / len(observations) for t in tangents))[0]
         return result
 

@@ -20,8 +20,8 @@ from maml_rl.inner import inner_update
 from maml_rl.meta_gradient import TaskData, meta_objective
 from maml_rl.objectives import inner_loss
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
-from maml_rl.policies import Policy, fixed_names, policy_rates
-from maml_rl.rates import InnerUpdate, rate_metrics, theta
+from maml_rl.policies import Policy, policy_rates
+from maml_rl.rates import InnerUpdate, fixed_names, rate_metrics, theta
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.step import MetaStep, initial_optimizer, meta_step
@@ -103,11 +103,11 @@ def initial_state(policy: MLPPolicy, config: RLMeta) -> State:
     """The state before the first iteration: the policy's own parameters, and step sizes of `config.inner_lr`.
 
     Raises:
-        InputError: If all parameters are frozen, or those that the inner update should change.
+        InputError: If there is nothing to learn, or nothing that the inner update could change.
     """
     params = parameters(policy)
     meta = params | policy_rates(policy, params, config).initial(params)
-    learned = split(meta, fixed_names(policy, meta))[1]
+    learned = split(meta, fixed_names(policy, meta, config.adapted))[1]
     return State(meta, initial_optimizer(config.step, learned), 0)
 
 

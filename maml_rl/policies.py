@@ -2,6 +2,7 @@
 
 `policy(params, observations)` takes one parameter set for all observations, or a stack of M sets for observations
 `[M, ..., obs]`. Observations are standardised inside, by statistics that are part of the policy and never change.
+Context numbers, if a policy has any, are a parameter that the network sees next to every observation.
 """
 
 import math
@@ -13,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maml_rl.config import Activation, RLMeta
+from maml_rl.config import Activation, Adapted, RLMeta
 from maml_rl.distributions import Categorical, DiagonalGaussian, Distribution
 from maml_rl.errors import InputError
-from maml_rl.gradient_filter import is_statistic
-from maml_rl.rates import InnerRates, inner_rates
+from maml_rl.rates import CONTEXT, InnerRates, context_names, inner_rates
 from maml_rl.types import Params, frozen_names
 
 LOG_STD = "log_std"
@@ -57,12 +57,12 @@ def policy_rates(policy: Policy, params: Params, config: RLMeta) -> InnerRates:
         InputError: If the inner update has nothing to change.
     """
     frozen = frozen_names(policy)
-    chosen = params if config.adapted == "all" else policy.last_layer()
+    chosen = _adapted(policy, params, config.adapted)
     names = [name for name in params if name in chosen and name not in frozen]
     if not names:
         raise InputError(
-            f"the inner update has nothing to change (adapted is {config.adapted}): all of those parameters are "
-            "frozen; call requires_grad_(True) on those to adapt, or set adapted to all"
+            f"the inner update has nothing to change (adapted is {config.adapted}): the policy has none of those "
+            "parameters, or they are frozen; call requires_grad_(True) on those to adapt, or set adapted to all"
         )
     rates = inner_rates(config, names)
     return rates._replace(filtered=config.filtered_lr, shift=_shift(config, names))
@@ -79,9 +79,10 @@ def _shift(config: RLMeta, names: Collection[str]) -> dict[str, float]:
     return {LOG_STD: math.log(config.adapted_std_factor)}
 
 
-def fixed_names(policy: Policy, meta: Params) -> frozenset[str]:
-    """Names of the meta-parameters that no meta-step changes: frozen ones, and those that are measured."""
-    return frozen_names(policy) | {name for name in meta if is_statistic(name)}
+def _adapted(policy: Policy, params: Params, adapted: Adapted) -> Collection[str]:
+    if adapted == "context":
+        return context_names(params)
+    return policy.last_layer() if adapted == "last-layer" else params
 
 
 class Standardisation(NamedTuple):
@@ -98,6 +99,9 @@ _RAW = Standardisation()
 class StandardisedMLP(nn.Module):
     """Multilayer perceptron of standardised inputs, with Glorot-uniform weights and zero biases.
 
+    Context numbers (Zintgraf et al. 2019, CAVIA, section 3) are further inputs, neither standardised nor clipped: a
+    parameter that begins at 0, with weights that are the last columns of the first layer's.
+
     Args:
         input_size: Size of an observation.
         output_size: Size of the output.
@@ -105,6 +109,7 @@ class StandardisedMLP(nn.Module):
         activation: Activation of the hidden layers.
         generator: Source of the initial weights.
         standardisation: Shift, scale and bound of observations; none of them by default.
+        context_size: Number of context numbers.
     """
 
     def __init__(
@@ -115,9 +120,10 @@ class StandardisedMLP(nn.Module):
         activation: Activation,
         generator: np.random.Generator,
         standardisation: Standardisation = _RAW,
+        context_size: int = 0,
     ) -> None:
         super().__init__()
-        sizes = [input_size, *hidden_sizes, output_size]
+        sizes = [input_size + context_size, *hidden_sizes, output_size]
         self.activation = activation
         self.layers = len(sizes) - 1
         mean, std, self.clip = standardisation
@@ -126,6 +132,8 @@ class StandardisedMLP(nn.Module):
             weight = generator.uniform(-bound, bound, (fan_out, fan_in)).astype(np.float32)
             self.register_parameter(f"weight_{i}", nn.Parameter(torch.from_numpy(weight)))
             self.register_parameter(f"bias_{i}", nn.Parameter(torch.zeros(fan_out)))
+        if context_size:
+            self.register_parameter(CONTEXT, nn.Parameter(torch.zeros(context_size)))
         self.observation_mean: Tensor
         self.observation_std: Tensor
         self.register_buffer("observation_mean", torch.zeros(input_size) if mean is None else mean)
@@ -140,11 +148,23 @@ class StandardisedMLP(nn.Module):
         shifted = (observations - self.observation_mean) / self.observation_std
         return shifted if self.clip is None else shifted.clamp(-self.clip, self.clip)
 
+    def layer(self, params: Params, index: int) -> tuple[Tensor, Tensor]:
+        """Weight `[out, in]` and bias `[out]` of a layer, or M of each; the first is of the observation alone.
+
+        The context c is the same in all observations, so W (x, c) + b = W_x x + (b + W_c c).
+        """
+        weight, bias = params[f"weight_{index}"], params[f"bias_{index}"]
+        if index or CONTEXT not in params:
+            return weight, bias
+        size = len(self.observation_mean)
+        of_context = weight[..., size:] @ params[CONTEXT][..., None]
+        return weight[..., :size], bias + of_context[..., 0]
+
     def output(self, params: Params, observations: Tensor) -> Tensor:
         """Output of the last layer `[..., output]` for observations `[..., obs]`, or `[M, ..., obs]` for M stacks."""
         hidden = self.standardised(observations)
         for i in range(self.layers):
-            hidden = _linear(hidden, params[f"weight_{i}"], params[f"bias_{i}"])
+            hidden = _linear(hidden, *self.layer(params, i))
             if i < self.layers - 1:
                 hidden = _ACTIVATIONS[self.activation](hidden)
         return hidden

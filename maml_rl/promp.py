@@ -47,7 +47,7 @@ class ProximalTask(NamedTuple):
     rule: ProMP
     losses: Sequence[TaskLoss]  # of each inner update
     rates: InnerRates
-    fixed: Params  # meta-parameters that no step changes
+    fixed: Params  # meta-parameters that no step changes, a context among them
     first_order: bool
     support: Sequence[Batch]
     query: Batch
@@ -64,9 +64,10 @@ class ProximalTask(NamedTuple):
         return jacobian.transposed_product(outer, along=penalties)
 
     def _path(self, meta: Params) -> list[Params]:
-        updates = [self.rates.at(self.fixed | meta, k) for k in range(len(self.losses))]
+        whole = self.fixed | meta
+        updates = [self.rates.at(whole, k) for k in range(len(self.losses))]
         with torch.no_grad():
-            return inner_path(self.losses, theta(meta), updates)
+            return inner_path(self.losses, theta(whole), updates)
 
     def _outer(self, params: Params) -> Tensor:
         return clipped_ratio(self.policy(params, self.query.observations), self.query, self.rule.clip)

@@ -1,9 +1,9 @@
 """The inner update's step sizes and shift: theta' = theta - a * g + b (Finn, Abbeel, Levine 2017, line 6).
 
-Step sizes a: one for all (the paper), of the last layer alone (Raghu et al. 2020, ANIL), or learned together with
-theta: one for each number (Li et al. 2017, Meta-SGD), or one for each tensor and gradient step (Antoniou et al. 2019,
-MAML++). A Wiener filter may multiply them (`maml_rl.gradient_filter`). The shift b of the logarithm of the standard
-deviation is learned too, or absent.
+Step sizes a: one for all (the paper), of the last layer (Raghu et al. 2020, ANIL) or a context alone (Zintgraf et al.
+2019, CAVIA), or learned together with theta: one for each number (Li et al. 2017, Meta-SGD), or one for each tensor and
+gradient step (Antoniou et al. 2019, MAML++). A Wiener filter may multiply them (`maml_rl.gradient_filter`). The shift b
+of the logarithm of the standard deviation is learned too, or absent.
 
 What is learned or measured of them is part of the meta-parameters, under a prefix and the name of the parameter that it
 belongs to.
@@ -15,14 +15,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.config import LearnedLr, MetaConfig
+from maml_rl.config import Adapted, LearnedLr, MetaConfig
+from maml_rl.errors import InputError
 from maml_rl.gradient_filter import gains, initial_statistics, is_statistic
-from maml_rl.types import Params
+from maml_rl.types import Params, frozen_names
 
 Rates = Mapping[str, float | Tensor]
 """Step size of each parameter that an inner update changes, by its name: a number, or one for each of its elements."""
 
 _LR, _SHIFT = "inner_lr.", "inner_shift."
+CONTEXT = "context"
+"""Name of a parameter of context numbers, in a network or in a part of one."""
 
 
 class InnerUpdate(NamedTuple):
@@ -120,6 +123,32 @@ def inner_rates(config: MetaConfig, names: Collection[str]) -> InnerRates:
     return InnerRates(tuple(names), config.inner_lr, config.learned_lr, config.inner_steps)
 
 
+def context_names(names: Collection[str]) -> list[str]:
+    """Those of the network's own parameters that are a context (Zintgraf et al. 2019, CAVIA)."""
+    return [name for name in _own(names) if name.rpartition(".")[2] == CONTEXT]
+
+
+def fixed_names(module: object, meta: Collection[str], adapted: Adapted) -> frozenset[str]:
+    """Names of the meta-parameters that no meta-step changes.
+
+    They are frozen, or measured, or a context that alone is adapted: each task begins it at 0.
+
+    Args:
+        module: The network.
+        meta: Names of the meta-parameters.
+        adapted: Which parameters the inner update changes.
+
+    Raises:
+        InputError: If none of the network's parameters is left to learn.
+    """
+    fixed = frozen_names(module)
+    if adapted == "context":
+        fixed = fixed.union(context_names(meta))
+        if fixed.issuperset(_own(meta)):
+            raise InputError("only the context is not frozen, and each task begins it anew: there is nothing to learn")
+    return fixed.union(filter(is_statistic, meta))
+
+
 def rate_metrics(meta: Params) -> dict[str, float]:
     """What to log of learned step sizes: their mean, the lowest, and the share below 0; and the mean learned shift.
 
@@ -139,5 +168,9 @@ def rate_metrics(meta: Params) -> dict[str, float]:
 
 def theta(meta: Params) -> Params:
     """The meta-parameters that the network is applied with: without what belongs to the inner update."""
-    belongs = (_LR, _SHIFT)
-    return {name: value for name, value in meta.items() if not name.startswith(belongs) and not is_statistic(name)}
+    return {name: meta[name] for name in _own(meta)}
+
+
+def _own(meta: Collection[str]) -> list[str]:
+    """Names of the network's own parameters among the meta-parameters."""
+    return [name for name in meta if not name.startswith((_LR, _SHIFT)) and not is_statistic(name)]

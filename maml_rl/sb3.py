@@ -52,7 +52,7 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
     W (x - mean) / std + b = (W / std) x + (b - W mean / std). That is exact; in float32, means of actions agree to
     about 1e-7 |mean / std| of their size. What Stable-Baselines3 does to pictures is undone there too. A bound on
     standardised observations becomes two layers of rectifiers before the others (`_clipping_layers`). The critic is
-    random: `fit_critic` fits it.
+    random: `fit_critic` fits it. Context numbers, as adapted, become part of the first layer's bias.
 
     Args:
         policy: The policy.
@@ -65,7 +65,7 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
             those of the policy, or PPO does not take them, or `env` normalises observations.
     """
     check_exportable(policy, env)
-    layers = [(params[f"weight_{i}"], params[f"bias_{i}"]) for i in range(policy.layers)]
+    layers = [policy.layer(params, i) for i in range(policy.layers)]
     hidden = [len(bias) for _, bias in layers[:-1]]
     if policy.clip is not None:
         layers = _clipping_layers(policy.clip, layers)
@@ -98,7 +98,7 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
             f"can do with relu and not with {policy.activation}: to export, train with network.activation relu or "
             "network.observation_clip None"
         )
-    size, outputs = policy.get_parameter("weight_0").shape[1], policy.noise_size
+    size, outputs = len(policy.observation_mean), policy.noise_size
     if isinstance(policy, CategoricalMLP):
         found = isinstance(actions, spaces.Discrete) and int(actions.n)
         expected = f"Discrete({outputs})"

@@ -13,7 +13,7 @@ from torch import Tensor
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.inner import InnerStep, inner_step
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
-from maml_rl.rates import InnerRates, inner_rates, rate_metrics, theta
+from maml_rl.rates import InnerRates, context_names, fixed_names, inner_rates, rate_metrics, theta
 from maml_rl.step import MetaGradient, initial_optimizer, meta_step
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.settings import BatchNorm, SupervisedMeta
@@ -32,7 +32,16 @@ def initial_state(network: Network, config: SupervisedMeta) -> State:
     """
     params = network.parameters()
     meta = params | network_rates(network, config).initial(params)
-    return State(meta, initial_optimizer(config.step, split(meta, network.frozen)[1]), 0)
+    return State(meta, initial_optimizer(config.step, learned(network, config, meta)), 0)
+
+
+def learned(network: Network, config: SupervisedMeta, meta: Params) -> Params:
+    """The meta-parameters that a meta-step changes: not frozen, nor a context that each task begins with at 0.
+
+    Raises:
+        InputError: If there are none.
+    """
+    return split(meta, fixed_names(network.module, meta, config.adapted))[1]
 
 
 def network_rates(network: Network, config: SupervisedMeta) -> InnerRates:
@@ -41,17 +50,23 @@ def network_rates(network: Network, config: SupervisedMeta) -> InnerRates:
     Raises:
         InputError: If there are none.
     """
-    names = network.last_layer()
-    if config.adapted == "all":
-        norms = network.norm_parameters() if config.algorithm != "reptile" else []  # whose gradient is how far it went
-        names = [name for name in network.names() if name not in norms]
-    names = [name for name in names if name not in network.frozen]
+    names = [name for name in _adapted(network, config) if name not in network.frozen]
     if not names:
         raise InputError(
-            f"the inner update (adapted = {config.adapted}) has nothing to change: those parameters are frozen, or of "
-            "batch normalisation; call requires_grad_(True) on those to adapt, or set adapted to all"
+            f"the inner update (adapted = {config.adapted}) has nothing to change: there are no such parameters, or "
+            "they are frozen, or of batch normalisation; call requires_grad_(True) on those to adapt, or set adapted "
+            "to all"
         )
     return inner_rates(config, names)
+
+
+def _adapted(network: Network, config: SupervisedMeta) -> list[str]:
+    if config.adapted == "context":
+        return context_names(network.names())
+    if config.adapted == "last-layer":
+        return network.last_layer()
+    norms = network.norm_parameters() if config.algorithm != "reptile" else []  # whose gradient is how far it went
+    return [name for name in network.names() if name not in norms]
 
 
 def loss_and_accuracy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,8 +153,8 @@ def displacement(network: Network, config: SupervisedMeta, meta: Params, task: T
         rates = network_rates(network, config)
         steps = adapt_task(network, rates, meta, task, config.inner_steps, first_order=True, in_turn=True)
         after = query_loss(network, config.batch_norm, steps[-1].params, task)
-        learned = split(meta, network.frozen)[1]
-        difference = {name: value - steps[-1].params[name] for name, value in learned.items()}
+        changed = learned(network, config, meta)
+        difference = {name: value - steps[-1].params[name] for name, value in changed.items()}
     return difference, _task_metrics(steps, *after)
 
 
@@ -160,18 +175,18 @@ def chunk_sums(network: Network, config: SupervisedMeta, first_order: bool) -> C
     """Meta-gradient and metrics of some tasks, each summed over them, in one vector `[P + 4]`.
 
     A function of meta-parameters, weights (as in `outer_loss`) and tasks. P counts the numbers of the meta-parameters
-    that are not frozen, in their order; the gradient of frozen ones is not computed.
+    that are learned, in their order; the gradient of others is not computed.
     """
 
     def differentiated(meta: Params, weights: Tensor, tasks: TaskBatch) -> Tensor:
-        def summed(learned: Params) -> tuple[Tensor, Tensor]:
+        def summed(point: Params) -> tuple[Tensor, Tensor]:
             def of_task(*examples: Tensor) -> tuple[Tensor, Tensor]:
-                return outer_loss(network, config, first_order, meta | learned, weights, TaskBatch(*examples))
+                return outer_loss(network, config, first_order, meta | point, weights, TaskBatch(*examples))
 
             losses, metrics = torch.func.vmap(of_task)(*tasks)
             return losses.sum(), metrics.sum(0)
 
-        gradient, metrics = torch.func.grad(summed, has_aux=True)(split(meta, network.frozen)[1])
+        gradient, metrics = torch.func.grad(summed, has_aux=True)(learned(network, config, meta))
         return torch.cat([flatten(gradient), metrics])
 
     def displaced(meta: Params, _weights: Tensor, tasks: TaskBatch) -> Tensor:
@@ -212,8 +227,8 @@ def meta_gradient(network: Network, config: SupervisedMeta) -> TasksGradient:
 
     def gradient(state: State, tasks: TaskBatch, threads: TaskThreads) -> tuple[Params, Tensor]:
         sums = by_order[config.first_order or state.iteration < config.first_order_iterations]
-        learned = split(state.meta, network.frozen)[1]
-        weights = multi_step_weights(config, state.iteration).to(next(iter(learned.values())))
+        changed = learned(network, config, state.meta)
+        weights = multi_step_weights(config, state.iteration).to(next(iter(changed.values())))
         count = len(tasks.support_x)
         parts = chunks(tasks, config.chunk_size or count)
 
@@ -222,7 +237,7 @@ def meta_gradient(network: Network, config: SupervisedMeta) -> TasksGradient:
                 return sums(state.meta, weights, part)
 
         means = mean_over_tasks(map(work, parts) if len(parts) == 1 else threads.imap(work, parts), count)
-        return unflatten(means[:-_METRICS], learned), means[-_METRICS:]
+        return unflatten(means[:-_METRICS], changed), means[-_METRICS:]
 
     return gradient
 

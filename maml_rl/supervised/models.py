@@ -21,17 +21,25 @@ Generator = np.random.Generator
 class MLP(nn.Module):
     """Multilayer perceptron with ReLU, 40-40 for the sinusoid (5.1), of inputs `[B, size]`.
 
+    Context numbers, if there are any, are further inputs, the same for all examples: a parameter that begins at 0
+    (Zintgraf et al. 2019, CAVIA, section 3.1).
+
     Weights and biases are uniform within 1 / sqrt(fan in), as PyTorch's are; the paper's code has normal ones of
     standard deviation 0.01, with which one gradient step changes almost nothing at first.
     """
 
-    def __init__(self, input_size: int, hidden_sizes: Sequence[int], outputs: int, generator: Generator) -> None:
+    def __init__(
+        self, input_size: int, hidden_sizes: Sequence[int], outputs: int, generator: Generator, context_size: int = 0
+    ) -> None:
         super().__init__()
-        sizes = [input_size, *hidden_sizes, outputs]
+        sizes = [input_size + context_size, *hidden_sizes, outputs]
+        self.context = _zeros(context_size) if context_size else None
         self.layers = nn.ModuleList(_linear(a, b, generator, a**-0.5, a**-0.5) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs `[B, outputs]`."""
+        if self.context is not None:
+            x = torch.cat([x, self.context.expand(len(x), -1)], -1)
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         return self.layers[-1](x)  # type: ignore[no-any-return]

@@ -138,7 +138,7 @@ def build_network(config: NetworkConfig, tasks: TaskBatch, ways: int | None, see
 def _module(config: NetworkConfig, shape: tuple[int, ...], outputs: int, generator: np.random.Generator) -> nn.Module:
     inputs = int(np.prod(shape))
     if config.architecture == "mlp":
-        return nn.Sequential(nn.Flatten(), MLP(inputs, config.units, outputs, generator))
+        return nn.Sequential(nn.Flatten(), MLP(inputs, config.units, outputs, generator, config.context_size))
     if config.architecture == "fully-connected":
         return FullyConnectedNet(inputs, config.units, outputs, generator)
     least = 16 if config.architecture == "pooled-conv" else 1

@@ -12,6 +12,7 @@ from maml_rl.config import (
     needs_policy,
     require,
     require_choices,
+    require_context,
     variant,
 )
 from maml_rl.errors import InputError
@@ -92,12 +93,18 @@ class NetworkConfig:
     """Units of each hidden layer of mlp and fully-connected; the paper's, 40 40 and 256 128 64 64, if None."""
     filters: int = 64
     """Filters of each of the four convolutions (paper: 64 for Omniglot, 32 for MiniImagenet)."""
+    context_size: int = 0
+    """Context numbers that the mlp sees next to its input: adapted context is for them (Zintgraf et al. 2019: 5 for the
+    sinusoid). With adapted all they are learned as well."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a layer without units."""
         require_choices(self)
         if min((*self.units, self.filters)) < 1:
             raise InputError(f"every layer needs at least 1 unit, got {self.units} and {self.filters} filters")
+        require("context_size", self.context_size, self.context_size >= 0, "at least 0")
+        if self.context_size and self.architecture != "mlp":
+            raise InputError(f"context_size is a setting of the architecture mlp, not of {self.architecture}")
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -205,9 +212,14 @@ class SupervisedConfig(RunConfig):
     network: NetworkConfig = field(default_factory=NetworkConfig)
     evaluation: SupervisedEvaluation = field(default_factory=SupervisedEvaluation)
 
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        super().__post_init__()
+        require_context(self.meta.adapted, self.network.context_size)
+
     @property
     def method(self) -> str:
-        """random, maml, pretrained, oracle, or a variant: first-order, reptile, anil, meta-sgd, maml++."""
+        """random, maml, pretrained, oracle, or a variant: first-order, reptile, anil, cavia, meta-sgd, maml++."""
         if self.iterations == 0:
             return "random"
         if self.meta.algorithm == "reptile":

@@ -19,6 +19,7 @@ from maml_rl.meta_rl import adapt_each, initial_state
 from maml_rl.objectives import inner_loss, likelihood_ratio_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP, GaussianMLP, policy_rates
+from maml_rl.rates import fixed_names
 from maml_rl.rates import theta as without_rates
 from maml_rl.step import MetaGradient, meta_step
 from maml_rl.types import Batch, Params, State, flatten, select, split, stack, unflatten
@@ -41,14 +42,15 @@ class Problem:
 
     def __init__(self, kind: type = GaussianMLP, frozen: Sequence[str] = (), **settings) -> None:
         self.config = RLMeta(**({"inner_lr": 0.3, "step": TrustRegion(curvature_fraction=1.0)} | settings))
-        self.policy = kind(
-            OBSERVATION, 2, hidden_sizes=(4,), activation="tanh", generator=np.random.default_rng(0)
-        ).double()
+        network = {"hidden_sizes": (4,), "activation": "tanh", "generator": np.random.default_rng(0)}
+        context_size = 2 if self.config.adapted == "context" else 0
+        self.policy = kind(OBSERVATION, 2, context_size=context_size, **network).double()
         for name in frozen:
             self.policy.get_parameter(name).requires_grad_(False)
         self.state = initial_state(self.policy, self.config)
         self.theta = without_rates(self.state.meta)
-        self.frozen, self.learned = split(self.state.meta, frozen)
+        fixed = fixed_names(self.policy, self.state.meta, self.config.adapted)
+        self.fixed, self.learned = split(self.state.meta, fixed)
         self.rates = policy_rates(self.policy, self.theta, self.config)
         self.tasks = [self._task(np.random.default_rng(m + 1)) for m in range(TASKS)]
 
@@ -74,7 +76,7 @@ class Problem:
 
     def adapted(self, vector: Tensor, task: TaskData) -> Params:
         """Parameters adapted from learned meta-parameters."""
-        meta = self.frozen | unflatten(vector, self.learned)
+        meta = self.fixed | unflatten(vector, self.learned)
         rates = [self.rates.at(meta, step) for step in range(self.config.inner_steps)]
         return inner_updates(self.losses(task.support), without_rates(meta), rates)
 
@@ -121,9 +123,14 @@ VARIANTS = {
     "lvc": {"inner_objective": "lvc"},
     "frozen": {"frozen": ["weight_0", "log_std"]},
     "ANIL": {"adapted": "last-layer"},
+    "CAVIA": {"adapted": "context"},
+    "CAVIA, frozen": {"adapted": "context", "frozen": ["weight_1", "log_std"]},
+    "CAVIA, learned": {"adapted": "context", "learned_lr": "parameter", "inner_objective": "lvc"},
+    "CAVIA, tensor and step": {"adapted": "context", "learned_lr": "tensor-and-step"},
     "ANIL, frozen": {"adapted": "last-layer", "frozen": ["bias_0", "bias_1"]},
     "Meta-SGD": {"learned_lr": "parameter"},
     "Meta-SGD, ANIL, lvc": {"learned_lr": "parameter", "adapted": "last-layer", "inner_objective": "lvc"},
+    "tensor and step, ANIL": {"learned_lr": "tensor-and-step", "adapted": "last-layer"},
     "Meta-SGD, frozen": {"learned_lr": "parameter", "frozen": ["bias_0", "log_std"]},
     "tensor and step": {"learned_lr": "tensor-and-step"},
 }

@@ -17,7 +17,7 @@ from maml_rl.objectives import inner_loss, likelihood_ratio_loss
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP, GaussianMLP, policy_rates
 from maml_rl.promp import clipped_ratio, clipped_share
-from maml_rl.rates import theta
+from maml_rl.rates import fixed_names, theta
 from maml_rl.step import MetaGradient, Proximal, meta_step
 from maml_rl.types import Batch, Params, State, flatten, split, unflatten
 
@@ -31,11 +31,14 @@ class Problem:
     def __init__(self, kind: type = GaussianMLP, frozen: Sequence[str] = (), **settings) -> None:
         self.config = RLMeta(**({"inner_lr": 0.3, "inner_objective": "lvc", "step": ProMP()} | settings))
         generator = np.random.default_rng(0)
-        self.policy = kind(3, 2, hidden_sizes=(4,), activation="tanh", generator=generator).double()
+        network = {"hidden_sizes": (4,), "activation": "tanh", "generator": generator}
+        context_size = 2 if self.config.adapted == "context" else 0
+        self.policy = kind(3, 2, context_size=context_size, **network).double()
         for name in frozen:
             self.policy.get_parameter(name).requires_grad_(False)
         self.state = initial_state(self.policy, self.config)
-        self.frozen, self.learned = split(self.state.meta, frozen)
+        fixed = fixed_names(self.policy, self.state.meta, self.config.adapted)
+        self.fixed, self.learned = split(self.state.meta, fixed)
         self.rates = policy_rates(self.policy, theta(self.state.meta), self.config)
         self.start = flatten(self.learned)
         self.there = self.start + 0.3 * torch.from_numpy(np.random.default_rng(9).standard_normal(len(self.start)))
@@ -71,7 +74,7 @@ class Problem:
         """Means over tasks: the clipped loss, KLs, and the share of query steps that are clipped."""
         sums, clip = dict[str, Tensor](), self.config.step.clip
         for task in self.tasks:
-            path, query = self.path(self.frozen | unflatten(vector, self.learned), task.support), task.query
+            path, query = self.path(self.fixed | unflatten(vector, self.learned), task.support), task.query
             ratio = (self.policy(path[-1], query.observations).log_prob(query.actions) - query.log_probs).exp()
             gains = query.advantages > 0  # then min takes the smaller ratio, else the larger one
             bounded = torch.where(gains, ratio.clamp(max=1 + clip), ratio.clamp(min=1 - clip))
@@ -118,6 +121,7 @@ PENALISED = ProMP(clip=0.1, kl_penalty=0.7)  # so strict that clip and penalty c
         {"inner_steps": 2, "kind": CategoricalMLP},
         {"inner_steps": 2, "adapted": "last-layer"},
         {"inner_steps": 2, "learned_lr": "parameter", "adapted": "last-layer"},
+        {"inner_steps": 2, "learned_lr": "parameter", "adapted": "context"},
         {"inner_steps": 2, "learned_lr": "tensor-and-step", "kind": CategoricalMLP},
         {"frozen": ["weight_0", "bias_1"], "learned_lr": "parameter"},
     ],

@@ -91,6 +91,9 @@ def observations(count: int = 50) -> torch.Tensor:
         {"hidden_sizes": (5, 6, 7)},
         {"clip": 1.0},
         {"clip": 0.5, "hidden_sizes": ()},
+        {"context_size": 3},
+        {"context_size": 3, "clip": 1.0},
+        {"context_size": 3, "hidden_sizes": ()},
     ],
 )
 def test_an_exported_gaussian_policy_is_the_same_distribution_with_the_standardisation_inside(settings):

@@ -239,6 +239,35 @@ def test_anil_adapts_the_last_layer_alone():
     assert all(value.abs().max() > 0 for value in gradient.values())  # but all are meta-learned
 
 
+class NumberWithContext(Number):
+    """Answers theta + 2 c with a context number c: on a target t its loss is (theta + 2 c - t)^2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((), 2.0, dtype=torch.float64))
+        self.context = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.theta + self.weight * self.context).expand(len(x), 1)
+
+
+def test_cavia_adapts_the_context_alone_and_does_not_learn_it():
+    # theta = 1, support 3: c' = -0.1 * 2 (1 - 3) * 2 = 0.8, output 1 + 2 * 0.8 = 2.6; query 2: dL = 2 (2.6 - 2) = 1.2.
+    # Output = theta - 0.2 w^2 (theta - 3): by theta 1 - 0.2 * 4 = 0.2, by w -0.4 w (theta - 3) = 1.6.
+    config = SupervisedMeta(inner_lr=0.1, adapted="context")
+    network, tasks = Network(NumberWithContext()), number_tasks((3.0, 2.0))
+    state = initial_state(network, config)
+    gradient, _ = meta_gradient(network, config)(state, tasks, THREADS)
+    assert {name: value.item() for name, value in gradient.items()} == pytest.approx({"theta": 0.24, "weight": 1.92})
+    after, _ = meta_iteration(meta_gradient(network, config), state, tasks, config, THREADS)
+    assert after.meta["context"] == 0
+    assert sorted(after.optimizer) == [f"adam.{m}.{n}" for m in ("first", "second") for n in ("theta", "weight")]
+    (adapted,) = adapt_task(
+        network, network_rates(network, config), after.meta, TaskBatch(*(x[0] for x in tasks)), 1, False
+    )
+    assert {name for name, value in adapted.params.items() if value != after.meta[name]} == {"context"}
+
+
 def test_a_permutation_of_the_labels_permutes_the_predictions():
     # The last layer starts at 0, so that classes differ by their labels only.
     config = SupervisedMeta(inner_steps=2, inner_lr=0.5)
@@ -365,6 +394,11 @@ def float_perceptron() -> Network:
     return Network(mlp().module.float(), trace=True)
 
 
+def perceptron_with_context() -> Network:
+    tasks = TaskBatch(*(x.float() for x in regression_tasks()))
+    return build_network(NetworkConfig(hidden_sizes=(5, 4), context_size=3), tasks, None, 0)
+
+
 VARIANTS = {
     "adam": (float_perceptron, SupervisedMeta(inner_lr=0.1, chunk_size=2)),
     "meta-sgd": (float_perceptron, SupervisedMeta(inner_lr=0.1, learned_lr="parameter")),
@@ -383,6 +417,7 @@ VARIANTS = {
         float_perceptron,
         SupervisedMeta(algorithm="reptile", inner_steps=2, inner_lr=0.1, step=SGD(lr=0.1)),
     ),
+    "cavia": (perceptron_with_context, SupervisedMeta(inner_lr=1.0, adapted="context")),
     "support": (float_batch_norm, SupervisedMeta(inner_lr=0.1, batch_norm="support")),
 }
 
