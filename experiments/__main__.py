@@ -30,6 +30,7 @@ COMMANDS = {
     "train": Command("train", "PRESET", "meta-train; leaves a run, by default in runs/PRESET"),
     "evaluate": Command("evaluate", "RUN", "return, error or accuracy by gradient step on held-out tasks"),
     "compare": Command("compare", "RUN ...", "the same for several runs and methods, next to the paper's"),
+    "family": Command("family", "", "MAML and its relatives side by side, trained on the same env steps"),
     "visualize": Command("visualize", "RUN", "a page that shows how it adapts; also a video, or a figure"),
     "view": Command("view", "RUN", "watch it adapt, live in a browser, to tasks that you choose"),
     "adapt": Command("adapt", "RUN --out FILE", "adapt to one task, for Stable-Baselines3 to train further"),

@@ -1,8 +1,8 @@
-"""Every table of results: docs/results.md, and those of README.md and trained/README.md between their markers.
+"""Every table of results: docs/results.md, and those of README, trained/README and docs/methods.md between markers.
 
     python -m maml_rl.experiments.paper.results_page
 
-Every number is read from a file in `results` that `maml-rl compare` wrote, or from a run in `trained`.
+Every number is read from a file in `results`, of `maml-rl compare` or `maml-rl family`, or from a run in `trained`.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maml_rl.errors import InputError
+from maml_rl.experiments.family.family_table import family_table, read_family
 from maml_rl.experiments.paper import figure4, figure5
 from maml_rl.experiments.paper.sb3_baselines import read_learner
 from maml_rl.experiments.runs.comparison_files import (
@@ -24,13 +25,14 @@ from maml_rl.experiments.runs.comparison_files import (
 )
 from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
 from maml_rl.experiments.runs.evaluations import TaskSet, file_of
+from maml_rl.experiments.runs.pages import with_tables
 from maml_rl.experiments.runs.provenance import training_command
 from maml_rl.experiments.runs.text import duration, env_steps_text, markdown_table
-from maml_rl.json_values import read_text
 from maml_rl.learner import QUANTITIES, Quantity
 from maml_rl.run import CHECKPOINT, load_run
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
+METHODS_PAGE = Path("docs/methods.md")
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
 _ORDER = ["navigation", *figure5.TASKS, "sinusoid"]  # of the sections; others come after
@@ -253,21 +255,11 @@ def pages(root: Path = Path()) -> dict[Path, str]:
     tables = {
         root / "README.md": {"returns": returns_table(results), "errors": errors_table(results)},
         root / TRAINED / "README.md": {k: trained_table(k, trained) for k in ("reinforcement", "supervised")},
+        root / METHODS_PAGE: {
+            path.stem: family_table(read_family(path)) for path in sorted(results.glob("family/*.json"))
+        },
     }
-    return {root / PAGE: page(results)} | {path: _with_tables(path, of_page) for path, of_page in tables.items()}
-
-
-def _with_tables(path: Path, tables: dict[str, str]) -> str:
-    """A page's text with these tables between their markers."""
-    text = read_text(path)
-    for name, table in tables.items():
-        begin, end = f"<!-- results_page: {name} -->\n", "<!-- end -->\n"
-        before, marker, rest = text.partition(begin)
-        _, other, after = rest.partition(end)
-        if not (marker and other):
-            raise InputError(f"{path} should have the lines {begin.strip()} and {end.strip()}")
-        text = f"{before}{begin}{table}\n{end}{after}"
-    return text
+    return {root / PAGE: page(results)} | {path: with_tables(path, of_page) for path, of_page in tables.items()}
 
 
 def main() -> None:

@@ -212,13 +212,6 @@ def test_the_tables_of_the_repository_are_written_from_its_results():
         assert path.read_text(encoding="utf-8") == text, path
 
 
-def test_a_page_without_the_marker_of_a_table_is_refused(tmp_path):
-    (tmp_path / "page.md").write_text("<!-- results_page: a -->\nold\n<!-- end -->\n")
-    assert "new" in results_page._with_tables(tmp_path / "page.md", {"a": "new"})
-    with pytest.raises(InputError, match="should have the lines <!-- results_page: b -->"):
-        results_page._with_tables(tmp_path / "page.md", {"b": "new"})
-
-
 # The runs behind the figures
 
 

@@ -1,0 +1,103 @@
+"""`maml-rl family`: MAML and its relatives side by side, on the same env steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from maml_rl.errors import InputError
+from maml_rl.experiments.commands.options import check_directory, parse
+
+_LIST = tyro.conf.arg(metavar="NAME ...", help_behavior_hint="(default: all)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyOptions:
+    """Compares MAML with its relatives: trains each method with the same env steps, evaluates it, and writes a table.
+
+    A run lies in RUNS/PROBLEM/METHOD-seedN. Ctrl-C saves it; the same command skips runs that are finished, resumes the
+    one that was interrupted, and trains the others. Methods and seeds that OUT has from before stay in the table.
+    Updates use one thread, so that their times can be compared. docs/methods.md describes methods and results.
+
+    examples:
+      maml-rl family --list                                       problems, methods, and the commands of all runs
+      maml-rl family --problems tabular-mdp                       all methods on one problem
+      maml-rl family --problems navigation --methods maml lvc --seeds 2 --iterations 5 --runs runs/short --out short
+    """
+
+    problems: Annotated[tuple[str, ...], _LIST] = ()
+    """Problems."""
+    methods: Annotated[tuple[str, ...], _LIST] = ()
+    """Methods. Differences and ratios need maml among them."""
+    seeds: int | None = None
+    """Seeds of each method, 0, 1, ...; as many as the problem has if not given."""
+    iterations: int | None = None
+    """Meta-iterations of every run; those of the problem if not given. Runs of another length need other
+    directories."""
+    timing_rounds: int = 5
+    """Iterations of each method, in turns, whose median time is compared; 0 measures no times."""
+    runs: Path = Path("runs/family")
+    """Where the runs are, or will be."""
+    out: Path = Path("results/family")
+    """Where PROBLEM.json and PROBLEM.png go."""
+    page: Path | None = None
+    """A page of Markdown, such as docs/methods.md, that gets the tables between its markers, the lines
+    "<!-- results_page: PROBLEM -->" and "<!-- end -->"."""
+    list: bool = False
+    """Print problems, methods and the commands of their runs, and train nothing."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Trains, measures, and writes tables and pictures."""
+    options = parse(FamilyOptions, arguments, "maml-rl family")
+    check_directory(options.out)
+    _check(options)
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.family.comparing import check_names, compared_family, planned_comparison
+    from maml_rl.experiments.family.family_table import family_table, write_family
+    from maml_rl.experiments.family.variants import METHODS, PROBLEMS
+    from maml_rl.experiments.runs.pages import with_tables
+
+    problems, methods = options.problems or tuple(PROBLEMS), options.methods or tuple(METHODS)
+    check_names(problems, methods)
+    if options.list:
+        _list(problems, methods, options)
+        return
+    for problem in problems:
+        seeds = PROBLEMS[problem].seeds if options.seeds is None else options.seeds
+        with computing():
+            start = planned_comparison(problem, options.iterations, options.out / f"{problem}.json")
+            comparison = compared_family(start, methods, seeds, options.runs, options.timing_rounds)
+            written = write_family(comparison, options.out)
+        table = family_table(comparison)
+        print(f"\n{problem}, {comparison.iterations} iterations, {comparison.tasks} held-out tasks:\n\n{table}\n")
+        if options.page is not None:
+            options.page.write_text(with_tables(options.page, {problem: table}), encoding="utf-8")
+            written.append(options.page)
+        print(f"written: {', '.join(map(str, written))}")
+
+
+def _check(options: FamilyOptions) -> None:
+    """Raises InputError for a value outside its range."""
+    for name, least in (("seeds", 1), ("iterations", 1), ("timing_rounds", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+
+
+def _list(problems: Sequence[str], methods: Sequence[str], options: FamilyOptions) -> None:
+    from maml_rl.experiments.family.measuring import run_directory_of
+    from maml_rl.experiments.family.variants import METHODS, PROBLEMS, configuration, methods_of
+    from maml_rl.experiments.runs.provenance import training_command
+
+    for problem in problems:
+        of = PROBLEMS[problem]
+        seeds = of.seeds if options.seeds is None else options.seeds
+        print(f"{problem}: {seeds} seeds, {options.iterations or of.iterations} iterations, {of.tasks} held-out tasks")
+        for method in filter(methods_of(problem).__contains__, methods):
+            print(f"  {method} ({METHODS[method].label})")
+            for seed in range(seeds):
+                config = configuration(problem, method, seed, options.iterations)
+                print(f"    {training_command(config)} --out {run_directory_of(options.runs, problem, method, seed)}")

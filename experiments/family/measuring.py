@@ -1,0 +1,143 @@
+"""Trains the runs of the comparison and measures each: returns, env steps, times."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maml_rl.checkpoint import write_json
+from maml_rl.config import RLConfig
+from maml_rl.errors import InputError
+from maml_rl.evaluation import task_returns
+from maml_rl.experiments.family.variants import MAML, configuration, held_out
+from maml_rl.experiments.media.learning_curves import read_log
+from maml_rl.experiments.runs.provenance import training_command
+from maml_rl.experiments.runs.training import resume, train
+from maml_rl.json_types import read_typed
+from maml_rl.machine import Machine
+from maml_rl.reinforcement import RLLearner
+from maml_rl.run import CHECKPOINT, METRICS, Run, load_run
+from maml_rl.tasks import evaluation_tasks
+
+MEASUREMENT = "measurement.json"
+ONE_THREAD = Machine(threads=1)
+"""Times are compared, so nothing runs next to it."""
+_POINTS = 40  # of a learning curve that is kept
+
+
+class MeasuredRun(NamedTuple):
+    """What a finished run did: a row of the comparison."""
+
+    method: str
+    seed: int
+    command: str  # that trains it alone
+    iterations: int
+    env_steps: int
+    returns: list[float]  # after 0, 1, 2, 3 gradient steps, mean over the held-out tasks
+    sampling_seconds: float  # of an iteration, mean over the training
+    update_seconds: float
+    curve: list[float]  # return after the inner steps on the training tasks, means of consecutive iterations
+
+
+class Times(NamedTuple):
+    """Median time of an iteration, and the median of its ratio to MAML's in the same round."""
+
+    sampling_seconds: float
+    update_seconds: float
+    iteration_ratio: float
+    update_ratio: float
+
+
+def run_directory_of(runs: Path, problem: str, method: str, seed: int) -> Path:
+    """Where a run of the comparison is, or will be."""
+    return runs / problem / f"{method}-seed{seed}"
+
+
+def trained_run(config: RLConfig, directory: Path) -> Run:
+    """A run that has done its iterations: one that is there, resumed if it was interrupted, or a new one.
+
+    Raises:
+        InputError: If a run with other settings is there.
+    """
+    if not (directory / CHECKPOINT).exists():
+        return train(config, directory, ONE_THREAD)
+    there = load_run(directory)
+    if there.config != config:
+        raise InputError(
+            f"{directory} is a run of other settings ({training_command(there.config)}): remove it, or give another "
+            "--runs"
+        )
+    if there.state.iteration < config.iterations:
+        return resume(directory, machine=ONE_THREAD)
+    return there
+
+
+def measured_run(problem: str, method: str, seed: int, directory: Path, iterations: int | None = None) -> MeasuredRun:
+    """Trains a run if need be and evaluates it; a run that was measured before is only read.
+
+    Raises:
+        InputError: See `trained_run`; or if what was measured is damaged.
+    """
+    config = configuration(problem, method, seed, iterations)
+    run, stored = trained_run(config, directory), directory / MEASUREMENT
+    if stored.exists():
+        measured: MeasuredRun = read_typed(stored, MeasuredRun, "remove it")
+        return measured
+    settings = held_out(config, problem)
+    with run.open_rl(ONE_THREAD, settings.tasks * settings.episodes) as learner:
+        tasks = evaluation_tasks(learner.task_space, settings.tasks, settings.seed)
+        steps = learner.adaptation(run.state, tasks, settings, config.meta)
+        returns = [float(task_returns(sampled).mean()) for _, sampled in steps]
+    adapted = f"return/after_{config.meta.inner_steps}_steps"
+    log = read_log(directory / METRICS, adapted, "time/sampling_seconds", "time/update_seconds")
+    sampling, update = (float(np.mean([row[f"time/{part}_seconds"] for row in log])) for part in ("sampling", "update"))
+    row = MeasuredRun(
+        *(method, seed, training_command(config), config.iterations, run.progress.env_steps, returns),
+        *(sampling, update, _means([row[adapted] for row in log], _POINTS)),
+    )
+    write_json(stored, row._asdict())
+    return row
+
+
+def _means(values: Sequence[float], count: int) -> list[float]:
+    """Means of consecutive values."""
+    return [round(float(part.mean()), 3) for part in np.array_split(values, min(count, len(values)))]
+
+
+def iteration_times(runs: Mapping[str, Path], rounds: int) -> dict[str, Times]:
+    """Times of an iteration from the end of each run, by method.
+
+    The methods take turns, so that what else the machine does meets all of them: in each round every method does one
+    iteration, and its times are divided by MAML's of that round.
+
+    Args:
+        runs: A finished run of each method, one of them MAML's.
+        rounds: How many.
+    """
+    loaded = {method: load_run(directory) for method, directory in runs.items()}
+    learners: dict[str, RLLearner] = {method: run.open_rl(ONE_THREAD) for method, run in loaded.items()}
+    seconds: dict[str, list[tuple[float, float]]] = {method: [] for method in runs}
+    try:
+        for _ in range(rounds):
+            for method, learner in learners.items():
+                started = time.perf_counter()
+                _, metrics = learner.iterate(loaded[method].state)
+                sampling = metrics.values["time/sampling_seconds"]
+                seconds[method].append((sampling, time.perf_counter() - started - sampling))
+    finally:
+        for learner in learners.values():
+            learner.close()
+    return relative_times({method: np.array(values) for method, values in seconds.items()})
+
+
+def relative_times(seconds: Mapping[str, NDArray[np.float64]]) -> dict[str, Times]:
+    """Medians of times of sampling and update, `[rounds, 2]` of each method, and of their ratios to MAML's."""
+    ours, times = seconds[MAML], {}
+    for method, theirs in seconds.items():
+        sampling, update = np.median(theirs, axis=0).tolist()
+        whole = np.median(theirs.sum(1) / ours.sum(1))
+        times[method] = Times(sampling, update, float(whole), float(np.median(theirs[:, 1] / ours[:, 1])))
+    return times
