@@ -102,7 +102,8 @@ class SGD(_Descent):
 class ProMP(_Descent):
     """Meta-steps by Adam on the clipped objective of proximal meta-policy search (Rothfuss et al. 2019, Algorithm 1).
 
-    Between them the inner update is computed again, from importance weights if `inner_objective` is lvc, the paper's.
+    Between them the inner update is computed again, from importance weights if `inner_objective` is lvc, the paper's,
+    or dice.
     """
 
     rule: Literal["promp"] = "promp"
@@ -366,13 +367,17 @@ class RLConfig(RunConfig):
     def method(self) -> str:
         """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, cavia, ...
 
-        The paper has no name for maml-oracle, MAML with the task in the observation.
+        The paper has no name for maml-oracle, MAML with the task in the observation. An inner objective other than the
+        method's own, reinforce and for promp lvc, is named after a hyphen: maml-lvc, anil-dice.
         """
         if self.iterations == 0:
             return "random"
         if self.meta.inner_steps == 0:
             return "oracle" if self.observe_task else "pretrained"
-        return "maml-oracle" if self.observe_task else variant(self.meta)
+        name = "maml-oracle" if self.observe_task else variant(self.meta)
+        objective = self.meta.inner_objective.rpartition(":")[2]
+        own = "lvc" if name == "promp" else "reinforce"
+        return name if objective == own else f"{name}-{objective}"
 
     @property
     def problem(self) -> str:

@@ -17,11 +17,11 @@ def loaded_dice(distribution: Distribution, batch: Batch, dice_lambda: float) ->
     d_t = log pi(a_t|s_t) - log pi_sampled(a_t|s_t), rho_t = exp d_t, V_t = sum over k < t of lambda^(t-k) d_k within an
     episode. There d is 0, so with g_t and h_t the first two derivatives of log pi(a_t|s_t) and v_t that of V_t
 
-        value -mean A_t,  gradient -mean A_t g_t,  Hessian -mean A_t (h_t + g_t g_t^T + g_t v_t^T + v_t g_t^T),
+        value -mean A_t,  gradient -mean A_t g_t,  Hessian -mean A_t (h_t + g_t g_t^T + g_t v_t^T + v_t g_t^T).
 
-    the last two those of Farquhar et al. 2019, equation 14, with its MagicBoxes multiplied out. With lambda = 0 it is
+    Gradient and Hessian are those of the published objective, exp of discounted sums of d. With lambda = 0 it is
     `likelihood_ratio`, with lambda = 1 the Hessian's expectation is that of the return. Elsewhere it is an expansion
-    that knows the past only to first order.
+    that weights a step by its past to first order only, so that long episodes cannot make it explode.
 
     Args:
         distribution: Of the policy in the batch's steps, `[N]`.

@@ -201,7 +201,7 @@ def _proximal(objective: _Objective, rule: ProMP) -> Proximal:
         batches = [*data.support, data.query]
         with torch.no_grad():
             old = [objective.policy(p, batch.observations) for p, batch in zip(data.path, batches, strict=True)]
-        losses, first_order = inner_losses(objective.loss.elsewhere, data.support), objective.config.first_order
+        losses, first_order = inner_losses(objective.loss.sampled, data.support), objective.config.first_order
         return ProximalTask(
             objective.policy, rule, losses, objective.rates, objective.fixed, first_order, data.support, data.query, old
         )

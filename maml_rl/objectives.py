@@ -37,8 +37,8 @@ class PolicyLoss:
 class InnerLoss(NamedTuple):
     """An inner loss, by where it is evaluated. Those of this module are a `PolicyLoss` each."""
 
-    sampled: Loss  # at the parameters that sampled the batch: the inner update, and the meta-gradient through it
-    elsewhere: Loss  # at others, with the batch of the old ones: candidates of the line search, later outer steps
+    sampled: Loss  # at the parameters that sampled the batch, where its Hessian counts; and near them, in ProMP
+    elsewhere: Loss  # at the candidates of a line search, where its gradient alone counts
 
 
 def reinforce(distribution: Distribution, batch: Batch) -> Tensor:
@@ -77,9 +77,9 @@ _SAME_EVERYWHERE: dict[str, DistributionLoss] = {"reinforce": reinforce, "lvc": 
 def inner_loss(policy: Policy, config: RLMeta) -> InnerLoss:
     """The inner loss that `config.inner_objective` names.
 
-    DiCE is for derivatives where the steps were sampled. Its weight elsewhere would be a product of ratios over all
-    earlier steps of an episode, which explodes with their number, so there the likelihood ratio of each step takes its
-    place, with the same gradient at the sampling parameters.
+    DiCE is for derivatives where the steps were sampled. Exact weights elsewhere would be products of ratios over all
+    earlier steps of an episode, which explode with their number, so a line search adapts by the likelihood ratio of
+    each step alone, which has the same gradient where the steps were sampled.
 
     Args:
         policy: The policy.

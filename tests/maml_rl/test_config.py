@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from maml_rl.config import PolicyConfig, ProMP, RLMeta, TrustRegion
+from maml_rl.config import Adam, PolicyConfig, ProMP, RLConfig, RLMeta, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta, TasksConfig
 
@@ -100,6 +100,37 @@ def test_defaults_are_those_of_the_paper() -> None:
 def test_a_choice_that_there_is_not_is_refused_with_those_there_are(kind, name: str, value: str) -> None:
     with pytest.raises(InputError, match=f"^{name} must be one of .*, got '{value}'$"):
         kind(**{name: value})
+
+
+def test_dice_needs_whole_episodes_in_its_hessian() -> None:
+    thinned = TrustRegion(hessian_fraction=0.5)
+    with pytest.raises(InputError, match=r"^inner_objective dice needs .* step.hessian_fraction 0.5 .*: set it to 1$"):
+        RLMeta(inner_objective="dice", step=thinned)
+    for meta in (RLMeta(inner_objective="lvc", step=thinned), RLMeta(inner_objective="dice", step=Adam())):
+        assert meta.inner_objective in ("lvc", "dice")
+
+
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        ({}, "maml"),
+        ({"inner_objective": "lvc"}, "maml-lvc"),
+        ({"inner_objective": "dice", "adapted": "last-layer"}, "anil-dice"),
+        ({"inner_objective": "losses:mine", "first_order": True}, "first-order-mine"),
+        ({"inner_objective": "lvc", "inner_steps": 0}, "pretrained"),
+        ({"inner_objective": "lvc", "step": ProMP()}, "promp"),
+        ({"step": ProMP()}, "promp-reinforce"),
+    ],
+)
+def test_a_run_is_named_after_its_inner_objective(settings: dict[str, object], method: str) -> None:
+    config = RLConfig(env_id="Mine-v0", meta=RLMeta(**settings))
+    assert config.method == method
+    assert dataclasses.replace(config, iterations=0).method == "random"
+
+
+def test_an_oracle_is_named_after_its_inner_objective_too() -> None:
+    config = RLConfig(env_id="Mine-v0", observe_task=True, meta=RLMeta(inner_objective="lvc"))
+    assert config.method == "maml-oracle-lvc"
 
 
 @pytest.mark.parametrize("rule", [TrustRegion(), ProMP()])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from maml_rl.config import SGD, Adam, ProMP, RLMeta, TrustRegion
 from maml_rl.errors import InputError, NonFiniteError
-from maml_rl.inner import inner_updates
-from maml_rl.meta_gradient import TaskData, fisher_product, meta_objective, thin
+from maml_rl.gradient_filter import is_statistic
+from maml_rl.inner import TaskLoss, inner_update, inner_updates
+from maml_rl.jacobian import adaptation_jacobian
+from maml_rl.meta_gradient import TaskData, fisher_product, inner_losses, meta_objective, thin
 from maml_rl.meta_rl import adapt_each, initial_state
 from maml_rl.objectives import inner_loss, likelihood_ratio_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads
@@ -22,12 +25,14 @@ from maml_rl.policies import CategoricalMLP, GaussianMLP, policy_rates
 from maml_rl.rates import fixed_names
 from maml_rl.rates import theta as without_rates
 from maml_rl.step import MetaGradient, meta_step
-from maml_rl.types import Batch, Params, State, flatten, select, split, stack, unflatten
+from maml_rl.types import Batch, Params, State, flatten, frozen_names, select, split, stack, unflatten
 
 TASKS, STEPS, OBSERVATION = 3, 12, 3
+EPISODES = torch.tensor([0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2])  # of 5, 1 and 6 steps
+TIMES = torch.tensor([0, 1, 2, 3, 4, 0, 0, 1, 2, 3, 4, 5])
 ALONE = TaskThreads(1)
 GAUSSIAN_AND_CATEGORICAL = pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
-INNER_OBJECTIVES = pytest.mark.parametrize("objective", ["reinforce", "lvc"])
+INNER_OBJECTIVES = pytest.mark.parametrize("objective", ["reinforce", "lvc", "dice"])
 
 
 class Update(NamedTuple):
@@ -37,22 +42,30 @@ class Update(NamedTuple):
     metrics: dict[str, float]
 
 
+def with_statistics(state: State) -> State:
+    """The same state, as if a filter of the inner gradient had measured a share of noise in each number."""
+    generator = np.random.default_rng(0)
+    shares = {n: torch.from_numpy(generator.uniform(0.2, 1.0, v.shape)) for n, v in state.meta.items()}
+    of = {name: name.startswith("inner_signal.") for name in state.meta if is_statistic(name)}
+    return state._replace(meta=state.meta | {n: shares[n] if signal else 1 + 0 * shares[n] for n, signal in of.items()})
+
+
 class Problem:
     """Tasks of random steps; those of every update are sampled by the parameters that the path has there."""
 
-    def __init__(self, kind: type = GaussianMLP, frozen: Sequence[str] = (), **settings) -> None:
+    def __init__(self, kind: type = GaussianMLP, frozen: Sequence[str] = (), tasks: int = TASKS, **settings) -> None:
         self.config = RLMeta(**({"inner_lr": 0.3, "step": TrustRegion(curvature_fraction=1.0)} | settings))
         network = {"hidden_sizes": (4,), "activation": "tanh", "generator": np.random.default_rng(0)}
         context_size = 2 if self.config.adapted == "context" else 0
         self.policy = kind(OBSERVATION, 2, context_size=context_size, **network).double()
         for name in frozen:
             self.policy.get_parameter(name).requires_grad_(False)
-        self.state = initial_state(self.policy, self.config)
+        self.state = with_statistics(initial_state(self.policy, self.config))
         self.theta = without_rates(self.state.meta)
         fixed = fixed_names(self.policy, self.state.meta, self.config.adapted)
         self.fixed, self.learned = split(self.state.meta, fixed)
         self.rates = policy_rates(self.policy, self.theta, self.config)
-        self.tasks = [self._task(np.random.default_rng(m + 1)) for m in range(TASKS)]
+        self.tasks = [self._task(np.random.default_rng(m + 1)) for m in range(tasks)]
 
     def _task(self, generator: np.random.Generator) -> TaskData:
         path, support = [self.theta], []
@@ -67,18 +80,19 @@ class Problem:
         noise = self.policy.distribution.noise(generator, (STEPS,), 2)
         actions = distribution.sample(torch.from_numpy(noise.astype(np.float64))).detach()
         advantages = torch.from_numpy(generator.standard_normal(STEPS))
-        times = torch.arange(STEPS)
-        return Batch(observations, actions, distribution.log_prob(actions).detach(), advantages, 0 * times, times)
+        return Batch(observations, actions, distribution.log_prob(actions).detach(), advantages, EPISODES, TIMES)
 
-    def losses(self, support: Sequence[Batch]) -> list[Callable[[Params], Tensor]]:
-        loss = inner_loss(self.policy, self.config).sampled
-        return [lambda params, batch=batch: loss(params, batch) for batch in support]
+    def losses(self, support: Sequence[Batch], elsewhere: bool = False) -> list[TaskLoss]:
+        sampled, of_candidates = inner_loss(self.policy, self.config)
+        return inner_losses(of_candidates if elsewhere else sampled, support)
 
-    def adapted(self, vector: Tensor, task: TaskData) -> Params:
-        """Parameters adapted from learned meta-parameters."""
+    def adapted(self, vector: Tensor, task: TaskData, elsewhere: bool = False) -> Params:
+        """Parameters adapted from learned meta-parameters: near those that sampled, or `elsewhere`."""
         meta = self.fixed | unflatten(vector, self.learned)
-        rates = [self.rates.at(meta, step) for step in range(self.config.inner_steps)]
-        return inner_updates(self.losses(task.support), without_rates(meta), rates)
+        params = without_rates(meta)
+        for step, loss in enumerate(self.losses(task.support, elsewhere)):
+            params = inner_update(loss, params, self.rates.at(meta, step), self.config.first_order)
+        return params
 
     def outer_gradient(self, task: TaskData) -> Params:
         """Gradient of the outer loss with respect to the adapted parameters."""
@@ -87,17 +101,19 @@ class Problem:
     def first_order_gradient(self) -> Tensor:
         return torch.stack([flatten(self.outer_gradient(task)) for task in self.tasks]).mean(0)
 
-    def outer_loss(self, vector: Tensor) -> Tensor:
+    def outer_loss(self, vector: Tensor, elsewhere: bool = False) -> Tensor:
         """Mean outer loss of the policies adapted from `vector`."""
-        losses = [likelihood_ratio_loss(self.policy, self.adapted(vector, task), task.query) for task in self.tasks]
+        adapted = [self.adapted(vector, task, elsewhere) for task in self.tasks]
+        pairs = zip(adapted, self.tasks, strict=True)
+        losses = [likelihood_ratio_loss(self.policy, params, task.query) for params, task in pairs]
         return torch.stack(losses).mean()
 
-    def kl(self, vector: Tensor) -> Tensor:
+    def kl(self, vector: Tensor, elsewhere: bool = False) -> Tensor:
         """Mean KL(old adapted || adapted from `vector`)."""
         kls = []
         for task in self.tasks:
             old = self.policy(task.path[-1], task.query.observations)
-            kls.append(surrogate_and_kl(self.policy, self.adapted(vector, task), task.query, old).kl)
+            kls.append(surrogate_and_kl(self.policy, self.adapted(vector, task, elsewhere), task.query, old).kl)
         return torch.stack(kls).mean()
 
     def objective(
@@ -118,53 +134,90 @@ def central_differences(function: Callable[[Tensor], Tensor], at: Tensor, epsilo
     return torch.stack([(function(at + d) - function(at - d)) / (2 * epsilon) for d in directions])
 
 
-VARIANTS = {
-    "MAML": {},
+OBJECTIVES = {
+    "reinforce": {},
     "lvc": {"inner_objective": "lvc"},
-    "frozen": {"frozen": ["weight_0", "log_std"]},
+    **{f"dice {x}": {"inner_objective": "dice", "dice_lambda": x} for x in (0.0, 0.5, 1.0)},
+}
+# What the inner update changes, and by what step sizes: a line here is checked with every objective.
+RATES = {
+    "all": {},
     "ANIL": {"adapted": "last-layer"},
     "CAVIA": {"adapted": "context"},
+    "Meta-SGD": {"learned_lr": "parameter"},
+    "tensor and step": {"learned_lr": "tensor-and-step"},
+    "filter and shift": {"filtered_lr": True, "adapted_std_factor": 0.5},
+}
+SOME = {
+    "frozen": {"frozen": ["weight_0", "log_std"]},
     "CAVIA, frozen": {"adapted": "context", "frozen": ["weight_1", "log_std"]},
-    "CAVIA, learned": {"adapted": "context", "learned_lr": "parameter", "inner_objective": "lvc"},
+    "CAVIA, learned, lvc": {"adapted": "context", "learned_lr": "parameter", "inner_objective": "lvc"},
     "CAVIA, tensor and step": {"adapted": "context", "learned_lr": "tensor-and-step"},
     "ANIL, frozen": {"adapted": "last-layer", "frozen": ["bias_0", "bias_1"]},
-    "Meta-SGD": {"learned_lr": "parameter"},
     "Meta-SGD, ANIL, lvc": {"learned_lr": "parameter", "adapted": "last-layer", "inner_objective": "lvc"},
     "tensor and step, ANIL": {"learned_lr": "tensor-and-step", "adapted": "last-layer"},
     "Meta-SGD, frozen": {"learned_lr": "parameter", "frozen": ["bias_0", "log_std"]},
-    "tensor and step": {"learned_lr": "tensor-and-step"},
 }
-EVERY_VARIANT = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+VARIANTS = SOME | {f"{o}, {r}": OBJECTIVES[o] | RATES[r] for o, r in product(OBJECTIVES, RATES)}
+COMBINATIONS = {"no steps": {"inner_steps": 0}} | {
+    f"{name}, {steps} steps{', first order' * first_order}": settings
+    | {"inner_steps": steps, "first_order": first_order}
+    for (name, settings), steps, first_order in product(VARIANTS.items(), (1, 2), (False, True))
+}
 
 
-@EVERY_VARIANT
-@pytest.mark.parametrize("inner_steps", [1, 2])
+@pytest.fixture(scope="class", params=COMBINATIONS.values(), ids=COMBINATIONS)
+def problem(request) -> Problem:
+    return Problem(tasks=1, **request.param)
+
+
+@pytest.fixture(scope="class")
+def objective(problem: Problem) -> MetaGradient:
+    return problem.objective()
+
+
 class TestDerivatives:
-    def test_the_meta_gradient_is_that_through_the_whole_adaptation(self, settings, inner_steps: int) -> None:
-        problem = Problem(inner_steps=inner_steps, **settings)
+    """Of every objective with every kind of step sizes, on episodes of unequal length."""
+
+    def test_the_meta_gradient_is_that_through_the_whole_adaptation(self, problem, objective) -> None:
+        expected = torch.func.grad(problem.outer_loss)(flatten(problem.learned))
+        assert list(objective.gradient) == list(problem.learned)
+        torch.testing.assert_close(flatten(objective.gradient), expected)
+
+    def test_j_and_its_transpose_are_those_of_the_explicit_jacobian(self, problem) -> None:
+        task, learned, names = problem.tasks[0], problem.learned, frozen_names(problem.policy)
+        frozen, path = split(task.path[0], names)[0], [split(params, names)[1] for params in task.path]
+        losses = [lambda p, loss=loss: loss(frozen | p) for loss in problem.losses(task.support)]
+        meta = split(problem.state.meta, names)[1]
+        jacobian = adaptation_jacobian(losses, path, problem.rates, meta, problem.config.first_order)
+
+        def adapted(vector: Tensor) -> Tensor:
+            params = problem.adapted(vector, task)
+            return flatten({name: params[name] for name in path[-1]})
+
+        explicit = torch.func.jacrev(adapted)(flatten(learned))
+        generator = np.random.default_rng(5)
+        change, cotangent = (torch.from_numpy(generator.standard_normal(n)) for n in reversed(explicit.shape))
+        still = {name: torch.zeros_like(value) for name, value in meta.items()}
+        product = jacobian.product(still | unflatten(change, learned))
+        torch.testing.assert_close(flatten({name: product[name] for name in path[-1]}), explicit @ change)
+        transposed = jacobian.transposed_product(unflatten(cotangent, path[-1]))
+        torch.testing.assert_close(flatten({name: transposed[name] for name in learned}), explicit.T @ cotangent)
+
+    def test_the_curvature_is_the_hessian_of_the_mean_kl_after_adaptation(self, problem, objective) -> None:
         start = flatten(problem.learned)
-        gradient = problem.objective().gradient
-        expected = torch.func.grad(problem.outer_loss)(start)
-        assert list(gradient) == list(problem.learned)
-        torch.testing.assert_close(flatten(gradient), expected)
+        vector = torch.from_numpy(np.random.default_rng(5).standard_normal(len(start)))
+        product = torch.autograd.functional.vhp(problem.kl, start, vector)[1]
+        assert product.norm() > 0.01
+        torch.testing.assert_close(objective.curvature(vector), product, rtol=1e-6, atol=1e-9)
 
-    def test_the_curvature_is_the_hessian_of_the_mean_kl_after_adaptation(self, settings, inner_steps: int) -> None:
-        problem = Problem(inner_steps=inner_steps, **settings)
-        start, curvature = flatten(problem.learned), problem.objective().curvature
-        for seed in (5, 6):
-            vector = torch.from_numpy(np.random.default_rng(seed).standard_normal(len(start)))
-            product = torch.autograd.functional.vhp(problem.kl, start, vector)[1]
-            assert product.norm() > 0.01
-            torch.testing.assert_close(curvature(vector), product, rtol=1e-6, atol=1e-9)
-
-    def test_loss_and_kl_of_other_meta_parameters_are_those_after_adaptation(self, settings, inner_steps: int) -> None:
-        problem = Problem(inner_steps=inner_steps, **settings)
+    def test_loss_and_kl_of_other_meta_parameters_are_those_after_adaptation(self, problem, objective) -> None:
         start = flatten(problem.learned)
         there = start + 0.1 * torch.from_numpy(np.random.default_rng(5).standard_normal(len(start)))
-        loss, kl = problem.objective().evaluate(there)
-        torch.testing.assert_close(loss, problem.outer_loss(there).detach())
-        torch.testing.assert_close(kl, problem.kl(there).detach())
-        torch.testing.assert_close(problem.objective().loss, problem.outer_loss(start).detach())
+        loss, kl = objective.evaluate(there)
+        torch.testing.assert_close(loss, problem.outer_loss(there, elsewhere=True).detach())
+        torch.testing.assert_close(kl, problem.kl(there, elsewhere=True).detach())
+        torch.testing.assert_close(objective.loss, problem.outer_loss(start).detach())
 
 
 @pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
@@ -242,8 +295,8 @@ def test_an_update_lowers_the_loss_within_max_kl(kind, objective: str, inner_ste
     assert metrics["meta/accepted"] == 1
     # The metrics are those of the parameters that are returned.
     assert metrics["meta/loss_before"] == pytest.approx(problem.outer_loss(flatten(problem.theta)).item())
-    assert metrics["meta/loss_after"] == pytest.approx(problem.outer_loss(vector).item())
-    assert metrics["meta/kl"] == pytest.approx(problem.kl(vector).item())
+    assert metrics["meta/loss_after"] == pytest.approx(problem.outer_loss(vector, elsewhere=True).item())
+    assert metrics["meta/kl"] == pytest.approx(problem.kl(vector, elsewhere=True).item())
     assert metrics["meta/step_norm"] == pytest.approx((vector - flatten(problem.theta)).norm().item())
     assert metrics["meta/loss_after"] < metrics["meta/loss_before"]
     assert 0 < metrics["meta/kl"] <= problem.config.step.max_kl
@@ -442,5 +495,5 @@ def test_thinning_concerns_the_curvature_and_neither_gradient_nor_kl() -> None:
     assert not torch.allclose(flatten(full.meta), flatten(thinned.meta), rtol=1e-3)
     for name in ("meta/gradient_norm", "meta/loss_before"):
         assert thinned.metrics[name] == full.metrics[name]
-    assert thinned.metrics["meta/kl"] == pytest.approx(problem.kl(flatten(thinned.meta)).item())
+    assert thinned.metrics["meta/kl"] == pytest.approx(problem.kl(flatten(thinned.meta), elsewhere=True).item())
     assert thinned.metrics["meta/loss_after"] == pytest.approx(problem.outer_loss(flatten(thinned.meta)).item())

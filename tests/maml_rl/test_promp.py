@@ -62,7 +62,7 @@ class Problem:
 
     def path(self, meta: Params, support: Sequence[Batch]) -> list[Params]:
         """theta and the parameters after each inner update, as the paper writes it."""
-        loss, path = inner_loss(self.policy, self.config).elsewhere, [theta(meta)]
+        loss, path = inner_loss(self.policy, self.config).sampled, [theta(meta)]
         for step, batch in enumerate(support):
             gradient = torch.func.grad(lambda p, batch=batch: loss(p, batch))(path[-1])
             rates, shift = self.rates.at(meta, step)
@@ -119,6 +119,7 @@ PENALISED = ProMP(clip=0.1, kl_penalty=0.7)  # so strict that clip and penalty c
         {"inner_steps": 2, "inner_objective": "reinforce", "learned_lr": "parameter"},
         {"inner_steps": 2},
         {"inner_steps": 2, "kind": CategoricalMLP},
+        {"inner_steps": 2, "inner_objective": "dice", "dice_lambda": 1.0},
         {"inner_steps": 2, "adapted": "last-layer"},
         {"inner_steps": 2, "learned_lr": "parameter", "adapted": "last-layer"},
         {"inner_steps": 2, "learned_lr": "parameter", "adapted": "context"},
