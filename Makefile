@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 DEMO := runs/navigation
 # The packages as links under the names that they are installed by, which mypy cannot find in an editable installation.
 INSTALLED := build/installed
+# Each process takes neighbouring tests, and most fixtures of a module are made once.
+SHARED := --numprocesses 2 --dist worksteal
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -31,12 +33,12 @@ demo: $(VENV)/installed  ## meta-train on 2D navigation, evaluate, draw a pictur
 	@$(BIN)/maml-rl evaluate $(DEMO)
 
 test: $(VENV)/installed  ## run the whole suite
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest $(SHARED)
 
 metaworld: $(METAWORLD)/installed  ## make .venv-metaworld, with Meta-World and the MuJoCo it needs
 
 test-metaworld: $(METAWORLD)/installed  ## test environments and evaluation in .venv-metaworld
-	$(METAWORLD)/bin/python -m pytest --numprocesses 2 tests/envs tests/experiments/runs/test_metaworld_protocol.py
+	$(METAWORLD)/bin/python -m pytest $(SHARED) tests/envs tests/experiments/runs/test_metaworld_protocol.py
 
 check: $(VENV)/installed  ## lint, format and types
 	$(BIN)/ruff check

@@ -164,11 +164,10 @@ def test_the_page_on_viewing_does_what_it_says(elsewhere, monkeypatch, capsys):
     main()
     commands = re.findall(r"^maml-rl (?!view )(?:[^#\n]*[^#\s])", (ROOT / "docs" / "viewing.md").read_text(), re.M)
     assert len(commands) == 7
+    less = {"adapt ": ["--episodes=2"], "--record": SMALL["evaluate"][:3], "--video": ["--tasks=1"]}
     for command in commands:
         command = command.replace("RUN", str(run)).replace("--task 1.3", "--task 0.3,0.2").replace(".mp4", ".gif")
-        small = (
-            ["--episodes=2"] if "adapt " in command else SMALL["evaluate"][:3] if command.endswith("--record") else []
-        )
+        small = next((options for part, options in less.items() if part in command), [])
         monkeypatch.setattr(sys, "argv", [*shlex.split(command), *small])
         main()
         assert "Traceback" not in capsys.readouterr().err

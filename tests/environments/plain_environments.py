@@ -123,8 +123,8 @@ class Failing(Walk):
 class WithoutTorch(Walk):
     """Walk that refuses to be made in a process of its own where PyTorch has been imported."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(seconds)
         assert multiprocessing.parent_process() is None or "torch" not in sys.modules, "torch was imported"
 
 
@@ -157,8 +157,8 @@ def limited() -> gymnasium.Env:
     return TimeLimit(Walk(), max_episode_steps=4)
 
 
-for _class in (Walk, Choice, Eager, Failing, WithoutTorch, WithoutTask, Outside):
+for _class in (Walk, Choice, Eager, Failing, WithoutTask, Outside):
     gymnasium.register(f"{_class.__name__}ForTests-v0", f"plain_environments:{_class.__name__}", max_episode_steps=10)
-gymnasium.register("SlowForTests-v0", "plain_environments:Walk", max_episode_steps=10, kwargs={"seconds": 0.01})
+gymnasium.register("SlowForTests-v0", "plain_environments:WithoutTorch", max_episode_steps=10, kwargs={"seconds": 0.01})
 gymnasium.register("EndlessWalkForTests-v0", "plain_environments:Walk")
 gymnasium.register("LimitedWalkForTests-v0", "plain_environments:limited")

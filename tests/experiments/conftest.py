@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from maml_rl.config import RLConfig
 from maml_rl.experiments.__main__ import main
+from maml_rl.experiments.media import charts
 from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.runs.evaluations import Evaluation, settings_with
 from maml_rl.learner import RANDOM, THIS_RUN, Curve
@@ -42,6 +44,12 @@ def run_command(monkeypatch, capsys, tmp_path) -> Callable[..., Result]:
         return Result(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch) -> None:
+    """Draws charts where they are by default: to find the places that keep labels apart takes half of the time."""
+    monkeypatch.setattr(charts, "Figure", lambda figsize, **_: Figure(figsize))
 
 
 @pytest.fixture(scope="session")

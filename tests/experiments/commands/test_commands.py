@@ -29,6 +29,8 @@ from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.runs import training
 from maml_rl.run import CHECKPOINT, CONFIG, METRICS, load_run
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 ROOT = Path(__file__).parents[3]
 COMMAND = Path(sys.executable).with_name("maml-rl")
 SHRUNK = ("--meta.meta-batch-size=3", "--meta.episodes=5", "--network.hidden-sizes", "8", "8", "--threads=1")
@@ -90,9 +92,9 @@ def run(trained, tmp_path) -> Path:
 # From end to end
 
 
-def test_a_trained_run_is_evaluated_as_one_json_object_and_nothing_is_written(trained):
+def test_a_trained_run_is_evaluated_as_one_json_object_and_nothing_is_written(run_command, trained, tmp_path):
     before = content(trained)
-    result = process("evaluate", trained, *SHRUNK_EVALUATION, "--json", cwd=trained.parent)
+    result = run_command("evaluate", trained, *SHRUNK_EVALUATION, "--json")
     assert result.code == 0, result.err
     assert result.err == ""
     assert result.out.count("\n") == 1
@@ -105,10 +107,12 @@ def test_a_trained_run_is_evaluated_as_one_json_object_and_nothing_is_written(tr
     assert record["settings"]["tasks"] == 3
     assert content(trained) == before
     assert list(trained.parent.iterdir()) == [trained]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_baseline_is_trained_and_its_step_size_chosen(run_command):
-    trained = run_command("train", "navigation-pretrained", "--iterations=1", *SHRUNK)
+    few = "--evaluation.validation-tasks=2"
+    trained = run_command("train", "navigation-pretrained", "--iterations=1", few, *SHRUNK)
     assert trained.code == 0, trained.err
     sizes = ("--tasks=2", "--episodes=2", "--gradient-steps=1", "--threads=1")
     result = run_command("evaluate", "runs/navigation-pretrained", *sizes)

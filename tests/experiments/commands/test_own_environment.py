@@ -21,6 +21,8 @@ import maml_rl.waiting
 from maml_rl.run import CHECKPOINT, CONFIG, load_run
 from maml_rl.waiting import reporting_waits
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 COMMAND = Path(sys.executable).with_name("maml-rl")
 ENVIRONMENTS = Path(__file__).parents[2] / "environments"  # holds plain_environments.py
 SMALL = ("--meta.meta-batch-size=3", "--meta.episodes=2", "--network.hidden-sizes", "8", "8", "--threads=1")
@@ -43,12 +45,31 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen:
     )
 
 
-def finished(*arguments: object, cwd: Path, code: int = 0) -> tuple[str, str]:
-    """Output and errors of the command, which has to end with this exit code."""
+def finished(*arguments: object, cwd: Path) -> str:
+    """Output of the command, which has to succeed."""
     child = start(*arguments, cwd=cwd)
     out, err = child.communicate(timeout=300)
-    assert child.returncode == code, err
-    return out, err
+    assert child.returncode == 0, err
+    return out
+
+
+@pytest.fixture
+def command(run_command, monkeypatch) -> Callable[..., Any]:
+    """Runs the command in this process, where the environments of the tests can be imported."""
+    monkeypatch.syspath_prepend(ENVIRONMENTS)
+    return run_command
+
+
+@pytest.fixture
+def done(command) -> Callable[..., str]:
+    """Output of the command in this process, which has to succeed."""
+
+    def run(*arguments: object) -> str:
+        code, out, err = command(*arguments)
+        assert code == 0, err
+        return out
+
+    return run
 
 
 def theta(run: Path) -> dict[str, torch.Tensor]:
@@ -66,54 +87,48 @@ def trained(tmp_path_factory) -> Path:
     """A run of two iterations in one process. No test changes its directory."""
     cwd = tmp_path_factory.mktemp("trained")
     train = ("train", "--env-id", env_id("Walk"), "--preset", "navigation", "--iterations=2", *SMALL)
-    out, _ = finished(*train, "--out=run", "--processes=1", cwd=cwd)
+    out = finished(*train, "--out=run", "--processes=1", cwd=cwd)
     assert out.endswith("next: maml-rl evaluate run\n")
     return cwd / "run"
 
 
 @pytest.mark.parametrize("how", [["--processes=2"], ["--processes", "9", "--start-method=fork"]])
-def test_neither_processes_nor_how_they_start_change_a_run(trained, tmp_path, how):
+def test_neither_processes_nor_how_they_start_change_a_run(trained, tmp_path, done, how):
     train = ("train", "navigation", "--env-id", env_id("Walk"), "--iterations=2", *SMALL)
-    finished(*train, "--out=run", *how, cwd=tmp_path)
+    done(*train, "--out=run", *how)
     assert_equal(tmp_path / "run", trained)
     assert (tmp_path / "run" / CONFIG).read_bytes() == (trained / CONFIG).read_bytes()
 
 
-def test_a_run_is_resumed_in_other_processes_to_the_same_result(trained, tmp_path):
+def test_a_run_is_resumed_in_other_processes_to_the_same_result(trained, tmp_path, done):
     train = ("train", f"--env-id={env_id('Walk')}", "--preset=navigation", *SMALL, "--out=run")
-    finished(*train, "--iterations=1", cwd=tmp_path)
-    finished("train", "--resume", "run", "--iterations=2", "--processes=2", "--start-method=fork", cwd=tmp_path)
+    done(*train, "--iterations=1")
+    done("train", "--resume", "run", "--iterations=2", "--processes=2", "--start-method=fork")
     assert_equal(tmp_path / "run", trained)
 
 
-def test_a_run_is_evaluated_to_the_same_numbers_in_any_number_of_processes(trained, tmp_path):
+def test_a_run_is_evaluated_to_the_same_numbers_in_any_number_of_processes(trained, done):
     evaluate = ("evaluate", trained, "--tasks=3", "--episodes=2", "--gradient-steps=1", "--json")
-    one, _ = finished(*evaluate, "--processes=1", cwd=tmp_path)
-    three, _ = finished(*evaluate, "--processes=3", "--start-method=fork", cwd=tmp_path)
+    one, three = done(*evaluate, "--processes=1"), done(*evaluate, "--processes=3", "--start-method=fork")
     assert json.loads(one) == json.loads(three)
 
 
-def test_tasks_that_are_dicts_and_actions_that_begin_at_one_are_trained_and_evaluated(tmp_path):
+def test_tasks_that_are_dicts_and_actions_that_begin_at_one_are_trained_and_evaluated(tmp_path, done):
     train = ("train", "--env-id", env_id("Choice"), "--preset", "navigation", "--iterations=1", *SMALL)
-    finished(*train, "--out=run", "--processes=2", cwd=tmp_path)
-    finished("evaluate", "run", "--tasks=2", "--episodes=2", "--gradient-steps=1", "--processes=2", cwd=tmp_path)
+    done(*train, "--out=run", "--processes=2")
+    done("evaluate", "run", "--tasks=2", "--episodes=2", "--gradient-steps=1", "--processes=2")
     assert (tmp_path / "run" / "adaptation.png").read_bytes().startswith(b"\x89PNG")
     tasks = json.loads((tmp_path / "run" / "evaluation.json").read_text())["tasks"]
     assert [list(task) for task in tasks] == [["goal"], ["goal"]]
 
 
-def test_the_processes_have_not_imported_torch(tmp_path):
-    train = ("train", "--env-id", env_id("WithoutTorch"), "--preset", "navigation", "--iterations=1", *SMALL)
-    finished(*train, "--out=run", "--processes=2", cwd=tmp_path)
-
-
 # What goes wrong in an environment
 
 
-def test_an_exception_is_told_with_traceback_and_task_and_the_run_is_kept(tmp_path):
+def test_an_exception_is_told_with_traceback_and_task_and_the_run_is_kept(tmp_path, command):
     train = ("train", "--env-id", env_id("Failing"), "--preset", "navigation", "--iterations=2", *SMALL)
-    out, err = finished(*train, "--out=run", "--network.no-standardise", "--processes=2", cwd=tmp_path, code=1)
-    assert out == ""
+    code, out, err = command(*train, "--out=run", "--network.no-standardise", "--processes=2")
+    assert (code, out) == (1, "")
     trace, _, line = err.rstrip().rpartition("\n")
     assert "Traceback" in trace
     assert "plain_environments.py" in trace
@@ -143,7 +158,7 @@ def running(group: int) -> set[int]:
 
 
 class Training:
-    """A run that goes on for long in two processes, with one finished iteration."""
+    """A run that goes on for long in two processes, with one finished iteration; they have not imported PyTorch."""
 
     def __init__(self, cwd: Path) -> None:
         (cwd / "pids").mkdir()
@@ -176,7 +191,7 @@ def training(tmp_path) -> Iterator[Training]:
     run.child.wait()
 
 
-def test_a_killed_process_is_told_in_one_line_with_its_task_and_the_run_is_kept(training, tmp_path):
+def test_a_killed_process_is_told_in_one_line_with_its_task_and_the_run_is_kept(training, done):
     os.kill(training.pids[0], signal.SIGKILL)
     err = training.end()
     assert training.child.returncode == 1
@@ -186,7 +201,7 @@ def test_a_killed_process_is_told_in_one_line_with_its_task_and_the_run_is_kept(
         assert told in lines[0]
     iteration = load_run(training.run).state.iteration
     assert iteration >= 1
-    finished("train", "--resume", "run", f"--iterations={iteration + 1}", "--processes=1", cwd=tmp_path)
+    done("train", "--resume", "run", f"--iterations={iteration + 1}", "--processes=1")
 
 
 @pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM", "SIGTERM to all"])
@@ -206,13 +221,6 @@ def test_no_process_outlives_a_run_that_is_killed(training):
     training.child.kill()
     training.end()
     assert load_run(training.run / CHECKPOINT).state.iteration >= 1
-
-
-@pytest.fixture
-def command(run_command, monkeypatch) -> Callable[..., Any]:
-    """Runs the command in this process, where the environments of the tests can be imported."""
-    monkeypatch.syspath_prepend(ENVIRONMENTS)
-    return run_command
 
 
 # Environments of other libraries
@@ -244,11 +252,12 @@ def test_environments_of_other_libraries_are_checked_and_trained(command, name):
 def test_every_command_takes_tasks_of_any_type(command, tmp_path, name, typed, shown):
     evaluation = ("--evaluation.tasks=3", "--evaluation.episodes=2", "--evaluation.gradient-steps=1")
     train = ("--env-id", foreign_id(name), "--preset=navigation", "--iterations=1", *SMALL, *evaluation)
+    quick = ("--processes=1", "--start-method=fork", "--threads=1")
     steps = [
-        ("train", *train, "--out=run", "--processes=1"),
-        ("evaluate", "run", "--record", "--processes=1", "--threads=1"),
-        ("adapt", "run", "--task", typed, "--out=policy.zip", "--json", "--processes=1", "--threads=1"),
-        ("visualize", "run", "--processes=1", "--threads=1"),
+        ("train", *train, "--out=run", *quick),
+        ("evaluate", "run", "--record", *quick),
+        ("adapt", "run", "--task", typed, "--out=policy.zip", "--json", *quick),
+        ("visualize", "run", *quick),
     ]
     for arguments in steps:
         code, out, err = command(*arguments)

@@ -206,8 +206,9 @@ def moved(before: np.ndarray, after: np.ndarray) -> int:
     return int((np.abs(before - after).max(-1) > 60).sum())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Served]]:
+    """A page, which is closed before other tests: it draws as fast as the processors can."""
     directory = tmp_path_factory.mktemp("page")
     with serving(directory, "--task", "0.2") as served:
         opened = Page(f"http://127.0.0.1:{served.port}/", directory / "profile")
@@ -216,44 +217,47 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Serve
         opened.browser.quit()
 
 
-def test_the_page_shows_a_robot_for_each_number_of_gradient_steps_in_motion(page: tuple[Page, Served]) -> None:
-    opened, _ = page
-    picture = opened.robots()
-    assert [coloured(picture, colour) > 30 for colour in panel.colours(2)] == [True, True]
-    wait_for(lambda: moved(picture, opened.robots()) > 30)
-    assert [line["message"] for line in opened.log() if line["level"] == "SEVERE"] == []
+class TestPage:
+    def test_the_page_shows_a_robot_for_each_number_of_gradient_steps_in_motion(
+        self, page: tuple[Page, Served]
+    ) -> None:
+        opened, _ = page
+        picture = opened.robots()
+        assert [coloured(picture, colour) > 30 for colour in panel.colours(2)] == [True, True]
+        wait_for(lambda: moved(picture, opened.robots()) > 30)
+        assert [line["message"] for line in opened.log() if line["level"] == "SEVERE"] == []
 
+    def test_the_time_slider_stops_the_motion_which_button_and_space_bar_switch(
+        self, page: tuple[Page, Served]
+    ) -> None:
+        opened, _ = page
+        opened.slide(opened.TIME, 0.25)
+        early = opened.standstill()
+        opened.slide(opened.TIME, 0.75)
+        middle = opened.standstill()
+        assert moved(early, middle) > 30
+        opened.drag((50, opened.PAUSE), (50, opened.PAUSE))
+        wait_for(lambda: moved(middle, opened.robots()) > 30)
+        opened.press(" ")
+        opened.standstill()
 
-def test_the_time_slider_stops_the_motion_which_button_and_space_bar_switch(page: tuple[Page, Served]) -> None:
-    opened, _ = page
-    opened.slide(opened.TIME, 0.25)
-    early = opened.standstill()
-    opened.slide(opened.TIME, 0.75)
-    middle = opened.standstill()
-    assert moved(early, middle) > 30
-    opened.drag((50, opened.PAUSE), (50, opened.PAUSE))
-    wait_for(lambda: moved(middle, opened.robots()) > 30)
-    opened.press(" ")
-    opened.standstill()
-
-
-def test_the_task_slider_makes_the_policy_adapt_and_move_otherwise(page: tuple[Page, Served]) -> None:
-    opened, served = page
-    opened.slide(opened.TIME, 0.9)
-    before, asked = opened.standstill(), len(served.tasks())
-    opened.slide(opened.TASK, 0.95)
-    wait_for(lambda: len(served.tasks()) > asked)
-    assert served.tasks()[-1] == pytest.approx(1.9, abs=0.1)
-    after = opened.standstill()
-    assert moved(before, after) > 30
-    assert coloured(after, panel.colours(2)[1]) > 30
+    def test_the_task_slider_makes_the_policy_adapt_and_move_otherwise(self, page: tuple[Page, Served]) -> None:
+        opened, served = page
+        opened.slide(opened.TIME, 0.9)
+        before, asked = opened.standstill(), len(served.tasks())
+        opened.slide(opened.TASK, 0.95)
+        wait_for(lambda: len(served.tasks()) > asked)
+        assert served.tasks()[-1] == pytest.approx(1.9, abs=0.1)
+        after = opened.standstill()
+        assert moved(before, after) > 30
+        assert coloured(after, panel.colours(2)[1]) > 30
 
 
 # Who can reach it, and how it ends
 
 
 def test_it_answers_on_its_own_interface_only_and_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
-    with serving(tmp_path) as served:
+    with serving(tmp_path, run=TRAINED / "navigation") as served:
         assert "http://127.0.0.1:" in served.output.read_text()
         assert answers("127.0.0.1", served.port)
         others = {"127.0.0.2", *socket.gethostbyname_ex(socket.gethostname())[2], *outward()} - {"127.0.0.1"}
@@ -274,7 +278,7 @@ def outward() -> set[str]:
 
 
 def test_another_interface_is_served_if_asked_for_with_a_warning(tmp_path: Path) -> None:
-    with serving(tmp_path, "--host", "0.0.0.0") as served:
+    with serving(tmp_path, "--host", "0.0.0.0", run=TRAINED / "navigation") as served:
         wait_for(lambda: "no password" in served.output.read_text())
         assert answers("127.0.0.2", served.port)  # so the test above would see it
         assert stop(served) == 0

@@ -39,6 +39,8 @@ from maml_rl.experiments.runs.training import train
 from maml_rl.machine import Machine
 from maml_rl.run import load_run
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 TRAINED = Path(__file__).parents[3] / "trained"
 ENVIRONMENTS = Path(__file__).parents[2] / "environments"
 ONE_THREAD = Machine(threads=1, processes=1, start_method="fork")
