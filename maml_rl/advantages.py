@@ -180,10 +180,12 @@ def advantage_batch(
             the trajectories if None.
     """
     mask = trajectories.mask
-    rewards = _of_moderate_size(trajectories.rewards * mask)
+    exponent = _exponent(trajectories.rewards * mask)  # of a unit in which rewards are neither large nor small
+    rewards = torch.ldexp(trajectories.rewards * mask, -exponent)
     returns = discounted_sum(rewards, discount)
     values, left_out = linear_baseline(trajectories.observations if seen is None else seen, returns, mask)
-    advantages = normalised(generalised_advantages(rewards, values, mask, discount, gae_lambda), mask)
+    estimates = generalised_advantages(rewards, values, mask, discount, gae_lambda)
+    advantages = normalised(estimates, mask)
     steps = mask.bool()
     measured = {"baseline/explained_variance": explained_variance(values, returns, mask)}
     if left_out is None:
@@ -191,8 +193,10 @@ def advantage_batch(
     else:
         measured["baseline/explained_variance_left_out"] = left_out_explained_variance(left_out, returns, mask)
         measured["return/relative_spread"] = spread = relative_spread(returns, mask)
+    measured["advantage/deviation"] = torch.ldexp(_variance(estimates, mask).sqrt(), exponent)
     if spread <= _NO_SPREAD:
         advantages = torch.zeros_like(advantages)
+        measured["advantage/deviation"] = torch.zeros_like(spread)
     episodes, times = steps.nonzero(as_tuple=True)
     batch = Batch(
         observations=trajectories.observations[steps],
@@ -205,9 +209,8 @@ def advantage_batch(
     return batch, measured
 
 
-def _of_moderate_size(rewards: Tensor) -> Tensor:
-    """Rewards, divided by a power of two where they are very large or small, so that their unit changes no result."""
+def _exponent(rewards: Tensor) -> Tensor:
+    """Power of two by which rewards are divided, so that their unit changes no result: 0 unless large or small."""
     largest = rewards.abs().max()
-    if largest == 0 or _SMALL <= largest <= _LARGE:
-        return rewards
-    return torch.ldexp(rewards, -torch.frexp(largest).exponent.clamp(min=-126))
+    exponent = torch.frexp(largest).exponent.clamp(min=-126)
+    return torch.zeros_like(exponent) if largest == 0 or _SMALL <= largest <= _LARGE else exponent

@@ -179,6 +179,10 @@ class RLMeta(MetaConfig):
     """Discount factor gamma of a time step (rllab: 0.99)."""
     gae_lambda: float = 1.0
     """Lambda of generalised advantage estimation; 1 is the discounted return minus the baseline (rllab: 1)."""
+    sampling_credit: float = 0.0
+    """Weight of the credit that theta gets for the support episodes it samples (E-MAML: Stadie et al. 2018, equations 3
+    and 4). 0 leaves it out, as MAML does. 1 makes the meta-gradient that of the return after adaptation to K episodes,
+    in the units of the outer loss; published code has 1 / (K T) of it (docs/algorithm.md)."""
     baseline_observations: BaselineObservations = "raw"
     """What the baseline's features are made of: raw observations (rllab), or standardised ones, which make its fit
     independent of their units. Either is clipped to +-10."""
@@ -197,6 +201,7 @@ class RLMeta(MetaConfig):
         require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
         require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
         require("dice_lambda", self.dice_lambda, 0 <= self.dice_lambda <= 1, "from 0 to 1")
+        require("sampling_credit", self.sampling_credit, self.sampling_credit >= 0, "at least 0")
         objective = self.inner_objective
         is_known = objective in INNER_OBJECTIVES or ":" in objective
         require("inner_objective", repr(objective), is_known, f"{', '.join(INNER_OBJECTIVES)} or module:function")
@@ -204,6 +209,20 @@ class RLMeta(MetaConfig):
             raise InputError(
                 "inner_objective dice needs all steps of an episode in its Hessian, and step.hessian_fraction "
                 f"{self.step.hessian_fraction} leaves some out: set it to 1"
+            )
+        if self.sampling_credit:
+            self._require_credit()
+
+    def _require_credit(self) -> None:
+        """Raises InputError unless there is sampling to credit, other tasks to compare with, and no credit already."""
+        if self.inner_steps < 1:
+            raise InputError("sampling_credit needs inner_steps of at least 1, got 0: there are no support episodes")
+        if self.meta_batch_size < 2:
+            raise InputError("sampling_credit needs meta_batch_size of at least 2: a task is compared with the others")
+        if self.inner_objective in ("lvc", "dice"):
+            raise InputError(
+                f"sampling_credit needs inner_objective reinforce, got {self.inner_objective}: its second derivative "
+                "already credits theta for what it samples, which would count twice"
             )
 
 
@@ -368,13 +387,16 @@ class RLConfig(RunConfig):
         """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, cavia, ...
 
         The paper has no name for maml-oracle, MAML with the task in the observation. An inner objective other than the
-        method's own, reinforce and for promp lvc, is named after a hyphen: maml-lvc, anil-dice.
+        method's own, reinforce and for promp lvc, is named after a hyphen: maml-lvc, anil-dice. With credit to the
+        sampling the name begins with e-, as in e-maml.
         """
         if self.iterations == 0:
             return "random"
         if self.meta.inner_steps == 0:
             return "oracle" if self.observe_task else "pretrained"
         name = "maml-oracle" if self.observe_task else variant(self.meta)
+        if self.meta.sampling_credit:
+            return f"e-{name}"
         objective = self.meta.inner_objective.rpartition(":")[2]
         own = "lvc" if name == "promp" else "reinforce"
         return name if objective == own else f"{name}-{objective}"

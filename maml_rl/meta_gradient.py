@@ -14,13 +14,14 @@ from torch import Tensor
 
 from maml_rl.config import ProMP, RLMeta, TrustRegion
 from maml_rl.distributions import Distribution
-from maml_rl.inner import TaskLoss, inner_updates
+from maml_rl.inner import TaskLoss, inner_path
 from maml_rl.jacobian import AdaptationJacobian, Product, adaptation_jacobian, largest_curvature
 from maml_rl.objectives import InnerLoss, Loss, inner_loss, likelihood_ratio_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads, mean_over_tasks
 from maml_rl.policies import Policy, policy_rates
 from maml_rl.promp import ProximalTask
 from maml_rl.rates import InnerRates, fixed_names, theta
+from maml_rl.sampling_credit import credit_losses
 from maml_rl.step import MetaGradient, Proximal
 from maml_rl.types import Batch, Params, detached, flatten, frozen_names, split, stack, unflatten
 
@@ -33,6 +34,7 @@ class TaskData(NamedTuple):
     support: Sequence[Batch]  # steps sampled before each inner update
     path: Sequence[Params]  # parameters that sampled them, and last the adapted ones
     query: Batch  # steps sampled by the adapted parameters
+    credit: Sequence[Tensor] = ()  # [K] of the episodes of each support batch (`sampling_credit`); none without it
 
 
 def meta_objective(
@@ -88,6 +90,10 @@ class _Objective(NamedTuple):
     def vector(self, meta: Params) -> Tensor:
         """Meta-parameters, or a gradient by them, as a vector `[P]`."""
         return flatten({name: meta[name] for name in self.learned})
+
+    def credit_losses(self, data: TaskData) -> list[TaskLoss]:
+        """What credits theta for each batch of support, as losses of the parameters that sampled it."""
+        return credit_losses(self.policy, data.support, data.credit)
 
     def jacobian(self, data: TaskData, fraction: float) -> AdaptationJacobian:
         """J of a task, with Hessians on a share of its steps."""
@@ -145,7 +151,12 @@ def _linearise(objective: _Objective, data: TaskData, measured: bool) -> _Linear
     policy, adapted, region = objective.policy, data.path[-1], objective.config.step
     full = jacobian = objective.jacobian(data, 1.0)
     outer, value = torch.func.grad_and_value(likelihood_ratio_loss, argnums=1)(policy, adapted, data.query)
-    gradient = full.transposed_product(outer)
+    credited = [
+        torch.func.grad_and_value(loss)(start)
+        for loss, start in zip(objective.credit_losses(data), data.path, strict=False)
+    ]
+    gradient = full.transposed_product(outer, [of_start for of_start, _ in credited])
+    value = sum((credit for _, credit in credited), start=value)
     of_region = None
     if isinstance(region, TrustRegion):
         if region.hessian_fraction != 1:
@@ -186,9 +197,10 @@ def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor)
 
     def of_task(data: TaskData, region: _Region) -> Tensor:
         with torch.no_grad():
-            losses = inner_losses(objective.loss.elsewhere, data.support)
-            adapted = inner_updates(losses, theta(candidate), updates)
-            return torch.stack(surrogate_and_kl(objective.policy, adapted, data.query, region.old))
+            path = inner_path(inner_losses(objective.loss.elsewhere, data.support), theta(candidate), updates)
+            loss, kl = surrogate_and_kl(objective.policy, path[-1], data.query, region.old)
+            credited = zip(objective.credit_losses(data), path, strict=False)
+            return torch.stack([sum((credit(start) for credit, start in credited), start=loss), kl])
 
     loss, kl = mean_over_tasks(objective.threads.map(of_task, objective.tasks, regions))
     return loss, kl
@@ -202,8 +214,9 @@ def _proximal(objective: _Objective, rule: ProMP) -> Proximal:
         with torch.no_grad():
             old = [objective.policy(p, batch.observations) for p, batch in zip(data.path, batches, strict=True)]
         losses, first_order = inner_losses(objective.loss.sampled, data.support), objective.config.first_order
+        policy, rates, credited = objective.policy, objective.rates, objective.credit_losses(data)
         return ProximalTask(
-            objective.policy, rule, losses, objective.rates, objective.fixed, first_order, data.support, data.query, old
+            policy, rule, losses, rates, objective.fixed, first_order, data.support, data.query, old, credited
         )
 
     tasks = objective.threads.map(of_task, objective.tasks)

@@ -23,6 +23,7 @@ from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
 from maml_rl.policies import Policy, policy_rates
 from maml_rl.rates import InnerUpdate, fixed_names, rate_metrics, theta
 from maml_rl.rollouts import collect
+from maml_rl.sampling_credit import episode_credits
 from maml_rl.seeding import Draw, Phase
 from maml_rl.step import MetaStep, initial_optimizer, meta_step
 from maml_rl.tasks import Task, TaskVectorEnv, task_space, training_tasks
@@ -143,7 +144,7 @@ def meta_iteration(
         for params, episodes in _sampled_steps(policy, state, envs, config, seed, threads):  # lines 3 to 8
             path.append(params)
             sampled.append(episodes)
-        data = [_task_data(path, sampled, m) for m in range(config.meta_batch_size)]
+        data = _tasks_data(path, sampled, config)
         take = step or partial(meta_step, config.step)
         new, of_step = take(state, meta_objective(policy, state.meta, data, config, threads))  # line 10
     except NonFiniteEnvironmentError as error:
@@ -197,9 +198,22 @@ def _measured(policy: Policy, state: State, tasks: Sequence[TaskData], config: R
         return state._replace(meta=with_measured(state.meta, gradient, [task.support[0] for task in tasks], threads))
 
 
-def _task_data(path: Sequence[Params], sampled: Sequence[Sampled], m: int) -> TaskData:
-    *support, query = [s.batches[m] for s in sampled]
-    return TaskData(support, [select(params, m) for params in path], query)
+def _tasks_data(path: Sequence[Params], sampled: Sequence[Sampled], config: RLMeta) -> list[TaskData]:
+    credit = _credit(sampled, config.sampling_credit) if config.sampling_credit else []
+    data = []
+    for m in range(config.meta_batch_size):
+        *support, query = [s.batches[m] for s in sampled]
+        data.append(TaskData(support, [select(params, m) for params in path], query, [each[m] for each in credit]))
+    return data
+
+
+def _credit(sampled: Sequence[Sampled], weight: float) -> list[Tensor]:
+    """Credit of the episodes of each support sampling for what the adapted policies reached, `[M, K]` each."""
+    *support, query = sampled
+    returns = query.trajectories.returns
+    units = query.measured["advantage/deviation"] * query.trajectories.lengths.float().mean(1)
+    credit = (weight * episode_credits(returns.mean(1), units, s.trajectories.returns) for s in support)
+    return [of_sampling.to(returns) for of_sampling in credit]
 
 
 def _inputs(policy: Policy, sampled: Sequence[Sampled]) -> str:

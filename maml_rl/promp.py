@@ -52,16 +52,18 @@ class ProximalTask(NamedTuple):
     support: Sequence[Batch]
     query: Batch
     old: Sequence[Distribution]  # `[N]` each: that sampled the support steps of each inner update, and last the query's
+    credited: Sequence[TaskLoss] = ()  # credit to the sampling, of the parameters before each inner update; or none
 
     def gradient(self, meta: Params) -> Params:
         """Gradient with respect to the meta-parameters that are learned."""
         path = self._path(meta)
         jacobian = adaptation_jacobian(self.losses, path, self.rates, self.fixed | meta, self.first_order)
         outer: Params = torch.func.grad(self._outer)(path[-1])
-        penalties: list[Params] = [
-            torch.func.grad(self._penalty)(params, k) for k, params in enumerate(path[:-1]) if self.rule.kl_penalty
+        counts = self.rule.kl_penalty > 0 or len(self.credited) > 0
+        sampling: list[Params] = [
+            torch.func.grad(self._sampling)(params, k) for k, params in enumerate(path[:-1]) if counts
         ]
-        return jacobian.transposed_product(outer, along=penalties)
+        return jacobian.transposed_product(outer, along=sampling)
 
     def _path(self, meta: Params) -> list[Params]:
         whole = self.fixed | meta
@@ -72,9 +74,10 @@ class ProximalTask(NamedTuple):
     def _outer(self, params: Params) -> Tensor:
         return clipped_ratio(self.policy(params, self.query.observations), self.query, self.rule.clip)
 
-    def _penalty(self, params: Params, step: int) -> Tensor:
-        """What the policy before an inner update adds to the loss."""
-        return self.rule.kl_penalty / len(self.support) * self._kl(params, step, self.support[step])
+    def _sampling(self, params: Params, step: int) -> Tensor:
+        """What the policy before an inner update adds to the loss: its penalty, and its credit where there is some."""
+        penalty = self.rule.kl_penalty / len(self.support) * self._kl(params, step, self.support[step])
+        return penalty + self.credited[step](params) if self.credited else penalty
 
     def _kl(self, params: Params, step: int, batch: Batch) -> Tensor:
         return self.old[step].kl(self.policy(params, batch.observations)).mean()
@@ -87,6 +90,7 @@ class ProximalTask(NamedTuple):
             support_kl = torch.stack(kls[:-1]).mean() if self.support else torch.zeros_like(kls[-1])
             new = self.policy(path[-1], self.query.observations)
             outer = clipped_ratio(new, self.query, self.rule.clip)
+            outer = sum((credit(path[k]) for k, credit in enumerate(self.credited)), start=outer)
             clipped = clipped_share(new, self.query, self.rule.clip)
         return {
             "meta/loss_after": outer + self.rule.kl_penalty * support_kl,

@@ -228,7 +228,7 @@ def test_of_one_episode_nothing_is_left_out() -> None:
     assert linear_baseline(random(1, T, OBSERVATION), random(1, T), torch.ones(1, T)).left_out is None
     one = Trajectories(*(field[:1] for field in trajectories([6, 6, 6, 6], np.zeros((K, T)))))
     batch, measured = advantage_batch(one, 0.9, 1.0)
-    assert set(measured) == {"baseline/explained_variance"}
+    assert set(measured) == {"baseline/explained_variance", "advantage/deviation"}
     assert batch.advantages.std(correction=0).item() == pytest.approx(1, rel=1e-3)
     batch, _ = advantage_batch(one._replace(rewards=torch.full((1, T), -1.0).double()), 0.9, 1.0)
     assert not batch.advantages.any()  # a cubic in time is not the return of equal rewards, but no action is better
@@ -308,8 +308,9 @@ def test_advantages_do_not_depend_on_the_unit_of_rewards(exponent: int) -> None:
     expected, expected_measured = advantage_batch(episodes, 0.9, 0.5)
     batch, measured = advantage_batch(episodes._replace(rewards=episodes.rewards * 2.0**exponent), 0.9, 0.5)
     torch.testing.assert_close(batch.advantages, expected.advantages)
+    expected_measured["advantage/deviation"] *= 2.0**exponent  # which has the unit of rewards
     for name, value in measured.items():
-        torch.testing.assert_close(value, expected_measured[name])
+        torch.testing.assert_close(value, expected_measured[name], rtol=1e-5, atol=0)
 
 
 def trajectories(lengths: list[int], padding: np.ndarray) -> Trajectories:
@@ -377,8 +378,9 @@ def test_advantages_of_a_batch_are_those_of_returns_minus_baseline_normalised() 
     mask, rewards = episodes.mask, episodes.rewards
     returns = discounted_sum(rewards, 0.9)
     residuals = (returns - linear_baseline(episodes.observations, returns, mask).values)[mask.bool()]
-    batch, _ = advantage_batch(episodes, 0.9, 1.0)
+    batch, measured = advantage_batch(episodes, 0.9, 1.0)
     torch.testing.assert_close(batch.advantages, (residuals - residuals.mean()) / residuals.std(correction=0))
+    torch.testing.assert_close(measured["advantage/deviation"], residuals.std(correction=0))
     assert batch.advantages.std(correction=0).item() == pytest.approx(1)
 
 

@@ -26,6 +26,7 @@ OUT_OF_RANGE = [
     (RLMeta, "inner_lr", [0.0, -0.1, math.nan]),
     (RLMeta, "discount", [0.0, -0.5, 1.01, math.nan]),
     (RLMeta, "gae_lambda", [-0.1, 1.1, math.nan]),
+    (RLMeta, "sampling_credit", [-0.1, math.nan]),
     (RLMeta, "dice_lambda", [-0.1, 1.1, math.nan]),
 ]
 LIMITS = [

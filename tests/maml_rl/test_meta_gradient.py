@@ -72,7 +72,9 @@ class Problem:
         for step in range(self.config.inner_steps):
             support.append(self._batch(path[-1], generator))
             path.append(inner_updates(self.losses(support[-1:]), path[-1], [self.rates.at(self.state.meta, step)]))
-        return TaskData(support, path, self._batch(path[-1], generator))
+        query, count = self._batch(path[-1], generator), len(support) if self.config.sampling_credit else 0
+        credit = [torch.from_numpy(generator.standard_normal(3)) for _ in range(count)]  # of three episodes each
+        return TaskData(support, path, query, credit)
 
     def _batch(self, params: Params, generator: np.random.Generator) -> Batch:
         observations = torch.from_numpy(generator.standard_normal((STEPS, OBSERVATION)))
@@ -88,11 +90,15 @@ class Problem:
 
     def adapted(self, vector: Tensor, task: TaskData, elsewhere: bool = False) -> Params:
         """Parameters adapted from learned meta-parameters: near those that sampled, or `elsewhere`."""
+        return self.path(vector, task, elsewhere)[-1]
+
+    def path(self, vector: Tensor, task: TaskData, elsewhere: bool = False) -> list[Params]:
+        """The same before and after each gradient step."""
         meta = self.fixed | unflatten(vector, self.learned)
-        params = without_rates(meta)
+        path = [without_rates(meta)]
         for step, loss in enumerate(self.losses(task.support, elsewhere)):
-            params = inner_update(loss, params, self.rates.at(meta, step), self.config.first_order)
-        return params
+            path.append(inner_update(loss, path[-1], self.rates.at(meta, step), self.config.first_order))
+        return path
 
     def outer_gradient(self, task: TaskData) -> Params:
         """Gradient of the outer loss with respect to the adapted parameters."""
@@ -106,7 +112,16 @@ class Problem:
         adapted = [self.adapted(vector, task, elsewhere) for task in self.tasks]
         pairs = zip(adapted, self.tasks, strict=True)
         losses = [likelihood_ratio_loss(self.policy, params, task.query) for params, task in pairs]
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean() - self.credited(vector)
+
+    def credited(self, vector: Tensor) -> Tensor:
+        """Mean over tasks of the sum over support steps of credit times (ratio - 1)."""
+        total = torch.zeros((), dtype=vector.dtype)
+        for task in self.tasks:
+            for params, batch, credit in zip(self.path(vector, task), task.support, task.credit, strict=False):
+                new = self.policy(params, batch.observations).log_prob(batch.actions)
+                total = total + (credit[batch.episodes] * ((new - batch.log_probs).exp() - 1)).sum()
+        return total / len(self.tasks)
 
     def kl(self, vector: Tensor, elsewhere: bool = False) -> Tensor:
         """Mean KL(old adapted || adapted from `vector`)."""
@@ -157,6 +172,14 @@ SOME = {
     "Meta-SGD, ANIL, lvc": {"learned_lr": "parameter", "adapted": "last-layer", "inner_objective": "lvc"},
     "tensor and step, ANIL": {"learned_lr": "tensor-and-step", "adapted": "last-layer"},
     "Meta-SGD, frozen": {"learned_lr": "parameter", "frozen": ["bias_0", "log_std"]},
+    "E-MAML, shift": {"sampling_credit": 1.0, "adapted_std_factor": 0.7},
+    "E-MAML, CAVIA": {"sampling_credit": 1.0, "adapted": "context"},
+    "E-MAML, ANIL, Meta-SGD, frozen": {
+        "sampling_credit": 1.0,
+        "adapted": "last-layer",
+        "learned_lr": "parameter",
+        "frozen": ["bias_0", "log_std"],
+    },
 }
 VARIANTS = SOME | {f"{o}, {r}": OBJECTIVES[o] | RATES[r] for o, r in product(OBJECTIVES, RATES)}
 COMBINATIONS = {"no steps": {"inner_steps": 0}} | {

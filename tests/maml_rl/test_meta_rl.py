@@ -199,6 +199,7 @@ def documented_metrics(inner_steps: int, first_order: bool = False) -> set[str]:
     for step in range(inner_steps + 1):
         names |= {f"return/after_{step}_steps", f"return/relative_spread_{step}"}
         names |= {f"baseline/explained_variance_{step}", f"baseline/explained_variance_left_out_{step}"}
+        names.add(f"advantage/deviation_{step}")
     if inner_steps:
         names |= {"inner/kl"} if first_order else {"inner/kl", "inner/curvature"}
     return names

@@ -49,7 +49,8 @@ class Problem:
         for _ in range(self.config.inner_steps):
             support.append(self._batch(path[-1], generator, steps))
             path = self.path(self.state.meta, support)
-        return TaskData(support, path, self._batch(path[-1], generator, steps))
+        query, count = self._batch(path[-1], generator, steps), len(support) if self.config.sampling_credit else 0
+        return TaskData(support, path, query, [torch.from_numpy(generator.standard_normal(1)) for _ in range(count)])
 
     def _batch(self, params: Params, generator: np.random.Generator, steps: int) -> Batch:
         observations = torch.from_numpy(generator.standard_normal((steps, 3)))
@@ -88,14 +89,22 @@ class Problem:
                 "kl": kls[-1],
                 "support_kl": sum(kls[:-1], torch.zeros(())) / max(len(kls) - 1, 1),
                 "clipped": (bounded != ratio).double().mean(),
+                "credited": sum(
+                    (self._credited(path[k], task.support[k], credit) for k, credit in enumerate(task.credit)),
+                    torch.zeros(()),
+                ),
             }
             sums = {name: sums.get(name, 0) + value / len(self.tasks) for name, value in values.items()}
         return sums
 
+    def _credited(self, params: Params, batch: Batch, credit: Tensor) -> Tensor:
+        ratios = (self.policy(params, batch.observations).log_prob(batch.actions) - batch.log_probs).exp()
+        return credit[0] * (ratios - 1).sum()
+
     def loss(self, vector: Tensor) -> Tensor:
-        """The whole loss, that of the paper's Algorithm 1."""
+        """The whole loss, that of the paper's Algorithm 1, less what is credited to the sampling."""
         rule, measured = self.config.step, self.measured(vector)
-        return measured["clipped_loss"] + rule.kl_penalty * measured["support_kl"]
+        return measured["clipped_loss"] + rule.kl_penalty * measured["support_kl"] - measured["credited"]
 
     def objective(self, threads: TaskThreads = ALONE, **changes) -> MetaGradient:
         config = replace(self.config, **changes)
@@ -124,6 +133,7 @@ PENALISED = ProMP(clip=0.1, kl_penalty=0.7)  # so strict that clip and penalty c
         {"inner_steps": 2, "learned_lr": "parameter", "adapted": "last-layer"},
         {"inner_steps": 2, "learned_lr": "parameter", "adapted": "context"},
         {"inner_steps": 2, "learned_lr": "tensor-and-step", "kind": CategoricalMLP},
+        {"inner_steps": 2, "learned_lr": "parameter", "inner_objective": "reinforce", "sampling_credit": 1.0},
         {"frozen": ["weight_0", "bias_1"], "learned_lr": "parameter"},
     ],
 )

@@ -95,6 +95,8 @@ def test_histograms_hold_one_value_for_each_task_with_the_logged_mean(filmed: tu
     assert names == {
         "return/after_0_steps",
         "return/after_1_steps",
+        "advantage/deviation_0",
+        "advantage/deviation_1",
         "return/relative_spread_0",
         "return/relative_spread_1",
         "baseline/explained_variance_0",

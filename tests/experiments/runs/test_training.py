@@ -79,6 +79,8 @@ KINDS = {
             "iteration",
             "return/after_0_steps",
             "return/after_1_steps",
+            "advantage/deviation_0",
+            "advantage/deviation_1",
             "return/relative_spread_0",
             "return/relative_spread_1",
             "baseline/explained_variance_0",
