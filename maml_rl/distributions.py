@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Tangents = tuple[Tensor, ...]
+"""A change of each of a distribution's `parameters()`, or the derivative of a number by each."""
+
 
 class Distribution(Protocol):
     """What the method asks of a distribution over actions."""

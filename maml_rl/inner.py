@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maml_rl.derivatives import OwnDerivatives, TaskLoss
 from maml_rl.rates import InnerUpdate
 from maml_rl.types import Params
 
-TaskLoss = Callable[[Params], Tensor]
 LossWith = Callable[[Params], tuple[Tensor, Tensor]]
 """A loss with an auxiliary output that is not differentiated, such as an accuracy."""
 
@@ -37,18 +37,26 @@ def inner_step(loss: LossWith, params: Params, update: InnerUpdate, first_order:
             parameters without a step size is not computed.
         first_order: Whether the gradient counts as a constant, so that d theta' / d theta is the identity.
     """
-    rates, shift = update
-    adapted = {name: params[name] for name in rates}
+    adapted = {name: params[name] for name in update.rates}
     with torch.no_grad() if first_order else nullcontext():
         differentiate = torch.func.grad_and_value(lambda p: loss(params | p), has_aux=True)
         gradients, (value, auxiliary) = differentiate(adapted)
-    moved = params | {n: p - rates[n] * gradients[n] for n, p in adapted.items()}
-    return InnerStep(moved | {n: moved[n] + b for n, b in shift.items()}, value, auxiliary)
+    return InnerStep(_moved(params, gradients, update), value, auxiliary)
 
 
 def inner_update(loss: TaskLoss, params: Params, update: InnerUpdate, first_order: bool = False) -> Params:
-    """`inner_step` of a loss without an auxiliary output: the parameters after it."""
+    """`inner_step` of a loss without an auxiliary output: the parameters after it.
+
+    Where nothing is differentiated, a loss that has its own derivatives computes the gradient.
+    """
+    if isinstance(loss, OwnDerivatives) and not torch.is_grad_enabled():
+        return _moved(params, loss.near(params).gradient(update.rates), update)
     return inner_step(lambda p: (loss(p), torch.zeros(())), params, update, first_order).params
+
+
+def _moved(params: Params, gradient: Params, update: InnerUpdate) -> Params:
+    moved = params | {name: params[name] - rate * gradient[name] for name, rate in update.rates.items()}
+    return moved | {name: moved[name] + b for name, b in update.shift.items()}
 
 
 def inner_path(losses: Sequence[TaskLoss], params: Params, updates: Sequence[InnerUpdate]) -> list[Params]:

@@ -7,56 +7,16 @@ parameter without a step size stays as it is, so its row of H is not needed.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from maml_rl.inner import TaskLoss
+from maml_rl.derivatives import Product, TaskLoss, derivatives
 from maml_rl.rates import InnerRates, Rates, theta
-from maml_rl.types import Params, split
-
-Product = Callable[[Params], Params]
-
-
-class LinearGradient(NamedTuple):
-    """The gradient of a loss near a point, to first order."""
-
-    gradient: Params
-    hessian: Product
-
-
-def linear_gradient(loss: TaskLoss, params: Params, rows: Collection[str], columns: Collection[str]) -> LinearGradient:
-    """Gradient of a loss with respect to the parameters `columns`, and the map v -> H v from `columns` to `rows`.
-
-    The graph of the gradient is built once and kept, so each product costs one backward pass. H is symmetric, so the
-    gradient's vector-Jacobian product is H v.
-    """
-
-    def gradient(of_rows: Params) -> Params:
-        point = params | of_rows
-        result: Params = torch.func.grad(lambda p: loss(point | p))(split(point, columns)[0])
-        return result
-
-    value, vjp = torch.func.vjp(gradient, split(params, rows)[0])  # type: ignore[misc]  # two values without has_aux
-
-    def product(vector: Params) -> Params:
-        with torch.no_grad():
-            result: Params = vjp({name: vector[name] for name in value})[0]  # in the order of the gradient
-        return result
-
-    return LinearGradient({name: part.detach() for name, part in value.items()}, product)
-
-
-def hessian_product(
-    loss: TaskLoss, params: Params, rows: Collection[str] | None = None, columns: Collection[str] | None = None
-) -> Product:
-    """The map v -> H v, H the Hessian of the loss at `params`: all rows and columns of it where None is given."""
-    return linear_gradient(
-        loss, params, params if rows is None else rows, params if columns is None else columns
-    ).hessian
+from maml_rl.types import Params
 
 
 class InnerHessian(NamedTuple):
@@ -187,13 +147,13 @@ def adaptation_jacobian(
 
 
 def _linear_step(loss: TaskLoss, params: Params, rates: Rates, first_order: bool) -> tuple[Params, InnerHessian | None]:
+    at = derivatives(loss, params)
     if first_order:
-        gradient: Params = torch.func.grad(lambda p: loss(params | p))(split(params, rates)[0])
-        return gradient, None
-    gradient, columns = linear_gradient(loss, params, rows=params, columns=rates)
+        return at.gradient(rates), None
+    gradient, columns = at.linear_gradient(rows=params, columns=rates)
     if len(rates) == len(params):  # H is square and symmetric: one graph serves rows and columns
         return gradient, InnerHessian(lambda: columns, columns)
-    rows = cache(partial(hessian_product, loss, params, rows=rates, columns=params))
+    rows = cache(lambda: at.linear_gradient(rows=rates, columns=params).hessian)
     return gradient, InnerHessian(rows, columns)
 
 

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from maml_rl.config import ProMP, RLMeta, TrustRegion
+from maml_rl.derivatives import Product, TaskLoss
 from maml_rl.distributions import Distribution
-from maml_rl.inner import TaskLoss, inner_path
-from maml_rl.jacobian import AdaptationJacobian, Product, adaptation_jacobian, largest_curvature
-from maml_rl.objectives import InnerLoss, Loss, inner_loss, likelihood_ratio_loss, surrogate_and_kl
+from maml_rl.inner import inner_path
+from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, largest_curvature
+from maml_rl.linear_policy import fisher_product, linear_policy, task_loss
+from maml_rl.objectives import InnerLoss, Loss, inner_loss, likelihood_ratio, surrogate_and_kl
 from maml_rl.parallel import TaskThreads, mean_over_tasks
-from maml_rl.policies import Policy, policy_rates
+from maml_rl.policies import CompletedPolicy, Policy, policy_rates
 from maml_rl.promp import ProximalTask
 from maml_rl.rates import InnerRates, fixed_names, theta
 from maml_rl.sampling_credit import credit_losses
@@ -104,11 +106,7 @@ class _Objective(NamedTuple):
 
 def inner_losses(loss: Loss, support: Sequence[Batch]) -> list[TaskLoss]:
     """The loss of each inner update, as a function of parameters."""
-
-    def on(batch: Batch) -> TaskLoss:
-        return lambda params: loss(params, batch)
-
-    return [on(batch) for batch in support]
+    return [task_loss(loss, batch) for batch in support]
 
 
 def _objective(
@@ -117,7 +115,7 @@ def _objective(
     names = frozen_names(policy)
     frozen, rest = split(detached(meta), names)
     fixed, learned = split(rest, fixed_names(policy, meta, config.adapted))
-    completed = _Completed(policy, frozen)
+    completed = CompletedPolicy(policy, frozen)
     return _Objective(
         policy=completed,
         loss=inner_loss(completed, config),
@@ -150,20 +148,22 @@ class _Linear(NamedTuple):
 def _linearise(objective: _Objective, data: TaskData, measured: bool) -> _Linear:
     policy, adapted, region = objective.policy, data.path[-1], objective.config.step
     full = jacobian = objective.jacobian(data, 1.0)
-    outer, value = torch.func.grad_and_value(likelihood_ratio_loss, argnums=1)(policy, adapted, data.query)
+    near = linear_policy(policy, adapted, data.query.observations)
+    surrogate = torch.func.grad_and_value(lambda p: likelihood_ratio(policy.distribution(*p), data.query))
+    cotangents, value = surrogate(near.distribution.parameters())
     credited = [
         torch.func.grad_and_value(loss)(start)
         for loss, start in zip(objective.credit_losses(data), data.path, strict=False)
     ]
-    gradient = full.transposed_product(outer, [of_start for of_start, _ in credited])
+    gradient = full.transposed_product(near.transposed(cotangents), [of_start for of_start, _ in credited])
     value = sum((credit for _, credit in credited), start=value)
     of_region = None
     if isinstance(region, TrustRegion):
         if region.hessian_fraction != 1:
             jacobian = objective.jacobian(data, region.hessian_fraction).with_gradients_of(full)
-        fisher = fisher_product(policy, adapted, thin(data.query, region.curvature_fraction).observations)
-        with torch.no_grad():
-            of_region = _Region(jacobian, fisher, policy(adapted, data.query.observations))
+        fraction = region.curvature_fraction
+        few = near if fraction == 1 else linear_policy(policy, adapted, thin(data.query, fraction).observations)
+        of_region = _Region(jacobian, fisher_product(few), near.distribution)
     curvature = largest_curvature(jacobian, gradient) if measured else torch.zeros_like(value)
     return _Linear(gradient, value, curvature, of_region)
 
@@ -238,31 +238,6 @@ def curvature_product(jacobian: AdaptationJacobian, fisher: Product, vector: Par
     return jacobian.transposed_product(fisher(jacobian.product(vector)))
 
 
-def fisher_product(policy: Policy, params: Params, observations: Tensor) -> Product:
-    """The map v -> F v, F the mean Fisher matrix of the policy in `observations` `[N, obs]`.
-
-    F = 1/N sum of D^T M D, D the derivative of the distribution's parameters and M their Fisher matrix. D v comes from
-    the reverse-mode product D^T u, which is linear in u, by differentiating it once more (forward mode is not safe in
-    threads).
-    """
-
-    def outputs(params: Params) -> tuple[Tensor, ...]:
-        return policy(params, observations).parameters()
-
-    primals, transposed = torch.func.vjp(outputs, params)  # type: ignore[misc]  # two values without has_aux
-    zeros = tuple(torch.zeros_like(primal) for primal in primals)
-    forward = torch.func.vjp(lambda *cotangents: transposed(cotangents)[0], *zeros)[1]
-    distribution = policy.distribution(*(primal.detach() for primal in primals))
-
-    def product(vector: Params) -> Params:
-        with torch.no_grad():
-            tangents = distribution.fisher_product(forward({name: vector[name] for name in params}))
-            result: Params = transposed(tuple(t / len(observations) for t in tangents))[0]
-        return result
-
-    return product
-
-
 def thin(batch: Batch, fraction: float) -> Batch:
     """Evenly spaced steps of a batch, `fraction` of them, at least one."""
     if fraction == 1:
@@ -270,27 +245,3 @@ def thin(batch: Batch, fraction: float) -> Batch:
     count = len(batch.observations)
     chosen = torch.linspace(0, count - 1, max(1, round(fraction * count)), device=batch.observations.device).long()
     return Batch(*(field[chosen] for field in batch))
-
-
-class _Completed(NamedTuple):
-    """A policy as a function of its parameters that are not frozen."""
-
-    policy: Policy
-    frozen: Params
-
-    @property
-    def distribution(self) -> type[Distribution]:
-        return self.policy.distribution
-
-    @property
-    def noise_size(self) -> int:
-        return self.policy.noise_size
-
-    def __call__(self, params: Params, observations: Tensor) -> Distribution:
-        return self.policy(self.frozen | params, observations)
-
-    def standardised(self, observations: Tensor) -> Tensor:
-        return self.policy.standardised(observations)
-
-    def last_layer(self) -> tuple[str, ...]:
-        return self.policy.last_layer()

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from maml_rl.advantages import advantage_batch
 from maml_rl.config import RLMeta
+from maml_rl.derivatives import derivatives
 from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.gradient_filter import with_measured
 from maml_rl.initial import MLPPolicy, parameters
 from maml_rl.inner import inner_update
+from maml_rl.linear_policy import task_loss
 from maml_rl.meta_gradient import TaskData, meta_objective
 from maml_rl.objectives import inner_loss
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
@@ -95,7 +97,7 @@ def adapt_each(
 
     def of_task(m: int) -> Params:
         with torch.no_grad():
-            return inner_update(lambda p: loss(p, batches[m]), select(params, m), update)
+            return inner_update(task_loss(loss, batches[m]), select(params, m), update)
 
     return stack(threads.map(of_task, range(len(batches))))
 
@@ -188,11 +190,10 @@ def _measured(policy: Policy, state: State, tasks: Sequence[TaskData], config: R
     if not config.filtered_lr:
         return state
     loss, params = inner_loss(policy, config).sampled, tasks[0].path[0]
-    adapted, rest = split(params, policy_rates(policy, params, config).names)
+    names = policy_rates(policy, params, config).names
 
     def gradient(batch: Batch) -> Params:
-        result: Params = torch.func.grad(lambda p: loss(rest | p, batch))(adapted)
-        return result
+        return derivatives(task_loss(loss, batch), params).gradient(names)
 
     with torch.no_grad():
         return state._replace(meta=with_measured(state.meta, gradient, [task.support[0] for task in tasks], threads))

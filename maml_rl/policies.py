@@ -8,7 +8,7 @@ Context numbers, if a policy has any, are a parameter that the network sees next
 import math
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -112,6 +112,9 @@ class StandardisedMLP(nn.Module):
         context_size: Number of context numbers.
     """
 
+    direct: ClassVar[tuple[str, ...]] = ()
+    """Parameters that are parameters of the distribution in every observation, after the network's output."""
+
     def __init__(
         self,
         input_size: int,
@@ -188,6 +191,7 @@ class GaussianMLP(StandardisedMLP):
     """
 
     distribution = DiagonalGaussian
+    direct = ("log_std",)
 
     def __init__(self, input_size: int, action_size: int, *, initial_std: float = 1.0, **settings: object) -> None:
         super().__init__(input_size, action_size, **settings)  # type: ignore[arg-type]
@@ -229,3 +233,32 @@ class CategoricalMLP(StandardisedMLP):
     def forward(self, params: Params, observations: Tensor) -> Categorical:
         """Distribution of actions `[...]` in observations `[..., obs]`."""
         return Categorical(self.output(params, observations))
+
+
+class CompletedPolicy(NamedTuple):
+    """A policy as a function of its parameters that are not frozen."""
+
+    policy: Policy
+    frozen: Params
+
+    @property
+    def distribution(self) -> type[Distribution]:
+        """Kind of distribution over actions."""
+        return self.policy.distribution
+
+    @property
+    def noise_size(self) -> int:
+        """Size of the noise that selects one action."""
+        return self.policy.noise_size
+
+    def __call__(self, params: Params, observations: Tensor) -> Distribution:
+        """Distribution over actions, under the frozen parameters and `params`."""
+        return self.policy(self.frozen | params, observations)
+
+    def standardised(self, observations: Tensor) -> Tensor:
+        """Observations as the network sees them."""
+        return self.policy.standardised(observations)
+
+    def last_layer(self) -> tuple[str, ...]:
+        """Names of the parameters that ANIL adapts."""
+        return self.policy.last_layer()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from maml_rl.config import ProMP
+from maml_rl.derivatives import TaskLoss
 from maml_rl.distributions import Distribution
-from maml_rl.inner import TaskLoss, inner_path
+from maml_rl.inner import inner_path
 from maml_rl.jacobian import adaptation_jacobian
 from maml_rl.policies import Policy
 from maml_rl.rates import InnerRates, theta

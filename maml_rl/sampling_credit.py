@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from maml_rl.inner import TaskLoss
+from maml_rl.derivatives import TaskLoss
 from maml_rl.policies import Policy
 from maml_rl.types import Batch, Params
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from maml_rl.derivatives import TaskLoss, hessian_product
 from maml_rl.gradient_filter import is_statistic
-from maml_rl.inner import TaskLoss, inner_updates
-from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, hessian_product, largest_curvature
+from maml_rl.inner import inner_updates
+from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, largest_curvature
 from maml_rl.rates import InnerRates
 from maml_rl.types import Params, flatten, split, unflatten
 

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from maml_rl.config import SGD, Adam, ProMP, RLMeta, TrustRegion
+from maml_rl.derivatives import TaskLoss
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.gradient_filter import is_statistic
-from maml_rl.inner import TaskLoss, inner_update, inner_updates
+from maml_rl.inner import inner_update, inner_updates
 from maml_rl.jacobian import adaptation_jacobian
-from maml_rl.meta_gradient import TaskData, fisher_product, inner_losses, meta_objective, thin
+from maml_rl.linear_policy import fisher_product, linear_policy
+from maml_rl.meta_gradient import TaskData, inner_losses, meta_objective, thin
 from maml_rl.meta_rl import adapt_each, initial_state
 from maml_rl.objectives import inner_loss, likelihood_ratio_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads
@@ -264,7 +266,7 @@ def test_the_fisher_product_is_that_of_the_mean_fisher_matrix(kind) -> None:
     hessian = torch.autograd.functional.hessian(
         lambda v: old.kl(problem.policy(unflatten(v, like), observations)).mean(), flatten(like)
     )
-    product = fisher_product(problem.policy, like, observations)
+    product = fisher_product(linear_policy(problem.policy, like, observations))
     for column, basis in zip(hessian.T, torch.eye(len(hessian), dtype=torch.float64), strict=True):
         torch.testing.assert_close(flatten(product(unflatten(basis, like))), column)
 

@@ -1,0 +1,97 @@
+"""A policy near its parameters, to first order: D v and D^T u, D the derivative of its distribution's parameters.
+
+The Fisher matrix, the outer gradient and the Hessian of a loss of the distribution are made of them. Where the policy
+is one of the package's perceptrons they are written out (`maml_rl.perceptron`); else PyTorch records them. The choice
+is made here alone.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from maml_rl.derivatives import Product, TaskLoss
+from maml_rl.distributions import Distribution, Tangents
+from maml_rl.objectives import Loss, PolicyLoss
+from maml_rl.perceptron import PerceptronLoss, PerceptronPoint, perceptron
+from maml_rl.policies import Policy
+from maml_rl.types import Batch, Params
+
+
+class LinearPolicy(Protocol):
+    """A policy in some observations, near its parameters."""
+
+    @property
+    def distribution(self) -> Distribution:
+        """The policy's distribution `[N]` there, without a graph."""
+        ...
+
+    def product(self, vector: Params) -> Tangents:
+        """D v."""
+        ...
+
+    def transposed(self, cotangents: Tangents) -> Params:
+        """D^T u, of all parameters that are not frozen."""
+        ...
+
+
+def linear_policy(policy: Policy, params: Params, observations: Tensor) -> LinearPolicy:
+    """The policy in observations `[N, obs]`, near `params`."""
+    network = perceptron(policy)
+    if network is None:
+        return _recorded(policy, params, observations)
+    return PerceptronPoint(network, params, observations)
+
+
+def fisher_product(linear: LinearPolicy) -> Product:
+    """The map v -> F v, F the mean Fisher matrix of the policy in its observations.
+
+    F = 1/N sum of D^T M D, M the Fisher matrix of the distribution's parameters.
+    """
+
+    def product(vector: Params) -> Params:
+        tangents = linear.distribution.fisher_product(linear.product(vector))
+        return linear.transposed(tuple(t / len(t) for t in tangents))
+
+    return product
+
+
+def task_loss(loss: Loss, batch: Batch) -> TaskLoss:
+    """A loss of a batch as a function of parameters; with its own derivatives where they are written out."""
+    if isinstance(loss, PolicyLoss):
+        network = perceptron(loss.policy)
+        if network is not None:
+            return PerceptronLoss(network, loss, batch)
+    return lambda params: loss(params, batch)
+
+
+class _Recorded(NamedTuple):
+    """Any policy."""
+
+    distribution: Distribution
+    product: Callable[[Params], Tangents]
+    transposed: Callable[[Tangents], Params]
+
+
+def _recorded(policy: Policy, params: Params, observations: Tensor) -> _Recorded:
+    """D v is D^T u, linear in u, differentiated once more: forward mode is not safe in threads."""
+
+    def outputs(params: Params) -> Tangents:
+        return policy(params, observations).parameters()
+
+    primals, transposed = torch.func.vjp(outputs, params)  # type: ignore[misc]  # two values without has_aux
+    zeros = tuple(torch.zeros_like(primal) for primal in primals)
+    product = torch.func.vjp(lambda *cotangents: transposed(cotangents)[0], *zeros)[1]
+
+    def product_of(vector: Params) -> Tangents:
+        with torch.no_grad():
+            result: Tangents = product({name: vector[name] for name in params})
+        return result
+
+    def transposed_of(cotangents: Tangents) -> Params:
+        with torch.no_grad():
+            result: Params = transposed(cotangents)[0]
+        return result
+
+    return _Recorded(policy.distribution(*(primal.detach() for primal in primals)), product_of, transposed_of)

@@ -1,0 +1,171 @@
+"""Derivatives of a multilayer perceptron, written out: D v, D^T u and the product with a Hessian (Pearlmutter 1994).
+
+D is the derivative of the outputs by the parameters. Activations and their slopes are computed once and kept, so each
+product costs the multiplications that it consists of and no more. Tensors have features as rows, `[features, N]`: the
+few outputs then fill the vector registers of a processor, which rows of steps `[N, features]` leave half empty.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.config import Activation
+from maml_rl.types import Params
+
+
+class Layers(NamedTuple):
+    """Weights and biases of a perceptron, and what stands between its layers."""
+
+    params: Params  # weight_0, bias_0, weight_1, ...; others are ignored
+    depth: int
+    activation: Activation
+
+    def lowest(self, names: Collection[str]) -> int:
+        """The first layer with one of these parameters; `depth` if there is none."""
+        return next((i for i in range(self.depth) if f"weight_{i}" in names or f"bias_{i}" in names), self.depth)
+
+
+class Forward(NamedTuple):
+    """A perceptron's values at one point, and the slopes of its activations."""
+
+    layers: Layers
+    inputs: Sequence[Tensor]  # [features, N] of each layer
+    slopes: Sequence[Tensor]  # derivative of the activation that follows each layer but the last, at its input
+    output: Tensor  # [output, N]
+
+
+class Tangent(NamedTuple):
+    """How the values change in one direction; None where they do not."""
+
+    inputs: Sequence[Tensor | None]  # of each layer
+    sums: Sequence[Tensor | None]  # of each layer, before the activation
+    output: Tensor | None
+
+
+def forward(layers: Layers, inputs: Tensor) -> Forward:
+    """Values at inputs `[features, N]`."""
+    values, slopes = [inputs], []
+    for i in range(layers.depth):
+        sums = torch.addmm(layers.params[f"bias_{i}"][:, None], layers.params[f"weight_{i}"], values[-1])
+        if i < layers.depth - 1:
+            if layers.activation == "relu":
+                values.append(sums.relu_())
+                slopes.append((sums > 0).to(sums))
+            else:
+                values.append(sums.tanh_())
+                slopes.append(1 - sums.square())
+    return Forward(layers, values, slopes, sums)
+
+
+def tangent(at: Forward, vector: Params) -> Tangent:
+    """D v and what leads there, for v of some of the parameters."""
+    inputs: list[Tensor | None] = [None]
+    sums: list[Tensor | None] = []
+    for i in range(at.layers.depth):
+        change = _changed(at, i, vector, inputs[-1])
+        sums.append(change)
+        if i < at.layers.depth - 1:
+            inputs.append(None if change is None else change * at.slopes[i])
+    return Tangent(inputs, sums, sums[-1])
+
+
+def _changed(at: Forward, i: int, vector: Params, inputs: Tensor | None) -> Tensor | None:
+    """Change of what layer i computes before its activation."""
+    weight, bias = vector.get(f"weight_{i}"), vector.get(f"bias_{i}")
+    change = None
+    if weight is not None and bias is not None:
+        change = torch.addmm(bias[:, None], weight, at.inputs[i])
+    elif weight is not None:
+        change = weight @ at.inputs[i]
+    elif bias is not None:
+        change = bias[:, None].expand(-1, at.output.shape[1]).clone()
+    if inputs is None:
+        return change
+    own = at.layers.params[f"weight_{i}"]
+    return own @ inputs if change is None else change.addmm_(own, inputs)
+
+
+def backward(at: Forward, cotangent: Tensor, lowest: int) -> list[Tensor | None]:
+    """Derivatives of a loss by what each layer computes before its activation, `[features, N]`.
+
+    Args:
+        at: Values at the point.
+        cotangent: Derivative of the loss by the outputs, `[output, N]`.
+        lowest: The last layer to go down to; None below it.
+    """
+    depth = at.layers.depth
+    result: list[Tensor | None] = [None] * depth
+    change = cotangent
+    for i in range(depth - 1, lowest - 1, -1):
+        if i < depth - 1:
+            change = (at.layers.params[f"weight_{i + 1}"].T @ change).mul_(at.slopes[i])
+        result[i] = change
+    return result
+
+
+def gradient(at: Forward, derivatives: Sequence[Tensor | None], names: Collection[str]) -> Params:
+    """The gradient of these parameters, from `backward` down to the lowest of their layers."""
+    result = {}
+    for i, change in enumerate(derivatives):
+        if f"weight_{i}" in names:
+            result[f"weight_{i}"] = _present(change) @ at.inputs[i].T
+        if f"bias_{i}" in names:
+            result[f"bias_{i}"] = _present(change).sum(1)
+    return result
+
+
+def curved_gradient(
+    at: Forward,
+    moved: Tangent,
+    derivatives: Sequence[Tensor | None],
+    cotangent: Tensor,
+    vector: Params,
+    names: Collection[str],
+) -> Params:
+    """Change of the gradient of these parameters in the direction `vector`: rows of H v.
+
+    Args:
+        at: Values at the point.
+        moved: Their change in the direction.
+        derivatives: `backward` of the loss, down to the lowest layer that both `vector` and `names` take part in.
+        cotangent: Change of the loss's derivative by the outputs, `[output, N]`.
+        vector: The direction v, of some of the parameters.
+        names: Parameters that are asked for.
+    """
+    result, change, lowest = {}, cotangent, at.layers.lowest(names)
+    for i in range(at.layers.depth - 1, lowest - 1, -1):
+        weight, inputs = f"weight_{i}", moved.inputs[i]
+        if weight in names:
+            result[weight] = change @ at.inputs[i].T
+            if inputs is not None:
+                result[weight].addmm_(_present(derivatives[i]), inputs.T)
+        if f"bias_{i}" in names:
+            result[f"bias_{i}"] = change.sum(1)
+        if i > lowest:
+            change = at.layers.params[weight].T @ change
+            if weight in vector:
+                change.addmm_(vector[weight].T, _present(derivatives[i]))
+            change = _through_activation(at, moved, derivatives, i - 1, change)
+    return result
+
+
+def _through_activation(
+    at: Forward, moved: Tangent, derivatives: Sequence[Tensor | None], i: int, change: Tensor
+) -> Tensor:
+    """Change of the derivative by what layer i computes before its activation, from that after it.
+
+    With the derivative before it d = s f'(z), it is (change of s) f' + s f'' (change of z). tanh'' is -2 tanh tanh', so
+    the second term is -2 tanh d (change of z); relu has none.
+    """
+    change.mul_(at.slopes[i])
+    sums = moved.sums[i]
+    if at.layers.activation == "tanh" and sums is not None:
+        change.addcmul_(_present(derivatives[i]) * at.inputs[i + 1], sums, value=-2)
+    return change
+
+
+def _present(value: Tensor | None) -> Tensor:
+    assert value is not None  # whoever asks has gone down to this layer
+    return value
