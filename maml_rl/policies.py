@@ -99,7 +99,7 @@ _RAW = Standardisation()
 class StandardisedMLP(nn.Module):
     """Multilayer perceptron of standardised inputs, with Glorot-uniform weights and zero biases.
 
-    Context numbers (Zintgraf et al. 2019, CAVIA, section 3) are further inputs, neither standardised nor clipped: a
+    Context numbers (Zintgraf et al. 2019, CAVIA) are further inputs, neither standardised nor clipped: a
     parameter that begins at 0, with weights that are the last columns of the first layer's.
 
     Args:

@@ -38,6 +38,9 @@ class FamilyOptions:
     directories."""
     timing_rounds: int = 5
     """Iterations of each method, in turns, whose median time is compared; 0 measures no times."""
+    draws: int = 10
+    """Meta-gradients of each method, at the parameters that MAML's run of seed 0 reached, whose noise is measured: at
+    least 2, or 0 for none."""
     runs: Path = Path("runs/family")
     """Where the runs are, or will be."""
     out: Path = Path("results/family")
@@ -55,7 +58,7 @@ def run(arguments: Sequence[str]) -> None:
     check_directory(options.out)
     _check(options)
     from maml_rl.experiments.commands.computing import computing
-    from maml_rl.experiments.family.comparing import check_names, compared_family, planned_comparison
+    from maml_rl.experiments.family.comparing import Effort, check_names, compared_family, planned_comparison
     from maml_rl.experiments.family.family_table import family_table, write_family
     from maml_rl.experiments.family.variants import METHODS, PROBLEMS
     from maml_rl.experiments.runs.pages import with_tables
@@ -69,7 +72,9 @@ def run(arguments: Sequence[str]) -> None:
         seeds = PROBLEMS[problem].seeds if options.seeds is None else options.seeds
         with computing():
             start = planned_comparison(problem, options.iterations, options.out / f"{problem}.json")
-            comparison = compared_family(start, methods, seeds, options.runs, options.timing_rounds)
+            comparison = compared_family(
+                start, methods, seeds, options.runs, Effort(options.timing_rounds, options.draws)
+            )
             written = write_family(comparison, options.out)
         table = family_table(comparison)
         print(f"\n{problem}, {comparison.iterations} iterations, {comparison.tasks} held-out tasks:\n\n{table}\n")
@@ -81,10 +86,12 @@ def run(arguments: Sequence[str]) -> None:
 
 def _check(options: FamilyOptions) -> None:
     """Raises InputError for a value outside its range."""
-    for name, least in (("seeds", 1), ("iterations", 1), ("timing_rounds", 0)):
+    for name, least in (("seeds", 1), ("iterations", 1), ("timing_rounds", 0), ("draws", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    if options.draws == 1:
+        raise InputError("--draws must be at least 2, or 0 for none, got 1: noise is how draws differ")
 
 
 def _list(problems: Sequence[str], methods: Sequence[str], options: FamilyOptions) -> None:

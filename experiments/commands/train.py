@@ -42,6 +42,7 @@ presets:
 examples:
   maml-rl train navigation --iterations 20 --out runs/short
   maml-rl train half-cheetah-dir --meta.adapted last-layer          adapt the last layer only (ANIL)
+  maml-rl train navigation --meta.adapted context --network.context-size 5   adapt a context only (CAVIA)
   maml-rl train half-cheetah-dir --meta.learned-lr parameter        learn the inner step sizes (Meta-SGD)
   maml-rl train sinusoid --meta.step sgd --meta.step.lr 0.01        another rule for the meta-step
   maml-rl train --resume runs/short --iterations 40

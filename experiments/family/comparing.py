@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from maml_rl.errors import InputError
 from maml_rl.experiments.family.ceilings import planned_returns
@@ -12,15 +13,28 @@ from maml_rl.experiments.family.family_table import (
     merged,
     read_family,
 )
-from maml_rl.experiments.family.measuring import MeasuredRun, iteration_times, measured_run, run_directory_of
+from maml_rl.experiments.family.measuring import (
+    MeasuredRun,
+    gradient_qualities,
+    iteration_times,
+    measured_run,
+    run_directory_of,
+)
 from maml_rl.experiments.family.variants import MAML, METHODS, PROBLEMS, configuration, held_out, methods_of
-from maml_rl.run import load_run
+from maml_rl.run import CHECKPOINT
 from maml_rl.statistics import mean_with_interval
 from maml_rl.tasks import evaluation_tasks, make
 
 
+class Effort(NamedTuple):
+    """What is measured of each method in addition to its runs, on its run of seed 0; needs MAML's."""
+
+    rounds: int  # iterations whose time is measured; 0 for none
+    draws: int  # meta-gradients whose noise is measured; 0 for none
+
+
 def compared_family(
-    start: FamilyComparison, methods: Sequence[str], seeds: int, runs: Path, rounds: int
+    start: FamilyComparison, methods: Sequence[str], seeds: int, runs: Path, effort: Effort
 ) -> FamilyComparison:
     """Trains what is missing of the methods' runs on a problem, and measures all of them.
 
@@ -29,7 +43,7 @@ def compared_family(
         methods: Keys of `METHODS`; those that the problem cannot be learned by are left out.
         seeds: Seeds of each method: 0, 1, ...
         runs: Where runs are, or will be.
-        rounds: Iterations of each method whose time is measured; 0 for none.
+        effort: What else is measured.
 
     Raises:
         InputError: If a run of other settings is in the place of one.
@@ -45,9 +59,12 @@ def compared_family(
                 flush=True,
             )
             measured.append(measured_run(problem, method, seed, directory, start.iterations))
-    finished = {method: run_directory_of(runs, problem, method, 0) for method in dict.fromkeys([MAML, *methods])}
-    times = iteration_times(finished, rounds) if rounds and _is_trained(finished[MAML]) else {}
-    return merged(start, start._replace(runs=measured, times=times))
+    new = start._replace(runs=measured)
+    first = {method: run_directory_of(runs, problem, method, 0) for method in dict.fromkeys([MAML, *methods])}
+    if (first[MAML] / CHECKPOINT).exists():
+        times = iteration_times(first, effort.rounds) if effort.rounds else {}
+        new = new._replace(times=times, gradients=gradient_qualities(first, effort.draws) if effort.draws else {})
+    return merged(start, new)
 
 
 def planned_comparison(problem: str, iterations: int | None, stored: Path) -> FamilyComparison:
@@ -64,16 +81,8 @@ def planned_comparison(problem: str, iterations: int | None, stored: Path) -> Fa
     config = configuration(problem, MAML, 0, iterations)
     settings = held_out(config, problem)
     about = (problem, config.env_id, config.iterations, settings.tasks, settings.episodes)
-    comparison = FamilyComparison(*about, [], {}, ceiling(problem))
+    comparison = FamilyComparison(*about, [], {}, {}, ceiling(problem))
     return merged(read_family(stored), comparison) if stored.exists() else comparison
-
-
-def _is_trained(directory: Path) -> bool:
-    try:
-        load_run(directory)
-    except InputError:
-        return False
-    return True
 
 
 def ceiling(problem: str) -> list[CeilingPoint]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maml_rl.checkpoint import write_json
 from maml_rl.errors import InputError
-from maml_rl.experiments.family.measuring import MeasuredRun, Times
+from maml_rl.experiments.family.measuring import GradientQuality, MeasuredRun, Times
 from maml_rl.experiments.family.variants import MAML, METHODS
 from maml_rl.experiments.media.charts import COLOURS, Axis, Chart, Series, draw_charts
 from maml_rl.experiments.runs.text import env_steps_text, markdown_table
@@ -40,6 +40,7 @@ class FamilyComparison(NamedTuple):
     episodes: int  # of each task for each gradient step
     runs: list[MeasuredRun]
     times: dict[str, Times]  # of an iteration, by method; measured in turns in one session
+    gradients: dict[str, GradientQuality]  # by method, of those that have MAML's network
     ceiling: list[CeilingPoint]  # after 0, 1, 2, 3 gradient steps; none where no planner is known
 
 
@@ -73,7 +74,7 @@ def merged(stored: FamilyComparison, new: FamilyComparison) -> FamilyComparison:
     runs = {(run.method, run.seed): run for run in [*stored.runs, *new.runs]}
     order = list(METHODS)
     in_order = sorted(runs.values(), key=lambda run: (order.index(run.method), run.seed))
-    return new._replace(runs=in_order, times=stored.times | new.times)
+    return new._replace(runs=in_order, times=stored.times | new.times, gradients=stored.gradients | new.gradients)
 
 
 def write_family(comparison: FamilyComparison, out: Path) -> list[Path]:
@@ -83,6 +84,7 @@ def write_family(comparison: FamilyComparison, out: Path) -> list[Path]:
     record = comparison._asdict()
     record["runs"] = [run._asdict() for run in comparison.runs]
     record["times"] = {method: times._asdict() for method, times in comparison.times.items()}
+    record["gradients"] = {method: quality._asdict() for method, quality in comparison.gradients.items()}
     record["ceiling"] = [point._asdict() for point in comparison.ceiling]
     write_json(stored, record)
     draw_charts(learning_charts(comparison), picture, comparison.problem)
@@ -105,7 +107,19 @@ def family_table(comparison: FamilyComparison) -> str:
     """The comparison as Markdown: a row for each method, and one for the planner."""
     methods = by_method(comparison)
     rows = [
-        ["method", "seeds", "env steps", "0", "1 gradient step", "2", "3", "against MAML", "iteration", "update"],
+        [
+            "method",
+            "seeds",
+            "env steps",
+            "0",
+            "1 gradient step",
+            "2",
+            "3",
+            "against MAML",
+            "noise",
+            "iteration",
+            "update",
+        ],
     ]
     for method, runs in methods.items():
         returns = np.array([run.returns for run in runs])  # [seeds, 4]
@@ -115,11 +129,19 @@ def family_table(comparison: FamilyComparison) -> str:
         against = interval_text(gained, sign=True) if method != MAML and len(gained) else "-"
         env_steps = env_steps_text(float(np.mean([run.env_steps for run in runs])))
         about = [METHODS[method].label, str(len(runs)), env_steps]
-        rows.append([*about, *means, against, *_time_cells(comparison.times, method)])
+        noise = _noise_cell(comparison.gradients.get(method))
+        rows.append([*about, *means, against, noise, *_time_cells(comparison.times, method)])
     if comparison.ceiling:
         points = [f"{point.value:.2f}" for point in comparison.ceiling]
         rows.append(["planner on random episodes", "", "", *points])
     return markdown_table(rows)
+
+
+def _noise_cell(quality: GradientQuality | None) -> str:
+    """Noise of the meta-gradient as a multiple of its signal."""
+    if quality is None:
+        return "-"
+    return "no signal" if quality.relative_deviation is None else f"{quality.relative_deviation:.1f}"
 
 
 def _time_cells(times: Mapping[str, Times], method: str) -> list[str]:

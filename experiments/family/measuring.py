@@ -1,5 +1,6 @@
 """Trains the runs of the comparison and measures each: returns, env steps, times."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from maml_rl.experiments.family.variants import MAML, configuration, held_out
 from maml_rl.experiments.media.learning_curves import read_log
 from maml_rl.experiments.runs.provenance import training_command
 from maml_rl.experiments.runs.training import resume, train
+from maml_rl.gradient_noise import gradient_noise
 from maml_rl.json_types import read_typed
 from maml_rl.machine import Machine
+from maml_rl.rates import theta
 from maml_rl.reinforcement import RLLearner
 from maml_rl.run import CHECKPOINT, METRICS, Run, load_run
 from maml_rl.tasks import evaluation_tasks
@@ -49,6 +52,13 @@ class Times(NamedTuple):
     update_seconds: float
     iteration_ratio: float
     update_ratio: float
+
+
+class GradientQuality(NamedTuple):
+    """How noisy a method's meta-gradient is (`maml_rl.gradient_noise`), at the parameters that MAML reached."""
+
+    relative_deviation: float | None  # noise / signal of one iteration; None where the draws show no signal
+    cosine: float  # of the angle between two draws, mean over all pairs
 
 
 def run_directory_of(runs: Path, problem: str, method: str, seed: int) -> Path:
@@ -141,3 +151,26 @@ def relative_times(seconds: Mapping[str, NDArray[np.float64]]) -> dict[str, Time
         whole = np.median(theirs.sum(1) / ours.sum(1))
         times[method] = Times(sampling, update, float(whole), float(np.median(theirs[:, 1] / ours[:, 1])))
     return times
+
+
+def gradient_qualities(runs: Mapping[str, Path], draws: int) -> dict[str, GradientQuality]:
+    """Noise of each method's meta-gradient, by method, at the same parameters and on the same draws of tasks.
+
+    A method whose network has other parameters, such as CAVIA's, is left out.
+
+    Args:
+        runs: A finished run of each method, one of them MAML's, at whose parameters it is measured.
+        draws: Independent meta-gradients of each.
+    """
+    reached, qualities = load_run(runs[MAML]), {}
+    for method, directory in runs.items():
+        run = load_run(directory)
+        with run.open_rl(ONE_THREAD) as learner:
+            state = learner.initial()
+            meta = state.meta | theta(reached.state.meta)
+            if {n: v.shape for n, v in meta.items()} != {n: v.shape for n, v in state.meta.items()}:
+                continue
+            noise = gradient_noise(learner, state._replace(meta=meta, iteration=reached.state.iteration), draws)
+        deviation = noise.relative_deviation if math.isfinite(noise.relative_deviation) else None
+        qualities[method] = GradientQuality(deviation, noise.cosine)
+    return qualities

@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from maml_rl.config import Adam, ProMP, RLConfig, RLEvaluation
+from maml_rl.config import Adam, ProMP, RLConfig, RLEvaluation, TrustRegion
 from maml_rl.experiments.presets.rl_presets import RL_PRESETS
 
 Changes = Mapping[str, Any]
@@ -49,6 +49,7 @@ METHODS = {
     "dice-1": FamilyMember("DiCE", {"inner_objective": "dice", "dice_lambda": 1.0}),
     "promp": FamilyMember("ProMP", {"inner_objective": "lvc", "step": ProMP(lr=3e-3)}),
     "adam": FamilyMember("LVC, a step of Adam", {"inner_objective": "lvc", "step": Adam(lr=1e-2)}),
+    "e-maml": FamilyMember("E-MAML", {"sampling_credit": 1.0}),
     "first-order": FamilyMember("first order", {"first_order": True}),
     "anil": FamilyMember("ANIL", {"adapted": "last-layer"}),
     "meta-sgd": FamilyMember("Meta-SGD", {"learned_lr": "parameter"}),
@@ -80,6 +81,7 @@ def configuration(problem: str, method: str, seed: int, iterations: int | None =
     """
     of, member = PROBLEMS[problem], METHODS[method]
     config = RL_PRESETS[of.preset].config
+    assert isinstance(config.meta.step, TrustRegion)
     step = replace(config.meta.step, hessian_fraction=1.0)  # as DiCE needs it, so that no other method has less
     return replace(
         config,

@@ -7,7 +7,7 @@ from maml_rl.experiments.presets.preset import Preset
 
 _FINN = "Finn, Abbeel, Levine 2017"
 _ROTHFUSS = "Rothfuss et al. 2019 (ProMP)"
-_ZINTGRAF = "Zintgraf et al. 2019 (CAVIA), its MAML"
+_ZINTGRAF = "Zintgraf et al. 2019 (CAVIA)"
 _DUAN = "Duan et al. 2016 (RL^2)"
 _META_WORLD = "Yu et al. 2019 and McLean et al. 2025 (Meta-World), from their code"
 
@@ -77,14 +77,28 @@ _ANT_DIRECTION_META = replace(
 _ROTHFUSS_MAML = RLConfig(
     env_id="maml_rl.envs:rothfuss2019/HalfCheetahDir-v0",
     iterations=1000,
-    meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97),
+    meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, gae_lambda=0.97),
     network=replace(_UNBOUNDED, hidden_sizes=(64, 64), activation="tanh"),
 )
-_CAVIA = RLConfig(
+_ZINTGRAF_MAML = RLConfig(
     env_id="maml_rl.envs:zintgraf2019/HalfCheetahDir-v0",
     iterations=500,
-    meta=replace(_ANT_VELOCITY.meta, gae_lambda=0.97),
+    meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, discount=0.95, gae_lambda=0.97),
     network=_UNBOUNDED,
+)
+# The context reaches the policy through its columns of the first layer alone, so its step size is the larger one. Those
+# of the half-cheetah are of Ben-Iwhiwhu et al. 2022 (github.com/dlpbc/nm-metarl), who ran CAVIA's code as a baseline.
+_ZINTGRAF_CAVIA = replace(
+    _ZINTGRAF_MAML,
+    meta=replace(_ZINTGRAF_MAML.meta, adapted="context", inner_lr=10.0),
+    network=replace(_UNBOUNDED, hidden_sizes=(200, 200), context_size=50),
+    evaluation=RLEvaluation(later_lr_factor=1.0),
+)
+_NAVIGATION_CAVIA = replace(
+    _NAVIGATION,
+    meta=replace(_NAVIGATION.meta, adapted="context", inner_lr=1.0),
+    network=replace(_RAW, context_size=5),
+    evaluation=replace(_NAVIGATION.evaluation, later_lr_factor=1.0),
 )
 # Tasks, episodes, network and discount are those of Yu et al. 2019 (garage, maml_trpo_metaworld_ml10.py). Their inner
 # step size of 1e-4 is for advantages that are not normalised; 0.1 is that of McLean et al. 2025 (metaworld-algorithms,
@@ -193,16 +207,10 @@ RL_PRESETS = {
         f"{_FINN}, Figure 5, {_PUBLISHED}",
         "not measured; paper: 9, 499, 501, 499",
     ),
-    "cavia-half-cheetah-dir": Preset(
-        _CAVIA,
-        "half-cheetah as in CAVIA, run forward or backward",
-        f"{_ZINTGRAF}; {_STANDARDISED}",
-        "not measured",
-    ),
-    "cavia-half-cheetah-vel": Preset(
-        replace(_CAVIA, env_id="maml_rl.envs:zintgraf2019/HalfCheetahVel-v0"),
-        "half-cheetah as in CAVIA, goal velocity in [0, 2] m/s",
-        f"{_ZINTGRAF}; {_STANDARDISED}",
+    "navigation-cavia": Preset(
+        _NAVIGATION_CAVIA,
+        "2D navigation to a goal in [-0.5, 0.5]^2: CAVIA",
+        f"{_ZINTGRAF}, 5 context numbers, inner lr 1; otherwise as navigation",
         "not measured",
     ),
     "metaworld-ml1-reach": Preset(
@@ -287,6 +295,19 @@ def _rothfuss(name: str) -> dict[str, Preset[RLConfig]]:
     return presets
 
 
+def _zintgraf(name: str, environment: str, goal: str) -> dict[str, Preset[RLConfig]]:
+    """CAVIA, and what its authors compare it with: MAML with a smaller network, all else equal."""
+    presets = {}
+    for suffix, config, method in (("", _ZINTGRAF_CAVIA, "CAVIA"), ("-maml", _ZINTGRAF_MAML, "MAML")):
+        presets[f"cavia-{name}{suffix}"] = Preset(
+            replace(config, env_id=f"maml_rl.envs:zintgraf2019/{environment}-v0"),
+            f"half-cheetah as in CAVIA, {goal}: {method}",
+            f"{_ZINTGRAF}, its {method}; {_STANDARDISED}",
+            "not measured",
+        )
+    return presets
+
+
 # Returns in the paper of pretrained, oracle and random after 0, 1, 2, ... gradient steps.
 _PAPER_BASELINES = {
     "navigation": ("-41, -20, -12, -8, -7", "-2", "-83, -58, -54, -47, -43"),
@@ -325,6 +346,8 @@ def _baselines(name: str, returns: tuple[str, str, str]) -> dict[str, Preset[RLC
 
 for _name in _ROTHFUSS_TASKS:
     RL_PRESETS |= _rothfuss(_name)
+RL_PRESETS |= _zintgraf("half-cheetah-dir", "HalfCheetahDir", "run forward or backward")
+RL_PRESETS |= _zintgraf("half-cheetah-vel", "HalfCheetahVel", "goal velocity in [0, 2] m/s")
 for _name, _returns in _PAPER_BASELINES.items():
     RL_PRESETS |= _baselines(_name, _returns)
 _ORACLE = RL_PRESETS["ant-vel-oracle"]  # its return on training tasks hardly rises from iteration 160 on

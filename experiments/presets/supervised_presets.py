@@ -106,6 +106,17 @@ SUPERVISED_PRESETS = {
         f"{_FINN}, 5.1, oracle",
         "an error near 0 without gradient steps",
     ),
+    "sinusoid-cavia": Preset(
+        replace(
+            _SINUSOID,
+            iterations=50_000,
+            meta=replace(_SINUSOID.meta, adapted="context", inner_lr=1.0),
+            network=NetworkConfig("mlp", context_size=5),
+        ),
+        "the same: 5 context numbers alone are adapted",
+        "Zintgraf et al. 2019 (CAVIA), from its code",
+        "not measured",
+    ),
     "omniglot-5way-1shot": Preset(
         _OMNIGLOT,
         "Omniglot: distinguish 5 characters after 1 drawing of each",

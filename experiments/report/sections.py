@@ -20,7 +20,7 @@ from maml_rl.experiments.runs.text import duration, env_steps_text
 from maml_rl.learner import Quantity
 from maml_rl.supervised.settings import SupervisedConfig
 
-_METHODS = {"maml": "MAML", "maml-oracle": "MAML, task observed", "promp": "ProMP"}
+_METHODS = {"maml": "MAML", "maml-oracle": "MAML, task observed", "promp": "ProMP", "cavia": "CAVIA"}
 _MISSING = "–"  # noqa: RUF001
 
 

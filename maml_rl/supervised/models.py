@@ -22,7 +22,7 @@ class MLP(nn.Module):
     """Multilayer perceptron with ReLU, 40-40 for the sinusoid (5.1), of inputs `[B, size]`.
 
     Context numbers, if there are any, are further inputs, the same for all examples: a parameter that begins at 0
-    (Zintgraf et al. 2019, CAVIA, section 3.1).
+    (Zintgraf et al. 2019, CAVIA).
 
     Weights and biases are uniform within 1 / sqrt(fan in), as PyTorch's are; the paper's code has normal ones of
     standard deviation 0.01, with which one gradient step changes almost nothing at first.

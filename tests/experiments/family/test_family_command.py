@@ -23,18 +23,30 @@ from maml_rl.experiments.family.variants import (
 )
 from maml_rl.experiments.presets.rl_presets import RL_PRESETS
 from maml_rl.learner import Metrics
+from maml_rl.machine import Machine
 from maml_rl.reinforcement import RLLearner
-from maml_rl.run import load_run
+from maml_rl.run import load_run, new_run, open_learner, save_run
 from maml_rl.types import State
 
-SHORT = ["--problems", "tabular-mdp", "--methods", "maml", "first-order", "--seeds", "2", "--timing-rounds", "1"]
+SHORT = [
+    "--problems",
+    "tabular-mdp",
+    "--methods",
+    "maml",
+    "first-order",
+    "--seeds",
+    "2",
+    "--timing-rounds",
+    "1",
+    "--draws",
+    "2",
+]
 FILES = ["--runs", "runs", "--out", "out"]
 
 
-@pytest.fixture
-def family(monkeypatch, tmp_path, capsys):
-    """Runs the command in an empty directory, with small networks and batches."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def small_problem(monkeypatch) -> None:
+    """A small network, small batches and few iterations."""
     preset = RL_PRESETS["tabular-mdp"]
     config = preset.config
     small = replace(
@@ -46,6 +58,12 @@ def family(monkeypatch, tmp_path, capsys):
     )
     monkeypatch.setitem(RL_PRESETS, "tabular-mdp", preset._replace(config=small))
     monkeypatch.setitem(PROBLEMS, "tabular-mdp", Problem("tabular-mdp", 2, 1, 3, has_std=False))
+
+
+@pytest.fixture
+def family(monkeypatch, tmp_path, capsys):
+    """Runs the command in an empty directory."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["maml-rl", "family", *arguments])
@@ -67,6 +85,7 @@ def test_the_command_trains_measures_and_writes(family, tmp_path, monkeypatch):
     ]
     assert [point["episodes"] for point in record["ceiling"]] == [0, 3, 6, 9]
     assert record["times"]["maml"]["iteration_ratio"] == 1.0
+    assert -1 <= record["gradients"]["first-order"]["cosine"] <= 1
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
@@ -78,14 +97,14 @@ def test_the_command_trains_measures_and_writes(family, tmp_path, monkeypatch):
 
     for name in ("train", "resume"):
         monkeypatch.setattr(measuring, name, refuse)
-    again, _ = family(*SHORT, *FILES[:2], "--out", "again", "--timing-rounds", "0")
+    again, _ = family(*SHORT, *FILES[:2], "--out", "again", "--timing-rounds", "0", "--draws", "0")
     assert [line.split(" | x ")[0][:60] for line in again.splitlines() if line.startswith("| f")] == [
         line.split(" | x ")[0][:60] for line in out.splitlines() if line.startswith("| f")
     ]
 
 
 def test_an_interrupted_run_is_resumed_to_the_same_end(family, monkeypatch, tmp_path):
-    one = ["--problems", "tabular-mdp", "--methods", "maml", "--seeds", "1", "--timing-rounds", "0"]
+    one = ["--problems", "tabular-mdp", "--methods", "maml", "--seeds", "1", "--timing-rounds", "0", "--draws", "0"]
     family(*one, "--runs", "whole", "--out", "out")
     original = RLLearner.iterate
 
@@ -112,6 +131,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(family, monkeypatch, tmp_
         (["--problems", "chess"], "there is no problem 'chess': expected some of tabular-mdp,"),
         (["--methods", "mml"], "there is no method 'mml': expected some of maml,"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["--draws", "1"], "--draws must be at least 2, or 0 for none, got 1"),
         (["--iterations", "0"], "--iterations must be at least 1, got 0"),
     ],
 )
@@ -125,12 +145,25 @@ def test_what_cannot_be_compared_is_refused_in_one_line(family, capsys, argument
 
 
 def test_a_run_of_other_settings_is_not_taken_for_one_of_the_comparison(family, capsys):
-    one = ["--problems", "tabular-mdp", "--methods", "maml", "--seeds", "1", "--timing-rounds", "0"]
+    one = ["--problems", "tabular-mdp", "--methods", "maml", "--seeds", "1", "--timing-rounds", "0", "--draws", "0"]
     family(*one, *FILES)
     for other, message in ((["--out", "out"], "has iterations 2, this one 1"), (["--out", "new"], "other settings")):
         with pytest.raises(SystemExit):
             family(*one, "--iterations", "1", "--runs", "runs", *other)
         assert message in capsys.readouterr().err
+
+
+def test_the_noise_of_gradients_is_compared_where_networks_are_alike(tmp_path):
+    """Of MAML with itself it is the same; learned step sizes are no part of it; CAVIA's network has more inputs."""
+    runs = {}
+    for name, method in {"maml": "maml", "same": "maml", "meta-sgd": "meta-sgd", "cavia": "cavia"}.items():
+        config, runs[name] = configuration("tabular-mdp", method, 0), tmp_path / name
+        with open_learner(config, Machine(threads=1)) as learner:
+            save_run(runs[name], new_run(learner, config))
+    qualities = measuring.gradient_qualities(runs, draws=3)
+    assert qualities["same"] == qualities["maml"]
+    assert qualities.keys() == {"maml", "same", "meta-sgd"}
+    assert qualities["meta-sgd"].cosine == pytest.approx(qualities["maml"].cosine)  # both begin with the same step size
 
 
 def test_list_prints_the_commands_of_all_runs(family):
@@ -156,6 +189,8 @@ SMALL = ["--iterations=1", "--meta.meta-batch-size=2", "--meta.episodes=2", "--n
 
 
 def test_the_commands_of_the_page_run(family, monkeypatch, capsys):
+    for method in METHODS.keys() - {"maml", "lvc"}:  # each of the others has a command of its own on the page
+        monkeypatch.delitem(METHODS, method)
     page = (ROOT / "docs" / "methods.md").read_text()
     commands = [line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S) for line in block.splitlines()]
     assert sum(line.startswith("maml-rl family") for line in commands) == 3
@@ -163,7 +198,9 @@ def test_the_commands_of_the_page_run(family, monkeypatch, capsys):
         program, *arguments = shlex.split(command)
         assert program == "maml-rl"
         if arguments[0] == "family":
-            family(*arguments[1:], *([] if "--list" in arguments else ["--iterations=1", "--timing-rounds=0"]))
+            family(
+                *arguments[1:], *([] if "--list" in arguments else ["--iterations=1", "--timing-rounds=0", "--draws=0"])
+            )
         else:
             monkeypatch.setattr(sys, "argv", ["maml-rl", *arguments, *SMALL, "--out", f"run{i}"])
             main()

@@ -17,7 +17,7 @@ from maml_rl.experiments.family.family_table import (
     read_family,
     write_family,
 )
-from maml_rl.experiments.family.measuring import MeasuredRun, Times, relative_times
+from maml_rl.experiments.family.measuring import GradientQuality, MeasuredRun, Times, relative_times
 
 
 def measured(method: str, seed: int, after: float) -> MeasuredRun:
@@ -30,7 +30,8 @@ RUNS = [
     measured("anil", 1, 2.5),
 ]
 TIMES = {"maml": Times(0.1, 0.3, 1.0, 1.0), "lvc": Times(0.1, 0.45, 1.375, 1.5)}
-COMPARISON = FamilyComparison("tabular-mdp", "a:B-v0", 4, 200, 20, RUNS, TIMES, [CeilingPoint(0, 10.0, 0.1)])
+NOISE = {"maml": GradientQuality(2.04, 0.2), "lvc": GradientQuality(None, 0.0)}
+COMPARISON = FamilyComparison("tabular-mdp", "a:B-v0", 4, 200, 20, RUNS, TIMES, NOISE, [CeilingPoint(0, 10.0, 0.1)])
 
 
 def test_intervals_over_seeds_are_students():
@@ -44,10 +45,10 @@ def test_the_table_has_differences_of_the_same_seeds_and_ratios_of_times():
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in family_table(COMPARISON).splitlines()]
     maml, lvc, anil, planner = lines[2:]
     assert maml == [
-        *("MAML", "3", "8,000", "1.00", "**2.00 ± 2.48**", "3.00", "4.00", "-", "0.40 s", "0.30 s"),
+        *("MAML", "3", "8,000", "1.00", "**2.00 ± 2.48**", "3.00", "4.00", "-", "2.0", "0.40 s", "0.30 s"),
     ]
-    assert lvc[4:] == ["**4.00 ± 4.97**", "3.00", "4.00", "+2.00 ± 2.48", "x 1.38", "x 1.50"]
-    assert anil[1:] == ["1", "8,000", "1.00", "**2.50**", "3.00", "4.00", "+0.50", "-", "-"]
+    assert lvc[4:] == ["**4.00 ± 4.97**", "3.00", "4.00", "+2.00 ± 2.48", "no signal", "x 1.38", "x 1.50"]
+    assert anil[1:] == ["1", "8,000", "1.00", "**2.50**", "3.00", "4.00", "+0.50", "-", "-", "-"]
     assert planner[:4] == ["planner on random episodes", "", "", "10.00"]
     assert paired_gains(RUNS[3:6], RUNS[:3]).tolist() == [1.0, 2.0, 3.0]
 

@@ -60,17 +60,22 @@ def test_there_is_a_preset_for_each_environment():
 def test_presets_of_other_papers(name):
     config = PRESETS[name].config
     meta, dynamics, cheetah = config.meta, "random-parameters" in name, "half-cheetah" in name
+    is_cavia = config.method == "cavia"
     assert (meta.meta_batch_size, meta.episodes, meta.inner_steps) == (40, 20, 1)
-    assert meta.inner_lr == (0.05 if dynamics else 0.1)
-    network = ((64, 64), "tanh") if name.startswith("promp-") else ((100, 100), "relu")
+    assert meta.inner_lr == (10 if is_cavia else 0.05 if dynamics else 0.1)
+    units = (200, 200) if is_cavia else (100, 100)
+    network = ((64, 64), "tanh") if name.startswith("promp-") else (units, "relu")
     assert (config.network.hidden_sizes, config.network.activation) == network
+    assert config.network.context_size == (50 if is_cavia else 0)
+    assert meta.discount == (0.99 if name.startswith("promp-") else 0.95)
     assert HORIZONS[config.env_id] == (100 if name.startswith("promp-") and cheetah else 200)
     assert million_env_steps(name) == (160 if cheetah else 320)
     if config.method == "promp":
         assert (meta.step, meta.inner_objective) == (ProMP(1e-3, kl_penalty=1e-3 if dynamics else 5e-4), "lvc")
         assert (meta.step.epochs, meta.step.clip) == (5, 0.3)
     else:
-        assert (config.method, meta.step, meta.inner_objective) == ("maml", TrustRegion(max_kl=0.01), "reinforce")
+        assert config.method == ("maml" if name.endswith("-maml") else "cavia")
+        assert (meta.step, meta.inner_objective) == (TrustRegion(max_kl=0.01), "reinforce")
 
 
 def test_promp_and_its_maml_differ_by_meta_step_and_inner_loss_only():
@@ -78,6 +83,17 @@ def test_promp_and_its_maml_differ_by_meta_step_and_inner_loss_only():
         promp, maml = (PRESETS[f"{name}{suffix}"].config for suffix in ("", "-maml"))
         assert (promp.method, maml.method) == ("promp", "maml")
         assert replace(promp, meta=replace(promp.meta, step=maml.meta.step, inner_objective="reinforce")) == maml
+
+
+@pytest.mark.parametrize("name", ["navigation", "sinusoid"])
+def test_cavia_differs_from_maml_by_its_idea_only(name):
+    cavia, maml = EVERY_PRESET[f"{name}-cavia"].config, EVERY_PRESET[name].config
+    assert (cavia.method, maml.method) == ("cavia", "maml")
+    assert (cavia.network.context_size, cavia.meta.inner_lr) == (5, 1.0)
+    network = replace(cavia.network, context_size=0)
+    meta = replace(cavia.meta, adapted="all", inner_lr=maml.meta.inner_lr)
+    same = replace(cavia, meta=meta, network=network, evaluation=maml.evaluation, iterations=maml.iterations)
+    assert same == maml
 
 
 @every_preset_of_the_paper
@@ -133,8 +149,9 @@ def test_evaluation_is_the_papers(name):
     more = ("maml_rl.envs:finn2017/Navigation2D-v0", "maml_rl.envs:finn2017/AntDir-v0")
     assert evaluation.episodes == (40 if PRESETS[name].config.env_id in more else 20)
     assert evaluation.gradient_steps == (0 if name.endswith("-oracle") else 3)
-    # 0.3 in navigation, whose later gradients are of few steps: docs/implementation_details.md.
-    assert evaluation.later_lr_factor == (0.3 if navigation else 0.5)
+    # 0.3 in navigation, whose later gradients are of few steps; one size of CAVIA's: docs/implementation_details.md.
+    later = 1.0 if name.endswith("-cavia") else 0.3 if navigation else 0.5
+    assert evaluation.later_lr_factor == later
 
 
 @pytest.mark.parametrize("name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir"])
