@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from maml_rl.experiments.presets import with_rule
 from maml_rl.experiments.presets.rl_presets import RL_PRESETS
 from maml_rl.initial import initial_policy
 from maml_rl.meta_rl import initial_state, meta_iteration
@@ -34,6 +35,11 @@ def main() -> None:
         help="share of the steps for the curvature (the preset's; 1 leaves nothing out)",
     )
     parser.add_argument("--device", default="cpu", help="device of policy and update (cpu)")
+    parser.add_argument(
+        "--rule",
+        choices=["adam", "sgd", "promp"],
+        help="another rule of the meta-step, measured in turn with the trust region; its figures, and their ratio",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = usable_device(arguments.device)
@@ -43,27 +49,49 @@ def main() -> None:
     meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=20, step=region)
     envs = vectorize(config.env_id, meta.meta_batch_size * meta.episodes)
     policy = initial_policy(envs, config.network, meta, seed=0).to(device)
-    state, threads = initial_state(policy, meta), threads_for(device, None)
-    sampling, update, peaks = [], [], []
+    chosen = {"trust-region": meta}
+    if arguments.rule:
+        other = with_rule(replace(config, meta=meta), arguments.rule).meta
+        chosen[arguments.rule] = replace(other, inner_objective="lvc") if arguments.rule == "promp" else other
+    states, threads = (
+        {rule: initial_state(policy, of_rule) for rule, of_rule in chosen.items()},
+        threads_for(device, None),
+    )
+    seconds: dict[str, list[dict[str, float]]] = {rule: [] for rule in chosen}
+    peaks = []
     for _ in range(arguments.iterations + 1):
-        state, metrics, _ = meta_iteration(policy, state, envs, meta, 0, threads)
-        sampling.append(metrics["time/sampling_seconds"])
-        update.append(metrics["time/update_seconds"])
+        for rule, of_rule in chosen.items():
+            states[rule], metrics, _ = meta_iteration(policy, states[rule], envs, of_rule, 0, threads)
+            seconds[rule].append(metrics)
         peaks.append(peak_megabytes())
+    report(arguments, seconds, fraction, peaks)
+
+
+def report(
+    arguments: argparse.Namespace, seconds: dict[str, list[dict[str, float]]], fraction: float, peaks: list[float]
+) -> None:
+    """Prints medians of all iterations but the first."""
+    region, measured = seconds["trust-region"][1:], seconds[arguments.rule or "trust-region"][1:]
+    sampling, update = ([m[f"time/{part}_seconds"] for m in measured] for part in ("sampling", "update"))
     result = {
-        "sampling_seconds": statistics.median(sampling[1:]),
-        "update_seconds": statistics.median(update[1:]),
-        "update_to_sampling": statistics.median(u / s for u, s in zip(update[1:], sampling[1:], strict=True)),
+        "sampling_seconds": statistics.median(sampling),
+        "update_seconds": statistics.median(update),
+        "update_to_sampling": statistics.median(u / s for u, s in zip(update, sampling, strict=True)),
         "curvature_fraction": fraction,
         "peak_mb": peaks[-1],
         "peak_mb_after_first_iteration": peaks[0],
     }
+    if arguments.rule:
+        ratios = [u / m["time/update_seconds"] for u, m in zip(update, region, strict=True)]
+        result["update_to_trust_region"] = statistics.median(ratios)
     if arguments.json:
         print(json.dumps(result))
-    else:
-        print(f"sampling {result['sampling_seconds']:.2f} s, update {result['update_seconds']:.2f} s an iteration")
-        print(f"update / sampling: {result['update_to_sampling']:.2f}")
-        print(f"peak memory: {result['peak_mb']:,.0f} MB (after one iteration {peaks[0]:,.0f} MB)")
+        return
+    print(f"sampling {result['sampling_seconds']:.2f} s, update {result['update_seconds']:.2f} s an iteration")
+    print(f"update / sampling: {result['update_to_sampling']:.2f}")
+    if arguments.rule:
+        print(f"update / that of the trust region: {result['update_to_trust_region']:.2f}")
+    print(f"peak memory: {result['peak_mb']:,.0f} MB (after one iteration {peaks[0]:,.0f} MB)")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def inner_step(loss: LossWith, params: Params, update: InnerUpdate, first_order:
     with torch.no_grad() if first_order else nullcontext():
         differentiate = torch.func.grad_and_value(lambda p: loss(params | p), has_aux=True)
         gradients, (value, auxiliary) = differentiate(adapted)
-    return InnerStep(_moved(params, gradients, update), value, auxiliary)
+    return InnerStep(moved(params, gradients, update), value, auxiliary)
 
 
 def inner_update(loss: TaskLoss, params: Params, update: InnerUpdate, first_order: bool = False) -> Params:
@@ -50,13 +50,14 @@ def inner_update(loss: TaskLoss, params: Params, update: InnerUpdate, first_orde
     Where nothing is differentiated, a loss that has its own derivatives computes the gradient.
     """
     if isinstance(loss, OwnDerivatives) and not torch.is_grad_enabled():
-        return _moved(params, loss.near(params).gradient(update.rates), update)
+        return moved(params, loss.near(params).gradient(update.rates), update)
     return inner_step(lambda p: (loss(p), torch.zeros(())), params, update, first_order).params
 
 
-def _moved(params: Params, gradient: Params, update: InnerUpdate) -> Params:
-    moved = params | {name: params[name] - rate * gradient[name] for name, rate in update.rates.items()}
-    return moved | {name: moved[name] + b for name, b in update.shift.items()}
+def moved(params: Params, gradient: Params, update: InnerUpdate) -> Params:
+    """theta - a g + b, g the gradient of the parameters that have a step size."""
+    result = params | {name: params[name] - rate * gradient[name] for name, rate in update.rates.items()}
+    return result | {name: result[name] + b for name, b in update.shift.items()}
 
 
 def inner_path(losses: Sequence[TaskLoss], params: Params, updates: Sequence[InnerUpdate]) -> list[Params]:

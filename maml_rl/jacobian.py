@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.derivatives import Product, TaskLoss, derivatives
+from maml_rl.inner import moved
 from maml_rl.rates import InnerRates, Rates, theta
 from maml_rl.types import Params
 
@@ -137,13 +138,32 @@ def adaptation_jacobian(
     if first_order and not rates.has_learned:
         return AdaptationJacobian([], rates)
     gain = rates.gains(meta)
-    steps = []
-    for k, (loss, params) in enumerate(zip(losses, path, strict=False)):
-        of_step = rates.at(meta, k).rates
-        gradient, hessian = _linear_step(loss, params, of_step, first_order)
-        filtered = gradient | {name: factor * gradient[name] for name, factor in gain.items()}
-        steps.append(StepJacobian(of_step, gradient, filtered, hessian))
+    points = enumerate(zip(losses, path, strict=False))
+    steps = [_step_jacobian(loss, params, rates.at(meta, k).rates, gain, first_order) for k, (loss, params) in points]
     return AdaptationJacobian(steps, rates)
+
+
+def linear_adaptation(
+    losses: Sequence[TaskLoss], rates: InnerRates, meta: Params, first_order: bool = False
+) -> tuple[list[Params], AdaptationJacobian]:
+    """Inner updates from any meta-parameters: theta and the parameters after each, and their Jacobian.
+
+    It is that of `adaptation_jacobian`, whose gradients are also those of the updates.
+    """
+    gain = rates.gains(meta)
+    path, steps = [theta(meta)], list[StepJacobian]()
+    for k, loss in enumerate(losses):
+        update = rates.at(meta, k)
+        step = _step_jacobian(loss, path[-1], update.rates, gain, first_order)
+        steps.append(step)
+        path.append(moved(path[-1], step.gradient, update))
+    return path, AdaptationJacobian(steps, rates)
+
+
+def _step_jacobian(loss: TaskLoss, params: Params, rates: Rates, gain: Params, first_order: bool) -> StepJacobian:
+    gradient, hessian = _linear_step(loss, params, rates, first_order)
+    filtered = gradient | {name: factor * gradient[name] for name, factor in gain.items()}
+    return StepJacobian(rates, gradient, filtered, hessian)
 
 
 def _linear_step(loss: TaskLoss, params: Params, rates: Rates, first_order: bool) -> tuple[Params, InnerHessian | None]:

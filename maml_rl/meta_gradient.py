@@ -215,18 +215,16 @@ def _proximal(objective: _Objective, rule: ProMP) -> Proximal:
             old = [objective.policy(p, batch.observations) for p, batch in zip(data.path, batches, strict=True)]
         losses, first_order = inner_losses(objective.loss.sampled, data.support), objective.config.first_order
         policy, rates, credited = objective.policy, objective.rates, objective.credit_losses(data)
-        return ProximalTask(
-            policy, rule, losses, rates, objective.fixed, first_order, data.support, data.query, old, credited
-        )
+        return ProximalTask(policy, rule, losses, rates, first_order, data.support, data.query, old, credited)
 
     tasks = objective.threads.map(of_task, objective.tasks)
 
     def gradient(vector: Tensor) -> Tensor:
-        meta = unflatten(vector, objective.learned)
+        meta = objective.fixed | unflatten(vector, objective.learned)
         return mean_over_tasks(objective.threads.map(lambda task: objective.vector(task.gradient(meta)), tasks))
 
     def metrics(vector: Tensor) -> dict[str, float]:
-        meta = unflatten(vector, objective.learned)
+        meta = objective.fixed | unflatten(vector, objective.learned)
         measured = stack(objective.threads.map(lambda task: task.metrics(meta), tasks))
         return {name: float(mean_over_tasks(list(values))) for name, values in measured.items()}
 

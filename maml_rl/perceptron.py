@@ -129,11 +129,12 @@ class _LossPoint(NamedTuple):
         """Gradient with respect to the parameters `columns`, and the map v -> H v from `columns` to `rows`."""
         point, layers = self.point, self.point.layers
         cotangents, curved = torch.func.vjp(self.of_parameters, *point.distribution.parameters())  # type: ignore[misc]
-        lowest = max(layers.lowest(rows), layers.lowest(columns))
         with torch.no_grad():
             cotangents = tuple(value.detach() for value in cotangents)
             parts = zip(point.blocks, point.parts(cotangents), strict=True)
-            kept = [backward(block, part, lowest) for block, part in parts]
+            kept = [backward(block, part, layers.lowest(columns)) for block, part in parts]
+            sums = [gradient(block, part, columns) for block, part in zip(point.blocks, kept, strict=True)]
+            slope = point.summed(sums, cotangents, columns)
 
         def product(vector: Params) -> Params:
             vector = {name: vector[name] for name in columns}
@@ -144,7 +145,7 @@ class _LossPoint(NamedTuple):
                 sums = [curved_gradient(*of_block, vector, rows) for of_block in blocks]
                 return point.summed(sums, changes, rows)
 
-        return LinearGradient(point.transposed(cotangents, columns), product)
+        return LinearGradient(slope, product)
 
 
 def _joined(outputs: Sequence[Tensor]) -> Tensor:

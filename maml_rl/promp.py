@@ -6,16 +6,19 @@ action too much, it gains nothing more, and the policies that sampled the suppor
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from maml_rl.config import ProMP
-from maml_rl.derivatives import TaskLoss
+from maml_rl.derivatives import TaskLoss, derivatives
 from maml_rl.distributions import Distribution
 from maml_rl.inner import inner_path
-from maml_rl.jacobian import adaptation_jacobian
+from maml_rl.jacobian import linear_adaptation
+from maml_rl.linear_policy import task_loss
+from maml_rl.objectives import DistributionLoss, PolicyLoss
 from maml_rl.policies import Policy
 from maml_rl.rates import InnerRates, theta
 from maml_rl.types import Batch, Params
@@ -48,7 +51,6 @@ class ProximalTask(NamedTuple):
     rule: ProMP
     losses: Sequence[TaskLoss]  # of each inner update
     rates: InnerRates
-    fixed: Params  # meta-parameters that no step changes, a context among them
     first_order: bool
     support: Sequence[Batch]
     query: Batch
@@ -57,45 +59,35 @@ class ProximalTask(NamedTuple):
 
     def gradient(self, meta: Params) -> Params:
         """Gradient with respect to the meta-parameters that are learned."""
-        path = self._path(meta)
-        jacobian = adaptation_jacobian(self.losses, path, self.rates, self.fixed | meta, self.first_order)
-        outer: Params = torch.func.grad(self._outer)(path[-1])
-        counts = self.rule.kl_penalty > 0 or len(self.credited) > 0
-        sampling: list[Params] = [
-            torch.func.grad(self._sampling)(params, k) for k, params in enumerate(path[:-1]) if counts
-        ]
-        return jacobian.transposed_product(outer, along=sampling)
+        path, jacobian = linear_adaptation(self.losses, self.rates, meta, self.first_order)
+        outer = self._gradient(partial(clipped_ratio, clip=self.rule.clip), path[-1], self.query)
+        along = [self._before(params, step) for step, params in enumerate(path[:-1])]
+        return jacobian.transposed_product(outer, along)
 
-    def _path(self, meta: Params) -> list[Params]:
-        whole = self.fixed | meta
-        updates = [self.rates.at(whole, k) for k in range(len(self.losses))]
-        with torch.no_grad():
-            return inner_path(self.losses, theta(whole), updates)
+    def _gradient(self, loss: DistributionLoss, params: Params, batch: Batch) -> Params:
+        return derivatives(task_loss(PolicyLoss(self.policy, loss), batch), params).gradient(params)
 
-    def _outer(self, params: Params) -> Tensor:
-        return clipped_ratio(self.policy(params, self.query.observations), self.query, self.rule.clip)
-
-    def _sampling(self, params: Params, step: int) -> Tensor:
-        """What the policy before an inner update adds to the loss: its penalty, and its credit where there is some."""
-        penalty = self.rule.kl_penalty / len(self.support) * self._kl(params, step, self.support[step])
-        return penalty + self.credited[step](params) if self.credited else penalty
-
-    def _kl(self, params: Params, step: int, batch: Batch) -> Tensor:
-        return self.old[step].kl(self.policy(params, batch.observations)).mean()
+    def _before(self, params: Params, step: int) -> Params:
+        """Gradient of what the policy before an inner update adds: its penalty, and its credit where there is some."""
+        old, weight = self.old[step], self.rule.kl_penalty / len(self.support)
+        result = self._gradient(lambda new, _: weight * old.kl(new).mean(), params, self.support[step])
+        for credit in self.credited[step : step + 1]:
+            result = {n: result[n] + g for n, g in derivatives(credit, params).gradient(params).items()}
+        return result
 
     def metrics(self, meta: Params) -> Params:
         """What to log of the objective there, `[]` each (docs/metrics.md)."""
         with torch.no_grad():
-            path = self._path(meta)
-            kls = [self._kl(path[k], k, batch) for k, batch in enumerate([*self.support, self.query])]
-            support_kl = torch.stack(kls[:-1]).mean() if self.support else torch.zeros_like(kls[-1])
+            path = inner_path(self.losses, theta(meta), [self.rates.at(meta, k) for k in range(len(self.losses))])
             new = self.policy(path[-1], self.query.observations)
             outer = clipped_ratio(new, self.query, self.rule.clip)
             outer = sum((credit(path[k]) for k, credit in enumerate(self.credited)), start=outer)
-            clipped = clipped_share(new, self.query, self.rule.clip)
-        return {
-            "meta/loss_after": outer + self.rule.kl_penalty * support_kl,
-            "meta/kl": kls[-1],
-            "meta/support_kl": support_kl,
-            "meta/clipped": clipped,
-        }
+            before = zip(self.old, path, self.support, strict=False)
+            kls = [old.kl(self.policy(params, batch.observations)).mean() for old, params, batch in before]
+            support_kl = torch.stack(kls).mean() if kls else torch.zeros_like(outer)
+            return {
+                "meta/loss_after": outer + self.rule.kl_penalty * support_kl,
+                "meta/kl": self.old[-1].kl(new).mean(),
+                "meta/support_kl": support_kl,
+                "meta/clipped": clipped_share(new, self.query, self.rule.clip),
+            }

@@ -133,6 +133,7 @@ PENALISED = ProMP(clip=0.1, kl_penalty=0.7)  # so strict that clip and penalty c
         {"inner_steps": 2, "learned_lr": "parameter", "adapted": "last-layer"},
         {"inner_steps": 2, "learned_lr": "parameter", "adapted": "context"},
         {"inner_steps": 2, "learned_lr": "tensor-and-step", "kind": CategoricalMLP},
+        {"inner_steps": 2, "learned_lr": "parameter", "filtered_lr": True, "adapted_std_factor": 0.5},
         {"inner_steps": 2, "learned_lr": "parameter", "inner_objective": "reinforce", "sampling_credit": 1.0},
         {"frozen": ["weight_0", "bias_1"], "learned_lr": "parameter"},
     ],
