@@ -24,6 +24,7 @@ class FamilyOptions:
     examples:
       maml-rl family --list                                       problems, methods, and the commands of all runs
       maml-rl family --problems tabular-mdp                       all methods on one problem
+      maml-rl family --choose --problems tabular-mdp --seeds 2    step sizes that a method cannot share with MAML
       maml-rl family --problems navigation --methods maml lvc --seeds 2 --iterations 5 --runs runs/short --out short
     """
 
@@ -48,6 +49,9 @@ class FamilyOptions:
     page: Path | None = None
     """A page of Markdown, such as docs/methods.md, that gets the tables between its markers, the lines
     "<!-- results_page: PROBLEM -->" and "<!-- end -->"."""
+    choose: bool = False
+    """Compare candidates for the step sizes that ProMP, Adam and CAVIA cannot share with MAML, on training seeds from
+    100 on and on other held-out tasks than those of the table; write nothing."""
     list: bool = False
     """Print problems, methods and the commands of their runs, and train nothing."""
 
@@ -58,6 +62,7 @@ def run(arguments: Sequence[str]) -> None:
     check_directory(options.out)
     _check(options)
     from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.family.choosing import choices_table
     from maml_rl.experiments.family.comparing import Effort, check_names, compared_family, planned_comparison
     from maml_rl.experiments.family.family_table import family_table, write_family
     from maml_rl.experiments.family.variants import METHODS, PROBLEMS
@@ -67,6 +72,11 @@ def run(arguments: Sequence[str]) -> None:
     check_names(problems, methods)
     if options.list:
         _list(problems, methods, options)
+        return
+    if options.choose:
+        for problem in problems:
+            with computing():
+                print(f"\n{problem}:\n\n{choices_table(problem, methods, options.seeds or 1, options.iterations)}")
         return
     for problem in problems:
         seeds = PROBLEMS[problem].seeds if options.seeds is None else options.seeds

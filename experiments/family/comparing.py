@@ -18,16 +18,17 @@ from maml_rl.experiments.family.measuring import (
     gradient_qualities,
     iteration_times,
     measured_run,
+    opened,
     run_directory_of,
 )
 from maml_rl.experiments.family.variants import MAML, METHODS, PROBLEMS, configuration, held_out, methods_of
-from maml_rl.run import CHECKPOINT
+from maml_rl.run import CHECKPOINT, load_run
 from maml_rl.statistics import mean_with_interval
 from maml_rl.tasks import evaluation_tasks, make
 
 
 class Effort(NamedTuple):
-    """What is measured of each method in addition to its runs, on its run of seed 0; needs MAML's."""
+    """What is measured of each method at the parameters of MAML's run of seed 0, which it needs."""
 
     rounds: int  # iterations whose time is measured; 0 for none
     draws: int  # meta-gradients whose noise is measured; 0 for none
@@ -60,10 +61,16 @@ def compared_family(
             )
             measured.append(measured_run(problem, method, seed, directory, start.iterations))
     new = start._replace(runs=measured)
-    first = {method: run_directory_of(runs, problem, method, 0) for method in dict.fromkeys([MAML, *methods])}
-    if (first[MAML] / CHECKPOINT).exists():
-        times = iteration_times(first, effort.rounds) if effort.rounds else {}
-        new = new._replace(times=times, gradients=gradient_qualities(first, effort.draws) if effort.draws else {})
+    place = run_directory_of(runs, problem, MAML, 0)
+    if any(effort) and (place / CHECKPOINT).exists():
+        configs = {
+            method: configuration(problem, method, 0, start.iterations) for method in dict.fromkeys([MAML, *methods])
+        }
+        with opened(configs, load_run(place)) as learners:
+            new = new._replace(
+                times=iteration_times(learners, effort.rounds) if effort.rounds else {},
+                gradients=gradient_qualities(learners, effort.draws) if effort.draws else {},
+            )
     return merged(start, new)
 
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maml_rl.checkpoint import write_json
-from maml_rl.config import RLConfig
+from maml_rl.config import RLConfig, RLEvaluation
 from maml_rl.errors import InputError
 from maml_rl.evaluation import task_returns
 from maml_rl.experiments.family.variants import MAML, configuration, held_out
@@ -21,9 +22,10 @@ from maml_rl.gradient_noise import gradient_noise
 from maml_rl.json_types import read_typed
 from maml_rl.machine import Machine
 from maml_rl.rates import theta
-from maml_rl.reinforcement import RLLearner
+from maml_rl.reinforcement import RLLearner, open_rl
 from maml_rl.run import CHECKPOINT, METRICS, Run, load_run
 from maml_rl.tasks import evaluation_tasks
+from maml_rl.types import State
 
 MEASUREMENT = "measurement.json"
 ONE_THREAD = Machine(threads=1)
@@ -96,11 +98,7 @@ def measured_run(problem: str, method: str, seed: int, directory: Path, iteratio
     if stored.exists():
         measured: MeasuredRun = read_typed(stored, MeasuredRun, "remove it")
         return measured
-    settings = held_out(config, problem)
-    with run.open_rl(ONE_THREAD, settings.tasks * settings.episodes) as learner:
-        tasks = evaluation_tasks(learner.task_space, settings.tasks, settings.seed)
-        steps = learner.adaptation(run.state, tasks, settings, config.meta)
-        returns = [float(task_returns(sampled).mean()) for _, sampled in steps]
+    returns = held_out_returns(run, held_out(config, problem))
     adapted = f"return/after_{config.meta.inner_steps}_steps"
     log = read_log(directory / METRICS, adapted, "time/sampling_seconds", "time/update_seconds")
     sampling, update = (float(np.mean([row[f"time/{part}_seconds"] for row in log])) for part in ("sampling", "update"))
@@ -112,34 +110,59 @@ def measured_run(problem: str, method: str, seed: int, directory: Path, iteratio
     return row
 
 
+def held_out_returns(run: Run, settings: RLEvaluation) -> list[float]:
+    """Return after 0, 1, 2, ... gradient steps, mean over the held-out tasks."""
+    with run.open_rl(ONE_THREAD, settings.tasks * settings.episodes) as learner:
+        tasks = evaluation_tasks(learner.task_space, settings.tasks, settings.seed)
+        steps = learner.adaptation(run.state, tasks, settings, run.rl_config.meta)
+        return [float(task_returns(sampled).mean()) for _, sampled in steps]
+
+
 def _means(values: Sequence[float], count: int) -> list[float]:
     """Means of consecutive values."""
     return [round(float(part.mean()), 3) for part in np.array_split(values, min(count, len(values)))]
 
 
-def iteration_times(runs: Mapping[str, Path], rounds: int) -> dict[str, Times]:
-    """Times of an iteration from the end of each run, by method.
+@contextmanager
+def opened(configs: Mapping[str, RLConfig], reached: Run) -> Iterator[dict[str, tuple[RLLearner, State]]]:
+    """A learner of each method with its state at another run's parameters; its initial one where they do not fit.
+
+    They do not fit a network of another form, such as CAVIA's. What else a state has, such as learned step sizes and
+    an optimizer's moments, is as in the beginning.
+
+    Args:
+        configs: Settings of each method.
+        reached: The run.
+    """
+    with ExitStack() as stack:
+        learners = {method: stack.enter_context(open_rl(config, ONE_THREAD)) for method, config in configs.items()}
+        yield {method: (learner, _at(learner.initial(), reached.state)) for method, learner in learners.items()}
+
+
+def _at(state: State, reached: State) -> State:
+    found = theta(reached.meta)
+    if any(name not in found or found[name].shape != value.shape for name, value in theta(state.meta).items()):
+        return state
+    return state._replace(meta=state.meta | found, iteration=reached.iteration)
+
+
+def iteration_times(learners: Mapping[str, tuple[RLLearner, State]], rounds: int) -> dict[str, Times]:
+    """Times of an iteration, by method.
 
     The methods take turns, so that what else the machine does meets all of them: in each round every method does one
     iteration, and its times are divided by MAML's of that round.
 
     Args:
-        runs: A finished run of each method, one of them MAML's.
+        learners: A learner of each method with its state, one of them MAML's.
         rounds: How many.
     """
-    loaded = {method: load_run(directory) for method, directory in runs.items()}
-    learners: dict[str, RLLearner] = {method: run.open_rl(ONE_THREAD) for method, run in loaded.items()}
-    seconds: dict[str, list[tuple[float, float]]] = {method: [] for method in runs}
-    try:
-        for _ in range(rounds):
-            for method, learner in learners.items():
-                started = time.perf_counter()
-                _, metrics = learner.iterate(loaded[method].state)
-                sampling = metrics.values["time/sampling_seconds"]
-                seconds[method].append((sampling, time.perf_counter() - started - sampling))
-    finally:
-        for learner in learners.values():
-            learner.close()
+    seconds: dict[str, list[tuple[float, float]]] = {method: [] for method in learners}
+    for _ in range(rounds):
+        for method, (learner, state) in learners.items():
+            started = time.perf_counter()
+            _, metrics = learner.iterate(state)
+            sampling = metrics.values["time/sampling_seconds"]
+            seconds[method].append((sampling, time.perf_counter() - started - sampling))
     return relative_times({method: np.array(values) for method, values in seconds.items()})
 
 
@@ -153,24 +176,19 @@ def relative_times(seconds: Mapping[str, NDArray[np.float64]]) -> dict[str, Time
     return times
 
 
-def gradient_qualities(runs: Mapping[str, Path], draws: int) -> dict[str, GradientQuality]:
-    """Noise of each method's meta-gradient, by method, at the same parameters and on the same draws of tasks.
+def gradient_qualities(learners: Mapping[str, tuple[RLLearner, State]], draws: int) -> dict[str, GradientQuality]:
+    """Noise of each method's meta-gradient, by method, on the same draws of tasks.
 
-    A method whose network has other parameters, such as CAVIA's, is left out.
+    Those that are not where MAML is (`opened`) are left out.
 
     Args:
-        runs: A finished run of each method, one of them MAML's, at whose parameters it is measured.
+        learners: A learner of each method with its state, one of them MAML's.
         draws: Independent meta-gradients of each.
     """
-    reached, qualities = load_run(runs[MAML]), {}
-    for method, directory in runs.items():
-        run = load_run(directory)
-        with run.open_rl(ONE_THREAD) as learner:
-            state = learner.initial()
-            meta = state.meta | theta(reached.state.meta)
-            if {n: v.shape for n, v in meta.items()} != {n: v.shape for n, v in state.meta.items()}:
-                continue
-            noise = gradient_noise(learner, state._replace(meta=meta, iteration=reached.state.iteration), draws)
-        deviation = noise.relative_deviation if math.isfinite(noise.relative_deviation) else None
-        qualities[method] = GradientQuality(deviation, noise.cosine)
+    place, qualities = learners[MAML][1].iteration, {}
+    for method, (learner, state) in learners.items():
+        if state.iteration == place:
+            noise = gradient_noise(learner, state, draws)
+            deviation = noise.relative_deviation if math.isfinite(noise.relative_deviation) else None
+            qualities[method] = GradientQuality(deviation, noise.cosine)
     return qualities

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from maml_rl.config import Adam, ProMP, RLConfig, RLEvaluation, TrustRegion
 from maml_rl.experiments.presets.rl_presets import RL_PRESETS
@@ -31,15 +31,32 @@ PROBLEMS = {
 }
 
 
+class OwnStepSize(NamedTuple):
+    """A step size that a method cannot share with MAML, chosen by `maml-rl family --choose` (docs/methods.md)."""
+
+    setting: Literal["inner_lr", "step.lr"]
+    chosen: Mapping[str, float]  # by problem
+    candidates: Mapping[str, tuple[float, ...]]  # by problem
+
+
 class FamilyMember(NamedTuple):
     """A method: what differs from MAML with a REINFORCE inner loss and a trust region."""
 
     label: str
     meta: Changes = _NONE  # settings of RLMeta
     network: Changes = _NONE  # settings of PolicyConfig
-    chosen: Mapping[str, Changes] = MappingProxyType({})  # settings of RLMeta that were chosen, by problem: see CHOICE
+    own: OwnStepSize | None = None
     needs_std: bool = False  # whether actions have to be continuous, with a standard deviation
 
+
+_OUTER = dict.fromkeys(PROBLEMS, (1e-3, 3e-3, 1e-2))
+_PROMP = OwnStepSize("step.lr", {"tabular-mdp": 3e-3, "navigation": 3e-3, "half-cheetah-dir": 1e-3}, _OUTER)
+_ADAM = OwnStepSize("step.lr", {"tabular-mdp": 1e-2, "navigation": 1e-2, "half-cheetah-dir": 1e-3}, _OUTER)
+_CONTEXT = OwnStepSize(
+    "inner_lr",
+    {"tabular-mdp": 10.0, "navigation": 5.0, "half-cheetah-dir": 1.0},
+    {"tabular-mdp": (3.0, 10.0, 30.0), "navigation": (1.5, 5.0, 15.0), "half-cheetah-dir": (0.3, 1.0, 10.0)},
+)
 
 MAML = "maml"
 METHODS = {
@@ -47,13 +64,13 @@ METHODS = {
     "lvc": FamilyMember("LVC", {"inner_objective": "lvc"}),
     "dice-0.5": FamilyMember("Loaded DiCE, lambda 0.5", {"inner_objective": "dice", "dice_lambda": 0.5}),
     "dice-1": FamilyMember("DiCE", {"inner_objective": "dice", "dice_lambda": 1.0}),
-    "promp": FamilyMember("ProMP", {"inner_objective": "lvc", "step": ProMP(lr=3e-3)}),
-    "adam": FamilyMember("LVC, a step of Adam", {"inner_objective": "lvc", "step": Adam(lr=1e-2)}),
+    "promp": FamilyMember("ProMP", {"inner_objective": "lvc", "step": ProMP()}, own=_PROMP),
+    "adam": FamilyMember("LVC, a step of Adam", {"inner_objective": "lvc", "step": Adam()}, own=_ADAM),
     "e-maml": FamilyMember("E-MAML", {"sampling_credit": 1.0}),
     "first-order": FamilyMember("first order", {"first_order": True}),
     "anil": FamilyMember("ANIL", {"adapted": "last-layer"}),
     "meta-sgd": FamilyMember("Meta-SGD", {"learned_lr": "parameter"}),
-    "cavia": FamilyMember("CAVIA", {"adapted": "context"}, {"context_size": 5}),
+    "cavia": FamilyMember("CAVIA", {"adapted": "context"}, {"context_size": 5}, _CONTEXT),
     "filtered": FamilyMember("filtered step sizes", {"filtered_lr": True}),
     "std-factor": FamilyMember("learned factor on the deviation", {"adapted_std_factor": 0.5}, needs_std=True),
 }
@@ -62,7 +79,9 @@ TABLE_SEED = 1000
 """Seed of the held-out tasks that methods are compared on. No setting was chosen on it, nor on training seeds below
 `CHOICE`."""
 CHOICE = 100
-"""Training seeds from here on, and held-out tasks of seed 2000, are for the choice of settings."""
+"""Training seeds from here on are for the choice of settings."""
+CHOICE_TABLE_SEED = 2000
+"""And so are the held-out tasks of this seed."""
 
 
 def methods_of(problem: str) -> list[str]:
@@ -83,13 +102,22 @@ def configuration(problem: str, method: str, seed: int, iterations: int | None =
     config = RL_PRESETS[of.preset].config
     assert isinstance(config.meta.step, TrustRegion)
     step = replace(config.meta.step, hessian_fraction=1.0)  # as DiCE needs it, so that no other method has less
-    return replace(
+    config = replace(
         config,
         iterations=of.iterations if iterations is None else iterations,
         seed=seed,
-        meta=replace(config.meta, **{"step": step, **member.meta, **member.chosen.get(problem, {})}),
+        meta=replace(config.meta, **{"step": step, **member.meta}),
         network=replace(config.network, **member.network),
     )
+    return config if member.own is None else with_step_size_of(config, member.own.setting, member.own.chosen[problem])
+
+
+def with_step_size_of(config: RLConfig, setting: Literal["inner_lr", "step.lr"], value: float) -> RLConfig:
+    """Settings with another inner step size, or another one of the meta-step."""
+    if setting == "inner_lr":
+        return replace(config, meta=replace(config.meta, inner_lr=value))
+    assert not isinstance(config.meta.step, TrustRegion)
+    return replace(config, meta=replace(config.meta, step=replace(config.meta.step, lr=value)))
 
 
 def held_out(config: RLConfig, problem: str) -> RLEvaluation:

@@ -1,5 +1,7 @@
 """The method on bandits and finite processes, whose returns, gradients and curvatures are known."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,12 @@ def sampled(
     trajectories = collect(envs, policy, repeat(params, 1), [task], episodes, Draw(0, Phase.TRAINING))
     envs.close()
     return Trajectories(*(field[0] for field in trajectories))
+
+
+@cache
+def bandit_episodes(env_id: str) -> Trajectories:
+    """Episodes of the bandit with these arms, of the linear policy: the same for all who ask."""
+    return sampled(env_id, ARMS, *softmax_policy(1), 8000)
 
 
 def bandit_return(policy: CategoricalMLP, params: Params) -> Tensor:
@@ -88,8 +96,7 @@ def test_the_inner_gradient_of_a_bandit_is_the_exact_one(env_id: str, gae_lambda
     # Advantages are divided by their standard deviation. With lambda 0 that is the reward's, s; with lambda 1 the
     # advantage of pull t sums n - t rewards, so that its variance is s^2 times the mean of 1, ..., n.
     policy, params = softmax_policy(1)
-    trajectories = sampled(env_id, ARMS, policy, params, 8000)
-    batch, _ = advantage_batch(trajectories, 1.0, gae_lambda)
+    batch, _ = advantage_batch(bandit_episodes(env_id), 1.0, gae_lambda)
     scale = reward_deviation(env_id, policy, params) * ((PULLS + 1) / 2 if gae_lambda else 1.0) ** 0.5
     gradient = torch.func.grad(lambda p: bandit_return(policy, p) / PULLS)(params)
     check_gradient(policy, params, objective, batch, {name: value / scale for name, value in gradient.items()})

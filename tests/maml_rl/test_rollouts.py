@@ -180,7 +180,8 @@ def test_the_half_cheetah_moves_as_in_a_plain_loop():
 @pytest.mark.parametrize("num_envs", [2, 5, 40])  # 3 x 4 episodes: many waves, cut within a task; more than enough
 def test_groups_of_sub_environments_side_by_side_give_the_same_as_one(num_envs):
     env_id = "maml_rl.envs:finn2017/HalfCheetahVel-v0"
-    alone, grouped = vectorize(env_id, 12, threads=1), vectorize(env_id, num_envs, threads=2)
+    alone = vectorize(env_id, 12, threads=1, max_episode_steps=50)
+    grouped = vectorize(env_id, num_envs, threads=2, max_episode_steps=50)
     assert len(groups(alone)) == 1
     assert [group.num_envs for group in groups(grouped)] == [num_envs // 2, num_envs - num_envs // 2]
     tasks = sample_tasks(task_space(alone), 3, seed=0)

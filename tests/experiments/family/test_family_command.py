@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from maml_rl.config import RLEvaluation
 from maml_rl.experiments.__main__ import main
-from maml_rl.experiments.family import measuring
+from maml_rl.experiments.family import choosing, measuring
 from maml_rl.experiments.family.variants import (
     CHOICE,
+    CHOICE_TABLE_SEED,
     METHODS,
     PROBLEMS,
     TABLE_SEED,
@@ -25,7 +27,7 @@ from maml_rl.experiments.presets.rl_presets import RL_PRESETS
 from maml_rl.learner import Metrics
 from maml_rl.machine import Machine
 from maml_rl.reinforcement import RLLearner
-from maml_rl.run import load_run, new_run, open_learner, save_run
+from maml_rl.run import Run, load_run, train
 from maml_rl.types import State
 
 SHORT = [
@@ -153,17 +155,38 @@ def test_a_run_of_other_settings_is_not_taken_for_one_of_the_comparison(family, 
         assert message in capsys.readouterr().err
 
 
-def test_the_noise_of_gradients_is_compared_where_networks_are_alike(tmp_path):
+def test_the_noise_of_gradients_is_compared_where_networks_are_alike():
     """Of MAML with itself it is the same; learned step sizes are no part of it; CAVIA's network has more inputs."""
-    runs = {}
-    for name, method in {"maml": "maml", "same": "maml", "meta-sgd": "meta-sgd", "cavia": "cavia"}.items():
-        config, runs[name] = configuration("tabular-mdp", method, 0), tmp_path / name
-        with open_learner(config, Machine(threads=1)) as learner:
-            save_run(runs[name], new_run(learner, config))
-    qualities = measuring.gradient_qualities(runs, draws=3)
+    methods = {"maml": "maml", "same": "maml", "meta-sgd": "meta-sgd", "cavia": "cavia"}
+    configs = {name: configuration("tabular-mdp", method, 0) for name, method in methods.items()}
+    reached = train(configs["maml"], iterations=1, machine=Machine(threads=1))
+    with measuring.opened(configs, reached) as learners:
+        qualities = measuring.gradient_qualities(learners, draws=3)
     assert qualities["same"] == qualities["maml"]
     assert qualities.keys() == {"maml", "same", "meta-sgd"}
     assert qualities["meta-sgd"].cosine == pytest.approx(qualities["maml"].cosine)  # both begin with the same step size
+
+
+def test_step_sizes_are_chosen_on_other_seeds_and_tasks(family, monkeypatch):
+    used = []
+    original = choosing.held_out_returns
+
+    def noted(run: Run, settings: RLEvaluation) -> list[float]:
+        used.append((run.config.seed, run.rl_config.meta.step.lr, settings.seed))
+        return original(run, settings)
+
+    monkeypatch.setattr(choosing, "held_out_returns", noted)
+    out, _ = family("--choose", "--problems", "tabular-mdp", "--methods", "maml", "promp", "--iterations", "1")
+    assert used == [(CHOICE, lr, CHOICE_TABLE_SEED) for lr in (0.001, 0.003, 0.01)]
+    (row,) = [line for line in out.splitlines() if "ProMP" in line]
+    assert re.fullmatch(r"\| ProMP \| step.lr \| 0.001: [\d.]+, \*\*0.003: [\d.]+\*\*, 0.01: [\d.]+ \|", row)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_step_sizes_in_use_are_among_the_candidates(problem):
+    for member in METHODS.values():
+        if member.own is not None:
+            assert member.own.chosen[problem] in member.own.candidates[problem]
 
 
 def test_list_prints_the_commands_of_all_runs(family):
@@ -193,7 +216,7 @@ def test_the_commands_of_the_page_run(family, monkeypatch, capsys):
         monkeypatch.delitem(METHODS, method)
     page = (ROOT / "docs" / "methods.md").read_text()
     commands = [line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S) for line in block.splitlines()]
-    assert sum(line.startswith("maml-rl family") for line in commands) == 3
+    assert sum(line.startswith("maml-rl family") for line in commands) == 4
     for i, command in enumerate(commands):
         program, *arguments = shlex.split(command)
         assert program == "maml-rl"

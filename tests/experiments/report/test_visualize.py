@@ -18,6 +18,7 @@ from PIL import Image
 from maml_rl import evaluation as evaluation_module
 from maml_rl.checkpoint import write_json
 from maml_rl.config import PolicyConfig, RLConfig, RLEvaluation, RLMeta
+from maml_rl.errors import InputError
 from maml_rl.experiments.media.charts import Axis, Chart, Series
 from maml_rl.experiments.media.recording import RECORDING, load_recording
 from maml_rl.experiments.presets import PRESETS
@@ -292,33 +293,36 @@ def test_a_video_of_navigation_needs_no_opengl_and_a_figure_goes_into_a_paper(vi
     assert "before adaptation" in Path("figure.svg").read_text()
 
 
-def test_without_opengl_the_report_is_made_and_a_video_is_refused_in_one_line(tmp_path, evaluation_of):
-    """In a process of its own, since MuJoCo chooses its OpenGL when it is imported."""
-    run = tmp_path / "half-cheetah-dir"
+def test_without_opengl_the_report_is_made_and_a_video_is_refused_in_one_line(
+    visualize, tmp_path, evaluation_of, monkeypatch
+):
+    """In a process of its own at first, since MuJoCo chooses its OpenGL when it is imported."""
+    run, video = tmp_path / "half-cheetah-dir", tmp_path / "video.webp"
     shutil.copytree(TRAINED / "half-cheetah-dir", run)
     store(run, evaluation_of("half-cheetah-dir", tasks=[0, 1]))
+    command = [sys.executable, "-m", "maml_rl.experiments", "visualize", run, "--gradient-steps=1", "--video", video]
     environment = {**os.environ, "MUJOCO_GL": "disabled"}
-
-    def visualize(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "maml_rl.experiments", "visualize", str(run), "--gradient-steps=1", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-
-    video = visualize("--video", str(tmp_path / "video.webp"))
-    assert (video.returncode, video.stdout) == (2, "")
-    said = video.stderr.splitlines()
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    said = refused.stderr.splitlines()
     assert [line.partition(":")[0] for line in said] == ["recording", "maml-rl"]
-    assert "apt install libegl1 libgl1-mesa-dri libopengl0" in video.stderr
-    assert not (tmp_path / "video.webp").exists()
-    assert f"--video {tmp_path / 'video.webp'} cannot be made: " in video.stderr
-    assert f"(made without it: {run / 'report.html'})" in video.stderr
-    assert (run / "report.html").exists()
-    done = visualize()
-    assert done.returncode == 0, done.stderr
-    assert "plots in the place of moving pictures: rendering needs OpenGL" in done.stderr
-    text = (run / "report.html").read_text()
-    assert "rendering needs OpenGL" in text
-    assert data_of(text)["kind"] == "lines"
-    assert data_of(text)["names"][:3] == ["rootx", "rootz", "rooty"]
+    assert not video.exists()
+    reason = re.search(r"--video .*video\.webp cannot be made: (rendering needs OpenGL.*) \(made without", said[1])[1]
+    assert "apt install libegl1 libgl1-mesa-dri libopengl0" in reason
+    assert f"(made without it: {run / 'report.html'})" in said[1]
+    made = (run / "report.html").read_text()
+    assert "rendering needs OpenGL" in made
+    assert data_of(made)["kind"] == "lines"
+    assert data_of(made)["names"][:3] == ["rootx", "rootz", "rooty"]
+
+    def refuse_to_draw(*_: object) -> None:
+        raise InputError(reason)
+
+    monkeypatch.setattr(player, "Drawing", refuse_to_draw)
+    done = visualize(run, "--gradient-steps=1")
+    assert done.code == 0, done.err
+    assert "plots in the place of moving pictures: rendering needs OpenGL" in done.err
+    assert data_of((run / "report.html").read_text())["kind"] == "lines"
 
 
 # What stands in a report

@@ -21,6 +21,7 @@ from maml_rl.experiments.runs.training import train
 from maml_rl.inner import inner_update
 from maml_rl.learner import RANDOM, THIS_RUN, Curve, Validation, validated
 from maml_rl.machine import Machine
+from maml_rl.rates import InnerUpdate
 from maml_rl.reinforcement import RLLearner
 from maml_rl.run import CHECKPOINT, load_run
 from maml_rl.seeding import Phase
@@ -271,7 +272,7 @@ def test_the_error_of_each_step_is_that_of_inner_updates_one_by_one(waves, of_wa
             error = (network(params, query_x) - query_y).square().mean().item()
             assert values(of_wave)[step, m] == pytest.approx(error, rel=1e-5)
             loss = lambda p, x=support_x, y=support_y: loss_and_accuracy(network(p, x), y)[0]  # noqa: E731
-            params = inner_update(loss, params, dict.fromkeys(params, 0.01))
+            params = inner_update(loss, params, InnerUpdate(dict.fromkeys(params, 0.01)))
 
 
 def test_there_is_a_curve_for_each_number_of_shots(of_wave, waves):

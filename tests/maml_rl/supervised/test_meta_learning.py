@@ -303,13 +303,13 @@ def test_the_number_of_threads_does_not_change_a_bit():
     assert torch.equal(flatten(one), flatten(three))
 
 
-@pytest.mark.parametrize("build", [mlp, convolution, strided])
+@pytest.mark.parametrize(("build", "inner_steps"), [(mlp, 2), (convolution, 1), (strided, 1)])
 @pytest.mark.parametrize("algorithm", ["maml", "reptile"])
-def test_tracing_does_not_change_a_bit_of_the_meta_gradient(build, algorithm):
+def test_tracing_does_not_change_a_bit_of_the_meta_gradient(build, inner_steps, algorithm):
     module = build().module.float()
     tasks = regression_tasks() if build is mlp else image_tasks()
     tasks = TaskBatch(*(x.float() if x.is_floating_point() else x for x in tasks))
-    config = SupervisedMeta(algorithm=algorithm, inner_steps=2, inner_lr=0.3)
+    config = SupervisedMeta(algorithm=algorithm, inner_steps=inner_steps, inner_lr=0.3)
     plain, replayed = (meta_gradient(Network(module, trace), config) for trace in (False, True))
     start = initial_state(Network(module), config)
     moved = start._replace(meta={name: value + 0.1 for name, value in start.meta.items()})
