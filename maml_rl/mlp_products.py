@@ -28,35 +28,38 @@ class Layers(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """A perceptron's values at one point, and the slopes of its activations."""
+    """A perceptron's values at one point."""
 
     layers: Layers
     inputs: Sequence[Tensor]  # [features, N] of each layer
-    slopes: Sequence[Tensor]  # derivative of the activation that follows each layer but the last, at its input
     output: Tensor  # [output, N]
+
+    def times_slope(self, i: int, values: Tensor) -> Tensor:
+        """Values `[features, N]`, in place, times the derivative of the activation that follows layer i."""
+        after = self.inputs[i + 1]
+        if self.layers.activation == "relu":
+            torch.ops.aten.threshold_backward.grad_input(values, after, 0, grad_input=values)
+        else:
+            torch.ops.aten.tanh_backward.grad_input(values, after, grad_input=values)
+        return values
 
 
 class Tangent(NamedTuple):
     """How the values change in one direction; None where they do not."""
 
     inputs: Sequence[Tensor | None]  # of each layer
-    sums: Sequence[Tensor | None]  # of each layer, before the activation
+    sums: Sequence[Tensor | None]  # of each layer but the last, before the activation; None for relu, which is not bent
     output: Tensor | None
 
 
 def forward(layers: Layers, inputs: Tensor) -> Forward:
     """Values at inputs `[features, N]`."""
-    values, slopes = [inputs], []
+    values = [inputs]
     for i in range(layers.depth):
         sums = torch.addmm(layers.params[f"bias_{i}"][:, None], layers.params[f"weight_{i}"], values[-1])
         if i < layers.depth - 1:
-            if layers.activation == "relu":
-                values.append(sums.relu_())
-                slopes.append((sums > 0).to(sums))
-            else:
-                values.append(sums.tanh_())
-                slopes.append(1 - sums.square())
-    return Forward(layers, values, slopes, sums)
+            values.append(sums.relu_() if layers.activation == "relu" else sums.tanh_())
+    return Forward(layers, values, sums)
 
 
 def tangent(at: Forward, vector: Params) -> Tangent:
@@ -65,10 +68,11 @@ def tangent(at: Forward, vector: Params) -> Tangent:
     sums: list[Tensor | None] = []
     for i in range(at.layers.depth):
         change = _changed(at, i, vector, inputs[-1])
-        sums.append(change)
-        if i < at.layers.depth - 1:
-            inputs.append(None if change is None else change * at.slopes[i])
-    return Tangent(inputs, sums, sums[-1])
+        if i == at.layers.depth - 1:
+            break
+        sums.append(change.clone() if change is not None and at.layers.activation == "tanh" else None)
+        inputs.append(None if change is None else at.times_slope(i, change))
+    return Tangent(inputs, sums, change)
 
 
 def _changed(at: Forward, i: int, vector: Params, inputs: Tensor | None) -> Tensor | None:
@@ -100,7 +104,7 @@ def backward(at: Forward, cotangent: Tensor, lowest: int) -> list[Tensor | None]
     change = cotangent
     for i in range(depth - 1, lowest - 1, -1):
         if i < depth - 1:
-            change = (at.layers.params[f"weight_{i + 1}"].T @ change).mul_(at.slopes[i])
+            change = at.times_slope(i, at.layers.params[f"weight_{i + 1}"].T @ change)
         result[i] = change
     return result
 
@@ -159,9 +163,9 @@ def _through_activation(
     With the derivative before it d = s f'(z), it is (change of s) f' + s f'' (change of z). tanh'' is -2 tanh tanh', so
     the second term is -2 tanh d (change of z); relu has none.
     """
-    change.mul_(at.slopes[i])
+    at.times_slope(i, change)
     sums = moved.sums[i]
-    if at.layers.activation == "tanh" and sums is not None:
+    if sums is not None:
         change.addcmul_(_present(derivatives[i]) * at.inputs[i + 1], sums, value=-2)
     return change
 

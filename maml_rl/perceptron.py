@@ -20,7 +20,7 @@ from maml_rl.policies import CategoricalMLP, CompletedPolicy, GaussianMLP, Polic
 from maml_rl.rates import context_names
 from maml_rl.types import Batch, Params
 
-_ROWS = 2000  # steps at a time: the values of a layer then stay in the cache of a core
+_ROWS = 2000  # steps at a time, whose values of a layer stay in the cache of a core
 
 
 class Perceptron(NamedTuple):
@@ -63,14 +63,18 @@ class PerceptronPoint:
         with torch.no_grad():
             return self.tangents(vector, [tangent(block, vector).output for block in self.blocks])
 
-    def transposed(self, cotangents: Tangents, names: Collection[str] | None = None) -> Params:
-        """D^T u, of the parameters of these names; of all that are not frozen if None."""
-        chosen = self._names if names is None else names
-        lowest = self.layers.lowest(chosen)
+    def transposed(self, cotangents: Tangents) -> Params:
+        """D^T u, of all parameters that are not frozen."""
+        return self.gradient(cotangents, self._names)
+
+    def gradient(self, cotangents: Tangents, names: Collection[str]) -> Params:
+        """The part of D^T u that belongs to these parameters."""
         with torch.no_grad():
-            parts = zip(self.blocks, self.parts(cotangents), strict=True)
-            sums = [gradient(block, backward(block, part, lowest), chosen) for block, part in parts]
-            return self.summed(sums, cotangents, chosen)
+            # One block after the other, each of which is in the cache then.
+            blocks = zip(self.blocks, self.parts(cotangents), strict=True)
+            lowest = self.layers.lowest(names)
+            sums = [gradient(block, backward(block, part, lowest), names) for block, part in blocks]
+            return self.summed(sums, cotangents, names)
 
     def tangents(self, vector: Params, outputs: Sequence[Tensor | None]) -> Tangents:
         """A change of the distribution's parameters, from that of the outputs of each block, or None for no change."""
@@ -123,18 +127,22 @@ class _LossPoint(NamedTuple):
 
     def gradient(self, names: Collection[str]) -> Params:
         """Gradient with respect to these parameters."""
-        return self.point.transposed(self.of_parameters(*self.point.distribution.parameters()), names)
+        return self.point.gradient(self.of_parameters(*self.point.distribution.parameters()), names)
 
     def linear_gradient(self, rows: Collection[str], columns: Collection[str]) -> LinearGradient:
         """Gradient with respect to the parameters `columns`, and the map v -> H v from `columns` to `rows`."""
         point, layers = self.point, self.point.layers
         cotangents, curved = torch.func.vjp(self.of_parameters, *point.distribution.parameters())  # type: ignore[misc]
+        lowest = layers.lowest(columns)
+        kept_from = max(lowest, layers.lowest(rows))
         with torch.no_grad():
             cotangents = tuple(value.detach() for value in cotangents)
-            parts = zip(point.blocks, point.parts(cotangents), strict=True)
-            kept = [backward(block, part, layers.lowest(columns)) for block, part in parts]
-            sums = [gradient(block, part, columns) for block, part in zip(point.blocks, kept, strict=True)]
-            slope = point.summed(sums, cotangents, columns)
+            derivatives = [
+                backward(*block, lowest) for block in zip(point.blocks, point.parts(cotangents), strict=True)
+            ]
+            sums = [gradient(*block, columns) for block in zip(point.blocks, derivatives, strict=True)]
+            total = point.summed(sums, cotangents, columns)
+        kept = [[value if i >= kept_from else None for i, value in enumerate(of_block)] for of_block in derivatives]
 
         def product(vector: Params) -> Params:
             vector = {name: vector[name] for name in columns}
@@ -145,7 +153,7 @@ class _LossPoint(NamedTuple):
                 sums = [curved_gradient(*of_block, vector, rows) for of_block in blocks]
                 return point.summed(sums, changes, rows)
 
-        return LinearGradient(slope, product)
+        return LinearGradient(total, product)
 
 
 def _joined(outputs: Sequence[Tensor]) -> Tensor:

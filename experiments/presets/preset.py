@@ -5,6 +5,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
 from maml_rl.config import ProMP, RLConfig, RunConfig, TrustRegion
 
+_OF = {"all": "", "last-layer": " of the last layer", "context": " of the context"}
 Config = TypeVar("Config", bound=RunConfig)
 
 
@@ -21,6 +22,7 @@ class Preset(NamedTuple, Generic[Config]):
         config: RunConfig = self.config
         meta = config.meta
         inner = f"{meta.inner_steps} inner step{'' if meta.inner_steps == 1 else 's'} of {meta.inner_lr:g}"
+        inner += _OF[meta.adapted]
         if isinstance(meta.step, TrustRegion):
             rule = f"max KL {meta.step.max_kl}"
         else:

@@ -19,12 +19,15 @@ from maml_rl.envs.batched import Array, TaskMDP
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.gradient_filter import is_statistic
 from maml_rl.inner import inner_update
+from maml_rl.meta_gradient import TaskData, meta_objective
 from maml_rl.meta_rl import Iteration, Sampled, adapt_each, initial_state, meta_iteration, sample
 from maml_rl.objectives import reinforce_loss
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP, GaussianMLP, policy_rates
 from maml_rl.rates import InnerUpdate, theta
+from maml_rl.sampling_credit import episode_credits
 from maml_rl.seeding import Draw, Phase
+from maml_rl.step import MetaGradient
 from maml_rl.tasks import TaskVectorEnv, task_space, training_tasks, vectorize
 from maml_rl.types import Params, State, Trajectories, flatten, repeat, select
 
@@ -257,6 +260,7 @@ def test_every_metric_is_in_the_glossary() -> None:
         {"first_order": True},
         {"inner_objective": "lvc"},
         {"gae_lambda": 0.9},
+        {"sampling_credit": 1.0},
         {"adapted": "last-layer"},
         {"learned_lr": "parameter"},
         {"learned_lr": "tensor-and-step"},
@@ -278,6 +282,23 @@ def test_other_meta_steps_work_and_have_no_metrics_of_a_trust_region(rule: Adam 
     proximal = {"meta/loss_after", "meta/kl", "meta/support_kl", "meta/clipped"} if isinstance(rule, ProMP) else set()
     assert set(other.metrics) == documented_metrics(1) - region | proximal
     assert bool(other.state.optimizer) is isinstance(rule, Adam | ProMP)
+
+
+def test_the_credit_to_the_sampling_is_in_the_units_of_the_outer_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Line's episodes have 10 steps, over which the outer loss takes its mean.
+    seen = list[TaskData]()
+
+    def spy(policy, meta, tasks, *others) -> MetaGradient:
+        seen.extend(tasks)
+        return meta_objective(policy, meta, tasks, *others)
+
+    monkeypatch.setattr("maml_rl.meta_rl.meta_objective", spy)
+    by_task = run("meta_rl_tests/Line-v0", replace(TINY, sampling_credit=0.5)).by_task
+    before = sample_first("meta_rl_tests/Line-v0", TINY).trajectories.returns
+    credit = episode_credits(by_task["return/after_1_steps"], 10 * by_task["advantage/deviation_1"], before)
+    assert credit.abs().min() > 1e-3
+    for task, expected in zip(seen, credit, strict=True):
+        torch.testing.assert_close(task.credit, [0.5 * expected.float()])
 
 
 def test_anil_adapts_the_last_layer_and_learns_the_others() -> None:

@@ -172,8 +172,8 @@ def test_with_the_credit_the_expected_meta_gradient_is_that_of_the_return_after_
     torch.testing.assert_close(world.expected_gradient(1.0), exact, rtol=0, atol=1e-9)
 
 
-def test_without_the_credit_it_is_not_and_the_likelihood_ratio_has_most_of_it() -> None:
-    # Relative errors. To first order in the inner step the term is what LVC's Hessian has and REINFORCE's has not.
+def test_without_the_credit_it_is_not_and_the_likelihood_ratio_has_part_of_it() -> None:
+    # Relative errors. To first order in the inner step, LVC's Hessian has most of the term here.
     worlds = [World(2, 1), World(1, 2), World(2, 1, inner_objective="lvc"), World(1, 2, inner_objective="lvc")]
     exact = [worlds[0].true_gradient(), worlds[1].true_gradient()] * 2
     errors = [relative_error(world.expected_gradient(0.0), of) for world, of in zip(worlds, exact, strict=True)]
