@@ -164,7 +164,8 @@ class RLMeta(MetaConfig):
     """Episodes of each task before and again after each gradient step, K (paper: 20)."""
     inner_objective: str = "reinforce"
     """Inner loss: reinforce, the paper's; lvc, the likelihood ratio (Rothfuss et al. 2019); dice, the same with credit
-    for later actions (Farquhar et al. 2019); or module:function, a loss of your own (docs/extending.md)."""
+    for later actions (Farquhar et al. 2019), which needs a trust region's hessian_fraction to be 1; or module:function,
+    a loss of your own (docs/extending.md)."""
     dice_lambda: float = 0.5
     """Lambda of dice: factor, for each time step between them, on the credit of an action for changing the probability
     of a later one; 0 is lvc, 1 is DiCE with its baselines (Foerster et al. 2018), without bias and the noisiest."""

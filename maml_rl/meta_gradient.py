@@ -18,7 +18,7 @@ from maml_rl.distributions import Distribution
 from maml_rl.inner import inner_path
 from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, largest_curvature
 from maml_rl.linear_policy import fisher_product, linear_policy, task_loss
-from maml_rl.objectives import InnerLoss, Loss, inner_loss, likelihood_ratio, surrogate_and_kl
+from maml_rl.objectives import Loss, inner_loss, likelihood_ratio, surrogate_and_kl
 from maml_rl.parallel import TaskThreads, mean_over_tasks
 from maml_rl.policies import CompletedPolicy, Policy, policy_rates
 from maml_rl.promp import ProximalTask
@@ -81,7 +81,7 @@ class _Objective(NamedTuple):
     """The meta-objective, with everything that stays the same during a meta-step."""
 
     policy: Policy  # a function of parameters that are not frozen, as all parameters here
-    loss: InnerLoss
+    loss: Loss
     rates: InnerRates
     learned: Params  # the old meta-parameters
     fixed: Params  # those that are not frozen, yet no meta-step changes: a context, and what is measured
@@ -99,7 +99,7 @@ class _Objective(NamedTuple):
 
     def jacobian(self, data: TaskData, fraction: float) -> AdaptationJacobian:
         """J of a task, with Hessians on a share of its steps."""
-        losses = inner_losses(self.loss.sampled, [thin(batch, fraction) for batch in data.support])
+        losses = inner_losses(self.loss, [thin(batch, fraction) for batch in data.support])
         meta = self.fixed | self.learned
         return adaptation_jacobian(losses, data.path, self.rates, meta, self.config.first_order)
 
@@ -197,7 +197,7 @@ def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor)
 
     def of_task(data: TaskData, region: _Region) -> Tensor:
         with torch.no_grad():
-            path = inner_path(inner_losses(objective.loss.elsewhere, data.support), theta(candidate), updates)
+            path = inner_path(inner_losses(objective.loss, data.support), theta(candidate), updates)
             loss, kl = surrogate_and_kl(objective.policy, path[-1], data.query, region.old)
             credited = zip(objective.credit_losses(data), path, strict=False)
             return torch.stack([sum((credit(start) for credit, start in credited), start=loss), kl])
@@ -213,7 +213,7 @@ def _proximal(objective: _Objective, rule: ProMP) -> Proximal:
         batches = [*data.support, data.query]
         with torch.no_grad():
             old = [objective.policy(p, batch.observations) for p, batch in zip(data.path, batches, strict=True)]
-        losses, first_order = inner_losses(objective.loss.sampled, data.support), objective.config.first_order
+        losses, first_order = inner_losses(objective.loss, data.support), objective.config.first_order
         policy, rates, credited = objective.policy, objective.rates, objective.credit_losses(data)
         return ProximalTask(policy, rule, losses, rates, first_order, data.support, data.query, old, credited)
 

@@ -93,7 +93,7 @@ def adapt_each(
         update: Step size of each parameter that changes, and shift, the same for all tasks.
         threads: Threads that share the tasks.
     """
-    loss = inner_loss(policy, config).sampled
+    loss = inner_loss(policy, config)
 
     def of_task(m: int) -> Params:
         with torch.no_grad():
@@ -189,7 +189,7 @@ def _measured(policy: Policy, state: State, tasks: Sequence[TaskData], config: R
     """The state for the next iteration, whose filter of the inner gradient has seen the gradients of this one."""
     if not config.filtered_lr:
         return state
-    loss, params = inner_loss(policy, config).sampled, tasks[0].path[0]
+    loss, params = inner_loss(policy, config), tasks[0].path[0]
     names = policy_rates(policy, params, config).names
 
     def gradient(batch: Batch) -> Params:

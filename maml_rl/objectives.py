@@ -34,13 +34,6 @@ class PolicyLoss:
         return self.of_distribution(self.policy(params, batch.observations), batch)
 
 
-class InnerLoss(NamedTuple):
-    """An inner loss, by where it is evaluated. Those of this module are a `PolicyLoss` each."""
-
-    sampled: Loss  # at the parameters that sampled the batch, where its Hessian counts; and near them, in ProMP
-    elsewhere: Loss  # at the candidates of a line search, where its gradient alone counts
-
-
 def reinforce(distribution: Distribution, batch: Batch) -> Tensor:
     """-mean(log pi(a|s) A): the policy gradient's surrogate (Finn et al. 2017, equation 4), the paper's inner loss.
 
@@ -71,15 +64,11 @@ def likelihood_ratio_loss(policy: Policy, params: Params, batch: Batch) -> Tenso
     return PolicyLoss(policy, likelihood_ratio)(params, batch)
 
 
-_SAME_EVERYWHERE: dict[str, DistributionLoss] = {"reinforce": reinforce, "lvc": likelihood_ratio}
+_OBJECTIVES: dict[str, DistributionLoss] = {"reinforce": reinforce, "lvc": likelihood_ratio}
 
 
-def inner_loss(policy: Policy, config: RLMeta) -> InnerLoss:
-    """The inner loss that `config.inner_objective` names.
-
-    DiCE is for derivatives where the steps were sampled. Exact weights elsewhere would be products of ratios over all
-    earlier steps of an episode, which explode with their number, so a line search adapts by the likelihood ratio of
-    each step alone, which has the same gradient where the steps were sampled.
+def inner_loss(policy: Policy, config: RLMeta) -> Loss:
+    """The inner loss that `config.inner_objective` names; those of this module are a `PolicyLoss`.
 
     Args:
         policy: The policy.
@@ -91,13 +80,10 @@ def inner_loss(policy: Policy, config: RLMeta) -> InnerLoss:
     """
     objective = config.inner_objective
     if objective == "dice":
-        dice = partial(loaded_dice, dice_lambda=config.dice_lambda)
-        return InnerLoss(PolicyLoss(policy, dice), PolicyLoss(policy, likelihood_ratio))
-    if objective in _SAME_EVERYWHERE:
-        loss: Loss = PolicyLoss(policy, _SAME_EVERYWHERE[objective])
-    else:
-        loss = partial(_own_loss, import_function("inner_objective", objective), objective, policy)
-    return InnerLoss(loss, loss)
+        return PolicyLoss(policy, partial(loaded_dice, dice_lambda=config.dice_lambda))
+    if objective in _OBJECTIVES:
+        return PolicyLoss(policy, _OBJECTIVES[objective])
+    return partial(_own_loss, import_function("inner_objective", objective), objective, policy)
 
 
 def check_own_loss(policy: Policy, params: Params, config: RLMeta, observation_size: int) -> None:
@@ -112,7 +98,7 @@ def check_own_loss(policy: Policy, params: Params, config: RLMeta, observation_s
     Raises:
         InputError: If there is no such loss, if it fails or returns no scalar, or if that does not depend on `params`.
     """
-    loss, objective = inner_loss(policy, config).sampled, config.inner_objective
+    loss, objective = inner_loss(policy, config), config.inner_objective
     if isinstance(loss, PolicyLoss):
         return
     steps, like = 2 * config.episodes, next(iter(params.values()))

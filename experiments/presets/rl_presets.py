@@ -98,7 +98,6 @@ _NAVIGATION_CAVIA = replace(
     _NAVIGATION,
     meta=replace(_NAVIGATION.meta, adapted="context", inner_lr=1.0),
     network=replace(_RAW, context_size=5),
-    evaluation=replace(_NAVIGATION.evaluation, later_lr_factor=1.0),
 )
 # Tasks, episodes, network and discount are those of Yu et al. 2019 (garage, maml_trpo_metaworld_ml10.py). Their inner
 # step size of 1e-4 is for advantages that are not normalised; 0.1 is that of McLean et al. 2025 (metaworld-algorithms,

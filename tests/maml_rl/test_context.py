@@ -93,7 +93,7 @@ def test_the_context_begins_at_0_and_its_weights_are_part_of_the_first_layers() 
 
 
 def adapted(policy: StandardisedMLP, params: Params, batches: list[Batch], config: RLMeta = CONFIG) -> Params:
-    loss = inner_loss(policy, config).sampled
+    loss = inner_loss(policy, config)
     rates = policy_rates(policy, params, config)
     steps = [rates.at(params | rates.initial(params), step) for step in range(len(batches))]
     return inner_updates([lambda p, batch=batch: loss(p, batch) for batch in batches], params, steps)
@@ -123,7 +123,7 @@ def test_a_step_of_the_context_is_one_of_the_first_bias_through_the_contexts_wei
     shift = weight @ params["context"]
     without = {name: value for name, value in params.items() if name != "context"}
     without |= {"weight_0": params["weight_0"][:, :OBSERVATION], "bias_0": params["bias_0"] + shift}
-    gradient = torch.func.grad(lambda p: inner_loss(plain, CONFIG).sampled(p, batch))(without)["bias_0"]
+    gradient = torch.func.grad(lambda p: inner_loss(plain, CONFIG)(p, batch))(without)["bias_0"]
     expected = without | {"bias_0": without["bias_0"] - 0.7 * weight @ (weight.T @ gradient)}
     after = adapted(policy, params, [batch])
     torch.testing.assert_close(after["context"], params["context"] - 0.7 * weight.T @ gradient)
@@ -157,7 +157,7 @@ def test_the_jacobian_is_that_of_the_adaptation_from_a_fixed_context(objective, 
     meta = params | {name: 0.9 * value for name, value in rates.initial(params).items()}
     fixed, learned = split(meta, fixed_names(policy, meta, "context"))
     assert list(fixed) == ["context"]
-    loss, path, losses = inner_loss(policy, config).sampled, [params], []
+    loss, path, losses = inner_loss(policy, config), [params], []
     for step, lengths in enumerate([(4, 1, 3), (2, 5)][:inner_steps]):
         batch = episodes_of(policy, path[-1], lengths, seed=step)
         losses.append(lambda p, batch=batch: loss(p, batch))

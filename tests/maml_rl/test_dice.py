@@ -126,18 +126,24 @@ def test_long_episodes_do_not_overflow_in_single_precision() -> None:
     assert loss.item() == pytest.approx(-(np.e + 499.5), rel=1e-5)
 
 
-def test_the_line_search_evaluates_dice_s_candidates_by_the_likelihood_ratio() -> None:
+def test_away_from_the_sampling_parameters_reinforce_weights_no_step_and_dice_weights_each_by_its_past() -> None:
     policy, vector, batch = network_case()
-    elsewhere = unflatten(vector + 0.3, dict(policy.named_parameters()))
-    losses = {
-        name: inner_loss(policy, RLMeta(inner_objective=name, dice_lambda=1.0)) for name in ("reinforce", "lvc", "dice")
+    moved = unflatten(vector + 0.3, dict(policy.named_parameters()))
+    scores = torch.func.jacrev(lambda p: policy(p, batch.observations).log_prob(batch.actions))(moved)
+    gradients = {
+        name: torch.func.grad(inner_loss(policy, RLMeta(inner_objective=name, dice_lambda=1.0)))(moved, batch)
+        for name in ("reinforce", "lvc", "dice")
     }
-    assert torch.equal(losses["dice"].elsewhere(elsewhere, batch), losses["lvc"].elsewhere(elsewhere, batch))
-    assert not torch.allclose(losses["dice"].sampled(elsewhere, batch), losses["lvc"].sampled(elsewhere, batch))
-    for name in ("reinforce", "lvc"):
-        assert losses[name].sampled is losses[name].elsewhere
-    # REINFORCE weights no step by its ratio: its gradient elsewhere is linear in the scores there.
-    scores = torch.func.jacrev(lambda p: policy(p, batch.observations).log_prob(batch.actions))(elsewhere)
-    gradient = torch.func.grad(losses["reinforce"].elsewhere)(elsewhere, batch)
+    # The gradient of REINFORCE is the mean of scores times advantages, as where the steps were sampled.
     for name, value in scores.items():
-        torch.testing.assert_close(gradient[name], -torch.einsum("n,n...->...", batch.advantages, value) / 10)
+        expected = -torch.einsum("n,n...->...", batch.advantages, value) / 10
+        torch.testing.assert_close(gradients["reinforce"][name], expected)
+    # To that of lvc, d_t V_t adds the score of each step times the change of those before it in the episode, and the
+    # other way round.
+    change = policy(moved, batch.observations).log_prob(batch.actions) - batch.log_probs
+    same = batch.episodes[:, None] == batch.episodes
+    earlier = (same & (batch.times[:, None] > batch.times)).to(change)  # [t, k]
+    weights = batch.advantages * (earlier @ change) + earlier.T @ (batch.advantages * change)
+    for name, value in scores.items():
+        expected = gradients["lvc"][name] - torch.einsum("n,n...->...", weights, value) / 10
+        torch.testing.assert_close(gradients["dice"][name], expected)

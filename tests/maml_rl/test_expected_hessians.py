@@ -27,7 +27,7 @@ OBJECTIVES = {
 
 def objective(policy: Policy, name: str) -> Loss:
     kind, dice_lambda = OBJECTIVES[name]
-    return inner_loss(policy, RLMeta(inner_objective=kind, dice_lambda=dice_lambda)).sampled
+    return inner_loss(policy, RLMeta(inner_objective=kind, dice_lambda=dice_lambda))
 
 
 class Process(NamedTuple):

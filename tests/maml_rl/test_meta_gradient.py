@@ -21,7 +21,7 @@ from maml_rl.jacobian import adaptation_jacobian
 from maml_rl.linear_policy import fisher_product, linear_policy
 from maml_rl.meta_gradient import TaskData, inner_losses, meta_objective, thin
 from maml_rl.meta_rl import adapt_each, initial_state
-from maml_rl.objectives import inner_loss, likelihood_ratio_loss, surrogate_and_kl
+from maml_rl.objectives import inner_loss, likelihood_ratio_loss, reinforce_loss, surrogate_and_kl
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP, GaussianMLP, policy_rates
 from maml_rl.rates import fixed_names
@@ -86,19 +86,18 @@ class Problem:
         advantages = torch.from_numpy(generator.standard_normal(STEPS))
         return Batch(observations, actions, distribution.log_prob(actions).detach(), advantages, EPISODES, TIMES)
 
-    def losses(self, support: Sequence[Batch], elsewhere: bool = False) -> list[TaskLoss]:
-        sampled, of_candidates = inner_loss(self.policy, self.config)
-        return inner_losses(of_candidates if elsewhere else sampled, support)
+    def losses(self, support: Sequence[Batch]) -> list[TaskLoss]:
+        return inner_losses(inner_loss(self.policy, self.config), support)
 
-    def adapted(self, vector: Tensor, task: TaskData, elsewhere: bool = False) -> Params:
-        """Parameters adapted from learned meta-parameters: near those that sampled, or `elsewhere`."""
-        return self.path(vector, task, elsewhere)[-1]
+    def adapted(self, vector: Tensor, task: TaskData) -> Params:
+        """Parameters adapted from learned meta-parameters."""
+        return self.path(vector, task)[-1]
 
-    def path(self, vector: Tensor, task: TaskData, elsewhere: bool = False) -> list[Params]:
+    def path(self, vector: Tensor, task: TaskData) -> list[Params]:
         """The same before and after each gradient step."""
         meta = self.fixed | unflatten(vector, self.learned)
         path = [without_rates(meta)]
-        for step, loss in enumerate(self.losses(task.support, elsewhere)):
+        for step, loss in enumerate(self.losses(task.support)):
             path.append(inner_update(loss, path[-1], self.rates.at(meta, step), self.config.first_order))
         return path
 
@@ -109,9 +108,9 @@ class Problem:
     def first_order_gradient(self) -> Tensor:
         return torch.stack([flatten(self.outer_gradient(task)) for task in self.tasks]).mean(0)
 
-    def outer_loss(self, vector: Tensor, elsewhere: bool = False) -> Tensor:
+    def outer_loss(self, vector: Tensor) -> Tensor:
         """Mean outer loss of the policies adapted from `vector`."""
-        adapted = [self.adapted(vector, task, elsewhere) for task in self.tasks]
+        adapted = [self.adapted(vector, task) for task in self.tasks]
         pairs = zip(adapted, self.tasks, strict=True)
         losses = [likelihood_ratio_loss(self.policy, params, task.query) for params, task in pairs]
         return torch.stack(losses).mean() - self.credited(vector)
@@ -125,12 +124,12 @@ class Problem:
                 total = total + (credit[batch.episodes] * ((new - batch.log_probs).exp() - 1)).sum()
         return total / len(self.tasks)
 
-    def kl(self, vector: Tensor, elsewhere: bool = False) -> Tensor:
+    def kl(self, vector: Tensor) -> Tensor:
         """Mean KL(old adapted || adapted from `vector`)."""
         kls = []
         for task in self.tasks:
             old = self.policy(task.path[-1], task.query.observations)
-            kls.append(surrogate_and_kl(self.policy, self.adapted(vector, task, elsewhere), task.query, old).kl)
+            kls.append(surrogate_and_kl(self.policy, self.adapted(vector, task), task.query, old).kl)
         return torch.stack(kls).mean()
 
     def objective(
@@ -240,8 +239,8 @@ class TestDerivatives:
         start = flatten(problem.learned)
         there = start + 0.1 * torch.from_numpy(np.random.default_rng(5).standard_normal(len(start)))
         loss, kl = objective.evaluate(there)
-        torch.testing.assert_close(loss, problem.outer_loss(there, elsewhere=True).detach())
-        torch.testing.assert_close(kl, problem.kl(there, elsewhere=True).detach())
+        torch.testing.assert_close(loss, problem.outer_loss(there).detach())
+        torch.testing.assert_close(kl, problem.kl(there).detach())
         torch.testing.assert_close(objective.loss, problem.outer_loss(start).detach())
 
 
@@ -320,8 +319,8 @@ def test_an_update_lowers_the_loss_within_max_kl(kind, objective: str, inner_ste
     assert metrics["meta/accepted"] == 1
     # The metrics are those of the parameters that are returned.
     assert metrics["meta/loss_before"] == pytest.approx(problem.outer_loss(flatten(problem.theta)).item())
-    assert metrics["meta/loss_after"] == pytest.approx(problem.outer_loss(vector, elsewhere=True).item())
-    assert metrics["meta/kl"] == pytest.approx(problem.kl(vector, elsewhere=True).item())
+    assert metrics["meta/loss_after"] == pytest.approx(problem.outer_loss(vector).item())
+    assert metrics["meta/kl"] == pytest.approx(problem.kl(vector).item())
     assert metrics["meta/step_norm"] == pytest.approx((vector - flatten(problem.theta)).norm().item())
     assert metrics["meta/loss_after"] < metrics["meta/loss_before"]
     assert 0 < metrics["meta/kl"] <= problem.config.step.max_kl
@@ -340,6 +339,19 @@ def test_every_rule_takes_a_step_that_lowers_the_loss(rule, settings) -> None:
     after, search = {"meta/loss_after", "meta/kl"}, {"meta/backtracks", "meta/accepted"}
     assert after <= set(metrics) if rule.rule in ("trust-region", "promp") else not after & set(metrics)
     assert search & set(metrics) == (search if isinstance(rule, TrustRegion) else set())
+
+
+@pytest.mark.parametrize("settings", RATES.values(), ids=RATES)
+def test_adam_outside_takes_the_plain_policy_gradient(settings) -> None:
+    # MAML-VPG: where the episodes were sampled, the likelihood ratio has the gradient of log pi A.
+    problem = Problem(inner_steps=2, step=Adam(), **settings)
+
+    def outer_loss(vector: Tensor) -> Tensor:
+        losses = [reinforce_loss(problem.policy, problem.adapted(vector, task), task.query) for task in problem.tasks]
+        return torch.stack(losses).mean()
+
+    expected = torch.func.grad(outer_loss)(flatten(problem.learned))
+    torch.testing.assert_close(flatten(problem.objective().gradient), expected)
 
 
 def test_a_step_without_a_trust_region_computes_no_curvature() -> None:
@@ -520,5 +532,5 @@ def test_thinning_concerns_the_curvature_and_neither_gradient_nor_kl() -> None:
     assert not torch.allclose(flatten(full.meta), flatten(thinned.meta), rtol=1e-3)
     for name in ("meta/gradient_norm", "meta/loss_before"):
         assert thinned.metrics[name] == full.metrics[name]
-    assert thinned.metrics["meta/kl"] == pytest.approx(problem.kl(flatten(thinned.meta), elsewhere=True).item())
+    assert thinned.metrics["meta/kl"] == pytest.approx(problem.kl(flatten(thinned.meta)).item())
     assert thinned.metrics["meta/loss_after"] == pytest.approx(problem.outer_loss(flatten(thinned.meta)).item())

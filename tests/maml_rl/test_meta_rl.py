@@ -259,6 +259,7 @@ def test_every_metric_is_in_the_glossary() -> None:
     [
         {"first_order": True},
         {"inner_objective": "lvc"},
+        {"inner_objective": "dice"},
         {"gae_lambda": 0.9},
         {"sampling_credit": 1.0},
         {"adapted": "last-layer"},

@@ -55,7 +55,7 @@ def settings(objective: str, dice_lambda: float = 0.5) -> RLMeta:
 
 def sampled_loss(policy, objective: str) -> Loss:
     """The inner loss where its steps were sampled."""
-    return inner_loss(policy, settings(objective)).sampled
+    return inner_loss(policy, settings(objective))
 
 
 CASES = pytest.mark.parametrize("case", [gaussian_case, categorical_case])
@@ -254,8 +254,11 @@ def test_surrogate_is_the_likelihood_ratio_loss_and_kl_that_of_old_from_new(case
     assert surrogate.kl > 0
 
 
-@pytest.mark.parametrize("name", ["reinforce", "lvc"])
+@pytest.mark.parametrize("name", ["reinforce", "lvc", "dice"])
 def test_a_loss_is_a_mean_over_steps(name: str) -> None:
     policy, params, batch = gaussian_case()
-    twice = Batch(*(torch.cat([field, field]) for field in batch))
-    torch.testing.assert_close(sampled_loss(policy, name)(params, twice), sampled_loss(policy, name)(params, batch))
+    again = batch._replace(episodes=batch.episodes + 1)
+    twice = Batch(*(torch.cat(fields) for fields in zip(batch, again, strict=True)))
+    elsewhere = {name: value + 0.1 for name, value in params.items()}
+    loss = sampled_loss(policy, name)
+    torch.testing.assert_close(loss(elsewhere, twice), loss(elsewhere, batch))

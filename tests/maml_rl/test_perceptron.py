@@ -72,7 +72,7 @@ def both(policy, objective: str) -> tuple[Derivatives, Derivatives, Params]:
     """Derivatives of an inner loss, written out and recorded, and the parameters there."""
     params = point(policy)
     batch = batch_of(policy, params)
-    loss = inner_loss(policy, RLMeta(inner_objective=objective, step=TrustRegion(curvature_fraction=1.0))).sampled
+    loss = inner_loss(policy, RLMeta(inner_objective=objective, step=TrustRegion(curvature_fraction=1.0)))
     own = task_loss(loss, batch)
     assert isinstance(own, PerceptronLoss)
     torch.testing.assert_close(own(params), loss(params, batch), rtol=0, atol=0)
@@ -168,7 +168,7 @@ def test_rounding_in_float32_is_no_worse_than_that_of_the_recorded_products(kind
         for dtype in (torch.float64, torch.float32):
             policy.to(dtype)
             chosen = {name: value.detach() for name, value in policy.named_parameters()}
-            loss, steps = inner_loss(policy, RLMeta(inner_objective="lvc")).sampled, Batch(*in_dtype(batch, dtype))
+            loss, steps = inner_loss(policy, RLMeta(inner_objective="lvc")), Batch(*in_dtype(batch, dtype))
             for at in (task_loss(loss, steps).near(chosen), derivatives(partial(loss, batch=steps), chosen)):
                 hessian = at.linear_gradient(chosen, chosen).hessian
                 products.append(flatten(hessian(dict(zip(vector, in_dtype(vector.values(), dtype), strict=True)))))
@@ -185,8 +185,8 @@ def test_frozen_parameters_take_no_part() -> None:
     frozen, learned = split(params, ["weight_0", "log_std"])
     batch = batch_of(policy, params)
     config = RLMeta()
-    whole = task_loss(inner_loss(policy, config).sampled, batch).near(params)
-    part = task_loss(inner_loss(CompletedPolicy(policy, frozen), config).sampled, batch).near(learned)
+    whole = task_loss(inner_loss(policy, config), batch).near(params)
+    part = task_loss(inner_loss(CompletedPolicy(policy, frozen), config), batch).near(learned)
     vector = random_like(learned, seed=2)
     expected = whole.linear_gradient(list(learned), list(learned))
     result = part.linear_gradient(list(learned), list(learned))
@@ -202,7 +202,7 @@ def test_another_policy_and_another_loss_are_recorded() -> None:
     assert perceptron(own) is None
     params = point(own)
     batch = batch_of(own, params)
-    losses = [inner_loss(policy, RLMeta()).sampled for policy in (own, ours)]
+    losses = [inner_loss(policy, RLMeta()) for policy in (own, ours)]
     assert [isinstance(task_loss(loss, batch), PerceptronLoss) for loss in losses] == [False, True]
     assert not isinstance(task_loss(partial(losses[1]), batch), PerceptronLoss)
     vector = random_like(params, seed=2)

@@ -63,7 +63,7 @@ class Problem:
 
     def path(self, meta: Params, support: Sequence[Batch]) -> list[Params]:
         """theta and the parameters after each inner update, as the paper writes it."""
-        loss, path = inner_loss(self.policy, self.config).sampled, [theta(meta)]
+        loss, path = inner_loss(self.policy, self.config), [theta(meta)]
         for step, batch in enumerate(support):
             gradient = torch.func.grad(lambda p, batch=batch: loss(p, batch))(path[-1])
             rates, shift = self.rates.at(meta, step)

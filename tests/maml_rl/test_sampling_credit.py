@@ -63,7 +63,7 @@ class World:
         self.meta = {n: v * (0.5 + torch.rand(v.shape, generator=generator).double()) for n, v in state.meta.items()}
         self.meta["bias_0"] = torch.tensor([0.3, -0.2], dtype=torch.float64)
         self.rates = policy_rates(self.policy, without_rates(self.meta), self.config)
-        self.loss = inner_loss(self.policy, self.config).sampled
+        self.loss = inner_loss(self.policy, self.config)
 
     def samplings(self, task: Tensor, params: Params, episodes: int) -> Iterator[Sampling]:
         """All that a sampling of a task can be; 2^horizon episodes are possible."""

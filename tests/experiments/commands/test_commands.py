@@ -166,11 +166,11 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tmp_path, run_comman
     command = [COMMAND, "train", "navigation", "--iterations=100000", "--out=run", *SHRUNK]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        end = time.monotonic() + 90
-        while not rows(tmp_path / "run") and child.poll() is None and time.monotonic() < end:
+        end = time.monotonic() + 300
+        while len(rows(tmp_path / "run")) < 2 and child.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=300)
     finally:
         child.kill()
         child.wait()
@@ -180,7 +180,9 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tmp_path, run_comman
     assert "interrupted; saved. Resume with: maml-rl train --resume run\n" in err
     finished = load_run(tmp_path / "run").state.iteration
     assert finished >= 1
-    assert [int(row["iteration"]) for row in rows(tmp_path / "run")] == list(range(1, finished + 1))
+    logged = [int(row["iteration"]) for row in rows(tmp_path / "run")]
+    assert logged == list(range(1, len(logged) + 1))
+    assert len(logged) - finished in (0, 1)  # the interruption may come between a row and the end of its iteration
 
     result = run_command("train", "--resume", "run", f"--iterations={finished + 1}", "--threads=1")
     assert result.code == 0, result.err
