@@ -33,7 +33,8 @@ class FamilyOptions:
     methods: Annotated[tuple[str, ...], _LIST] = ()
     """Methods. Differences and ratios need maml among them."""
     seeds: int | None = None
-    """Seeds of each method, 0, 1, ...; as many as the problem has if not given."""
+    """Seeds of each method, 0, 1, ...; as many as the problem has if not given. 0 trains nothing, and measures
+    times and noise at the parameters of MAML's run of seed 0, which has to be there."""
     iterations: int | None = None
     """Meta-iterations of every run; those of the problem if not given. Runs of another length need other
     directories."""
@@ -96,7 +97,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def _check(options: FamilyOptions) -> None:
     """Raises InputError for a value outside its range."""
-    for name, least in (("seeds", 1), ("iterations", 1), ("timing_rounds", 0), ("draws", 0)):
+    for name, least in (("seeds", 0), ("iterations", 1), ("timing_rounds", 0), ("draws", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")

@@ -62,7 +62,7 @@ def compared_family(
             measured.append(measured_run(problem, method, seed, directory, start.iterations))
     new = start._replace(runs=measured)
     place = run_directory_of(runs, problem, MAML, 0)
-    if any(effort) and (place / CHECKPOINT).exists():
+    if any(effort) and (not seeds or (place / CHECKPOINT).exists()):
         configs = {
             method: configuration(problem, method, 0, start.iterations) for method in dict.fromkeys([MAML, *methods])
         }

@@ -121,27 +121,34 @@ def family_table(comparison: FamilyComparison) -> str:
             "update",
         ],
     ]
-    for method, runs in methods.items():
-        returns = np.array([run.returns for run in runs])  # [seeds, 4]
-        means = [f"{value:.2f}" for value in returns.mean(0)]
-        means[1] = f"**{interval_text(returns[:, 1])}**"
-        gained = paired_gains(runs, methods.get(MAML, []))
-        against = interval_text(gained, sign=True) if method != MAML and len(gained) else "-"
-        env_steps = env_steps_text(float(np.mean([run.env_steps for run in runs])))
-        about = [METHODS[method].label, str(len(runs)), env_steps]
-        noise = _noise_cell(comparison.gradients.get(method))
-        rows.append([*about, *means, against, noise, *_time_cells(comparison.times, method)])
+    for method, member in METHODS.items():
+        if method in methods or method in comparison.times or method in comparison.gradients:
+            returns = _return_cells(methods.get(method, []), methods.get(MAML, []))
+            noise = _noise_cell(comparison.gradients.get(method))
+            rows.append([member.label, *returns, noise, *_time_cells(comparison.times, method)])
     if comparison.ceiling:
         points = [f"{point.value:.2f}" for point in comparison.ceiling]
         rows.append(["planner on random episodes", "", "", *points])
     return markdown_table(rows)
 
 
+def _return_cells(runs: Sequence[MeasuredRun], baseline: Sequence[MeasuredRun]) -> list[str]:
+    """Seeds, env steps, returns after 0, 1, 2, 3 gradient steps, and the difference from the baseline."""
+    if not runs:
+        return ["0", *["-"] * (_STEPS + 2)]
+    returns = np.array([run.returns for run in runs])  # [seeds, 4]
+    means = [f"{value:.2f}" for value in returns.mean(0)]
+    means[1] = f"**{interval_text(returns[:, 1])}**"
+    gained = paired_gains(runs, baseline)
+    against = interval_text(gained, sign=True) if runs[0].method != MAML and len(gained) else "-"
+    return [str(len(runs)), env_steps_text(float(np.mean([run.env_steps for run in runs]))), *means, against]
+
+
 def _noise_cell(quality: GradientQuality | None) -> str:
     """Noise of the meta-gradient as a multiple of its signal."""
     if quality is None:
         return "-"
-    return "no signal" if quality.relative_deviation is None else f"{quality.relative_deviation:.1f}"
+    return f"{quality.noise / quality.signal:.1f}" if quality.signal > 0 else "no signal"
 
 
 def _time_cells(times: Mapping[str, Times], method: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Trains the runs of the comparison and measures each: returns, env steps, times."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -59,7 +58,8 @@ class Times(NamedTuple):
 class GradientQuality(NamedTuple):
     """How noisy a method's meta-gradient is (`maml_rl.gradient_noise`), at the parameters that MAML reached."""
 
-    relative_deviation: float | None  # noise / signal of one iteration; None where the draws show no signal
+    signal: float  # length of its expectation; 0 where the draws show none
+    noise: float  # root mean square length of what one iteration's has in addition
     cosine: float  # of the angle between two draws, mean over all pairs
 
 
@@ -189,6 +189,5 @@ def gradient_qualities(learners: Mapping[str, tuple[RLLearner, State]], draws: i
     for method, (learner, state) in learners.items():
         if state.iteration == place:
             noise = gradient_noise(learner, state, draws)
-            deviation = noise.relative_deviation if math.isfinite(noise.relative_deviation) else None
-            qualities[method] = GradientQuality(deviation, noise.cosine)
+            qualities[method] = GradientQuality(noise.signal, noise.noise, noise.cosine)
     return qualities

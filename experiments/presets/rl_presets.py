@@ -210,7 +210,8 @@ RL_PRESETS = {
         _NAVIGATION_CAVIA,
         "2D navigation to a goal in [-0.5, 0.5]^2: CAVIA",
         f"{_ZINTGRAF}, 5 context numbers, inner lr 1; otherwise as navigation",
-        "not measured",
+        "in a short trial as MAML: -40, -16, -11, -10, and MAML -39, -15, -11, -9 (three seeds, 25 iterations, 10 x 10 "
+        "episodes)",
     ),
     "metaworld-ml1-reach": Preset(
         _REACH,

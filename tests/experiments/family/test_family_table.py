@@ -30,7 +30,11 @@ RUNS = [
     measured("anil", 1, 2.5),
 ]
 TIMES = {"maml": Times(0.1, 0.3, 1.0, 1.0), "lvc": Times(0.1, 0.45, 1.375, 1.5)}
-NOISE = {"maml": GradientQuality(2.04, 0.2), "lvc": GradientQuality(None, 0.0)}
+NOISE = {
+    "maml": GradientQuality(0.5, 1.02, 0.2),
+    "lvc": GradientQuality(0.0, 1.0, 0.0),
+    "cavia": GradientQuality(1.0, 3.0, 0.1),
+}
 COMPARISON = FamilyComparison("tabular-mdp", "a:B-v0", 4, 200, 20, RUNS, TIMES, NOISE, [CeilingPoint(0, 10.0, 0.1)])
 
 
@@ -43,7 +47,8 @@ def test_intervals_over_seeds_are_students():
 def test_the_table_has_differences_of_the_same_seeds_and_ratios_of_times():
     """LVC minus MAML: 1, 2, 3. ANIL's only seed is 1, where MAML has 2."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in family_table(COMPARISON).splitlines()]
-    maml, lvc, anil, planner = lines[2:]
+    maml, lvc, anil, cavia, planner = lines[2:]
+    assert cavia == ["CAVIA", "0", *"------", "3.0", "-", "-"]
     assert maml == [
         *("MAML", "3", "8,000", "1.00", "**2.00 ± 2.48**", "3.00", "4.00", "-", "2.0", "0.40 s", "0.30 s"),
     ]

@@ -243,6 +243,7 @@ def small(monkeypatch, tmp_path) -> Path:
             config,
             iterations=min(1, config.iterations),
             meta=replace(config.meta, meta_batch_size=2, episodes=2),
+            network=replace(config.network, hidden_sizes=(8,)),
             evaluation=RLEvaluation(tasks=2, gradient_steps=steps, episodes=2, validation_tasks=1, inner_lrs=(0.1,)),
         )
         monkeypatch.setitem(RL_PRESETS, f"navigation{suffix}", preset._replace(config=shrunk))
@@ -262,15 +263,25 @@ def test_all_runs_are_trained_and_compared_and_then_nothing_is_left_to_do(small,
     assert "maml-rl train navigation" not in capsys.readouterr().out
 
 
+class ComparedError(Exception):
+    """In place of a comparison."""
+
+
+def compared(*_: object, **__: object) -> None:
+    raise ComparedError
+
+
 @pytest.mark.usefixtures("small")
-def test_a_run_that_was_interrupted_goes_on():
+def test_a_run_that_was_interrupted_goes_on(monkeypatch):
+    monkeypatch.setattr(train_runs, "compare", compared)
     config = configurations("navigation")["navigation-seed0"]
     train(replace(config, iterations=2), RUNS / "navigation-seed0", ONE)
     checkpoint = load_checkpoint(RUNS / "navigation-seed0" / CHECKPOINT)
     checkpoint.record["config"]["iterations"] = 3
     save_checkpoint(RUNS / "navigation-seed0" / CHECKPOINT, checkpoint)
     assert not is_finished(RUNS / "navigation-seed0")
-    train_runs.main(["navigation"])
+    with pytest.raises(ComparedError):
+        train_runs.main(["navigation"])
     assert load_run(RUNS / "navigation-seed0").state.iteration == 3
 
 
