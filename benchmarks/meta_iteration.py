@@ -51,8 +51,7 @@ def main() -> None:
     policy = initial_policy(envs, config.network, meta, seed=0).to(device)
     chosen = {"trust-region": meta}
     if arguments.rule:
-        other = with_rule(replace(config, meta=meta), arguments.rule).meta
-        chosen[arguments.rule] = replace(other, inner_objective="lvc") if arguments.rule == "promp" else other
+        chosen[arguments.rule] = with_rule(replace(config, meta=meta), arguments.rule).meta
     states, threads = (
         {rule: initial_state(policy, of_rule) for rule, of_rule in chosen.items()},
         threads_for(device, None),

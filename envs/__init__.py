@@ -25,7 +25,7 @@ DEFINITIONS: dict[str, tuple[str, dict[str, Any], int]] = {
     "finn2017/AntGoal-v0": ("ant:Ant", {"goal": "position"}, 200),
     "rothfuss2019/HalfCheetahVel-v0": ("half_cheetah:HalfCheetah", {"goal": "velocity", **_ROTHFUSS}, 100),
     "rothfuss2019/HalfCheetahDir-v0": ("half_cheetah:HalfCheetah", {"goal": "direction", **_ROTHFUSS}, 100),
-    "rothfuss2019/AntDir-v0": ("ant:Ant", {"goal": "direction", **_ROTHFUSS}, 200),
+    "rothfuss2019/AntDir-v0": ("ant:Ant", {"goal": "direction", **_ROTHFUSS}, 100),
     "rothfuss2019/WalkerDir-v0": ("walker:Walker", {"robot": "walker", "goal": "direction"}, 200),
     "rothfuss2019/WalkerRandomParameters-v0": ("walker:Walker", {"robot": "walker", "goal": "dynamics"}, 200),
     "rothfuss2019/HopperRandomParameters-v0": ("walker:Walker", {"robot": "hopper", "goal": "dynamics"}, 200),

@@ -116,7 +116,7 @@ class Ant(MujocoMDP):
     ## Episode end
 
     Terminates when the torso's height is not between 0.2 and 1 m (`rothfuss2019`: 0 and 1 m) or a number is not finite;
-    truncated after 200 steps.
+    truncated after 200 steps (`rothfuss2019`: 100).
 
     ## Arguments
 

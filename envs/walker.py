@@ -96,6 +96,7 @@ class Walker(MujocoMDP):
     ## Version history
 
     - v0: as published in 2019. The pose of the torso is Gymnasium's, in which the height is that above the floor.
+      Episodes had 100 steps before; now they have the 200 of the source's scripts.
     """
 
     def __init__(

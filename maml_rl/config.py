@@ -40,8 +40,8 @@ class TrustRegion:
     """Share of each task's support steps on which the inner Hessian of the curvature is computed. Fewer are faster, but
     then the curvature misjudges the KL (docs/implementation_details.md)."""
     momentum: float = 0.0
-    """Share of the running mean of meta-gradients in that of the next iteration, which averages their noise over about
-    1 / (1 - momentum) iterations; 0, as in TRPO, takes each alone."""
+    """Weight of the earlier iterations' mean meta-gradient; 0, as in TRPO, uses this iteration's alone. It averages the
+    noise of about 1 / (1 - momentum) iterations."""
     backtrack_ratio: float = 0.8
     """Factor by which the line search shortens the step (rllab: 0.8)."""
     max_backtracks: int = 15
@@ -102,8 +102,8 @@ class SGD(_Descent):
 class ProMP(_Descent):
     """Meta-steps by Adam on the clipped objective of proximal meta-policy search (Rothfuss et al. 2019, Algorithm 1).
 
-    Between them the inner update is computed again, from importance weights if `inner_objective` is lvc, the paper's,
-    or dice.
+    Between them the inner update is computed again, from importance weights: `inner_objective` is lvc, the paper's, or
+    dice. With one epoch it may be reinforce.
     """
 
     rule: Literal["promp"] = "promp"
@@ -154,6 +154,8 @@ class MetaConfig:
         require("inner_lr", self.inner_lr, self.inner_lr > 0, "above 0")
         if self.learned_lr != "no" and self.inner_steps < 1:
             raise InputError("learned_lr needs inner_steps of at least 1, got 0: there is no step whose size it learns")
+        if self.adapted == "context" and self.inner_steps < 1:
+            raise InputError("adapted context needs inner_steps of at least 1, got 0: the context would stay at 0")
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,12 @@ class RLMeta(MetaConfig):
     a loss of your own (docs/extending.md)."""
     dice_lambda: float = 0.5
     """Lambda of dice: factor, for each time step between them, on the credit of an action for changing the probability
-    of a later one; 0 is lvc, 1 is DiCE with its baselines (Foerster et al. 2018), without bias and the noisiest."""
+    of a later one; 0 is lvc, 1 is DiCE with its baselines (Foerster et al. 2018), the noisiest, and without bias where
+    the advantages have none (discount and gae_lambda 1)."""
     filtered_lr: bool = False
     """Multiply the inner step size of each number by a Wiener filter of its gradient, signal^2 / (signal^2 + noise^2)
-    over the tasks of the last iterations, scaled to keep the length of the step along the signal."""
+    over the tasks of the last iterations, scaled to keep the length of the step along the signal. It is measured on the
+    first gradient step, before adaptation, and multiplies all of them."""
     adapted_std_factor: float | None = None
     """Factor by which the first inner update multiplies the standard deviation, so that the policy explores widely
     before it and acts precisely after it. Its logarithm is learned together with theta, beginning with this value, one
@@ -183,7 +187,8 @@ class RLMeta(MetaConfig):
     sampling_credit: float = 0.0
     """Weight of the credit that theta gets for the support episodes it samples (E-MAML: Stadie et al. 2018, equations 3
     and 4). 0 leaves it out, as MAML does. 1 makes the meta-gradient that of the return after adaptation to K episodes,
-    in the units of the outer loss; published code has 1 / (K T) of it (docs/algorithm.md)."""
+    as far as the query's advantages are exact and the tasks' returns spread alike; published code has 1 / (K T) of it
+    (docs/algorithm.md)."""
     baseline_observations: BaselineObservations = "raw"
     """What the baseline's features are made of: raw observations (rllab), or standardised ones, which make its fit
     independent of their units. Either is clipped to +-10."""
@@ -206,13 +211,42 @@ class RLMeta(MetaConfig):
         objective = self.inner_objective
         is_known = objective in INNER_OBJECTIVES or ":" in objective
         require("inner_objective", repr(objective), is_known, f"{', '.join(INNER_OBJECTIVES)} or module:function")
-        if objective == "dice" and isinstance(self.step, TrustRegion) and self.step.hessian_fraction != 1:
+        if self.adapted == "context" and self.adapted_std_factor:
             raise InputError(
-                "inner_objective dice needs all steps of an episode in its Hessian, and step.hessian_fraction "
-                f"{self.step.hessian_fraction} leaves some out: set it to 1"
+                "adapted_std_factor changes the standard deviation, and adapted context the context alone: leave "
+                "adapted_std_factor out, or set adapted to all"
             )
+        self._require_objective()
         if self.sampling_credit:
             self._require_credit()
+
+    def _require_objective(self) -> None:
+        """Raises InputError where the inner loss does not fit the other settings."""
+        objective, rule = self.inner_objective, self.step
+        fraction = rule.hessian_fraction if isinstance(rule, TrustRegion) else 1.0
+        if objective == "dice" and fraction != 1:
+            raise InputError(
+                "inner_objective dice needs all steps of an episode in its Hessian, and step.hessian_fraction "
+                f"{fraction} leaves some out: set it to 1"
+            )
+        if objective != "dice" and self.dice_lambda != RLMeta.dice_lambda:
+            raise InputError(f"dice_lambda is for inner_objective dice, got {objective}: leave dice_lambda out")
+        if not self.inner_steps:
+            return
+        if objective == "reinforce" and isinstance(rule, ProMP) and rule.epochs > 1:
+            raise InputError(
+                "step promp repeats the inner update on the same episodes, which inner_objective reinforce does not "
+                "reweight: set inner_objective to lvc, or step.epochs to 1"
+            )
+        if self.first_order and fraction != 1:
+            raise InputError(
+                f"step.hessian_fraction {fraction} thins the inner Hessian, which first_order leaves out: set it to 1"
+            )
+        if self.first_order and objective == "dice" and not isinstance(rule, ProMP):
+            raise InputError(
+                "inner_objective dice has the gradient of reinforce and another Hessian, which first_order leaves out: "
+                "set inner_objective to reinforce"
+            )
 
     def _require_credit(self) -> None:
         """Raises InputError unless there is sampling to credit, other tasks to compare with, and no credit already."""
@@ -293,7 +327,8 @@ class RLEvaluation(EvaluationConfig):
     episodes: int = 20
     """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
     later_lr_factor: float = 0.5
-    """Factor on the inner step size after the first gradient step (the paper's code: 0.5; ant direction 0.01)."""
+    """Factor on the inner step size after the first gradient step, or the last of the `inner_steps` that were trained
+    (the paper's code: 0.5; ant direction 0.01)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -301,17 +336,12 @@ class RLEvaluation(EvaluationConfig):
         require("episodes", self.episodes, self.episodes >= 1, "at least 1")
         require("later_lr_factor", self.later_lr_factor, self.later_lr_factor > 0, "above 0")
 
-    def inner_lr(self, trained: float, step: int) -> float:
-        """Step size after `step` gradient steps, of a policy trained with step size `trained`."""
-        return trained * self.factor(step)
+    def factor(self, step: int, trained_steps: int) -> float:
+        """Factor on the step size that the policy was trained for, after `step` gradient steps.
 
-    def factor(self, step: int) -> float:
-        """Factor on the step size that the policy was trained for, after `step` gradient steps."""
-        return 1.0 if step == 0 else self.later_lr_factor
-
-    def step_sizes(self, trained: float) -> list[float]:
-        """Step size of each gradient step, of a policy trained with step size `trained`."""
-        return [self.inner_lr(trained, step) for step in range(self.gradient_steps)]
+        It is 1 in the first step, and in the others that the policy was trained for.
+        """
+        return 1.0 if step < max(trained_steps, 1) else self.later_lr_factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,20 +417,25 @@ class RLConfig(RunConfig):
     def method(self) -> str:
         """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, cavia, ...
 
-        The paper has no name for maml-oracle, MAML with the task in the observation. An inner objective other than the
-        method's own, reinforce and for promp lvc, is named after a hyphen: maml-lvc, anil-dice. With credit to the
-        sampling the name begins with e-, as in e-maml.
+        The paper has no name for maml-oracle, MAML with the task in the observation. What else differs is named after
+        hyphens: an inner objective other than the method's own, reinforce and for promp lvc (maml-lvc, anil-dice), and
+        the inner step (maml-filtered, maml-std-factor). With credit to the sampling the name begins with e-, as in
+        e-maml.
         """
         if self.iterations == 0:
             return "random"
         if self.meta.inner_steps == 0:
             return "oracle" if self.observe_task else "pretrained"
-        name = "maml-oracle" if self.observe_task else variant(self.meta)
-        if self.meta.sampling_credit:
-            return f"e-{name}"
-        objective = self.meta.inner_objective.rpartition(":")[2]
-        own = "lvc" if name == "promp" else "reinforce"
-        return name if objective == own else f"{name}-{objective}"
+        meta, name = self.meta, variant(self.meta)
+        objective, own = meta.inner_objective.rpartition(":")[2], "lvc" if meta.step.rule == "promp" else "reinforce"
+        further = {
+            "oracle": self.observe_task,
+            objective: objective != own,
+            "filtered": meta.filtered_lr,
+            "std-factor": meta.adapted_std_factor is not None,
+        }
+        named = "-".join([name, *(part for part, is_there in further.items() if is_there)])
+        return f"e-{named}" if meta.sampling_credit else named
 
     @property
     def problem(self) -> str:
@@ -414,18 +449,16 @@ class RLConfig(RunConfig):
 
 
 def variant(meta: MetaConfig) -> str:
-    """Name of MAML with these settings: maml, or that of the relative that they make of it."""
-    if meta.adapted == "last-layer":
-        return "anil"
-    if meta.adapted == "context":
-        return "cavia"
-    if meta.learned_lr == "parameter":
-        return "meta-sgd"
-    if meta.learned_lr == "tensor-and-step":
-        return "maml++"
-    if meta.first_order:
-        return "first-order"
-    return "promp" if meta.step.rule == "promp" else "maml"
+    """Name of MAML with these settings: maml, or those of the relatives that they make of it, such as anil-promp."""
+    relatives = {
+        "anil": meta.adapted == "last-layer",
+        "cavia": meta.adapted == "context",
+        "meta-sgd": meta.learned_lr == "parameter",
+        "maml++": meta.learned_lr == "tensor-and-step",
+        "first-order": meta.first_order,
+        "promp": meta.step.rule == "promp",
+    }
+    return "-".join(name for name, is_there in relatives.items() if is_there) or "maml"
 
 
 def needs_policy(rule: str) -> InputError:

@@ -48,7 +48,7 @@ class OwnDerivatives(Protocol):
         ...
 
 
-class _Recorded(NamedTuple):
+class _RecordedLoss(NamedTuple):
     """Derivatives of any loss."""
 
     loss: TaskLoss
@@ -83,12 +83,4 @@ class _Recorded(NamedTuple):
 
 def derivatives(loss: TaskLoss, params: Params) -> Derivatives:
     """Derivatives of a loss at `params`."""
-    return loss.near(params) if isinstance(loss, OwnDerivatives) else _Recorded(loss, params)
-
-
-def hessian_product(
-    loss: TaskLoss, params: Params, rows: Collection[str] | None = None, columns: Collection[str] | None = None
-) -> Product:
-    """The map v -> H v, H the Hessian of the loss at `params`: all rows and columns of it where None is given."""
-    at = derivatives(loss, params)
-    return at.linear_gradient(params if rows is None else rows, params if columns is None else columns).hessian
+    return loss.near(params) if isinstance(loss, OwnDerivatives) else _RecordedLoss(loss, params)

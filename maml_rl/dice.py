@@ -20,8 +20,9 @@ def loaded_dice(distribution: Distribution, batch: Batch, dice_lambda: float) ->
         value -mean A_t,  gradient -mean A_t g_t,  Hessian -mean A_t (h_t + g_t g_t^T + g_t v_t^T + v_t g_t^T).
 
     Gradient and Hessian are those of the published objective, exp of discounted sums of d. With lambda = 0 it is
-    `likelihood_ratio`, with lambda = 1 the Hessian's expectation is that of the return. Elsewhere it is an expansion
-    that weights a step by its past to first order only, so that long episodes cannot make it explode.
+    `likelihood_ratio`. With lambda = 1 and unbiased advantages of the undiscounted return, the Hessian's expectation is
+    that of the return. Elsewhere it is an expansion that weights a step by its past to first order only, so that long
+    episodes cannot make it explode.
 
     Args:
         distribution: Of the policy in the batch's steps, `[N]`.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Tangents = tuple[Tensor, ...]
+PerParameter = tuple[Tensor, ...]
 """A change of each of a distribution's `parameters()`, or the derivative of a number by each."""
 
 

@@ -62,7 +62,7 @@ def adaptation(
         yield params, trajectories
         if step < evaluation.gradient_steps:
             batches, _ = advantage_batches(policy, trajectories, config, threads)
-            of_step = rates.at(meta, step, evaluation.factor(step))
+            of_step = rates.at(meta, step, evaluation.factor(step, config.inner_steps))
             params = adapt_each(policy, params, batches, config, of_step, threads)
 
 

@@ -40,12 +40,31 @@ def gains(meta: Params, names: Collection[str]) -> Params:
         names: Parameters that the inner update changes.
     """
     power = {name: meta[_POWER + name] for name in names}
-    flat = flatten(power)
     signal = flatten({name: meta[_SIGNAL + name] for name in names}).clamp(min=0.0)
-    gain = (signal / flat).nan_to_num(1.0).clamp(_LEAST, 1.0)  # 0 / 0 before anything was measured
+    gain = _bounded(signal, flatten(power))
     total = signal.sum()
     scale = total / (signal @ gain) if total > 0 else torch.ones_like(total)
     return unflatten(scale * gain, power)
+
+
+def _bounded(signal: Tensor, power: Tensor) -> Tensor:
+    """Gains before scaling."""
+    return (signal / power).nan_to_num(1.0).clamp(_LEAST, 1.0)  # 0 / 0 before anything was measured
+
+
+def filter_metrics(meta: Params) -> dict[str, float]:
+    """What to log of the filter: the share of elements at the least gain, and that of the signal in the mean power.
+
+    Nothing without a filter. The second is of all elements together, and below 0 where none of it can be told from
+    noise.
+    """
+    names = [name.removeprefix(_POWER) for name in meta if name.startswith(_POWER)]
+    if not names:
+        return {}
+    signal, power = (flatten({name: meta[kind + name] for name in names}) for kind in (_SIGNAL, _POWER))
+    at_least = (_bounded(signal, power) <= _LEAST).float().mean()
+    share = (signal.sum() / power.sum()).nan_to_num(0.0)  # where no gradient was other than 0
+    return {"inner/filter_floor": float(at_least), "inner/signal_share": float(share)}
 
 
 def with_measured(

@@ -66,8 +66,3 @@ def inner_path(losses: Sequence[TaskLoss], params: Params, updates: Sequence[Inn
     for loss, update in zip(losses, updates, strict=True):
         path.append(inner_update(loss, path[-1], update))
     return path
-
-
-def inner_updates(losses: Sequence[TaskLoss], params: Params, updates: Sequence[InnerUpdate]) -> Params:
-    """Parameters after one inner update on each loss in turn."""
-    return inner_path(losses, params, updates)[-1]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.derivatives import Product, TaskLoss
-from maml_rl.distributions import Distribution, Tangents
+from maml_rl.distributions import Distribution, PerParameter
 from maml_rl.objectives import Loss, PolicyLoss
 from maml_rl.perceptron import PerceptronLoss, PerceptronPoint, perceptron
 from maml_rl.policies import Policy
@@ -27,11 +27,11 @@ class LinearPolicy(Protocol):
         """The policy's distribution `[N]` there, without a graph."""
         ...
 
-    def product(self, vector: Params) -> Tangents:
+    def product(self, vector: Params) -> PerParameter:
         """D v."""
         ...
 
-    def transposed(self, cotangents: Tangents) -> Params:
+    def transposed(self, cotangents: PerParameter) -> Params:
         """D^T u, of all parameters that are not frozen."""
         ...
 
@@ -66,32 +66,32 @@ def task_loss(loss: Loss, batch: Batch) -> TaskLoss:
     return lambda params: loss(params, batch)
 
 
-class _Recorded(NamedTuple):
+class _RecordedPolicy(NamedTuple):
     """Any policy."""
 
     distribution: Distribution
-    product: Callable[[Params], Tangents]
-    transposed: Callable[[Tangents], Params]
+    product: Callable[[Params], PerParameter]
+    transposed: Callable[[PerParameter], Params]
 
 
-def _recorded(policy: Policy, params: Params, observations: Tensor) -> _Recorded:
+def _recorded(policy: Policy, params: Params, observations: Tensor) -> _RecordedPolicy:
     """D v is D^T u, linear in u, differentiated once more: forward mode is not safe in threads."""
 
-    def outputs(params: Params) -> Tangents:
+    def outputs(params: Params) -> PerParameter:
         return policy(params, observations).parameters()
 
     primals, transposed = torch.func.vjp(outputs, params)  # type: ignore[misc]  # two values without has_aux
     zeros = tuple(torch.zeros_like(primal) for primal in primals)
     product = torch.func.vjp(lambda *cotangents: transposed(cotangents)[0], *zeros)[1]
 
-    def product_of(vector: Params) -> Tangents:
+    def product_of(vector: Params) -> PerParameter:
         with torch.no_grad():
-            result: Tangents = product({name: vector[name] for name in params})
+            result: PerParameter = product({name: vector[name] for name in params})
         return result
 
-    def transposed_of(cotangents: Tangents) -> Params:
+    def transposed_of(cotangents: PerParameter) -> Params:
         with torch.no_grad():
             result: Params = transposed(cotangents)[0]
         return result
 
-    return _Recorded(policy.distribution(*(primal.detach() for primal in primals)), product_of, transposed_of)
+    return _RecordedPolicy(policy.distribution(*(primal.detach() for primal in primals)), product_of, transposed_of)

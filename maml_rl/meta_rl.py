@@ -23,7 +23,7 @@ from maml_rl.meta_gradient import TaskData, meta_objective
 from maml_rl.objectives import inner_loss
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
 from maml_rl.policies import Policy, policy_rates
-from maml_rl.rates import InnerUpdate, fixed_names, rate_metrics, theta
+from maml_rl.rates import InnerUpdate, begun, fixed_names, rate_metrics, theta
 from maml_rl.rollouts import collect
 from maml_rl.sampling_credit import episode_credits
 from maml_rl.seeding import Draw, Phase
@@ -108,7 +108,7 @@ def initial_state(policy: MLPPolicy, config: RLMeta) -> State:
     Raises:
         InputError: If there is nothing to learn, or nothing that the inner update could change.
     """
-    params = parameters(policy)
+    params = begun(parameters(policy), config.adapted)
     meta = params | policy_rates(policy, params, config).initial(params)
     learned = split(meta, fixed_names(policy, meta, config.adapted))[1]
     return State(meta, initial_optimizer(config.step, learned), 0)

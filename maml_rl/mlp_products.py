@@ -1,8 +1,8 @@
 """Derivatives of a multilayer perceptron, written out: D v, D^T u and the product with a Hessian (Pearlmutter 1994).
 
-D is the derivative of the outputs by the parameters. Activations and their slopes are computed once and kept, so each
-product costs the multiplications that it consists of and no more. Tensors have features as rows, `[features, N]`: the
-few outputs then fill the vector registers of a processor, which rows of steps `[N, features]` leave half empty.
+D is the derivative of the outputs by the parameters. Activations are computed once and kept; each product computes
+their slopes from them. Tensors have features as rows, `[features, N]`: the few outputs then fill the vector registers
+of a processor, which rows of steps `[N, features]` leave half empty.
 """
 
 from collections.abc import Collection, Sequence

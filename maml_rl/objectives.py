@@ -54,16 +54,6 @@ def likelihood_ratio(distribution: Distribution, batch: Batch) -> Tensor:
     return -((distribution.log_prob(batch.actions) - batch.log_probs).exp() * batch.advantages).mean()
 
 
-def reinforce_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
-    """`reinforce` of a policy with these parameters."""
-    return PolicyLoss(policy, reinforce)(params, batch)
-
-
-def likelihood_ratio_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
-    """`likelihood_ratio` of a policy with these parameters."""
-    return PolicyLoss(policy, likelihood_ratio)(params, batch)
-
-
 _OBJECTIVES: dict[str, DistributionLoss] = {"reinforce": reinforce, "lvc": likelihood_ratio}
 
 

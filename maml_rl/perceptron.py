@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.derivatives import LinearGradient
-from maml_rl.distributions import Distribution, Tangents
+from maml_rl.distributions import Distribution, PerParameter
 from maml_rl.mlp_products import Layers, backward, curved_gradient, forward, gradient, tangent
 from maml_rl.objectives import PolicyLoss
 from maml_rl.policies import CategoricalMLP, CompletedPolicy, GaussianMLP, Policy
@@ -58,16 +58,16 @@ class PerceptronPoint:
             direct = [every[name].expand_as(output) for name in self._direct]
             self.distribution: Distribution = module.distribution(output, *direct)
 
-    def product(self, vector: Params) -> Tangents:
+    def product(self, vector: Params) -> PerParameter:
         """D v, for v of some of the parameters."""
         with torch.no_grad():
             return self.tangents(vector, [tangent(block, vector).output for block in self.blocks])
 
-    def transposed(self, cotangents: Tangents) -> Params:
+    def transposed(self, cotangents: PerParameter) -> Params:
         """D^T u, of all parameters that are not frozen."""
         return self.gradient(cotangents, self._names)
 
-    def gradient(self, cotangents: Tangents, names: Collection[str]) -> Params:
+    def gradient(self, cotangents: PerParameter, names: Collection[str]) -> Params:
         """The part of D^T u that belongs to these parameters."""
         with torch.no_grad():
             # One block after the other, each of which is in the cache then.
@@ -76,7 +76,7 @@ class PerceptronPoint:
             sums = [gradient(block, backward(block, part, lowest), names) for block, part in blocks]
             return self.summed(sums, cotangents, names)
 
-    def tangents(self, vector: Params, outputs: Sequence[Tensor | None]) -> Tangents:
+    def tangents(self, vector: Params, outputs: Sequence[Tensor | None]) -> PerParameter:
         """A change of the distribution's parameters, from that of the outputs of each block, or None for no change."""
         changes = [output for output in outputs if output is not None]
         like = self.distribution.parameters()[0]
@@ -84,12 +84,12 @@ class PerceptronPoint:
         direct = (vector[name] if name in vector else torch.zeros_like(like[0]) for name in self._direct)
         return output, *(value.expand_as(like) for value in direct)
 
-    def parts(self, cotangents: Tangents) -> list[Tensor]:
+    def parts(self, cotangents: PerParameter) -> list[Tensor]:
         """Derivatives by the outputs of each block, `[output, rows]`."""
         sizes = [block.output.shape[1] for block in self.blocks]
         return [part.T.contiguous() for part in torch.split(cotangents[0], sizes)]
 
-    def summed(self, of_blocks: Sequence[Params], cotangents: Tangents, names: Collection[str]) -> Params:
+    def summed(self, of_blocks: Sequence[Params], cotangents: PerParameter, names: Collection[str]) -> Params:
         """The gradient of these parameters: that of the network added over the blocks, and the distribution's own."""
         total = of_blocks[0]
         for part in of_blocks[1:]:
@@ -119,10 +119,10 @@ class _LossPoint(NamedTuple):
     loss: PerceptronLoss
     point: PerceptronPoint
 
-    def of_parameters(self, *parameters: Tensor) -> Tangents:
+    def of_parameters(self, *parameters: Tensor) -> PerParameter:
         """c, the derivative of the loss by the distribution's parameters."""
         kind, loss, batch = self.loss.network.module.distribution, self.loss.loss, self.loss.batch
-        result: Tangents = torch.func.grad(lambda p: loss.of_distribution(kind(*p), batch))(parameters)
+        result: PerParameter = torch.func.grad(lambda p: loss.of_distribution(kind(*p), batch))(parameters)
         return result
 
     def gradient(self, names: Collection[str]) -> Params:
@@ -148,7 +148,7 @@ class _LossPoint(NamedTuple):
             vector = {name: vector[name] for name in columns}
             with torch.no_grad():
                 moved = [tangent(block, vector) for block in point.blocks]
-                changes: Tangents = curved(point.tangents(vector, [part.output for part in moved]))
+                changes: PerParameter = curved(point.tangents(vector, [part.output for part in moved]))
                 blocks = zip(point.blocks, moved, kept, point.parts(changes), strict=True)
                 sums = [curved_gradient(*of_block, vector, rows) for of_block in blocks]
                 return point.summed(sums, changes, rows)

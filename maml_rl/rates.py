@@ -17,7 +17,7 @@ from torch import Tensor
 
 from maml_rl.config import Adapted, LearnedLr, MetaConfig
 from maml_rl.errors import InputError
-from maml_rl.gradient_filter import gains, initial_statistics, is_statistic
+from maml_rl.gradient_filter import filter_metrics, gains, initial_statistics, is_statistic
 from maml_rl.types import Params, frozen_names
 
 Rates = Mapping[str, float | Tensor]
@@ -128,6 +128,13 @@ def context_names(names: Collection[str]) -> list[str]:
     return [name for name in _own(names) if name.rpartition(".")[2] == CONTEXT]
 
 
+def begun(params: Params, adapted: Adapted) -> Params:
+    """Parameters of a network as every task begins with them: a context that alone is adapted is 0."""
+    if adapted != "context":
+        return params
+    return params | {name: torch.zeros_like(params[name]) for name in context_names(params)}
+
+
 def fixed_names(module: object, meta: Collection[str], adapted: Adapted) -> frozenset[str]:
     """Names of the meta-parameters that no meta-step changes.
 
@@ -152,8 +159,8 @@ def fixed_names(module: object, meta: Collection[str], adapted: Adapted) -> froz
 def rate_metrics(meta: Params) -> dict[str, float]:
     """What to log of learned step sizes: their mean, the lowest, and the share below 0; and the mean learned shift.
 
-    Nothing of what is not learned. A negative step size is no error (Li et al. 2017 allow it): there the inner update
-    ascends the loss.
+    Those of the filter as well (`filter_metrics`), and nothing of what is not learned. A negative step size is no error
+    (Li et al. 2017 allow it): there the inner update ascends the loss.
     """
     metrics: dict[str, float] = {}
     if learned := [value.detach().reshape(-1) for name, value in meta.items() if name.startswith(_LR)]:
@@ -163,7 +170,7 @@ def rate_metrics(meta: Params) -> dict[str, float]:
     for name, value in meta.items():
         if name.startswith(_SHIFT):
             metrics[f"inner/shift_{name.removeprefix(_SHIFT)}"] = float(value.mean())
-    return metrics
+    return metrics | filter_metrics(meta)
 
 
 def theta(meta: Params) -> Params:

@@ -272,7 +272,9 @@ def rl_learner(learner: object) -> RLLearner:
 
 def step_sizes(meta: RLMeta, config: RLEvaluation) -> list[float]:
     """Step size of each gradient step of an evaluation; none where they are learned."""
-    return config.step_sizes(meta.inner_lr) if meta.learned_lr == "no" else []
+    if meta.learned_lr != "no":
+        return []
+    return [meta.inner_lr * config.factor(step, meta.inner_steps) for step in range(config.gradient_steps)]
 
 
 def few_episodes(envs: TaskVectorEnv, episodes: int) -> list[str]:

@@ -33,7 +33,7 @@ from maml_rl.errors import InputError
 from maml_rl.json_types import from_json
 from maml_rl.learner import AnyLearner, Metrics
 from maml_rl.machine import THIS_MACHINE, Machine
-from maml_rl.rates import theta
+from maml_rl.rates import begun, theta
 from maml_rl.supervised.settings import SupervisedConfig
 from maml_rl.types import Params, State
 
@@ -149,7 +149,7 @@ def new_run(learner: AnyLearner, config: RLConfig | SupervisedConfig) -> Run:
     state = learner.initial()
     if isinstance(config, RLConfig) and config.start_from is not None:
         other = load_run(config.start_from)
-        state = state._replace(meta=state.meta | theta(other.state.meta))
+        state = state._replace(meta=state.meta | begun(theta(other.state.meta), config.meta.adapted))
         check_fits(learner, other._replace(state=state))
     return Run(config, state, learner.constants)
 

@@ -6,8 +6,9 @@ through theta', and through the distribution that D comes from. With R what thet
     grad V = E[ (d theta' / d theta)^T grad J(theta') + (R - b) sum over D of grad log pi_theta(a | s) ]
 
 MAML has the first part only. With the paper's inner loss, whose advantages are constants, both together are the exact
-gradient for any number of episodes. With several inner steps, the episodes of step k count by the parameters theta_k
-that sampled them, and their part passes on through the earlier steps, to learned step sizes too.
+gradient for any number of episodes, where the outer loss has exact advantages and one unit of return for all tasks.
+With several inner steps, the episodes of step k count by the parameters theta_k that sampled them, and their part
+passes on through the earlier steps, to learned step sizes too.
 """
 
 from collections.abc import Sequence

@@ -113,7 +113,7 @@ def _trust_region(rule: TrustRegion, learned: Params, flat: Tensor, gradient: Me
 
 
 def _averaged(rule: TrustRegion, learned: Params, flat: Tensor, state: State) -> tuple[Tensor, Params]:
-    before = flatten({name: state.optimizer[_MEAN + name] for name in learned})
+    before = _kept(state, _MEAN, learned)
     mean = rule.momentum * before + (1 - rule.momentum) * flat
     named = {_MEAN + name: value for name, value in unflatten(mean, learned).items()}
     return mean / (1 - rule.momentum ** (state.iteration + 1)), named
@@ -135,12 +135,8 @@ def _descent(
     vector, lr = flatten(learned), cosine(rule.lr, rule.cosine_iterations, state.iteration)
     if isinstance(rule, SGD):
         return vector - lr * _bounded(rule, flat), {}
-    if not state.optimizer:
-        raise InputError("the state has no moments of Adam: begin with those of `initial_optimizer`")
-    first, second = (
-        flatten({name: state.optimizer[moment + name] for name in learned}) for moment in (_FIRST, _SECOND)
-    )
-    moments, epochs = Moments(first, second), rule.epochs if isinstance(rule, ProMP) else 1
+    moments = Moments(*(_kept(state, moment, learned) for moment in (_FIRST, _SECOND)))
+    epochs = rule.epochs if isinstance(rule, ProMP) else 1
     for epoch in range(epochs):
         if epoch and proximal:
             flat = proximal.gradient(vector)
@@ -148,6 +144,14 @@ def _descent(
         vector, moments = adam(vector, _bounded(rule, flat), moments, lr, state.iteration * epochs + epoch + 1)
     named = zip((_FIRST, _SECOND), (unflatten(moment, learned) for moment in moments), strict=True)
     return vector, {moment + name: value for moment, values in named for name, value in values.items()}
+
+
+def _kept(state: State, prefix: str, learned: Params) -> Tensor:
+    """What the steps before have kept of each learned parameter, `[P]`."""
+    missing = [prefix + name for name in learned if prefix + name not in state.optimizer]
+    if missing:
+        raise InputError(f"the state has no {missing[0]}: begin with what `initial_optimizer` gives for this meta-step")
+    return flatten({name: state.optimizer[prefix + name] for name in learned})
 
 
 def _bounded(rule: Adam | SGD | ProMP, flat: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class State(NamedTuple):
     """What training has reached: all that the next iteration depends on."""
 
     meta: Params  # theta under its own names, and learned step sizes under "inner_lr." and the name of their parameter
-    optimizer: Params  # Adam's moments; empty for the trust region and for plain gradient descent
+    optimizer: Params  # Adam's moments, or the mean meta-gradient of a trust region with momentum; else empty
     iteration: int  # meta-iterations finished
 
     def to(self, device: torch.device) -> "State":

@@ -45,11 +45,12 @@ def rules_for(config: Any) -> dict[str | None, type[Any]]:
 
 
 def with_rule(config: Any, rule: str | None) -> Any:
-    """Settings with another rule for the meta-step, which then has its own defaults.
+    """Settings with another rule for the meta-step, which then has its own defaults, promp the inner loss lvc too.
 
     Those of an unknown rule are the settings as they are.
     """
     rules = rules_for(config)
     if rule not in rules or rule == config.meta.step.rule:
         return config
-    return replace(config, meta=replace(config.meta, step=rules[rule]()))
+    own = {"inner_objective": "lvc"} if rules[rule] is ProMP else {}
+    return replace(config, meta=replace(config.meta, step=rules[rule](), **own))

@@ -120,7 +120,7 @@ _CUSTOM = RLConfig(
         inner_lr=0.1,
         gae_lambda=0.97,
         baseline_observations="standardised",
-        step=TrustRegion(max_kl=0.02, cg_damping=0.1, hessian_fraction=0.25),
+        step=TrustRegion(max_kl=0.02, cg_damping=0.1),
     ),
     network=PolicyConfig(statistics_of="noise"),
 )
@@ -129,7 +129,7 @@ _SMALL = replace(_RAW, hidden_sizes=(32,), activation="tanh")
 _BANDIT = RLConfig(
     env_id="maml_rl.envs:duan2016/BernoulliBandit-v0",
     iterations=20,
-    meta=RLMeta(meta_batch_size=20, episodes=20, inner_lr=1.0, gae_lambda=0.0),
+    meta=RLMeta(meta_batch_size=20, episodes=20, inner_lr=1.0, gae_lambda=0.0, step=TrustRegion(hessian_fraction=0.25)),
     network=_SMALL,
 )
 _TABULAR = RLConfig(

@@ -13,7 +13,7 @@ from torch import Tensor
 from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.inner import InnerStep, inner_step
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
-from maml_rl.rates import InnerRates, context_names, fixed_names, inner_rates, rate_metrics, theta
+from maml_rl.rates import InnerRates, begun, context_names, fixed_names, inner_rates, rate_metrics, theta
 from maml_rl.step import MetaGradient, initial_optimizer, meta_step
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.settings import BatchNorm, SupervisedMeta
@@ -30,7 +30,7 @@ def initial_state(network: Network, config: SupervisedMeta) -> State:
     Raises:
         InputError: If the inner update has no parameter to change.
     """
-    params = network.parameters()
+    params = begun(network.parameters(), config.adapted)
     meta = params | network_rates(network, config).initial(params)
     return State(meta, initial_optimizer(config.step, learned(network, config, meta)), 0)
 

@@ -175,7 +175,7 @@ def test_the_first_tasks_are_the_same_in_every_process(env_id):
     np.testing.assert_array_equal(gymnasium.make(env_id).unwrapped.task, batch.task[0])
 
 
-@each_of([env_id for env_id in IDS if "Walker" not in env_id])  # without torques it falls
+@each_of([env_id for env_id in IDS if "Walker" not in env_id and "Hopper" not in env_id])  # without torques they fall
 def test_the_time_limit_truncates_and_does_not_terminate(env_id):
     env, batch = gymnasium.make(env_id), gymnasium.make_vec(env_id, 2)  # their first goals are not at the start
     env.reset(seed=0)

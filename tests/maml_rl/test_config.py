@@ -7,6 +7,7 @@ from maml_rl.config import Adam, PolicyConfig, ProMP, RLConfig, RLMeta, TrustReg
 from maml_rl.errors import InputError
 from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta, TasksConfig
 
+THINNED = TrustRegion(hessian_fraction=0.5)
 OUT_OF_RANGE = [
     (TrustRegion, "max_kl", [0.0, -0.01, math.nan]),
     (TrustRegion, "cg_iterations", [0, -1]),
@@ -103,11 +104,51 @@ def test_a_choice_that_there_is_not_is_refused_with_those_there_are(kind, name: 
         kind(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"adapted": "context", "inner_steps": 0}, r"adapted context needs inner_steps of at least 1, got 0: .*"),
+        ({"adapted": "context", "adapted_std_factor": 0.5}, r"adapted_std_factor .*, or set adapted to all"),
+        ({"adapted_std_factor": 0.0}, "adapted_std_factor must be above 0 or None, got 0.0"),
+        ({"adapted_std_factor": -0.5}, "adapted_std_factor must be above 0 or None, got -0.5"),
+        ({"adapted_std_factor": 0.5, "inner_steps": 0}, "adapted_std_factor needs inner_steps of at least 1, .*"),
+        ({"filtered_lr": True, "inner_steps": 0}, "filtered_lr needs inner_steps of at least 1, got 0: .*"),
+        ({"filtered_lr": True, "episodes": 1}, "filtered_lr needs episodes of at least 2, got 1: .*"),
+        ({"dice_lambda": 0.4}, "dice_lambda is for inner_objective dice, got reinforce: leave dice_lambda out"),
+        ({"dice_lambda": 0.0, "inner_objective": "lvc"}, "dice_lambda is for inner_objective dice, got lvc: .*"),
+        ({"inner_objective": "dice", "first_order": True}, ".* set inner_objective to reinforce"),
+        ({"step": THINNED, "first_order": True}, "step.hessian_fraction 0.5 .*: set it to 1"),
+        ({"step": ProMP()}, "step promp .*: set inner_objective to lvc, or step.epochs to 1"),
+    ],
+)
+def test_settings_that_make_no_sense_together_are_refused_in_one_line(settings, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}$"):
+        RLMeta(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"step": THINNED, "first_order": True, "inner_steps": 0},
+        {"step": ProMP(), "inner_steps": 0},
+        {"step": ProMP(epochs=1)},
+        {"step": ProMP(), "inner_objective": "losses:mine"},
+        {"step": ProMP(), "inner_objective": "dice", "dice_lambda": 0.0, "first_order": True},
+    ],
+)
+def test_settings_next_to_those_are_accepted(settings) -> None:
+    assert RLMeta(**settings).step.rule in ("trust-region", "promp")
+
+
+def test_supervised_learning_refuses_a_context_without_inner_steps_too() -> None:
+    with pytest.raises(InputError, match=r"^adapted context needs inner_steps of at least 1, got 0: "):
+        SupervisedMeta(adapted="context", inner_steps=0)
+
+
 def test_dice_needs_whole_episodes_in_its_hessian() -> None:
-    thinned = TrustRegion(hessian_fraction=0.5)
     with pytest.raises(InputError, match=r"^inner_objective dice needs .* step.hessian_fraction 0.5 .*: set it to 1$"):
-        RLMeta(inner_objective="dice", step=thinned)
-    for meta in (RLMeta(inner_objective="lvc", step=thinned), RLMeta(inner_objective="dice", step=Adam())):
+        RLMeta(inner_objective="dice", step=THINNED)
+    for meta in (RLMeta(inner_objective="lvc", step=THINNED), RLMeta(inner_objective="dice", step=Adam())):
         assert meta.inner_objective in ("lvc", "dice")
 
 
@@ -120,10 +161,16 @@ def test_dice_needs_whole_episodes_in_its_hessian() -> None:
         ({"inner_objective": "losses:mine", "first_order": True}, "first-order-mine"),
         ({"inner_objective": "lvc", "inner_steps": 0}, "pretrained"),
         ({"inner_objective": "lvc", "step": ProMP()}, "promp"),
-        ({"step": ProMP()}, "promp-reinforce"),
+        ({"step": ProMP(epochs=1)}, "promp-reinforce"),
+        ({"inner_objective": "lvc", "step": ProMP(), "adapted": "last-layer"}, "anil-promp"),
+        ({"learned_lr": "parameter", "first_order": True}, "meta-sgd-first-order"),
+        ({"learned_lr": "tensor-and-step", "adapted": "last-layer"}, "anil-maml++"),
+        ({"filtered_lr": True}, "maml-filtered"),
+        ({"filtered_lr": True, "adapted_std_factor": 0.5, "inner_objective": "lvc"}, "maml-lvc-filtered-std-factor"),
+        ({"sampling_credit": 1.0, "inner_objective": "losses:mine"}, "e-maml-mine"),
     ],
 )
-def test_a_run_is_named_after_its_inner_objective(settings: dict[str, object], method: str) -> None:
+def test_a_run_is_named_after_what_differs_from_maml(settings: dict[str, object], method: str) -> None:
     config = RLConfig(env_id="Mine-v0", meta=RLMeta(**settings))
     assert config.method == method
     assert dataclasses.replace(config, iterations=0).method == "random"
@@ -132,6 +179,8 @@ def test_a_run_is_named_after_its_inner_objective(settings: dict[str, object], m
 def test_an_oracle_is_named_after_its_inner_objective_too() -> None:
     config = RLConfig(env_id="Mine-v0", observe_task=True, meta=RLMeta(inner_objective="lvc"))
     assert config.method == "maml-oracle-lvc"
+    anil = RLMeta(adapted="last-layer")
+    assert dataclasses.replace(config, meta=anil).method == "anil-oracle"
 
 
 @pytest.mark.parametrize("rule", [TrustRegion(), ProMP()])

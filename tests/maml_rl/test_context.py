@@ -9,13 +9,16 @@ from torch import Tensor
 
 from maml_rl.config import SGD, Adam, PolicyConfig, RLConfig, RLEvaluation, RLMeta, TrustRegion
 from maml_rl.errors import InputError
-from maml_rl.inner import inner_update, inner_updates
+from maml_rl.inner import inner_path, inner_update
 from maml_rl.jacobian import adaptation_jacobian
+from maml_rl.meta_gradient import inner_losses
 from maml_rl.meta_rl import initial_state
 from maml_rl.objectives import inner_loss
 from maml_rl.policies import CategoricalMLP, GaussianMLP, Standardisation, StandardisedMLP, policy_rates
 from maml_rl.rates import fixed_names
 from maml_rl.run import load_run, new_run, open_learner, save_run, train
+from maml_rl.supervised.meta_learning import initial_state as supervised_state
+from maml_rl.supervised.networks import Network
 from maml_rl.supervised.settings import NetworkConfig, SupervisedConfig, SupervisedMeta, TasksConfig
 from maml_rl.types import Batch, Params, flatten, select, split, stack, unflatten
 
@@ -96,7 +99,7 @@ def adapted(policy: StandardisedMLP, params: Params, batches: list[Batch], confi
     loss = inner_loss(policy, config)
     rates = policy_rates(policy, params, config)
     steps = [rates.at(params | rates.initial(params), step) for step in range(len(batches))]
-    return inner_updates([lambda p, batch=batch: loss(p, batch) for batch in batches], params, steps)
+    return inner_path(inner_losses(loss, batches), params, steps)[-1]
 
 
 @pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
@@ -160,13 +163,13 @@ def test_the_jacobian_is_that_of_the_adaptation_from_a_fixed_context(objective, 
     loss, path, losses = inner_loss(policy, config), [params], []
     for step, lengths in enumerate([(4, 1, 3), (2, 5)][:inner_steps]):
         batch = episodes_of(policy, path[-1], lengths, seed=step)
-        losses.append(lambda p, batch=batch: loss(p, batch))
+        losses += inner_losses(loss, [batch])
         path.append(inner_update(losses[-1], path[-1], rates.at(meta, step)))
 
     def adapt(vector: Tensor) -> Tensor:
         start = fixed | unflatten(vector, learned)
         steps = [rates.at(start, step) for step in range(inner_steps)]
-        return flatten(inner_updates(losses, {name: start[name] for name in params}, steps))
+        return flatten(inner_path(losses, {name: start[name] for name in params}, steps)[-1])
 
     dense = torch.func.jacrev(adapt)(flatten(learned))  # [adapted, learned]
     jacobian = adaptation_jacobian(losses, path, rates, meta)
@@ -212,6 +215,32 @@ def test_a_policy_without_a_context_and_one_with_nothing_else_to_learn_are_refus
         value.requires_grad_(name == "context")
     with pytest.raises(InputError, match=r"only the context is not frozen"):
         initial_state(alone, CONFIG)
+
+
+@pytest.mark.parametrize(("adapted", "start"), [("context", 0.0), ("all", 0.5)])
+def test_a_context_that_was_learned_is_begun_anew_where_it_alone_is_adapted(adapted, start: float, tmp_path) -> None:
+    learning = replace(NAVIGATION, meta=replace(NAVIGATION.meta, adapted="all"))
+    with open_learner(learning) as learner:
+        other = new_run(learner, learning)
+    learned = other.state.meta | {"context": torch.full((2,), 0.5), "bias_0": torch.full((6,), 0.25)}
+    save_run(tmp_path, other._replace(state=other.state._replace(meta=learned)))
+    config = replace(NAVIGATION, start_from=str(tmp_path), meta=replace(NAVIGATION.meta, adapted=adapted))
+    with open_learner(config) as learner:
+        begun = new_run(learner, config).state.meta
+    assert begun["context"].tolist() == [start] * 2
+    assert begun["bias_0"].tolist() == [0.25] * 6
+
+
+@pytest.mark.parametrize(("adapted", "start"), [("context", 0.0), ("all", 0.5)])
+def test_so_is_that_of_a_policy_or_a_network_of_ones_own(adapted, start: float) -> None:
+    policy = make_policy()
+    with torch.no_grad():
+        policy.get_parameter("context").fill_(0.5)
+    assert initial_state(policy, replace(CONFIG, adapted=adapted)).meta["context"].tolist() == [start] * CONTEXT
+    module = torch.nn.Linear(1, 1)
+    module.register_parameter("context", torch.nn.Parameter(torch.full((2,), 0.5)))
+    state = supervised_state(Network(module), SupervisedMeta(adapted=adapted))
+    assert state.meta["context"].tolist() == [start] * 2
 
 
 @pytest.mark.parametrize("rule", [TrustRegion(), Adam(), SGD()])

@@ -87,7 +87,7 @@ def test_it_is_a_plain_loop_of_sampling_and_adapting(reference):
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(0.5, [0.5, 0.25, 0.25]), (1.0, [0.5] * 3), (3.0, [0.5, 1.5, 1.5])])
-def test_the_step_size_is_multiplied_once_after_the_first_gradient_step(monkeypatch, factor, expected):
+def test_the_step_size_is_multiplied_once_after_the_steps_that_were_trained(monkeypatch, factor, expected):
     taken = []
 
     def watched(policy, params, batches, config, update, threads):
@@ -100,6 +100,10 @@ def test_the_step_size_is_multiplied_once_after_the_first_gradient_step(monkeypa
     taken.clear()
     run(meta=replace(META, learned_lr="parameter"), config=replace(CONFIG, later_lr_factor=factor))
     assert [update.rates["bias_0"].tolist() for update in taken] == [pytest.approx([lr] * 8) for lr in expected]
+    taken.clear()
+    run(meta=replace(META, inner_steps=2), config=replace(CONFIG, later_lr_factor=factor))
+    trained = [expected[0], *expected[:2]]  # two steps were trained with the whole step size
+    assert [list(update.rates.values()) for update in taken] == [pytest.approx([lr] * 7) for lr in trained]
 
 
 def test_each_gradient_step_changes_what_is_done(reference):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.gradient_filter import gains, initial_statistics, is_statistic, with_measured
+from maml_rl.gradient_filter import filter_metrics, gains, initial_statistics, is_statistic, with_measured
 from maml_rl.parallel import TaskThreads
 from maml_rl.types import Batch, Params
 
@@ -43,6 +43,15 @@ def test_gains_by_hand() -> None:
 def test_it_does_nothing_to_gradients_of_noise_alone() -> None:
     gain = found(measured_as([-1.0, -2.0, -0.5], [4.0, 8.0, 2.0]))
     assert gain[0] == gain[1] == gain[2]
+
+
+def test_metrics_by_hand() -> None:
+    # Ratios 1, 1/4 and below 0, so one of three at the least; signal 3 + 1 - 0.5 of power 3 + 4 + 2. Of noise alone,
+    # all three, and a signal of -3.5 of 14.
+    some, noise = filter_metrics(measured_as([3.0, 1.0, -0.5], [3.0, 4.0, 2.0])), measured_as([-1, -2, -0.5], [4, 8, 2])
+    assert some == pytest.approx({"inner/filter_floor": 1 / 3, "inner/signal_share": 3.5 / 9})
+    assert filter_metrics(noise) == pytest.approx({"inner/filter_floor": 1, "inner/signal_share": -0.25})
+    assert filter_metrics(THETA) == {}
 
 
 def batch(even: list[float], odd: list[float]) -> Batch:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.inner import inner_step, inner_update, inner_updates
+from maml_rl.inner import inner_path, inner_step, inner_update
 from maml_rl.rates import InnerUpdate
 from maml_rl.types import Params
 
@@ -61,8 +61,8 @@ def test_an_inner_step_gives_loss_and_auxiliary_output_as_they_were_before_it() 
 def test_two_inner_updates_by_hand() -> None:
     # 1.4, then 1.4 - 0.1 * 2 (1.4 - 3) = 1.72; with 0.25 at the second step 1.4 - 0.25 * 2 (1.4 - 3) = 2.2
     tenth, quarter = InnerUpdate({"theta": 0.1}), InnerUpdate({"theta": 0.25})
-    assert inner_updates([parabola] * 2, theta(1.0), [tenth, tenth])["theta"].item() == pytest.approx(1.72)
-    assert inner_updates([parabola] * 2, theta(1.0), [tenth, quarter])["theta"].item() == pytest.approx(2.2)
+    assert inner_path([parabola] * 2, theta(1.0), [tenth, tenth])[-1]["theta"].item() == pytest.approx(1.72)
+    assert inner_path([parabola] * 2, theta(1.0), [tenth, quarter])[-1]["theta"].item() == pytest.approx(2.2)
 
 
 def test_each_inner_update_has_its_own_loss_in_order() -> None:
@@ -71,12 +71,12 @@ def test_each_inner_update_has_its_own_loss_in_order() -> None:
 
     # parabola then line: 1.4 - 0.5 = 0.9; line then parabola: 0.5, then 0.5 + 0.1 * 5 = 1.0
     rates = [InnerUpdate({"theta": 0.1})] * 2
-    assert inner_updates([parabola, line], theta(1.0), rates)["theta"].item() == pytest.approx(0.9)
-    assert inner_updates([line, parabola], theta(1.0), rates)["theta"].item() == pytest.approx(1.0)
+    assert inner_path([parabola, line], theta(1.0), rates)[-1]["theta"].item() == pytest.approx(0.9)
+    assert inner_path([line, parabola], theta(1.0), rates)[-1]["theta"].item() == pytest.approx(1.0)
 
 
 def test_no_loss_leaves_the_parameters() -> None:
-    assert torch.equal(inner_updates([], theta(1.0), [])["theta"], theta(1.0)["theta"])
+    assert torch.equal(inner_path([], theta(1.0), [])[-1]["theta"], theta(1.0)["theta"])
 
 
 def test_an_inner_update_changes_nothing_in_place() -> None:

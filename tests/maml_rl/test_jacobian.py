@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.derivatives import TaskLoss, hessian_product
+from maml_rl.derivatives import Product, TaskLoss, derivatives
 from maml_rl.gradient_filter import is_statistic
-from maml_rl.inner import inner_updates
+from maml_rl.inner import inner_path
 from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, largest_curvature
 from maml_rl.rates import InnerRates
 from maml_rl.types import Params, flatten, split, unflatten
@@ -72,7 +72,7 @@ def learned_params(meta: Params) -> Params:
 def path(losses: Sequence[TaskLoss], meta: Params, rates: InnerRates) -> list[Params]:
     params = split(meta, ALL)[0]
     sizes = [rates.at(meta, k) for k in range(len(losses))]
-    return [inner_updates(losses[:k], params, sizes[:k]) for k in range(len(losses) + 1)]
+    return [inner_path(losses[:k], params, sizes[:k])[-1] for k in range(len(losses) + 1)]
 
 
 def explicit_jacobian(losses: Sequence[TaskLoss], meta: Params, rates: InnerRates) -> Tensor:
@@ -108,6 +108,10 @@ def test_derivative_by_a_learned_step_size_by_hand() -> None:
     rates = InnerRates(("theta",), 0.1, "tensor-and-step", 2)
     jacobian = adaptation_jacobian(losses, points, rates, theta(1.0) | rates.initial(theta(1.0)))
     assert jacobian.transposed_product({"theta": one})["inner_lr.theta"].tolist() == pytest.approx([3.2, 3.2])
+
+
+def hessian_product(loss: TaskLoss, params: Params, rows: Sequence[str] = ALL, columns: Sequence[str] = ALL) -> Product:
+    return derivatives(loss, params).linear_gradient(rows, columns).hessian
 
 
 def test_hessian_product_is_that_of_the_explicit_hessian() -> None:

@@ -15,7 +15,7 @@ from maml_rl.config import PolicyConfig, ProMP, RLEvaluation, RLMeta, TrustRegio
 from maml_rl.evaluation import SeededTasks, adaptation
 from maml_rl.initial import build_policy
 from maml_rl.meta_rl import initial_state, meta_iteration
-from maml_rl.objectives import inner_loss, likelihood_ratio_loss, reinforce_loss
+from maml_rl.objectives import PolicyLoss, inner_loss, likelihood_ratio, reinforce
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP
 from maml_rl.rollouts import collect
@@ -131,10 +131,10 @@ def test_the_lvc_loss_of_a_bandit_has_the_exact_curvature_and_the_reinforce_loss
 
     exact = hessian(lambda p: -bandit_return(policy, p) / scale)
     assert exact.abs().max() > 0.05
-    torch.testing.assert_close(hessian(lambda p: reinforce_loss(policy, p, batch)), 0 * exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(hessian(lambda p: PolicyLoss(policy, reinforce)(p, batch)), 0 * exact, rtol=0, atol=1e-5)
     # An entry is a mean over 100000 steps of A (s_i s_j - pi_i (d_ij - pi_j)), s the score: of size A / 4 and less, so
     # its standard error is less than 0.001.
-    lvc = hessian(lambda p: likelihood_ratio_loss(policy, p, batch))
+    lvc = hessian(lambda p: PolicyLoss(policy, likelihood_ratio)(p, batch))
     torch.testing.assert_close(lvc, exact, rtol=0, atol=0.004)
 
 

@@ -21,7 +21,7 @@ from maml_rl.gradient_filter import is_statistic
 from maml_rl.inner import inner_update
 from maml_rl.meta_gradient import TaskData, meta_objective
 from maml_rl.meta_rl import Iteration, Sampled, adapt_each, initial_state, meta_iteration, sample
-from maml_rl.objectives import reinforce_loss
+from maml_rl.objectives import PolicyLoss, reinforce
 from maml_rl.parallel import TaskThreads
 from maml_rl.policies import CategoricalMLP, GaussianMLP, policy_rates
 from maml_rl.rates import InnerUpdate, theta
@@ -185,6 +185,9 @@ class TestDeterminism:
         assert torch.equal(vector(run(env_id)), vector(first))
 
 
+FILTER = {"inner/filter_floor", "inner/signal_share"}
+
+
 def documented_metrics(inner_steps: int, first_order: bool = False) -> set[str]:
     names = {
         "sampling/env_steps",
@@ -248,7 +251,7 @@ def sample_first(env_id: str, config: RLMeta) -> Sampled:
 
 def test_every_metric_is_in_the_glossary() -> None:
     glossary = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-    names = documented_metrics(inner_steps=2) | {"meta/support_kl", "meta/clipped"}
+    names = documented_metrics(inner_steps=2) | {"meta/support_kl", "meta/clipped"} | FILTER
     assert {
         name for name in names if f"`{name}`" not in glossary and f"`{re.sub(r'[0-9]+', 'k', name)}`" not in glossary
     } == set()
@@ -276,7 +279,7 @@ def test_other_settings_work_and_change_the_result(settings: dict[str, object]) 
 
 @pytest.mark.parametrize("rule", [Adam(), SGD(), ProMP(epochs=2)])
 def test_other_meta_steps_work_and_have_no_metrics_of_a_trust_region(rule: Adam | SGD | ProMP) -> None:
-    config = replace(TINY, step=rule)
+    config = replace(TINY, step=rule, inner_objective="lvc")
     plain, other = reference(NAVIGATION), run(NAVIGATION, config, iterations=range(2))
     assert not torch.equal(vector(plain), vector(other))
     region = {"meta/loss_after", "meta/kl", "meta/backtracks", "meta/accepted"}
@@ -357,6 +360,8 @@ def test_the_filter_is_measured_on_the_support_gradients_and_used_from_the_next_
     torch.testing.assert_close(learned, plain.state.meta, rtol=1e-4, atol=1e-5)
     power = first.state.meta["inner_power.weight_0"]
     assert (power > 0).any()
+    assert set(first.metrics) - set(plain.metrics) == FILTER
+    assert 0 <= first.metrics["inner/filter_floor"] < 1
     both = run(NAVIGATION, config, iterations=range(2))
     unfiltered = run(NAVIGATION, TINY, iterations=range(2))
     assert both.metrics["return/after_0_steps"] == pytest.approx(unfiltered.metrics["return/after_0_steps"], rel=1e-4)
@@ -449,7 +454,7 @@ def test_adapt_each_is_one_inner_update_of_every_task() -> None:
     update = InnerUpdate(dict.fromkeys(params, 0.7))
     adapted = adapt_each(policy, params, sampled.batches, TINY, update, TaskThreads(2))
     for m, batch in enumerate(sampled.batches):
-        expected = inner_update(lambda p, batch=batch: reinforce_loss(policy, p, batch), start(policy), update)
+        expected = inner_update(lambda p, batch=batch: PolicyLoss(policy, reinforce)(p, batch), start(policy), update)
         torch.testing.assert_close(select(adapted, m), expected)
 
 

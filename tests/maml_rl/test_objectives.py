@@ -9,10 +9,11 @@ from maml_rl.config import RLMeta
 from maml_rl.errors import InputError
 from maml_rl.objectives import (
     Loss,
+    PolicyLoss,
     check_own_loss,
     inner_loss,
-    likelihood_ratio_loss,
-    reinforce_loss,
+    likelihood_ratio,
+    reinforce,
     surrogate_and_kl,
 )
 from maml_rl.policies import CategoricalMLP, GaussianMLP
@@ -61,10 +62,6 @@ def sampled_loss(policy, objective: str) -> Loss:
 CASES = pytest.mark.parametrize("case", [gaussian_case, categorical_case])
 
 
-def of_vector(loss, policy, params: Params, batch: Batch):
-    return lambda vector: loss(policy, unflatten(vector, params), batch)
-
-
 def two_fair_choices() -> tuple[CategoricalMLP, Params, Batch]:
     """Both actions have probability 1/2; they were sampled with probability 1/4, and have advantages 1 and 3."""
     policy = CategoricalMLP(3, 2, hidden_sizes=(), activation="tanh", generator=np.random.default_rng(0))
@@ -76,18 +73,20 @@ def two_fair_choices() -> tuple[CategoricalMLP, Params, Batch]:
 
 def test_reinforce_loss_by_hand() -> None:
     # -(1 log 1/2 + 3 log 1/2) / 2 = 2 log 2
-    assert reinforce_loss(*two_fair_choices()).item() == pytest.approx(2 * math.log(2))
+    policy, params, batch = two_fair_choices()
+    assert PolicyLoss(policy, reinforce)(params, batch).item() == pytest.approx(2 * math.log(2))
 
 
 def test_likelihood_ratio_loss_by_hand() -> None:
     # Ratios (1/2) / (1/4) = 2: -(2 * 1 + 2 * 3) / 2 = -4
-    assert likelihood_ratio_loss(*two_fair_choices()).item() == pytest.approx(-4)
+    policy, params, batch = two_fair_choices()
+    assert PolicyLoss(policy, likelihood_ratio)(params, batch).item() == pytest.approx(-4)
 
 
 @CASES
 def test_the_ratio_is_one_at_the_sampling_parameters(case) -> None:
     policy, params, batch = case()
-    torch.testing.assert_close(likelihood_ratio_loss(policy, params, batch), -batch.advantages.mean())
+    torch.testing.assert_close(PolicyLoss(policy, likelihood_ratio)(params, batch), -batch.advantages.mean())
 
 
 @CASES
@@ -117,8 +116,9 @@ def test_hessians_of_the_inner_losses_differ_by_the_weighted_outer_product_of_sc
     policy, params, batch = case()
     vector = flatten(params)
 
-    def hessian(loss) -> Tensor:
-        return torch.autograd.functional.hessian(of_vector(loss, policy, params, batch), vector)
+    def hessian(of_distribution) -> Tensor:
+        loss = PolicyLoss(policy, of_distribution)
+        return torch.autograd.functional.hessian(lambda v: loss(unflatten(v, params), batch), vector)
 
     def log_probs(vector: Tensor) -> Tensor:
         return policy(unflatten(vector, params), batch.observations).log_prob(batch.actions)
@@ -128,7 +128,7 @@ def test_hessians_of_the_inner_losses_differ_by_the_weighted_outer_product_of_sc
     scores = torch.func.jacrev(log_probs)(vector)
     expected = -(scores.T * batch.advantages) @ scores / STEPS
     assert expected.norm() > 0.01
-    torch.testing.assert_close(hessian(likelihood_ratio_loss) - hessian(reinforce_loss), expected)
+    torch.testing.assert_close(hessian(likelihood_ratio) - hessian(reinforce), expected)
 
 
 def test_an_unknown_inner_objective_is_refused() -> None:
@@ -170,7 +170,7 @@ def test_a_loss_of_ones_own_is_imported_by_name_and_sees_when_each_step_was(case
     policy, params, batch = case()
     value = sampled_loss(policy, f"{own_losses}:advantage_weighted")(params, batch)
     discounted = batch.advantages * 0.9 ** torch.arange(STEPS)
-    torch.testing.assert_close(value, reinforce_loss(policy, params, batch._replace(advantages=discounted)))
+    torch.testing.assert_close(value, PolicyLoss(policy, reinforce)(params, batch._replace(advantages=discounted)))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_surrogate_is_the_likelihood_ratio_loss_and_kl_that_of_old_from_new(case
     new = {name: value + 0.2 for name, value in params.items()}
     old = policy(params, batch.observations)
     surrogate = surrogate_and_kl(policy, new, batch, old)
-    torch.testing.assert_close(surrogate.loss, likelihood_ratio_loss(policy, new, batch))
+    torch.testing.assert_close(surrogate.loss, PolicyLoss(policy, likelihood_ratio)(new, batch))
     torch.testing.assert_close(surrogate.kl, old.kl(policy(new, batch.observations)).mean())
     assert surrogate.kl > 0
 

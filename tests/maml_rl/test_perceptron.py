@@ -75,7 +75,6 @@ def both(policy, objective: str) -> tuple[Derivatives, Derivatives, Params]:
     loss = inner_loss(policy, RLMeta(inner_objective=objective, step=TrustRegion(curvature_fraction=1.0)))
     own = task_loss(loss, batch)
     assert isinstance(own, PerceptronLoss)
-    torch.testing.assert_close(own(params), loss(params, batch), rtol=0, atol=0)
     return own.near(params), derivatives(lambda p: loss(p, batch), params), params
 
 

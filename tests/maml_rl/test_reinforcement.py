@@ -117,6 +117,13 @@ def test_learned_step_sizes_are_not_shown_as_one() -> None:
     assert step_sizes(replace(CONFIG.meta, learned_lr="parameter"), EVALUATION) == []
 
 
+@pytest.mark.parametrize(
+    ("inner_steps", "expected"), [(0, [0.5, 0.25, 0.25]), (1, [0.5, 0.25, 0.25]), (2, [0.5, 0.5, 0.25])]
+)
+def test_step_sizes_shown_fall_after_the_steps_that_were_trained(inner_steps: int, expected: list[float]) -> None:
+    assert step_sizes(replace(CONFIG.meta, inner_steps=inner_steps), replace(EVALUATION, gradient_steps=3)) == expected
+
+
 def test_a_summary_has_the_returns_and_the_speed_if_it_is_known(learner: RLLearner) -> None:
     values = {"return/after_0_steps": -3.0, "return/after_1_steps": -1.25}
     assert learner.summary(values) == "return -3.0 before, -1.2 after adaptation"

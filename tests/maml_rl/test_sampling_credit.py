@@ -49,11 +49,13 @@ def probability(history: History) -> Tensor:
 class World:
     """Finite processes, a policy, and everything that support and query episodes of a task can be.
 
-    The inner update is the package's, advantages of support included; those of the query are returns to go.
+    The inner update is the package's, advantages of support included; those of the query are returns to go, divided by
+    the unit of their task.
     """
 
-    def __init__(self, horizon: int, episodes: int, tasks: Sequence[Tensor] = TASKS, **settings) -> None:
+    def __init__(self, horizon: int, episodes: int, tasks: Sequence[Tensor] = TASKS, units=1.0, **settings) -> None:
         self.horizon, self.episodes, self.tasks = horizon, episodes, tasks
+        self.units = torch.as_tensor(units, dtype=torch.float64).expand(len(tasks))
         settings = {"meta_batch_size": len(tasks), "inner_lr": 0.7, "step": SGD()} | settings
         self.config = RLMeta(episodes=episodes, discount=1.0, **settings)
         self.policy = CategoricalMLP(2, 2, hidden_sizes=(), activation="tanh", generator=np.random.default_rng(3))
@@ -102,7 +104,7 @@ class World:
             )
 
         values = [reached(task, without_rates(meta), 0) for task in self.tasks]
-        return -torch.stack(values).mean() / self.horizon
+        return -(torch.stack(values) / self.units).mean() / self.horizon
 
     def histories(self, task: Tensor, params: Params, step: int = 0) -> Iterator[History]:
         if step == self.config.inner_steps:
@@ -123,7 +125,8 @@ class World:
         count, data = sum(map(len, each)) / len(each), list[TaskData]()
         for m, histories in enumerate(each):
             for h, (path, (*support, query)) in enumerate(histories):
-                weighted = query.batch._replace(advantages=count * probability(histories[h]) * query.batch.advantages)
+                advantages = count * probability(histories[h]) * query.batch.advantages / self.units[m]
+                weighted = query.batch._replace(advantages=advantages)
                 of_support = [count * credit * of_step[m][h] for of_step in credits]
                 data.append(TaskData([s.batch for s in support], path, weighted, of_support))
         gradient = meta_objective(self.policy, self.meta, data, self.config, ALONE).gradient
@@ -139,7 +142,7 @@ class World:
 
         weights = jointly(probability).prod(1)
         reached = jointly(lambda history: history.samplings[-1].returns.mean())
-        units = torch.full_like(reached, self.horizon)
+        units = (self.horizon * self.units).expand_as(reached)
         sums = []
         for step in range(self.config.inner_steps):
             before = jointly(lambda history, step=step: history.samplings[step].returns)
@@ -180,13 +183,17 @@ def test_without_the_credit_it_is_not_and_the_likelihood_ratio_has_part_of_it() 
     assert errors == pytest.approx([0.3728, 3.1000, 0.0300, 0.0894], abs=1e-4)
 
 
-def test_a_baseline_of_the_tasks_own_advantages_leaves_nothing() -> None:
-    # The published term weighs the log-probability of the support by the mean advantage of the query. Normalised for
-    # each task, as advantages are here, that mean is 0.
-    world = World(2, 2)
-    for task in TASKS:
-        for sampling in world.samplings(task, without_rates(world.meta), 2):
-            assert sampling.batch.advantages.mean().item() == pytest.approx(0, abs=1e-12)
+def test_the_credit_of_a_task_has_the_other_tasks_unit_so_unequal_units_are_not_exact() -> None:
+    # What MAML lacks of the exact gradient is the mean of C_i / u_i. Of two tasks, the credit divides C_0 by u_1 and
+    # C_1 by u_0: it is what MAML lacks where the units are exchanged.
+    def lacking(units: Sequence[float]) -> Tensor:
+        world = World(2, 1, units=units)
+        return world.true_gradient() - world.expected_gradient(0.0)
+
+    world = World(2, 1, units=(1.0, 2.0))
+    credit = world.expected_gradient(1.0) - world.expected_gradient(0.0)
+    torch.testing.assert_close(credit, lacking((2.0, 1.0)), rtol=0, atol=1e-9)
+    assert relative_error(credit, lacking((1.0, 2.0))) > 0.1
 
 
 def test_credit_by_hand() -> None:

@@ -121,9 +121,21 @@ def test_moments_belong_to_their_parameters_in_whatever_order_they_come() -> Non
     }
 
 
-def test_a_state_without_moments_is_refused_by_adam() -> None:
-    with pytest.raises(InputError, match="no moments of Adam"):
-        meta_step(Adam(), start(SGD()), quadratic())
+MOMENTUM = TrustRegion(momentum=0.5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "other", "absent"),
+    [
+        (Adam(), SGD(), "adam.first.a"),
+        (Adam(), MOMENTUM, "adam.first.a"),
+        (MOMENTUM, TrustRegion(), "mean_gradient.a"),
+        (MOMENTUM, Adam(), "mean_gradient.a"),
+    ],
+)
+def test_a_state_of_another_rule_is_refused_by_one_that_keeps_something(rule, other, absent: str) -> None:
+    with pytest.raises(InputError, match=f"^the state has no {absent}: begin with [^\n]*$"):
+        meta_step(rule, start(other), in_a_region(quadratic()))
 
 
 @pytest.mark.parametrize("rule", [SGD(lr=1e38), Adam(lr=3e37)])

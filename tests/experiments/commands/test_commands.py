@@ -298,8 +298,9 @@ def test_the_rule_of_the_meta_step_is_chosen_with_its_own_settings(run_command, 
 
 def test_an_inner_loss_of_a_module_here_is_found_and_its_module_remembered(run_command, tmp_path):
     (tmp_path / "losses.py").write_text(
-        "from maml_rl.objectives import reinforce_loss\n\n\n"
-        "def mine(policy, params, batch):\n    return 2 * reinforce_loss(policy, params, batch)\n"
+        "from maml_rl.objectives import reinforce\n\n\n"
+        "def mine(policy, params, batch):\n"
+        "    return 2 * reinforce(policy(params, batch.observations), batch)\n"
     )
     mine = ("--meta.inner-objective", "losses:mine", "--iterations=1", "--out=run")
     result = run_command("train", "navigation", *SHRUNK, *mine)
@@ -685,6 +686,11 @@ def unknown_setting(run: Path) -> None:
         (["train", "navigation", "--meta.inner-objective", "foo"], ["--meta.inner-objective must be", "'foo'"]),
         (["train", "navigation", "--meta.inner-objective", "math:floor"], ["loss(policy, params, batch)"]),
         (["train", "navigation", "--meta.step.lr", "1"], ["--meta.step.lr needs --meta.step adam, sgd or promp"]),
+        (
+            ["train", "navigation", "--meta.step", "promp", "--meta.inner-objective", "reinforce"],
+            ["set inner_objective to lvc, or step.epochs to 1"],
+        ),
+        (["train", "navigation", "--meta.first-order"], ["step.hessian_fraction 0.25", "set it to 1"]),
         (["train", "sinusoid", "--meta.step.max-kl", "1"], ["has no --meta.step.max-kl"]),
         (["train", "navigation", "--meta.step", "rmsprop"], ["--meta.step", "rmsprop", "adam", "trust-region"]),
         (

@@ -59,7 +59,7 @@ def test_there_is_a_preset_for_each_environment():
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith(("promp-", "cavia-"))])
 def test_presets_of_other_papers(name):
     config = PRESETS[name].config
-    meta, dynamics, cheetah = config.meta, "random-parameters" in name, "half-cheetah" in name
+    meta, dynamics, is_short = config.meta, "random-parameters" in name, name.startswith(("promp-half", "promp-ant"))
     is_cavia = config.method == "cavia"
     assert (meta.meta_batch_size, meta.episodes, meta.inner_steps) == (40, 20, 1)
     assert meta.inner_lr == (10 if is_cavia else 0.05 if dynamics else 0.1)
@@ -68,8 +68,8 @@ def test_presets_of_other_papers(name):
     assert (config.network.hidden_sizes, config.network.activation) == network
     assert config.network.context_size == (50 if is_cavia else 0)
     assert meta.discount == (0.99 if name.startswith("promp-") else 0.95)
-    assert HORIZONS[config.env_id] == (100 if name.startswith("promp-") and cheetah else 200)
-    assert million_env_steps(name) == (160 if cheetah else 320)
+    assert HORIZONS[config.env_id] == (100 if is_short else 200)
+    assert million_env_steps(name) == (160 if is_short or name.startswith("cavia-") else 320)
     if config.method == "promp":
         assert (meta.step, meta.inner_objective) == (ProMP(1e-3, kl_penalty=1e-3 if dynamics else 5e-4), "lvc")
         assert (meta.step.epochs, meta.step.clip) == (5, 0.3)
@@ -243,6 +243,7 @@ def test_a_name_like_no_preset_is_answered_with_where_they_are_listed(given):
 def test_another_rule_for_the_meta_step_comes_with_its_own_settings():
     maml, sinusoid = PRESETS["half-cheetah-dir"].config, EVERY_PRESET["sinusoid"].config
     assert with_rule(maml, "adam") == replace(maml, meta=replace(maml.meta, step=Adam()))
+    assert with_rule(maml, "promp").meta == replace(maml.meta, step=ProMP(), inner_objective="lvc")
     assert with_rule(sinusoid, "sgd").meta.step == SGD()
     assert with_rule(maml, "trust-region") is maml
     assert with_rule(sinusoid, "trust-region") is sinusoid  # supervised learning has none

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maml_rl.config import SGD, Adam, PolicyConfig, RLConfig
+from maml_rl.config import SGD, Adam, PolicyConfig, RLConfig, TrustRegion
 from maml_rl.experiments.commands.options import parse, value_of
 from maml_rl.experiments.commands.train import NewRun
 from maml_rl.experiments.presets import PRESETS, with_rule
@@ -27,8 +27,10 @@ CPU = torch.device("cpu")
         (replace(NAVIGATION, seed=3), "maml-rl train navigation --seed 3"),
         (PRESETS["navigation-oracle"].config, "maml-rl train navigation-oracle"),
         (
-            replace(NAVIGATION, meta=replace(NAVIGATION.meta, inner_lr=0.2, first_order=True)),
-            "maml-rl train navigation --meta.inner-lr 0.2 --meta.first-order",
+            replace(
+                NAVIGATION, meta=replace(NAVIGATION.meta, inner_lr=0.2, first_order=True, step=TrustRegion(max_kl=0.01))
+            ),
+            "maml-rl train navigation --meta.inner-lr 0.2 --meta.first-order --meta.step.hessian-fraction 1.0",
         ),
         (
             replace(NAVIGATION, network=replace(NAVIGATION.network, hidden_sizes=(8, 8))),
@@ -36,6 +38,7 @@ CPU = torch.device("cpu")
         ),
         (replace(NAVIGATION, observe_task=True), "maml-rl train navigation --observe-task"),
         (with_rule(NAVIGATION, "adam"), "maml-rl train navigation --meta.step adam"),
+        (with_rule(NAVIGATION, "promp"), "maml-rl train navigation --meta.step promp"),
         (
             replace(NAVIGATION, meta=replace(NAVIGATION.meta, step=SGD(lr=0.5), learned_lr="parameter")),
             "maml-rl train navigation --meta.learned-lr parameter --meta.step.lr 0.5 --meta.step sgd",
