@@ -33,6 +33,7 @@ from maml_rl.run import CHECKPOINT, load_run
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
 METHODS_PAGE = Path("docs/methods.md")
+_NOT_SHOWN = ("pretrained", "random")  # in the table of README
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
 _ORDER = ["navigation", *figure5.TASKS, "sinusoid"]  # of the sections; others come after
@@ -203,17 +204,19 @@ The standard error is over episodes of the one task, or over the 40 held-out tas
 
 
 def returns_table(results: Path = RESULTS) -> str:
-    """Mean return of maml and of the oracle on the paper's tasks, each next to the paper's."""
+    """Mean return of maml, of its variants and of the oracle on the paper's tasks, next to the paper's values."""
     rows = [["task", "", "seeds", "env steps", "0", "1", "2", "3"]]
     for comparison in (c for comparisons in _by_problem(results) for c in comparisons if c.task_set == "paper"):
-        for method in (method for method in comparison.methods if method.method in ("maml", "oracle")):
+        for method in (method for method in comparison.methods if method.method not in _NOT_SHOWN):
             (curve,), quantity = method.curves, QUANTITIES[comparison.quantity]
             is_maml, steps = method.method == "maml", range(4)
             means = [quantity.text(mean.value or 0.0) for mean in curve.mean[:4]]
-            cells = [f"**{mean}**" if is_maml and step == 1 else mean for step, mean in enumerate(means)]
+            cells = [f"**{mean}**" if len(means) > 1 and step == 1 else mean for step, mean in enumerate(means)]
             about = [comparison.name if is_maml else "", method.label, str(len(method.runs))]
             env_steps = sum(run.env_steps for run in method.runs) / len(method.runs)
             rows.append([*about, env_steps_text(env_steps), *cells])
+            if not curve.paper:
+                continue
             paper = {point.gradient_steps: quantity.text(point.value) for point in curve.paper}
             own = env_steps_text(_ENV_STEPS[comparison.name]) if is_maml else ""
             rows.append(["", f"paper's {method.label}", "1", own, *(paper.get(step, "-") for step in steps)])
