@@ -182,7 +182,7 @@ def learning_charts(comparison: FamilyComparison) -> list[Chart]:
     for part in np.array_split(others, count):
         shown = [*([MAML] if MAML in methods else []), *map(str, part)]
         series = [_series(methods[method], METHODS[method].label, i) for i, method in enumerate(shown)]
-        subtitle = "training tasks, after the inner step; shaded: 95 % interval over seeds"
+        subtitle = "training tasks; shaded: 95 % over seeds"
         charts.append(Chart("", subtitle, Axis("million env steps"), Axis("mean return"), series))
     return charts
 

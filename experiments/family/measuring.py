@@ -179,7 +179,8 @@ def relative_times(seconds: Mapping[str, NDArray[np.float64]]) -> dict[str, Time
 def gradient_qualities(learners: Mapping[str, tuple[RLLearner, State]], draws: int) -> dict[str, GradientQuality]:
     """Noise of each method's meta-gradient, by method, on the same draws of tasks.
 
-    Those that are not where MAML is (`opened`) are left out.
+    Left out are those that are not where MAML is (`opened`), and those that adapt by learned or measured step sizes: at
+    their initial ones they are MAML.
 
     Args:
         learners: A learner of each method with its state, one of them MAML's.
@@ -187,7 +188,8 @@ def gradient_qualities(learners: Mapping[str, tuple[RLLearner, State]], draws: i
     """
     place, qualities = learners[MAML][1].iteration, {}
     for method, (learner, state) in learners.items():
-        if state.iteration == place:
+        rates = learner.config.meta
+        if state.iteration == place and rates.learned_lr == "no" and not rates.filtered_lr:
             noise = gradient_noise(learner, state, draws)
             qualities[method] = GradientQuality(noise.signal, noise.noise, noise.cosine)
     return qualities

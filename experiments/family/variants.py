@@ -50,11 +50,11 @@ class FamilyMember(NamedTuple):
 
 
 _OUTER = dict.fromkeys(PROBLEMS, (1e-3, 3e-3, 1e-2))
-_PROMP = OwnStepSize("step.lr", {"tabular-mdp": 3e-3, "navigation": 3e-3, "half-cheetah-dir": 1e-3}, _OUTER)
+_PROMP = OwnStepSize("step.lr", {"tabular-mdp": 1e-2, "navigation": 3e-3, "half-cheetah-dir": 1e-3}, _OUTER)
 _ADAM = OwnStepSize("step.lr", {"tabular-mdp": 1e-2, "navigation": 1e-2, "half-cheetah-dir": 1e-3}, _OUTER)
 _CONTEXT = OwnStepSize(
     "inner_lr",
-    {"tabular-mdp": 10.0, "navigation": 5.0, "half-cheetah-dir": 1.0},
+    {"tabular-mdp": 3.0, "navigation": 5.0, "half-cheetah-dir": 1.0},
     {"tabular-mdp": (3.0, 10.0, 30.0), "navigation": (1.5, 5.0, 15.0), "half-cheetah-dir": (0.3, 1.0, 10.0)},
 )
 

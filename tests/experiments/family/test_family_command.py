@@ -157,15 +157,14 @@ def test_a_run_of_other_settings_is_not_taken_for_one_of_the_comparison(family, 
 
 
 def test_the_noise_of_gradients_is_compared_where_networks_are_alike():
-    """Of MAML with itself it is the same; learned step sizes are no part of it; CAVIA's network has more inputs."""
-    methods = {"maml": "maml", "same": "maml", "meta-sgd": "meta-sgd", "cavia": "cavia"}
+    """MAML's is that of MAML; CAVIA has a network of its own, and learned step sizes are not learned yet."""
+    methods = {"maml": "maml", "same": "maml", "meta-sgd": "meta-sgd", "filtered": "filtered", "cavia": "cavia"}
     configs = {name: configuration("tabular-mdp", method, 0) for name, method in methods.items()}
     reached = train(configs["maml"], iterations=1, machine=Machine(threads=1))
     with measuring.opened(configs, reached) as learners:
         qualities = measuring.gradient_qualities(learners, draws=3)
     assert qualities["same"] == qualities["maml"]
-    assert qualities.keys() == {"maml", "same", "meta-sgd"}
-    assert qualities["meta-sgd"].cosine == pytest.approx(qualities["maml"].cosine)  # both begin with the same step size
+    assert qualities.keys() == {"maml", "same"}
 
 
 def test_step_sizes_are_chosen_on_other_seeds_and_tasks(family, monkeypatch):
