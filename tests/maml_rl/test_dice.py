@@ -131,8 +131,8 @@ def test_away_from_the_sampling_parameters_reinforce_weights_no_step_and_dice_we
     moved = unflatten(vector + 0.3, dict(policy.named_parameters()))
     scores = torch.func.jacrev(lambda p: policy(p, batch.observations).log_prob(batch.actions))(moved)
     gradients = {
-        name: torch.func.grad(inner_loss(policy, RLMeta(inner_objective=name, dice_lambda=1.0)))(moved, batch)
-        for name in ("reinforce", "lvc", "dice")
+        config.inner_objective: torch.func.grad(inner_loss(policy, config))(moved, batch)
+        for config in (RLMeta(), RLMeta(inner_objective="lvc"), RLMeta(inner_objective="dice", dice_lambda=1.0))
     }
     # The gradient of REINFORCE is the mean of scores times advantages, as where the steps were sampled.
     for name, value in scores.items():

@@ -140,7 +140,7 @@ def test_the_number_of_sub_environments_does_not_matter(reference, num_envs):
 
 
 def test_the_sizes_of_the_training_do_not_matter(reference):
-    assert same(run(meta=replace(META, meta_batch_size=2, episodes=3, inner_steps=2)), reference)
+    assert same(run(meta=replace(META, meta_batch_size=2, episodes=3)), reference)
 
 
 def test_training_before_it_does_not_matter(reference):

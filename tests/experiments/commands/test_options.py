@@ -86,7 +86,7 @@ def test_options_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
         (["--meta.inner-lr", "much"], "--meta.inner-lr needs a number, got 'much'"),
         (["--meta.inner-lr", "0"], "--meta.inner-lr must be above 0, got 0.0"),
         (["--meta.learned-lr", "parameter", "--meta.inner-steps=0"], LEARNED),
-        (["--meta.adapted", "none"], "--meta.adapted must be one of all, last-layer, got 'none'"),
+        (["--meta.adapted", "none"], "--meta.adapted must be one of all, last-layer, context, got 'none'"),
         (["--meta.step.max-kl=0"], "--meta.step.max-kl must be above 0, got 0.0"),
         (["--cuont", "3"], "Unrecognized options: --cuont; perhaps you meant --count"),
         (["more"], "Unrecognized arguments: more"),

@@ -590,7 +590,8 @@ def test_a_file_that_cannot_be_written_is_named_and_the_finished_iterations_are_
 
     def fill() -> None:
         file = next((out / name).iterdir()) if name == "tensorboard" else out / name
-        file_size_limit(file.stat().st_size - (name == CHECKPOINT))
+        margin = 64 if name == CHECKPOINT else 0  # one is a few bytes shorter than another by the digits of its seconds
+        file_size_limit(file.stat().st_size - margin)
 
     owner, call = (loop, "save_run") if name == CHECKPOINT else (SupervisedLearner, "iterate")
     with pytest.MonkeyPatch.context() as patched:
