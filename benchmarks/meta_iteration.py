@@ -45,7 +45,7 @@ def main() -> None:
     device = usable_device(arguments.device)
     config = RL_PRESETS["half-cheetah-dir"].config
     fraction = arguments.curvature_fraction or config.meta.step.curvature_fraction
-    region = replace(config.meta.step, curvature_fraction=fraction)
+    region = replace(config.meta.step, curvature_fraction=fraction, hessian_fraction=fraction)
     meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=20, step=region)
     envs = vectorize(config.env_id, meta.meta_batch_size * meta.episodes)
     policy = initial_policy(envs, config.network, meta, seed=0).to(device)
