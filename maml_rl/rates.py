@@ -152,7 +152,7 @@ def fixed_names(module: object, meta: Collection[str], adapted: Adapted) -> froz
     if adapted == "context":
         fixed = fixed.union(context_names(meta))
         if fixed.issuperset(_own(meta)):
-            raise InputError("only the context is not frozen, and each task begins it anew: there is nothing to learn")
+            raise InputError("only the context is not frozen, and each task starts it at 0: there is nothing to learn")
     return fixed.union(filter(is_statistic, meta))
 
 
