@@ -75,7 +75,7 @@ def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, 
     if isinstance(rule, TrustRegion):
         if rule.momentum:
             flat, optimizer = _averaged(rule, learned, flat, state)
-        found = _trust_region(rule, learned, flat, gradient)
+        found = _trust_region(rule, learned, vector, flat, gradient)
         new = found.vector
         metrics |= {
             "meta/loss_after": float(found.loss),
@@ -85,14 +85,16 @@ def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, 
         }
     else:
         proximal = _proximal(rule, gradient)
-        new, optimizer = _descent(rule, learned, flat, state, proximal)
+        new, optimizer = _descent(rule, learned, vector, flat, state, proximal)
         require_finite("meta-step", new)
         metrics |= proximal.metrics(new) if proximal else {}
     metrics["meta/step_norm"] = float((new - vector).norm())
     return State(meta | unflatten(new, learned), optimizer, state.iteration + 1), metrics
 
 
-def _trust_region(rule: TrustRegion, learned: Params, flat: Tensor, gradient: MetaGradient) -> LineSearch:
+def _trust_region(
+    rule: TrustRegion, learned: Params, vector: Tensor, flat: Tensor, gradient: MetaGradient
+) -> LineSearch:
     """The step in units in which a change of 1 moves the adapted parameters alike: then damping weighs all alike.
 
     With D the diagonal of the units and y = D^-1 s, it is that of the gradient D g and the curvature D F D + damping.
@@ -102,13 +104,13 @@ def _trust_region(rule: TrustRegion, learned: Params, flat: Tensor, gradient: Me
     product = gradient.curvature
     units = flatten({name: gradient.units.get(name, torch.ones_like(value)) for name, value in learned.items()})
 
-    def damped(vector: Tensor) -> Tensor:
-        return units * product(units * vector) + rule.cg_damping * vector
+    def damped(change: Tensor) -> Tensor:
+        return units * product(units * change) + rule.cg_damping * change
 
     step = units * trust_region_step(units * flat, damped, rule.max_kl, rule.cg_iterations)
     require_finite("meta-step", step)
     return backtracking(
-        gradient.evaluate, flatten(learned), gradient.loss, step, rule.max_kl, rule.backtrack_ratio, rule.max_backtracks
+        gradient.evaluate, vector, gradient.loss, step, rule.max_kl, rule.backtrack_ratio, rule.max_backtracks
     )
 
 
@@ -129,10 +131,10 @@ def _proximal(rule: Adam | SGD | ProMP, gradient: MetaGradient) -> Proximal | No
 
 
 def _descent(
-    rule: Adam | SGD | ProMP, learned: Params, flat: Tensor, state: State, proximal: Proximal | None
+    rule: Adam | SGD | ProMP, learned: Params, vector: Tensor, flat: Tensor, state: State, proximal: Proximal | None
 ) -> tuple[Tensor, Params]:
     """The vector after one step, or several of ProMP, and what the optimiser keeps."""
-    vector, lr = flatten(learned), cosine(rule.lr, rule.cosine_iterations, state.iteration)
+    lr = cosine(rule.lr, rule.cosine_iterations, state.iteration)
     if isinstance(rule, SGD):
         return vector - lr * _bounded(rule, flat), {}
     moments = Moments(*(_kept(state, moment, learned) for moment in (_FIRST, _SECOND)))
