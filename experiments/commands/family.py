@@ -79,6 +79,8 @@ def run(arguments: Sequence[str]) -> None:
             with computing():
                 print(f"\n{problem}:\n\n{choices_table(problem, methods, options.seeds or 1, options.iterations)}")
         return
+    if options.page is not None:
+        with_tables(options.page, dict.fromkeys(problems, ""))  # so that missing markers are found before the training
     for problem in problems:
         seeds = PROBLEMS[problem].seeds if options.seeds is None else options.seeds
         with computing():

@@ -106,6 +106,14 @@ def test_the_command_trains_measures_and_writes(family, tmp_path, monkeypatch):
     ]
 
 
+def test_a_page_without_markers_is_refused_before_anything_is_trained(family, tmp_path, capsys):
+    (tmp_path / "page.md").write_text("no table here\n")
+    with pytest.raises(SystemExit):
+        family(*SHORT, *FILES, "--page", "page.md")
+    assert "page.md should have the lines <!-- results_page: tabular-mdp -->" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_interrupted_run_is_resumed_to_the_same_end(family, monkeypatch, tmp_path):
     one = ["--problems", "tabular-mdp", "--methods", "maml", "--seeds", "1", "--timing-rounds", "0", "--draws", "0"]
     family(*one, "--runs", "whole", "--out", "out")
