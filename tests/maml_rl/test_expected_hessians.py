@@ -228,7 +228,7 @@ def test_more_credit_for_later_actions_is_noisier_and_a_baseline_in_all_terms_qu
 def test_the_expected_hessian_of_a_bandit_with_normal_actions(name: str, expected: list[list[float]]) -> None:
     # Reward -(a - 1)^2 of a ~ N(mu, sigma^2), mu = 0.3, log sigma = -0.2: expected reward J = -(mu - 1)^2 - sigma^2, so
     # d2 J = diag(-2, -4 sigma^2), sigma^2 = e^-0.4 = 0.670320. REINFORCE has E[(r - J) d2 log pi], with z = (a - mu) /
-    # sigma and d2 log pi = -[[1 / sigma^2, 2 z / sigma], [2 z / sigma, 2 z^2]]: 0, -2 dJ/dmu = 4 (mu - 1) = -2.8 beside
+    # sigma and d2 log pi = -[[1 / sigma^2, 2 z / sigma], [2 z / sigma, 2 z^2]]: 0, -2 dJ/dmu = 4 (mu - 1) = -2.8 off
     # the diagonal, and -2 dJ/dlog sigma = 4 sigma^2 in its place, of the wrong sign.
     policy = GaussianMLP(1, 1, hidden_sizes=(), activation="tanh", generator=np.random.default_rng(0)).double()
     still = {"weight_0": torch.zeros(1, 1).double()}

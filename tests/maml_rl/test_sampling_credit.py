@@ -184,8 +184,8 @@ def test_without_the_credit_it_is_not_and_the_likelihood_ratio_has_part_of_it() 
 
 
 def test_the_credit_of_a_task_has_the_other_tasks_unit_so_unequal_units_are_not_exact() -> None:
-    # What MAML lacks of the exact gradient is the mean of C_i / u_i. Of two tasks, the credit divides C_0 by u_1 and
-    # C_1 by u_0: it is what MAML lacks where the units are exchanged.
+    # MAML leaves the mean of C_i / u_i out of the exact gradient. Of two tasks, the credit divides C_0 by u_1 and
+    # C_1 by u_0: what MAML leaves out where the units are exchanged.
     def lacking(units: Sequence[float]) -> Tensor:
         world = World(2, 1, units=units)
         return world.true_gradient() - world.expected_gradient(0.0)
@@ -207,9 +207,9 @@ def test_credit_by_hand() -> None:
 
 
 def test_the_baseline_knows_how_hard_a_task_is_from_the_other_episodes() -> None:
-    # All tasks reach 3 + 2 G, G their return before. So the line through the others is exact, but episode k of task 0
-    # is told from its two fellows: with returns 1, 2, 6 (mean 3, reached 9) they have means of 4, 3.5 and 1.5, so that
-    # 3 + 2 * 4 = 11, 10 and 6 was to be expected.
+    # All tasks reach 3 + 2 G, G their return before. So the line through the others is exact. For episode k of task 0
+    # it is read at the mean of the other two: of returns 1, 2, 6 (mean 3, reached 9) those are 4, 3.5 and 1.5, so
+    # that 3 + 2 * 4 = 11, 10 and 6 are expected.
     before = torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0], [0.0, 0.0, 0.0], [7.0, 7.0, 7.0], [5.0, 5.0, 5.0]])
     credit = episode_credits(3 + 2 * before.mean(1), torch.full((5,), 2.0), before)
     torch.testing.assert_close(credit[0], torch.tensor([-1.0, -0.5, 1.5], dtype=torch.float64))
