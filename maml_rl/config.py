@@ -211,11 +211,6 @@ class RLMeta(MetaConfig):
         objective = self.inner_objective
         is_known = objective in INNER_OBJECTIVES or ":" in objective
         require("inner_objective", repr(objective), is_known, f"{', '.join(INNER_OBJECTIVES)} or module:function")
-        if self.adapted == "context" and self.adapted_std_factor:
-            raise InputError(
-                "adapted_std_factor changes the standard deviation, and adapted context the context alone: leave "
-                "adapted_std_factor out, or set adapted to all"
-            )
         self._require_objective()
         if self.sampling_credit:
             self._require_credit()

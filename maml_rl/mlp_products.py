@@ -12,19 +12,27 @@ import torch
 from torch import Tensor
 
 from maml_rl.config import Activation
+from maml_rl.rates import CONTEXT
 from maml_rl.types import Params
 
 
 class Layers(NamedTuple):
     """Weights and biases of a perceptron, and what stands between its layers."""
 
-    params: Params  # weight_0, bias_0, weight_1, ...; others are ignored
+    params: Params  # weight_0, bias_0, weight_1, ..., and context, if the last inputs are that; others are ignored
     depth: int
     activation: Activation
 
     def lowest(self, names: Collection[str]) -> int:
         """The first layer with one of these parameters; `depth` if there is none."""
+        if CONTEXT in names:
+            return 0
         return next((i for i in range(self.depth) if f"weight_{i}" in names or f"bias_{i}" in names), self.depth)
+
+    @property
+    def of_context(self) -> Tensor:
+        """Columns of the first weight that the context meets, `[features, context]`."""
+        return self.params["weight_0"][:, -len(self.params[CONTEXT]) :]
 
 
 class Forward(NamedTuple):
@@ -53,7 +61,9 @@ class Tangent(NamedTuple):
 
 
 def forward(layers: Layers, inputs: Tensor) -> Forward:
-    """Values at inputs `[features, N]`."""
+    """Values at inputs `[features, N]`, without the context."""
+    if CONTEXT in layers.params:
+        inputs = torch.cat([inputs, layers.params[CONTEXT][:, None].expand(-1, inputs.shape[1])])
     values = [inputs]
     for i in range(layers.depth):
         sums = torch.addmm(layers.params[f"bias_{i}"][:, None], layers.params[f"weight_{i}"], values[-1])
@@ -85,6 +95,9 @@ def _changed(at: Forward, i: int, vector: Params, inputs: Tensor | None) -> Tens
         change = weight @ at.inputs[i]
     elif bias is not None:
         change = bias[:, None].expand(-1, at.output.shape[1]).clone()
+    if i == 0 and CONTEXT in vector:
+        everywhere = (at.layers.of_context @ vector[CONTEXT])[:, None]
+        change = everywhere.expand(-1, at.output.shape[1]).clone() if change is None else change.add_(everywhere)
     if inputs is None:
         return change
     own = at.layers.params[f"weight_{i}"]
@@ -117,6 +130,8 @@ def gradient(at: Forward, derivatives: Sequence[Tensor | None], names: Collectio
             result[f"weight_{i}"] = _present(change) @ at.inputs[i].T
         if f"bias_{i}" in names:
             result[f"bias_{i}"] = _present(change).sum(1)
+    if CONTEXT in names:
+        result[CONTEXT] = at.layers.of_context.T @ _present(derivatives[0]).sum(1)
     return result
 
 
@@ -152,7 +167,25 @@ def curved_gradient(
             if weight in vector:
                 change.addmm_(vector[weight].T, _present(derivatives[i]))
             change = _through_activation(at, moved, derivatives, i - 1, change)
+    if lowest == 0:
+        _add_context(result, at, derivatives[0], change, vector, names)
     return result
+
+
+def _add_context(
+    result: Params, at: Forward, derivative: Tensor | None, change: Tensor, vector: Params, names: Collection[str]
+) -> None:
+    """Adds the context's part to the rows of H v: it meets the last columns C of the first weight in every step.
+
+    Its gradient is C^T d, d the sum over the steps of the derivative by what the first layer computes.
+    """
+    if CONTEXT in names:
+        result[CONTEXT] = at.layers.of_context.T @ change.sum(1)
+        if "weight_0" in vector:
+            result[CONTEXT] += vector["weight_0"][:, -len(result[CONTEXT]) :].T @ _present(derivative).sum(1)
+    if CONTEXT in vector and "weight_0" in names:
+        moved = vector[CONTEXT]
+        result["weight_0"][:, -len(moved) :] += torch.outer(_present(derivative).sum(1), moved)
 
 
 def _through_activation(

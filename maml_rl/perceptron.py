@@ -17,7 +17,6 @@ from maml_rl.distributions import Distribution, PerParameter
 from maml_rl.mlp_products import Layers, backward, curved_gradient, forward, gradient, tangent
 from maml_rl.objectives import PolicyLoss
 from maml_rl.policies import CategoricalMLP, CompletedPolicy, GaussianMLP, Policy
-from maml_rl.rates import context_names
 from maml_rl.types import Batch, Params
 
 _ROWS = 2000  # steps at a time, whose values of a layer stay in the cache of a core
@@ -35,7 +34,7 @@ def perceptron(policy: Policy) -> Perceptron | None:
     module, frozen = (policy.policy, policy.frozen) if isinstance(policy, CompletedPolicy) else (policy, Params())
     if not isinstance(module, GaussianMLP | CategoricalMLP) or type(module) not in (GaussianMLP, CategoricalMLP):
         return None
-    return None if context_names(dict(module.named_parameters())) else Perceptron(module, frozen)
+    return Perceptron(module, frozen)
 
 
 class PerceptronPoint:

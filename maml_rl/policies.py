@@ -18,7 +18,7 @@ from maml_rl.config import Activation, Adapted, RLMeta
 from maml_rl.distributions import Categorical, DiagonalGaussian, Distribution
 from maml_rl.errors import InputError
 from maml_rl.rates import CONTEXT, InnerRates, context_names, inner_rates
-from maml_rl.types import Params, frozen_names
+from maml_rl.types import Params, frozen_names, split
 
 LOG_STD = "log_std"
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
@@ -65,16 +65,16 @@ def policy_rates(policy: Policy, params: Params, config: RLMeta) -> InnerRates:
             "parameters, or they are frozen; call requires_grad_(True) on those to adapt, or set adapted to all"
         )
     rates = inner_rates(config, names)
-    return rates._replace(filtered=config.filtered_lr, shift=_shift(config, names))
+    return rates._replace(filtered=config.filtered_lr, shift=_shift(config, split(params, frozen)[1]))
 
 
-def _shift(config: RLMeta, names: Collection[str]) -> dict[str, float]:
+def _shift(config: RLMeta, free: Collection[str]) -> dict[str, float]:
     if config.adapted_std_factor is None:
         return {}
-    if LOG_STD not in names:
+    if LOG_STD not in free:
         raise InputError(
-            "adapted_std_factor needs a standard deviation that the inner update changes: actions must be a Box, and "
-            "log_std not frozen; leave adapted_std_factor out"
+            "adapted_std_factor needs a standard deviation: actions must be a Box, and log_std not frozen; leave "
+            "adapted_std_factor out"
         )
     return {LOG_STD: math.log(config.adapted_std_factor)}
 

@@ -108,7 +108,6 @@ def test_a_choice_that_there_is_not_is_refused_with_those_there_are(kind, name: 
     ("settings", "message"),
     [
         ({"adapted": "context", "inner_steps": 0}, r"adapted context needs inner_steps of at least 1, got 0: .*"),
-        ({"adapted": "context", "adapted_std_factor": 0.5}, r"adapted_std_factor .*, or set adapted to all"),
         ({"adapted_std_factor": 0.0}, "adapted_std_factor must be above 0 or None, got 0.0"),
         ({"adapted_std_factor": -0.5}, "adapted_std_factor must be above 0 or None, got -0.5"),
         ({"adapted_std_factor": 0.5, "inner_steps": 0}, "adapted_std_factor needs inner_steps of at least 1, .*"),

@@ -173,6 +173,8 @@ SOME = {
     "Meta-SGD, ANIL, lvc": {"learned_lr": "parameter", "adapted": "last-layer", "inner_objective": "lvc"},
     "tensor and step, ANIL": {"learned_lr": "tensor-and-step", "adapted": "last-layer"},
     "Meta-SGD, frozen": {"learned_lr": "parameter", "frozen": ["bias_0", "log_std"]},
+    "CAVIA, shift, lvc": {"adapted": "context", "adapted_std_factor": 0.7, "inner_objective": "lvc"},
+    "ANIL, shift": {"adapted": "last-layer", "adapted_std_factor": 0.7},
     "E-MAML, shift": {"sampling_credit": 1.0, "adapted_std_factor": 0.7},
     "E-MAML, CAVIA": {"sampling_credit": 1.0, "adapted": "context"},
     "E-MAML, ANIL, Meta-SGD, frozen": {

@@ -348,7 +348,7 @@ def test_the_adapted_deviation_begins_at_its_factor_and_is_learned() -> None:
 
 
 def test_a_shift_needs_a_standard_deviation() -> None:
-    with pytest.raises(InputError, match="adapted_std_factor needs a standard deviation that the inner update changes"):
+    with pytest.raises(InputError, match="adapted_std_factor needs a standard deviation: actions must be a Box"):
         run("meta_rl_tests/Choice-v0", replace(TINY, adapted_std_factor=0.5))
 
 

@@ -1,6 +1,7 @@
 """Derivatives of the package's policies, written out, against those that PyTorch records, in float64."""
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def _several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maml_rl.perceptron, "_ROWS", 5)  # 13 steps are 3 blocks
 
 
-def policy_of(kind: type, hidden_sizes=(4, 5), activation="tanh"):
+def policy_of(kind: type, hidden_sizes=(4, 5), activation="tanh", context_size: int = 0):
     generator = np.random.default_rng(0)
     seen = Standardisation(torch.full((OBSERVATION,), 0.2), torch.full((OBSERVATION,), 2.0), 0.5)
     return kind(
@@ -41,6 +42,7 @@ def policy_of(kind: type, hidden_sizes=(4, 5), activation="tanh"):
         activation=activation,
         generator=generator,
         standardisation=seen,
+        context_size=context_size,
     ).double()
 
 
@@ -85,6 +87,11 @@ RESTRICTIONS = {
     "first weight": lambda names: [name for name in names if name == "weight_0"],
     "first of the last": lambda names: [names[-2]],
 }
+OF_CONTEXT = {
+    "context": lambda names: ["context"],
+    "context and first weight": lambda names: ["context", "weight_0"],
+    "all but the context": lambda names: [name for name in names if name != "context"],
+}
 
 
 @KINDS
@@ -110,9 +117,27 @@ def test_gradient_and_hessian_products_are_the_recorded_ones(kind, activation, h
 
 @KINDS
 @ACTIVATIONS
+@pytest.mark.parametrize("hidden_sizes", [(), (4,), (4, 5)], ids=str)
+def test_products_with_a_context_are_the_recorded_ones(kind, activation, hidden_sizes) -> None:
+    own, recorded, params = both(policy_of(kind, hidden_sizes, activation, context_size=3), "dice")
+    restrictions = RESTRICTIONS | OF_CONTEXT
+    for rows, columns in product(restrictions, restrictions):
+        of_rows, of_columns = (list(restrictions[which](list(params))) for which in (rows, columns))
+        vector = random_like(split(params, of_columns)[0], seed=2)
+        ours, theirs = (at.linear_gradient(of_rows, of_columns) for at in (own, recorded))
+        torch.testing.assert_close(own.gradient(of_columns), theirs.gradient)
+        torch.testing.assert_close(ours.gradient, theirs.gradient)
+        torch.testing.assert_close(ours.hessian(vector), theirs.hessian(vector))
+
+
+@KINDS
+@ACTIVATIONS
 @HIDDEN
-def test_the_distribution_and_its_derivative_are_the_recorded_ones(kind, activation, hidden_sizes) -> None:
-    policy = policy_of(kind, hidden_sizes, activation)
+@pytest.mark.parametrize("context_size", [0, 2])
+def test_the_distribution_and_its_derivative_are_the_recorded_ones(
+    kind, activation, hidden_sizes, context_size
+) -> None:
+    policy = policy_of(kind, hidden_sizes, activation, context_size)
     params = point(policy)
     observations = batch_of(policy, params).observations
     own = linear_policy(policy, params, observations)
