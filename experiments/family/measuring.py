@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,13 @@ class MeasuredRun(NamedTuple):
     sampling_seconds: float  # of an iteration, mean over the training
     update_seconds: float
     curve: list[float]  # return after the inner steps on the training tasks, means of consecutive iterations
+
+
+class StoredMeasurement(NamedTuple):
+    """What a run's directory keeps of it, so that it is not evaluated twice."""
+
+    evaluation: RLEvaluation
+    run: MeasuredRun
 
 
 class Times(NamedTuple):
@@ -88,17 +96,18 @@ def trained_run(config: RLConfig, directory: Path) -> Run:
 
 
 def measured_run(problem: str, method: str, seed: int, directory: Path, iterations: int | None = None) -> MeasuredRun:
-    """Trains a run if need be and evaluates it; a run that was measured before is only read.
+    """Trains a run if need be and evaluates it; one that was measured before, on the same tasks, is only read.
 
     Raises:
         InputError: See `trained_run`; or if what was measured is damaged.
     """
     config = configuration(problem, method, seed, iterations)
-    run, stored = trained_run(config, directory), directory / MEASUREMENT
+    run, evaluation, stored = trained_run(config, directory), held_out(config, problem), directory / MEASUREMENT
     if stored.exists():
-        measured: MeasuredRun = read_typed(stored, MeasuredRun, "remove it")
-        return measured
-    returns = held_out_returns(run, held_out(config, problem))
+        measured: StoredMeasurement = read_typed(stored, StoredMeasurement, "remove it")
+        if measured.evaluation == evaluation:
+            return measured.run
+    returns = held_out_returns(run, evaluation)
     adapted = f"return/after_{config.meta.inner_steps}_steps"
     log = read_log(directory / METRICS, adapted, "time/sampling_seconds", "time/update_seconds")
     sampling, update = (float(np.mean([row[f"time/{part}_seconds"] for row in log])) for part in ("sampling", "update"))
@@ -106,7 +115,7 @@ def measured_run(problem: str, method: str, seed: int, directory: Path, iteratio
         *(method, seed, training_command(config), config.iterations, run.progress.env_steps, returns),
         *(sampling, update, _means([row[adapted] for row in log], _POINTS)),
     )
-    write_json(stored, row._asdict())
+    write_json(stored, {"evaluation": asdict(evaluation), "run": row._asdict()})
     return row
 
 

@@ -106,6 +106,23 @@ def test_the_command_trains_measures_and_writes(family, tmp_path, monkeypatch):
     ]
 
 
+def test_a_finished_run_is_evaluated_again_on_other_tasks_alone(family, monkeypatch):
+    evaluated, evaluate = [], measuring.held_out_returns
+
+    def counted(run: Run, settings: RLEvaluation) -> list[float]:
+        evaluated.append(settings.tasks)
+        return evaluate(run, settings)
+
+    monkeypatch.setattr(measuring, "held_out_returns", counted)
+    monkeypatch.setattr(measuring, "resume", None)
+    arguments = ["--problems", "tabular-mdp", "--methods", "maml", *FILES, "--timing-rounds", "0", "--draws", "0"]
+    family(*arguments)
+    family(*arguments)
+    monkeypatch.setitem(PROBLEMS, "tabular-mdp", PROBLEMS["tabular-mdp"]._replace(tasks=5))
+    family(*arguments)
+    assert evaluated == [3, 5]
+
+
 def test_a_page_without_markers_is_refused_before_anything_is_trained(family, tmp_path, capsys):
     (tmp_path / "page.md").write_text("no table here\n")
     with pytest.raises(SystemExit):
