@@ -115,11 +115,11 @@ def test_a_finished_run_is_evaluated_again_on_other_tasks_alone(family, monkeypa
 
     monkeypatch.setattr(measuring, "held_out_returns", counted)
     monkeypatch.setattr(measuring, "resume", None)
-    arguments = ["--problems", "tabular-mdp", "--methods", "maml", *FILES, "--timing-rounds", "0", "--draws", "0"]
-    family(*arguments)
-    family(*arguments)
+    arguments = ["--problems", "tabular-mdp", "--methods", "maml", *FILES[:2], "--timing-rounds", "0", "--draws", "0"]
+    for out in ("out", "again"):
+        family(*arguments, "--out", out)
     monkeypatch.setitem(PROBLEMS, "tabular-mdp", PROBLEMS["tabular-mdp"]._replace(tasks=5))
-    family(*arguments)
+    family(*arguments, "--out", "out of five tasks")
     assert evaluated == [3, 5]
 
 
