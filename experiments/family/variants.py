@@ -54,7 +54,7 @@ _PROMP = OwnStepSize("step.lr", {"tabular-mdp": 1e-2, "navigation": 3e-3, "half-
 _ADAM = OwnStepSize("step.lr", {"tabular-mdp": 1e-2, "navigation": 1e-2, "half-cheetah-dir": 1e-3}, _OUTER)
 _CONTEXT = OwnStepSize(
     "inner_lr",
-    {"tabular-mdp": 3.0, "navigation": 5.0, "half-cheetah-dir": 1.0},
+    {"tabular-mdp": 3.0, "navigation": 5.0, "half-cheetah-dir": 100.0},
     {"tabular-mdp": (1.0, 3.0, 10.0, 30.0), "navigation": (1.5, 5.0, 15.0), "half-cheetah-dir": (10.0, 100.0, 300.0)},
 )
 

@@ -203,9 +203,9 @@ def test_step_sizes_are_chosen_on_other_seeds_and_tasks(family, monkeypatch):
 
     monkeypatch.setattr(choosing, "held_out_returns", noted)
     out, _ = family("--choose", "--problems", "tabular-mdp", "--methods", "maml", "promp", "--iterations", "1")
-    assert used == [(CHOICE, lr, CHOICE_TABLE_SEED) for lr in (0.001, 0.003, 0.01)]
+    assert used == [(CHOICE, lr, CHOICE_TABLE_SEED) for lr in (0.001, 0.003, 0.01, 0.03)]
     (row,) = [line for line in out.splitlines() if "ProMP" in line]
-    assert re.fullmatch(r"\| ProMP \| step.lr \| 0.001: [\d.]+, 0.003: [\d.]+, \*\*0.01: [\d.]+\*\* \|", row)
+    assert re.fullmatch(r"\| ProMP \| step.lr \| 0.001: [\d.]+, 0.003: [\d.]+, \*\*0.01: [\d.]+\*\*, 0.03: [\d.]+ \|", row)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
