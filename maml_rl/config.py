@@ -176,6 +176,9 @@ class RLMeta(MetaConfig):
     """Multiply the inner step size of each number by a Wiener filter of its gradient, signal^2 / (signal^2 + noise^2)
     over the tasks of the last iterations, scaled to keep the length of the step along the signal. It is measured on the
     first gradient step, before adaptation, and multiplies all of them."""
+    normalised_gradient: bool = False
+    """Divide the inner gradient by its length, over all numbers that the inner update changes: then each step has the
+    length inner_lr, however steep the loss is, as far as the step sizes are equal."""
     adapted_std_factor: float | None = None
     """Factor by which the first inner update multiplies the standard deviation, so that the policy explores widely
     before it and acts precisely after it. Its logarithm is learned together with theta, beginning with this value, one
@@ -199,7 +202,7 @@ class RLMeta(MetaConfig):
         require("episodes", self.episodes, self.episodes >= 1, "at least 1")
         factor = self.adapted_std_factor
         require("adapted_std_factor", str(factor), factor is None or factor > 0, "above 0 or None")
-        for name in ("filtered_lr", "adapted_std_factor"):
+        for name in ("filtered_lr", "normalised_gradient", "adapted_std_factor"):
             if getattr(self, name) and self.inner_steps < 1:
                 raise InputError(f"{name} needs inner_steps of at least 1, got 0: there is no inner update")
         if self.filtered_lr and self.episodes < 2:
@@ -414,8 +417,8 @@ class RLConfig(RunConfig):
 
         The paper has no name for maml-oracle, MAML with the task in the observation. What else differs is named after
         hyphens: an inner objective other than the method's own, reinforce and for promp lvc (maml-lvc, anil-dice), and
-        the inner step (maml-filtered, maml-std-factor). With credit to the sampling the name begins with e-, as in
-        e-maml.
+        the inner step (maml-filtered, maml-normalised, maml-std-factor). With credit to the sampling the name begins
+        with e-, as in e-maml.
         """
         if self.iterations == 0:
             return "random"
@@ -427,6 +430,7 @@ class RLConfig(RunConfig):
             "oracle": self.observe_task,
             objective: objective != own,
             "filtered": meta.filtered_lr,
+            "normalised": meta.normalised_gradient,
             "std-factor": meta.adapted_std_factor is not None,
         }
         named = "-".join([name, *(part for part, is_there in further.items() if is_there)])

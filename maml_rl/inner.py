@@ -41,7 +41,7 @@ def inner_step(loss: LossWith, params: Params, update: InnerUpdate, first_order:
     with torch.no_grad() if first_order else nullcontext():
         differentiate = torch.func.grad_and_value(lambda p: loss(params | p), has_aux=True)
         gradients, (value, auxiliary) = differentiate(adapted)
-    return InnerStep(moved(params, gradients, update), value, auxiliary)
+    return InnerStep(moved(params, direction(gradients, update.normalised), update), value, auxiliary)
 
 
 def inner_update(loss: TaskLoss, params: Params, update: InnerUpdate, first_order: bool = False) -> Params:
@@ -50,14 +50,29 @@ def inner_update(loss: TaskLoss, params: Params, update: InnerUpdate, first_orde
     Where nothing is differentiated, a loss that has its own derivatives computes the gradient.
     """
     if isinstance(loss, OwnDerivatives) and not torch.is_grad_enabled():
-        return moved(params, loss.near(params).gradient(update.rates), update)
+        return moved(params, direction(loss.near(params).gradient(update.rates), update.normalised), update)
     return inner_step(lambda p: (loss(p), torch.zeros(())), params, update, first_order).params
 
 
 def moved(params: Params, gradient: Params, update: InnerUpdate) -> Params:
-    """theta - a g + b, g the gradient of the parameters that have a step size."""
+    """theta - a g + b, g the `direction` of the parameters that have a step size."""
     result = params | {name: params[name] - rate * gradient[name] for name, rate in update.rates.items()}
     return result | {name: result[name] + b for name, b in update.shift.items()}
+
+
+def direction(gradient: Params, normalised: bool) -> Params:
+    """What the step sizes multiply: the gradient, or the gradient divided by its length; 0 where that is 0."""
+    if not normalised:
+        return gradient
+    inverse = inverse_length(gradient)
+    return {name: inverse * value for name, value in gradient.items()}
+
+
+def inverse_length(vector: Params) -> Tensor:
+    """1 over the Euclidean norm of all numbers together, `[]`; 0 where that is 0."""
+    squared = torch.stack([value.square().sum() for value in vector.values()]).sum()
+    # The inner where keeps the derivative finite at 0.
+    return torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).rsqrt(), 0.0)
 
 
 def inner_path(losses: Sequence[TaskLoss], params: Params, updates: Sequence[InnerUpdate]) -> list[Params]:

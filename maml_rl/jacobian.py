@@ -2,8 +2,9 @@
 
 With step sizes a, one inner update is theta' = theta - a * g(theta) + b, g the gradient of the task's loss and H its
 Hessian. So J v = v - a * (H v), J^T v = v - H (a * v), the block of the step sizes is u -> -u * g, and that of the
-shift b the identity. Where a Wiener filter multiplies learned step sizes, g is the filtered gradient in their block. A
-parameter without a step size stays as it is, so its row of H is not needed.
+shift b the identity. Where a Wiener filter multiplies learned step sizes, g is the filtered gradient in their block.
+Where the gradient is divided by its length, g is the unit vector and H its derivative, no longer symmetric. A parameter
+without a step size stays as it is, so its row of H is not needed.
 """
 
 import math
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 
 from maml_rl.derivatives import Product, TaskLoss, derivatives
-from maml_rl.inner import moved
-from maml_rl.rates import InnerRates, Rates, theta
+from maml_rl.inner import direction, inverse_length, moved
+from maml_rl.rates import InnerRates, InnerUpdate, Rates, theta
 from maml_rl.types import Params
 
 
@@ -24,7 +25,7 @@ class InnerHessian(NamedTuple):
     """The two blocks of the inner loss's Hessian that J needs."""
 
     rows: Callable[[], Product]  # v of all parameters -> H v of those with a step size; built when first asked for
-    columns: Product  # v of those with a step size -> H v of all parameters
+    columns: Product  # v of those with a step size -> H^T v of all parameters
 
 
 class StepJacobian(NamedTuple):
@@ -43,7 +44,7 @@ class StepJacobian(NamedTuple):
         return vector | {name: vector[name] - rate * curved[name] for name, rate in self.rates.items()}
 
     def transposed_product(self, vector: Params) -> Params:
-        """J^T v = v - H (a * v)."""
+        """J^T v = v - H^T (a * v)."""
         if self.hessian is None:
             return vector
         factor, rates = _factored(self.rates)
@@ -139,7 +140,7 @@ def adaptation_jacobian(
         return AdaptationJacobian([], rates)
     gain = rates.gains(meta)
     points = enumerate(zip(losses, path, strict=False))
-    steps = [_step_jacobian(loss, params, rates.at(meta, k).rates, gain, first_order) for k, (loss, params) in points]
+    steps = [_step_jacobian(loss, params, rates.at(meta, k), gain, first_order) for k, (loss, params) in points]
     return AdaptationJacobian(steps, rates)
 
 
@@ -154,14 +155,19 @@ def linear_adaptation(
     path, steps = [theta(meta)], list[StepJacobian]()
     for k, loss in enumerate(losses):
         update = rates.at(meta, k)
-        step = _step_jacobian(loss, path[-1], update.rates, gain, first_order)
+        step = _step_jacobian(loss, path[-1], update, gain, first_order)
         steps.append(step)
         path.append(moved(path[-1], step.gradient, update))
     return path, AdaptationJacobian(steps, rates)
 
 
-def _step_jacobian(loss: TaskLoss, params: Params, rates: Rates, gain: Params, first_order: bool) -> StepJacobian:
+def _step_jacobian(
+    loss: TaskLoss, params: Params, update: InnerUpdate, gain: Params, first_order: bool
+) -> StepJacobian:
+    rates = update.rates
     gradient, hessian = _linear_step(loss, params, rates, first_order)
+    if update.normalised:
+        gradient, hessian = _normalised(gradient, hessian)
     filtered = gradient | {name: factor * gradient[name] for name, factor in gain.items()}
     return StepJacobian(rates, gradient, filtered, hessian)
 
@@ -175,6 +181,33 @@ def _linear_step(loss: TaskLoss, params: Params, rates: Rates, first_order: bool
         return gradient, InnerHessian(lambda: columns, columns)
     rows = cache(lambda: at.linear_gradient(rows=rates, columns=params).hessian)
     return gradient, InnerHessian(rows, columns)
+
+
+def _normalised(gradient: Params, hessian: InnerHessian | None) -> tuple[Params, InnerHessian | None]:
+    """The direction d = g / |g|, and the blocks of its derivative.
+
+    d changes by P H v / |g|, P u = u - d (d . u), where g changes by H v; the transpose takes u to H P u / |g|.
+    """
+    unit, inverse = direction(gradient, normalised=True), inverse_length(gradient)
+
+    def across(vector: Params) -> Params:
+        along = torch.stack([(unit[name] * value).sum() for name, value in vector.items()]).sum()
+        return {name: inverse * (value - along * unit[name]) for name, value in vector.items()}
+
+    if hessian is None:
+        return unit, None
+    raw = hessian
+
+    def rows() -> Product:
+        of_gradient = raw.rows()
+
+        def product(vector: Params) -> Params:
+            changed = of_gradient(vector)
+            return across({name: changed[name] for name in unit})
+
+        return product
+
+    return unit, InnerHessian(rows, lambda vector: raw.columns(across(vector)))
 
 
 def largest_curvature(jacobian: AdaptationJacobian, start: Params, iterations: int = 5) -> Tensor:

@@ -65,7 +65,8 @@ def policy_rates(policy: Policy, params: Params, config: RLMeta) -> InnerRates:
             "parameters, or they are frozen; call requires_grad_(True) on those to adapt, or set adapted to all"
         )
     rates = inner_rates(config, names)
-    return rates._replace(filtered=config.filtered_lr, shift=_shift(config, split(params, frozen)[1]))
+    rates = rates._replace(filtered=config.filtered_lr, normalised=config.normalised_gradient)
+    return rates._replace(shift=_shift(config, split(params, frozen)[1]))
 
 
 def _shift(config: RLMeta, free: Collection[str]) -> dict[str, float]:

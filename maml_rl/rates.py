@@ -33,6 +33,7 @@ class InnerUpdate(NamedTuple):
 
     rates: Rates
     shift: Params = {}  # noqa: RUF012  what it adds besides; never changed in place
+    normalised: bool = False  # whether the gradient is divided by its length first
 
 
 class InnerRates(NamedTuple):
@@ -43,6 +44,7 @@ class InnerRates(NamedTuple):
     learned: LearnedLr
     steps: int  # gradient steps that the step sizes are learned for
     filtered: bool = False  # whether the gradient's Wiener filter multiplies the step sizes
+    normalised: bool = False  # whether the gradient is divided by its length
     shift: Mapping[str, float] = {}  # parameters that the first inner update also shifts, and by what in the beginning
 
     def initial(self, theta: Params) -> Params:
@@ -75,7 +77,7 @@ class InnerRates(NamedTuple):
         rates = self.learned_lr(meta, step) if self.has_learned_lr else fixed
         rates = {name: rate if factor == 1.0 else rate * factor for name, rate in rates.items()}
         rates |= {name: rates[name] * value for name, value in gain.items()}
-        return InnerUpdate(rates, self.learned_shift(meta) if step == 0 else {})
+        return InnerUpdate(rates, self.learned_shift(meta) if step == 0 else {}, self.normalised)
 
     def gains(self, meta: Params) -> Params:
         """Factor of the Wiener filter on each step size; none without it."""

@@ -43,6 +43,22 @@ def test_each_element_has_its_own_step_size_and_a_parameter_without_one_stays() 
     assert list(adapted) == ["w", "b"]
 
 
+def test_a_normalised_step_has_the_length_of_the_step_size() -> None:
+    # The gradient (3, 4) has the length 5: 1 - 0.5 (0.6, 0.8) = (0.7, 0.6).
+    params = {"w": torch.ones(1, dtype=torch.float64), "b": torch.ones(1, dtype=torch.float64)}
+    update = InnerUpdate(dict.fromkeys(params, 0.5), normalised=True)
+    adapted = inner_update(lambda p: 3 * p["w"].sum() + 4 * p["b"].sum(), params, update)
+    torch.testing.assert_close([value.item() for value in adapted.values()], [0.7, 0.6])
+
+
+def test_a_normalised_step_stays_where_the_gradient_is_zero() -> None:
+    def step(params: Params) -> Params:
+        return inner_update(parabola, params, InnerUpdate({"theta": 0.5}, normalised=True))
+
+    assert step(theta(3.0))["theta"] == 3
+    assert torch.func.jacrev(step)(theta(3.0))["theta"]["theta"].isfinite()
+
+
 def test_a_shift_is_added_after_the_step_with_or_without_a_step_size() -> None:
     # theta: 1 - 0.1 * 2 (1 - 3) - 0.5 = 0.9; other: 2 + 0.25, which has no step size.
     params = theta(1.0) | {"other": torch.tensor(2.0)}

@@ -162,6 +162,7 @@ RATES = {
     "CAVIA": {"adapted": "context"},
     "Meta-SGD": {"learned_lr": "parameter"},
     "tensor and step": {"learned_lr": "tensor-and-step"},
+    "normalised": {"normalised_gradient": True},
     "filter and shift": {"filtered_lr": True, "adapted_std_factor": 0.5},
 }
 SOME = {
@@ -173,6 +174,13 @@ SOME = {
     "Meta-SGD, ANIL, lvc": {"learned_lr": "parameter", "adapted": "last-layer", "inner_objective": "lvc"},
     "tensor and step, ANIL": {"learned_lr": "tensor-and-step", "adapted": "last-layer"},
     "Meta-SGD, frozen": {"learned_lr": "parameter", "frozen": ["bias_0", "log_std"]},
+    "CAVIA, normalised": {"adapted": "context", "normalised_gradient": True},
+    "ANIL, Meta-SGD, filter, normalised": {
+        "adapted": "last-layer",
+        "learned_lr": "parameter",
+        "filtered_lr": True,
+        "normalised_gradient": True,
+    },
     "CAVIA, shift, lvc": {"adapted": "context", "adapted_std_factor": 0.7, "inner_objective": "lvc"},
     "ANIL, shift": {"adapted": "last-layer", "adapted_std_factor": 0.7},
     "E-MAML, shift": {"sampling_credit": 1.0, "adapted_std_factor": 0.7},

@@ -205,7 +205,8 @@ def test_step_sizes_are_chosen_on_other_seeds_and_tasks(family, monkeypatch):
     out, _ = family("--choose", "--problems", "tabular-mdp", "--methods", "maml", "promp", "--iterations", "1")
     assert used == [(CHOICE, lr, CHOICE_TABLE_SEED) for lr in (0.001, 0.003, 0.01, 0.03)]
     (row,) = [line for line in out.splitlines() if "ProMP" in line]
-    assert re.fullmatch(r"\| ProMP \| step.lr \| 0.001: [\d.]+, 0.003: [\d.]+, \*\*0.01: [\d.]+\*\*, 0.03: [\d.]+ \|", row)
+    returns = re.sub(r"[\d.]+(?=,|\*\*,| \|$)", "R", row)
+    assert returns == "| ProMP | step.lr | 0.001: R, 0.003: R, **0.01: R**, 0.03: R |"
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
