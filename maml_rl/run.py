@@ -149,6 +149,12 @@ def new_run(learner: AnyLearner, config: RLConfig | SupervisedConfig) -> Run:
     state = learner.initial()
     if isinstance(config, RLConfig) and config.start_from is not None:
         other = load_run(config.start_from)
+        there, here = other.rl_config.network.activation, config.network.activation
+        if there != here:
+            raise InputError(
+                f"the network of {config.start_from} has the activation {there}, this one {here}, with which its weights "
+                f"are another policy: set network.activation to {there}"
+            )
         state = state._replace(meta=state.meta | begun(theta(other.state.meta), config.meta.adapted))
         check_fits(learner, other._replace(state=state))
     return Run(config, state, learner.constants)

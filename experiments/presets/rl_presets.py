@@ -74,6 +74,23 @@ _ANT_META = replace(
 _ANT_DIRECTION_META = replace(
     _ANT_META, meta_batch_size=10, episodes=40, step=TrustRegion(max_kl=0.15, cg_damping=0.1, hessian_fraction=0.25)
 )
+# Two tasks differ by a sign, which one context number can hold. With one number the normalised step has the derivative
+# 0, so that the first-order meta-gradient is the exact one (docs/ant_notebook.md).
+_ANT_DIRECTION_CAVIA = replace(
+    _ANT_DIRECTION,
+    iterations=260,
+    meta=replace(
+        _ANT_DIRECTION_META,
+        adapted="context",
+        inner_lr=3.0,
+        normalised_gradient=True,
+        adapted_std_factor=1.0,
+        first_order=True,
+        step=replace(_ANT_DIRECTION_META.step, hessian_fraction=1.0),
+    ),
+    network=replace(_UNBOUNDED, context_size=1),
+    evaluation=RLEvaluation(episodes=40, later_lr_factor=0.01),
+)
 _ROTHFUSS_MAML = RLConfig(
     env_id="maml_rl.envs:rothfuss2019/HalfCheetahDir-v0",
     iterations=1000,
@@ -175,6 +192,12 @@ RL_PRESETS = {
         "ant, run forward or backward",
         f"{_FINN}, Figure 5; {_STANDARDISED}, 10 tasks, inner lr 0.3, maximum KL 0.15, damping 0.1, 260 iterations",
         "0, 398, 399, 395 on the paper's tasks (one seed); paper: 9, 499 (600 forward, 398 backward), 501, 499",
+    ),
+    "ant-dir-cavia": Preset(
+        _ANT_DIRECTION_CAVIA,
+        "ant, run forward or backward: CAVIA with one context number and a normalised gradient",
+        f"{_ZINTGRAF}, 1 context number, gradient normalised, inner lr 3; otherwise as ant-dir",
+        "EXPECTED_ANT_DIR_CAVIA",
     ),
     "ant-goal": Preset(
         replace(_ANT_VELOCITY, env_id="maml_rl.envs:finn2017/AntGoal-v0", iterations=240, meta=_ANT_META),
