@@ -152,8 +152,8 @@ def new_run(learner: AnyLearner, config: RLConfig | SupervisedConfig) -> Run:
         there, here = other.rl_config.network.activation, config.network.activation
         if there != here:
             raise InputError(
-                f"the network of {config.start_from} has the activation {there}, this one {here}, with which its weights "
-                f"are another policy: set network.activation to {there}"
+                f"the network of {config.start_from} has the activation {there}, this one {here}, which makes another "
+                f"policy of its weights: set network.activation to {there}"
             )
         state = state._replace(meta=state.meta | begun(theta(other.state.meta), config.meta.adapted))
         check_fits(learner, other._replace(state=state))

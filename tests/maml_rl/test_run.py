@@ -368,9 +368,9 @@ def test_a_run_of_another_network_is_nothing_to_start_from(tmp_path: Path, run: 
     assert str(tmp_path) in refused(lambda: train(config, machine=ONE_THREAD))
     absent = replace(config, start_from=str(tmp_path / "absent"))
     assert "absent" in refused(lambda: train(absent, machine=ONE_THREAD))
-    bent = replace(SHORT, network=replace(SHORT.network, activation="tanh"), start_from=str(tmp_path))
-    assert SHORT.network.activation == "relu"
-    assert "set network.activation to relu" in refused(lambda: train(bent, machine=ONE_THREAD))
+    bent = replace(SHORT, network=replace(SHORT.network, activation="relu"), start_from=str(tmp_path))
+    assert SHORT.network.activation == "tanh"
+    assert "set network.activation to tanh" in refused(lambda: train(bent, machine=ONE_THREAD))
 
 
 @pytest.mark.parametrize("rule", RULES[:3])
