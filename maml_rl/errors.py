@@ -31,6 +31,10 @@ class WorkerError(RuntimeError):
         self.trace = trace
 
 
+class RankError(RuntimeError):
+    """Another rank, a process that shares the tasks, has ended or does not answer; the message names it."""
+
+
 def one_line(value: object) -> str:
     """A value as it is shown in a message, the same in every process: without the address of an object."""
     return re.sub(" object at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))

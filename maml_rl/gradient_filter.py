@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
-from maml_rl.parallel import TaskThreads, mean_over_tasks
+from maml_rl.parallel import TaskThreads
 from maml_rl.types import Batch, Params, flatten, split, unflatten
 
 _SIGNAL, _POWER = "inner_signal.", "inner_power."
@@ -84,7 +84,7 @@ def with_measured(
         first, second = (flatten(gradient(half)) for half in _halves(batch))
         return first * second, ((first + second) / 2).square()
 
-    signal, power = (mean_over_tasks(list(v)) for v in zip(*threads.map(of_task, batches), strict=True))
+    signal, power = (threads.mean(v) for v in zip(*threads.map(of_task, batches), strict=True))
     before = {kind: flatten({n: v for n, v in statistics.items() if n.startswith(kind)}) for kind in (_SIGNAL, _POWER)}
     if not before[_POWER].any():  # as if the gradients before had been without noise
         before = {_SIGNAL: power, _POWER: power}

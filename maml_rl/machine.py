@@ -21,9 +21,11 @@ class Machine:
     """What a command may use of the machine. None of it changes the result."""
 
     device: str = "cpu"
-    """Where the network and its updates are computed: cpu, cuda, cuda:1, ..."""
+    """Where the network and its updates are computed: cpu, cuda, cuda:1, ... With several ranks on a machine, cuda is
+    an accelerator for each, in turn."""
     threads: int | None = None
-    """Threads that share the tasks of the update; all cores if None. (Physics uses all cores.)"""
+    """Threads that share the tasks of the update; all cores if None, and with several ranks on a machine an equal part
+    of them. (Physics uses as many.)"""
     processes: int | None = None
     """Processes for an environment that is not batched, one sub-environment in each; as many as cores if None."""
     start_method: StartMethod = "spawn"
@@ -40,8 +42,9 @@ class Machine:
             InputError: If it is not there, or cannot compute what the method needs.
         """
         from maml_rl.parallel import usable_device
+        from maml_rl.ranks import this_rank
 
-        return usable_device(self.device)
+        return usable_device(this_rank().device(self.device))
 
     def task_threads(self) -> "TaskThreads":
         """Threads that share the tasks: one on an accelerator, which works on one task at a time.

@@ -59,12 +59,14 @@ def meta_objective(
     """
     objective = _objective(policy, meta, tasks, config, threads)
     measured = range(_CURVATURE_TASKS if config.inner_steps and not config.first_order else 0)
-    linear = threads.map(lambda m: _linearise(objective, objective.tasks[m], m in measured), range(len(tasks)))
-    gradient = mean_over_tasks([objective.vector(task.gradient) for task in linear])
-    loss = mean_over_tasks([task.loss for task in linear])
+    indices = threads.share.indices if threads.share else range(len(tasks))
+    linear = threads.map(lambda m, data: _linearise(objective, data, m in measured), indices, objective.tasks)
+    gradient = threads.mean(objective.vector(task.gradient) for task in linear)
+    loss = threads.mean(task.loss for task in linear)
     metrics = {"meta/loss_before": float(loss)}
     if measured:
-        metrics["inner/curvature"] = float(mean_over_tasks([task.inner_curvature for task in linear[: len(measured)]]))
+        curvatures = threads.gathered(task.inner_curvature for task in linear)
+        metrics["inner/curvature"] = float(mean_over_tasks(curvatures[: len(measured)]))
     regions = [task.region for task in linear if task.region is not None]
     return MetaGradient(
         gradient=unflatten(gradient, objective.learned),
@@ -73,7 +75,7 @@ def meta_objective(
         curvature=partial(_curvature, objective, regions) if regions else None,
         evaluate=partial(_evaluate, objective, regions) if regions else None,
         proximal=_proximal(objective, config.step) if isinstance(config.step, ProMP) else None,
-        units=_units([region.jacobian for region in regions]),
+        units=_units([region.jacobian for region in regions], threads),
     )
 
 
@@ -168,14 +170,14 @@ def _linearise(objective: _Objective, data: TaskData, measured: bool) -> _Linear
     return _Linear(gradient, value, curvature, of_region)
 
 
-def _units(jacobians: Sequence[AdaptationJacobian]) -> Params:
+def _units(jacobians: Sequence[AdaptationJacobian], threads: TaskThreads) -> Params:
     """A unit for each learned step size: 1 over the size of the gradients that it multiplies.
 
     A change of theta by 1 changes theta' by about 1. One of a step size by 1 changes it by the gradient only, for a
     single number two orders of magnitude less, and damping would all but forbid it.
     """
     squares = [jacobian.squared_gradients() for jacobian in jacobians]
-    means = {name: mean_over_tasks([of_task[name] for of_task in squares]) for name in (squares[0] if squares else {})}
+    means = {name: threads.mean(of_task[name] for of_task in squares) for name in (squares[0] if squares else {})}
     return {name: mean.clamp(min=torch.finfo(mean.dtype).tiny).rsqrt() for name, mean in means.items()}
 
 
@@ -187,7 +189,7 @@ def _curvature(objective: _Objective, regions: Sequence[_Region], vector: Tensor
     def of_task(region: _Region) -> Tensor:
         return objective.vector(curvature_product(region.jacobian, region.fisher, change))
 
-    return mean_over_tasks(objective.threads.map(of_task, regions))
+    return objective.threads.mean(objective.threads.map(of_task, regions))
 
 
 def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,7 +204,7 @@ def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor)
             credited = zip(objective.credit_losses(data), path, strict=False)
             return torch.stack([sum((credit(start) for credit, start in credited), start=loss), kl])
 
-    loss, kl = mean_over_tasks(objective.threads.map(of_task, objective.tasks, regions))
+    loss, kl = objective.threads.mean(objective.threads.map(of_task, objective.tasks, regions))
     return loss, kl
 
 
@@ -221,12 +223,12 @@ def _proximal(objective: _Objective, rule: ProMP) -> Proximal:
 
     def gradient(vector: Tensor) -> Tensor:
         meta = objective.fixed | unflatten(vector, objective.learned)
-        return mean_over_tasks(objective.threads.map(lambda task: objective.vector(task.gradient(meta)), tasks))
+        return objective.threads.mean(objective.threads.map(lambda task: objective.vector(task.gradient(meta)), tasks))
 
     def metrics(vector: Tensor) -> dict[str, float]:
         meta = objective.fixed | unflatten(vector, objective.learned)
         measured = stack(objective.threads.map(lambda task: task.metrics(meta), tasks))
-        return {name: float(mean_over_tasks(list(values))) for name, values in measured.items()}
+        return {name: float(objective.threads.mean(values)) for name, values in measured.items()}
 
     return Proximal(gradient, metrics)
 

@@ -33,7 +33,7 @@ from maml_rl.types import Batch, Params, State, Trajectories, laid_out, repeat, 
 
 
 class Sampled(NamedTuple):
-    """Episodes of all tasks with one parameter set each, and what the losses make of them."""
+    """Episodes of the tasks of this rank with one parameter set each, and what the losses make of them."""
 
     trajectories: Trajectories
     seconds: float  # spent on sampling
@@ -58,9 +58,9 @@ def sample(
     draw: Draw,
     threads: TaskThreads,
 ) -> Sampled:
-    """Episodes D_i of each task under its own parameters, with their advantages."""
+    """Episodes D_i of each task of this rank under its own parameters, with their advantages."""
     started = time.perf_counter()
-    trajectories = collect(envs, policy, params, tasks, config.episodes, draw)
+    trajectories = collect(envs, policy, params, tasks, config.episodes, draw, threads.share)
     seconds = time.perf_counter() - started
     return Sampled(trajectories, seconds, *advantage_batches(policy, trajectories, config, threads))
 
@@ -132,12 +132,13 @@ def meta_iteration(
         envs: Task-distributed sub-environments, any number of them.
         config: Settings.
         seed: Seed of the run.
-        threads: Threads that share the tasks of the update.
+        threads: Threads that share the tasks of the update; their `share` says which tasks are those of this rank.
         step: The meta-step; `config.step` if None.
 
     Raises:
         InputError: If all parameters are frozen, or the inner loss cannot be used.
         NonFiniteError: If a sampled or computed quantity is not finite; names iteration and quantity.
+        RankError: If another rank has ended or does not answer.
     """
     started = time.perf_counter()
     state = State(laid_out(state.meta), laid_out(state.optimizer), state.iteration)
@@ -146,7 +147,7 @@ def meta_iteration(
         for params, episodes in _sampled_steps(policy, state, envs, config, seed, threads):  # lines 3 to 8
             path.append(params)
             sampled.append(episodes)
-        data = _tasks_data(path, sampled, config)
+        data = _tasks_data(path, sampled, config, threads)
         take = step or partial(meta_step, config.step)
         new, of_step = take(state, meta_objective(policy, state.meta, data, config, threads))  # line 10
     except NonFiniteEnvironmentError as error:
@@ -156,15 +157,16 @@ def meta_iteration(
     new = _measured(policy, new, data, config, threads)
     by_task = _by_task(policy, sampled, data, threads)
     metrics = {name: float(mean_over_tasks(list(values))) for name, values in by_task.items()}
-    metrics |= of_step | rate_metrics(new.meta) | _work(sampled, started)
+    metrics |= of_step | rate_metrics(new.meta) | _work(sampled, started, threads)
     return Iteration(new, metrics, by_task)
 
 
-def _work(sampled: Sequence[Sampled], started: float) -> dict[str, float]:
-    """Env steps of an iteration, and where its time went since `started`."""
+def _work(sampled: Sequence[Sampled], started: float, threads: TaskThreads) -> dict[str, float]:
+    """Env steps of an iteration, and where its time went on this rank since `started`."""
     sampling = sum(s.seconds for s in sampled)
+    steps = [s.trajectories.lengths.sum(1) for s in sampled]  # [M] each
     return {
-        "sampling/env_steps": sum(float(s.trajectories.mask.sum()) for s in sampled),
+        "sampling/env_steps": float(sum(threads.gathered(sum(steps, start=torch.zeros_like(steps[0]))))),
         "time/sampling_seconds": sampling,
         "time/update_seconds": time.perf_counter() - started - sampling,
     }
@@ -174,15 +176,17 @@ def _sampled_steps(
     policy: Policy, state: State, envs: TaskVectorEnv, config: RLMeta, seed: int, threads: TaskThreads
 ) -> Iterator[tuple[Params, Sampled]]:
     """Each task's parameters after 0, 1, ..., `inner_steps` inner updates, with a leading M, and its episodes."""
-    draw = Draw(seed, Phase.TRAINING, state.iteration)
-    tasks = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)
+    draw, share = Draw(seed, Phase.TRAINING, state.iteration), threads.share
+    tasks: Sequence[Task] = training_tasks(task_space(envs), config.meta_batch_size, draw)  # line 3: T_i ~ p(T)
     rates = policy_rates(policy, theta(state.meta), config)
-    params = repeat(theta(state.meta), len(tasks))
+    tasks = share.of(tasks) if share else tasks
+    params = share.repeated(theta(state.meta)) if share else repeat(theta(state.meta), len(tasks))
     for step in range(config.inner_steps + 1):
         sampled = sample(envs, policy, params, tasks, config, draw._replace(step=step), threads)  # lines 5 and 8
         yield params, sampled
         if step < config.inner_steps:  # line 7: theta_i'
             params = adapt_each(policy, params, sampled.batches, config, rates.at(state.meta, step), threads)
+            params = share.placed(params) if share else params
 
 
 def _measured(policy: Policy, state: State, tasks: Sequence[TaskData], config: RLMeta, threads: TaskThreads) -> State:
@@ -199,22 +203,33 @@ def _measured(policy: Policy, state: State, tasks: Sequence[TaskData], config: R
         return state._replace(meta=with_measured(state.meta, gradient, [task.support[0] for task in tasks], threads))
 
 
-def _tasks_data(path: Sequence[Params], sampled: Sequence[Sampled], config: RLMeta) -> list[TaskData]:
-    credit = _credit(sampled, config.sampling_credit) if config.sampling_credit else []
+def _tasks_data(
+    path: Sequence[Params], sampled: Sequence[Sampled], config: RLMeta, threads: TaskThreads
+) -> list[TaskData]:
+    credit = _credit(sampled, config.sampling_credit, threads) if config.sampling_credit else []
     data = []
-    for m in range(config.meta_batch_size):
+    for m in range(len(sampled[0].batches)):
         *support, query = [s.batches[m] for s in sampled]
         data.append(TaskData(support, [select(params, m) for params in path], query, [each[m] for each in credit]))
     return data
 
 
-def _credit(sampled: Sequence[Sampled], weight: float) -> list[Tensor]:
-    """Credit of the episodes of each support sampling for what the adapted policies reached, `[M, K]` each."""
+def _credit(sampled: Sequence[Sampled], weight: float, threads: TaskThreads) -> list[Tensor]:
+    """Credit of the episodes of each support sampling for what the adapted policies reached, `[M, K]` each.
+
+    A task is compared with the others, those of other ranks among them.
+    """
     *support, query = sampled
+
+    def of_all(values: Tensor) -> Tensor:
+        return torch.stack(threads.gathered(values)) if threads.share else values
+
     returns = query.trajectories.returns
     units = query.measured["advantage/deviation"] * query.trajectories.lengths.float().mean(1)
-    credit = (weight * episode_credits(returns.mean(1), units, s.trajectories.returns) for s in support)
-    return [of_sampling.to(returns) for of_sampling in credit]
+    reached, units = of_all(returns.mean(1)), of_all(units)
+    credit = (weight * episode_credits(reached, units, of_all(s.trajectories.returns)) for s in support)
+    own = threads.share.indices if threads.share else range(len(returns))
+    return [of_sampling.to(returns)[own.start : own.stop] for of_sampling in credit]
 
 
 def _inputs(policy: Policy, sampled: Sequence[Sampled]) -> str:
@@ -228,7 +243,7 @@ def _inputs(policy: Policy, sampled: Sequence[Sampled]) -> str:
 def _by_task(
     policy: Policy, sampled: Sequence[Sampled], data: Sequence[TaskData], threads: TaskThreads
 ) -> dict[str, Tensor]:
-    """What each task contributes to the metrics that are means over tasks, `[M]`."""
+    """What each task, on whichever rank it is, contributes to the metrics that are means over tasks, `[M]`."""
     values: dict[str, Tensor] = {}
     for step, s in enumerate(sampled):
         values[f"return/after_{step}_steps"] = s.trajectories.returns.mean(1)
@@ -236,7 +251,11 @@ def _by_task(
     if len(sampled) > 1:
         values["inner/kl"] = _adaptation_kl(policy, data, threads)
     values["policy/entropy"] = _entropy(policy, data)
-    return values
+    if not threads.share:
+        return values
+    exact = torch.stack([value.double() for value in values.values()], 1)  # [tasks of this rank, quantities]
+    everywhere = torch.stack(threads.gathered(exact), 1)
+    return {name: row.to(own.dtype) for (name, own), row in zip(values.items(), everywhere, strict=True)}
 
 
 def _adaptation_kl(policy: Policy, data: Sequence[TaskData], threads: TaskThreads) -> Tensor:

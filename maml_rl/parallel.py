@@ -8,6 +8,7 @@ products of a 100-100 network. Results come in the order of the tasks, so they d
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from functools import reduce
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from maml_rl.errors import InputError
 from maml_rl.processes import available_cores
+from maml_rl.ranks import Share
 
 T = TypeVar("T")
 
@@ -25,6 +27,9 @@ class TaskThreads:
 
     Args:
         threads: Number of threads; all cores if None.
+
+    Attributes:
+        share: The tasks among those of all ranks; None if other processes have no part in them.
 
     Raises:
         InputError: If there is less than one.
@@ -38,6 +43,13 @@ class TaskThreads:
         # torch.func imports PyTorch's compiler when it is first used; done in a thread, builds with Triton crash there.
         torch.func.grad(torch.square)(torch.zeros(()))
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.share: Share | None = None
+
+    def sharing(self, share: Share | None) -> "TaskThreads":
+        """The same threads for a share of tasks, whose other parts are those of other ranks."""
+        shared = copy(self)
+        shared.share = share
+        return shared
 
     def map(self, function: Callable[..., T], *arguments: Iterable[object]) -> list[T]:
         """`function` of each task's arguments, in the order of the tasks."""
@@ -46,6 +58,14 @@ class TaskThreads:
     def imap(self, function: Callable[..., T], *arguments: Iterable[object]) -> Iterator[T]:
         """The same one after the other, as they are finished."""
         return self._pool.map(function, *arguments)
+
+    def gathered(self, values: Iterable[Tensor]) -> list[Tensor]:
+        """A tensor of every task, on whichever rank it is, from those of the tasks here."""
+        return self.share.gathered(values) if self.share else list(values)
+
+    def mean(self, values: Iterable[Tensor]) -> Tensor:
+        """Mean over the tasks of all ranks, from one value for each task here."""
+        return mean_over_tasks(self.gathered(values))
 
 
 @contextmanager
@@ -63,7 +83,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def mean_over_tasks(values: Iterable[Tensor], count: int | None = None) -> Tensor:
-    """Mean over the tasks. Every average over tasks is taken here, the one place to average over machines.
+    """Mean over the tasks. Every average over tasks is taken here, in their order, whichever ranks they are from.
 
     Args:
         values: One value for each task; or, with `count`, sums over some of the tasks each, which are added in their

@@ -18,6 +18,7 @@ from maml_rl.learner import RANDOM, THIS_RUN, Advance, Curve, Learner, Metrics, 
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.meta_rl import initial_state, meta_iteration
 from maml_rl.objectives import check_own_loss
+from maml_rl.ranks import Share, this_rank
 from maml_rl.requirements import picture_advice
 from maml_rl.seeding import Phase
 from maml_rl.step import MetaStep
@@ -92,10 +93,11 @@ class RLLearner(Learner[RLEvaluation]):
         return initial_state(self.policy, self.config.meta)
 
     def iterate(self, state: State) -> tuple[State, Metrics]:
-        """One pass through the loop of Algorithm 3."""
+        """One pass through the loop of Algorithm 3, together with the other ranks if this process has joined some."""
         state = state.to(self.device).ordered(self._names)
         config = self.config
-        done = meta_iteration(self.policy, state, self.envs, config.meta, config.seed, self.threads, self.step)
+        threads = self.threads.sharing(task_share(config))
+        done = meta_iteration(self.policy, state, self.envs, config.meta, config.seed, threads, self.step)
         return done.state, Metrics(done.metrics, done.by_task)
 
     def summary(self, values: Mapping[str, float]) -> str:
@@ -209,13 +211,12 @@ def open_rl(
         episodes: Episodes that are sampled at once, at most; those of a meta-iteration if None.
 
     Raises:
-        InputError: If the environment cannot be meta-trained, or a setting or the device cannot be used.
+        InputError: If the environment cannot be meta-trained, a setting or the device cannot be used, or, for training,
+            there are more ranks than tasks.
         WorkerError: If a process cannot make the environment.
     """
     machine.torch_device()
-    num_envs = config.num_envs or config.meta.meta_batch_size * config.meta.episodes
-    if episodes is not None:
-        num_envs = min(_NUM_ENVS, episodes)
+    num_envs = training_envs(config) if episodes is None else min(_NUM_ENVS, episodes)
     envs = make_envs(config, num_envs, machine)
     try:
         if constants is None:
@@ -227,6 +228,31 @@ def open_rl(
     except BaseException:
         envs.close()
         raise
+
+
+def task_share(config: RLConfig) -> Share | None:
+    """This rank's share of the tasks of a meta-iteration; None where it is all of them.
+
+    Raises:
+        InputError: If there are more ranks than tasks.
+    """
+    ranks = this_rank()
+    advice = f"set meta.meta_batch_size to at least {ranks.size}"
+    return ranks.share(config.meta.meta_batch_size, "tasks of a meta-iteration", advice)
+
+
+def training_envs(config: RLConfig) -> int:
+    """Number of sub-environments of this rank in training.
+
+    Raises:
+        InputError: If there are more ranks than tasks.
+    """
+    share = task_share(config)
+    tasks = len(share.indices) if share else config.meta.meta_batch_size
+    episodes = tasks * config.meta.episodes
+    if config.num_envs is None:
+        return episodes
+    return min(episodes, -(-config.num_envs // this_rank().size)) if share else config.num_envs
 
 
 def _statistics(constants: Params, size: int) -> list[Tensor | None]:

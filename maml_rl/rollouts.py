@@ -15,6 +15,7 @@ from torch import Tensor
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.parallel import one_torch_thread
 from maml_rl.policies import Policy
+from maml_rl.ranks import Share
 from maml_rl.seeding import Draw, Purpose
 from maml_rl.task_parts import plain_text
 from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, groups, observation_size, resets_itself
@@ -29,7 +30,7 @@ def collect(
     tasks: Sequence[Task],
     episodes: int,
     draw: Draw,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | Share | None = None,
 ) -> Trajectories:
     """Exactly `episodes` whole episodes of each task, whatever their length, on the device of `params`.
 
@@ -44,27 +45,33 @@ def collect(
         tasks: M tasks.
         episodes: K.
         draw: Place in the run, which seeds resets and actions.
-        indices: Each task's own index, which seeds them as well; 0 to M - 1 if None.
+        indices: Each task's own index, which seeds them as well; 0 to M - 1 if None. With a share of more tasks, the
+            episodes are those of all of them, bit for bit.
 
     Raises:
         InputError: If there are more or fewer indices than tasks.
         NonFiniteError: If an action is not finite.
         NonFiniteEnvironmentError: If an observation or reward is not finite; names the task.
     """
-    own = range(len(tasks)) if indices is None else indices
+    share = indices if isinstance(indices, Share) else None
+    own = share.indices if share else range(len(tasks)) if indices is None else indices
     if len(own) != len(tasks):
         raise InputError(f"indices must have one for each of the {len(tasks)} tasks, got {len(own)}")
     horizon = episode_limit(envs)
-    noise = [
-        policy.distribution.noise(draw.generator(Purpose.ACTIONS, i), (episodes, horizon), policy.noise_size)
-        for i in own
-    ]
+    noise = np.stack(
+        [
+            policy.distribution.noise(draw.generator(Purpose.ACTIONS, i), (episodes, horizon), policy.noise_size)
+            for i in own
+        ]
+    )
     seeds = [seed for i in own for seed in draw.integers(Purpose.RESETS, episodes, i)]
-    request = _Request(policy, params, tasks, seeds, np.stack(noise), draw.step)
-    buffers = _buffers(envs, policy, (len(tasks), episodes, horizon))
+    request = _Request(policy, params, tasks, seeds, noise, draw.step, range(len(seeds)))
+    if share:
+        request = _among_others(request, share)
+    buffers = _buffers(envs, policy, (len(request.tasks), episodes, horizon))
     _run_waves(envs, request, buffers)
-    device = next(iter(params.values())).device
-    return Trajectories(*(torch.from_numpy(array).to(device) for array in buffers))
+    device, first = next(iter(params.values())).device, share.lead if share else 0
+    return Trajectories(*(torch.from_numpy(array).to(device)[first : first + len(tasks)] for array in buffers))
 
 
 class _Request(NamedTuple):
@@ -76,6 +83,20 @@ class _Request(NamedTuple):
     seeds: Sequence[int]  # of the reset of each episode, m K + k
     noise: NDArray[np.float32]  # [M, K, T, ...]   that selects the actions
     step: int  # gradient steps before it, for messages
+    wanted: range  # the episodes m K + k that are run
+
+
+def _among_others(request: _Request, share: Share) -> _Request:
+    """The same episodes, with others around them that are not run, so that they round as among those of all tasks."""
+    before, count, episodes = share.lead, len(request.tasks), request.noise.shape[1]
+    after = share.places - before - count
+    return request._replace(
+        params={name: share.filled(value) for name, value in request.params.items()},
+        tasks=[*request.tasks[:1] * before, *request.tasks, *request.tasks[:1] * after],
+        seeds=[*[0] * (before * episodes), *request.seeds, *[0] * (after * episodes)],
+        noise=np.pad(request.noise, [(before, after), *[(0, 0)] * (request.noise.ndim - 1)]),
+        wanted=range(before * episodes, (before + count) * episodes),
+    )
 
 
 def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> NDArray[Any]:
@@ -109,9 +130,9 @@ def _buffers(envs: TaskVectorEnv, policy: Policy, shape: tuple[int, int, int]) -
 
 
 def _run_waves(envs: TaskVectorEnv, request: _Request, buffers: _Buffers) -> None:
-    """Runs all episodes; each group of sub-environments takes the next wave as soon as it has finished one."""
+    """Runs the episodes; each group of sub-environments takes the next wave as soon as it has finished one."""
     parts = groups(envs)
-    count, left = len(request.seeds), list(range(len(request.seeds)))[::-1]
+    count, left = len(request.wanted), list(request.wanted)[::-1]
     lock = Lock()
 
     def work(part: TaskVectorEnv) -> None:

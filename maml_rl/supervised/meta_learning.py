@@ -5,7 +5,7 @@ pretrained baseline (`inner_steps = 0`); Reptile shares it and has its own meta-
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -219,7 +219,8 @@ def meta_gradient(network: Network, config: SupervisedMeta) -> TasksGradient:
     """Mean over the tasks of meta-gradient and metrics `[4]`, a function of the state, the tasks and the threads.
 
     Tasks are differentiated `config.chunk_size` at a time, each chunk in a thread, and added in their order: memory
-    does not grow with the meta-batch, and the result does not depend on the number of threads.
+    does not grow with the meta-batch, and the result does not depend on the number of threads. A share of the threads is
+    one of chunks.
     """
     by_order = {first_order: chunk_sums(network, config, first_order) for first_order in (False, True)}
     if network.trace:
@@ -230,13 +231,15 @@ def meta_gradient(network: Network, config: SupervisedMeta) -> TasksGradient:
         changed = learned(network, config, state.meta)
         weights = multi_step_weights(config, state.iteration).to(next(iter(changed.values())))
         count = len(tasks.support_x)
-        parts = chunks(tasks, config.chunk_size or count)
+        parts: Sequence[TaskBatch] = chunks(tasks, config.chunk_size or count)
+        parts = threads.share.of(parts) if threads.share else parts
 
         def work(part: TaskBatch) -> Tensor:
             with torch.no_grad():
                 return sums(state.meta, weights, part)
 
-        means = mean_over_tasks(map(work, parts) if len(parts) == 1 else threads.imap(work, parts), count)
+        done = map(work, parts) if len(parts) == 1 else threads.imap(work, parts)
+        means = mean_over_tasks(threads.gathered(done) if threads.share else done, count)
         return unflatten(means[:-_METRICS], changed), means[-_METRICS:]
 
     return gradient
@@ -260,6 +263,7 @@ def meta_iteration(
 
     Raises:
         NonFiniteError: If the loss or the meta-gradient is not finite; names iteration and quantity.
+        RankError: If another rank has ended or does not answer.
     """
     state = State(laid_out(state.meta), laid_out(state.optimizer), state.iteration)
     tasks = TaskBatch(*map(aligned, tasks))

@@ -9,6 +9,7 @@ import torch
 from maml_rl.learner import THIS_RUN, Advance, Curve, Learner, Metrics, Validation, validated
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.parallel import mean_over_tasks
+from maml_rl.ranks import Share, this_rank
 from maml_rl.seeding import Phase
 from maml_rl.supervised.adaptation import StepLosses, losses_by_step
 from maml_rl.supervised.meta_learning import initial_state, meta_gradient, meta_iteration
@@ -68,10 +69,11 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         return initial_state(self.network, self.config.meta)
 
     def iterate(self, state: State) -> tuple[State, Metrics]:
-        """One pass through the loop of Algorithm 2."""
+        """One pass through the loop of Algorithm 2, together with the other ranks if this process has joined some."""
         tasks = TaskBatch(*(examples.to(self._device) for examples in self._meta_batch(state.iteration)))
         state = state.to(self._device).ordered(self._names)
-        state, values = meta_iteration(self._gradient, state, tasks, self.config.meta, self.threads)
+        threads = self.threads.sharing(chunk_share(self.config.meta))
+        state, values = meta_iteration(self._gradient, state, tasks, self.config.meta, threads)
         return state, Metrics(values, {})
 
     def summary(self, values: Mapping[str, float]) -> str:
@@ -189,6 +191,23 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         return batch
 
 
+def chunk_share(meta: SupervisedMeta) -> Share | None:
+    """This rank's share of the chunks of a meta-iteration; None where it is all of them.
+
+    Ranks share chunks, not tasks, since tasks that are differentiated together round together.
+
+    Raises:
+        InputError: If there are more ranks than chunks.
+    """
+    ranks, count = this_rank(), meta.meta_batch_size
+    size = meta.chunk_size or count
+    what = f"chunk{'' if size >= count else 's'} of a meta-iteration ({count} tasks, {size} at once)"
+    advice = f"set meta.chunk_size to at most {count // ranks.size}, which rounds sums otherwise"
+    if count < ranks.size:
+        advice = f"set meta.meta_batch_size to at least {ranks.size}"
+    return ranks.share(-(-count // size), what, advice)
+
+
 def open_supervised(
     config: SupervisedConfig, machine: Machine = THIS_MACHINE, for_training: bool = True
 ) -> SupervisedLearner:
@@ -200,8 +219,10 @@ def open_supervised(
         for_training: Whether tasks to train on show the shapes of examples; otherwise, held-out ones do.
 
     Raises:
-        InputError: If data, device or a setting cannot be used.
+        InputError: If data, device or a setting cannot be used, or, for training, there are more ranks than chunks.
     """
     machine.torch_device()  # before the data are read
+    if for_training:
+        chunk_share(config.meta)
     source = task_source(config.tasks, config.data)
     return SupervisedLearner(config, source, machine, Phase.TRAINING if for_training else Phase.EVALUATION)

@@ -1,0 +1,419 @@
+"""Ranks: processes, on one machine or several, that share the tasks of a meta-iteration.
+
+`torchrun` starts them, and this module alone knows `torch.distributed`, which connects them. Each rank samples, adapts
+and differentiates a contiguous share of the tasks. What travels is a vector for each task: every rank gathers all of
+them, in the order of the tasks, and computes the mean as a single process does. So the result is the same, bit for
+bit, for any number of ranks.
+
+Vectors travel by gloo, through the processor's memory: they are small, and it needs no accelerator. A rank that ends
+closes its connections, which the others notice at once. One that is stopped, or whose machine is unreachable, is
+noticed by its missing pulse, a counter that every rank raises each second; a rank that only computes for long keeps
+its pulse.
+"""
+
+import json
+import os
+import pickle
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from threading import Event, Thread
+from time import monotonic, sleep
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from maml_rl.errors import InputError, RankError
+from maml_rl.types import Params, repeat
+
+T = TypeVar("T")
+
+SILENCE = 20.0  # seconds without a pulse after which a rank counts as lost
+_BEAT = 1.0  # seconds between two beats of the pulse, and between looks for interruptions while waiting
+_JOINING = 300.0  # seconds for all ranks to arrive
+_GRACE = 5.0  # seconds in which a rank that is alive shows it
+_PLACES = 16  # tasks after which rows of 4-byte numbers begin at a boundary of 64 bytes again, however long they are
+
+
+class Launch(NamedTuple):
+    """This process among those that a launcher such as torchrun started."""
+
+    rank: int
+    size: int
+    local_rank: int  # among those of this machine
+    local_size: int
+
+
+class Share:
+    """Contiguous tasks of all those of an iteration: the part of one rank.
+
+    Attributes:
+        start: Index of the first.
+        stop: Index after the last.
+        count: Number of all tasks.
+    """
+
+    def __init__(self, ranks: "Ranks", count: int) -> None:
+        self.count, self._ranks = count, ranks
+        self.start, self.stop = self._bounds(ranks.rank)
+
+    def _bounds(self, rank: int) -> tuple[int, int]:
+        return rank * self.count // self._ranks.size, (rank + 1) * self.count // self._ranks.size
+
+    @property
+    def indices(self) -> range:
+        """Indices of the tasks."""
+        return range(self.start, self.stop)
+
+    def of(self, values: Sequence[T]) -> Sequence[T]:
+        """Of the values of all tasks, those of this share."""
+        return values[self.start : self.stop]
+
+    @property
+    def lead(self) -> int:
+        """Places before the first task in an array that puts each task as far from a boundary of memory as all do."""
+        return self.start % _PLACES
+
+    @property
+    def places(self) -> int:
+        """Places in such an array: two at least if there are several tasks, as products of one matrix round otherwise.
+
+        See `maml_rl.rollouts`.
+        """
+        return max(self.lead + self.stop - self.start, min(2, self.count))
+
+    def placed(self, params: Params) -> Params:
+        """The tasks' parameters, with a leading M, each as far from a boundary of memory as among those of all tasks.
+
+        Products of matrices are rounded by where their operands begin (`maml_rl.types.aligned`).
+        """
+        return {name: self.filled(value)[self.lead : self.lead + len(value)] for name, value in params.items()}
+
+    def repeated(self, params: Params) -> Params:
+        """The same parameters for each of the tasks: a leading M that takes no memory."""
+        everywhere = repeat(params, self.places)
+        return {name: value[self.lead : self.lead + len(self.indices)] for name, value in everywhere.items()}
+
+    def filled(self, value: Tensor) -> Tensor:
+        """An array of all places, with the first task's value in those that no task of the share has."""
+        first = value[:1]
+        if value.stride(0) == 0:  # of `repeated`
+            return first.expand(self.places, *value.shape[1:])
+        before, after = (first.expand(n, *value.shape[1:]) for n in (self.lead, self.places - self.lead - len(value)))
+        return torch.cat([before, value, after])
+
+    def gathered(self, values: Iterable[Tensor]) -> list[Tensor]:
+        """A tensor of each task, in the order of the tasks, on the device and of the type of this share's.
+
+        Args:
+            values: Of each task of this share, all of the same shape.
+
+        Raises:
+            RankError: If another rank has ended or does not answer.
+        """
+        own = torch.stack(list(values))
+        largest = max(stop - start for start, stop in map(self._bounds, range(self._ranks.size)))
+        block = torch.zeros(largest, *own.shape[1:], dtype=own.dtype)
+        block[: len(own)] = own.detach()
+        blocks = self._ranks.all_gather(block)
+        sizes = (stop - start for start, stop in map(self._bounds, range(self._ranks.size)))
+        return list(torch.cat([part[:size] for part, size in zip(blocks, sizes, strict=True)]).to(own.device))
+
+
+class Ranks:
+    """The processes that share the tasks, as one of them sees them. Without a connection, it is this one alone."""
+
+    def __init__(self, launch: Launch | None = None, connection: "_Connection | None" = None) -> None:
+        self.launch = launch or Launch(0, 1, 0, 1)
+        self._connection = connection
+
+    @property
+    def rank(self) -> int:
+        """Index of this one."""
+        return self.launch.rank
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.launch.size
+
+    def device(self, name: str) -> str:
+        """Name of this rank's device: the accelerators of a machine go to its ranks in turn."""
+        count = torch.cuda.device_count() if name == "cuda" and self.launch.local_size > 1 else 0
+        return f"cuda:{self.launch.local_rank % count}" if count else name
+
+    def share(self, count: int, what: str, advice: str) -> Share | None:
+        """The share of this rank; None where it is all, since there is no other rank.
+
+        Args:
+            count: Number of all tasks, or other units of work.
+            what: What is counted, for the message.
+            advice: What to change where there are too few.
+
+        Raises:
+            InputError: If there are more ranks than tasks.
+        """
+        if self.size == 1:
+            return None
+        if count < self.size:
+            raise InputError(f"{self.size} ranks cannot share {count} {what}: start fewer ranks, or {advice}")
+        return Share(self, count)
+
+    def all_gather(self, block: Tensor) -> list[Tensor]:
+        """A tensor of each rank, by rank, on the CPU. All have the same shape."""
+        if self._connection is None:
+            return [block]
+        blocks = [torch.empty_like(block) for _ in range(self.size)]
+        self._connection.finish(dist.all_gather(blocks, block, async_op=True))
+        return blocks
+
+    def gather_objects(self, value: T) -> list[T]:
+        """A value of each rank, by rank."""
+        content = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+        sizes = [int(size) for size in self.all_gather(torch.tensor([len(content)]))]
+        block = torch.zeros(max(sizes), dtype=torch.uint8)
+        block[: len(content)] = content
+        blocks = self.all_gather(block)
+        return [pickle.loads(part[:n].numpy().tobytes()) for part, n in zip(blocks, sizes, strict=True)]
+
+    def from_first(self, value: T | None) -> T:
+        """What rank 0 gives, on every rank; what others give does not count."""
+        first: T = self.gather_objects(value if self.rank == 0 else None)[0]  # type: ignore[assignment]
+        return first
+
+    def check_alike(self, facts: Mapping[str, object]) -> None:
+        """Checks that all ranks know the same facts.
+
+        Args:
+            facts: Values by what they are, such as a setting.
+
+        Raises:
+            InputError: On every rank, if one differs from rank 0; names the ranks, their machines and the fact.
+        """
+        mine = {name: str(value) for name, value in facts.items()}
+        first, *others = self.gather_objects((_host(), mine))
+        found = []
+        for rank, (host, theirs) in enumerate(others, 1):
+            for name in (n for n in {**first[1], **theirs} if first[1].get(n) != theirs.get(n)):
+                found.append(
+                    f"{name} is {theirs.get(name, 'absent')} on rank {rank} ({host}) and "
+                    f"{first[1].get(name, 'absent')} on rank 0 ({first[0]})"
+                )
+                break
+        if found:
+            raise InputError(f"the ranks differ: {'; '.join(found)}; start all of them alike")
+
+    def lost(self) -> list[str]:
+        """The ranks that have ended without a word or do not answer, with their machines; takes a few seconds."""
+        return self._connection.lost() if self._connection else []
+
+    def part(self, message: str) -> bool:
+        """Says why this rank ends, and whether another rank has ended for the same reason and will report it."""
+        return self._connection.part(message) if self._connection else False
+
+    def close(self) -> None:
+        """Ends the connection, once all ranks have come here."""
+        global _joined
+        if self._connection:
+            self.all_gather(torch.zeros(1))
+            self._connection.close()
+        _joined = ALONE
+
+
+ALONE = Ranks()
+"""A single process."""
+_joined = ALONE  # as PyTorch's process group is, one for the process
+
+
+def this_rank() -> Ranks:
+    """The ranks that this process has joined; itself alone if none."""
+    return _joined
+
+
+def join(launch: Launch) -> Ranks:
+    """Joins the other ranks, and takes this one's share of the machine's cores.
+
+    Args:
+        launch: Which rank this is. Address and port of the meeting point are the launcher's environment variables.
+
+    Raises:
+        InputError: If they do not all arrive; names those that are missing.
+    """
+    global _joined
+    if not dist.is_available():
+        raise InputError("this build of PyTorch has no torch.distributed: start one process, without torchrun")
+    take_share_of_cores(launch)
+    if launch.size > 1:
+        _joined = Ranks(launch, _connect(launch))
+    return _joined
+
+
+def take_share_of_cores(launch: Launch) -> None:
+    """Confines this process to its share of the cores, so that the ranks of a machine do not compete for them.
+
+    Every number of threads and processes that is not given follows from it. Does nothing on systems without affinity.
+    """
+    if launch.local_size > 1 and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        first, last = (n * len(cores) // launch.local_size for n in (launch.local_rank, launch.local_rank + 1))
+        os.sched_setaffinity(0, cores[first:last] or [cores[launch.local_rank % len(cores)]])
+
+
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _connect(launch: Launch) -> "_Connection":
+    waiting = timedelta(seconds=_JOINING)
+    try:
+        store, _, _ = next(iter(dist.rendezvous("env://", launch.rank, launch.size, timeout=waiting)))
+        store = dist.PrefixStore(f"maml-rl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        connection = _Connection(launch, store)
+        connection.await_all()
+        # How long others compute is no reason to give up: a rank that is lost has no pulse.
+        forever = timedelta(days=365)
+        dist.init_process_group("gloo", store=store, rank=launch.rank, world_size=launch.size, timeout=forever)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(
+            f"rank {launch.rank} ({_host()}) cannot reach the others ({str(error).splitlines()[0]}): check the address "
+            "that torchrun was given, or set GLOO_SOCKET_IFNAME to the network interface that the machines share"
+        ) from error
+    connection.begin()
+    return connection
+
+
+@dataclass
+class _Heard:
+    """When a pulse last changed."""
+
+    beats: int
+    at: float
+
+
+class _Connection:
+    """The process group, the store that all ranks share, and the thread that keeps and hears their pulses."""
+
+    def __init__(self, launch: Launch, store: dist.Store) -> None:
+        self._launch, self._store = launch, store
+        self._missing: str | None = None  # which rank is lost
+        self._ends = Event()
+        self._thread = Thread(target=self._keep_pulse, daemon=True)
+
+    def await_all(self) -> None:
+        """Waits for the other ranks.
+
+        Raises:
+            InputError: If some do not arrive; names them.
+        """
+        size, deadline = self._launch.size, monotonic() + _JOINING
+        self._store.set(f"host/{self._launch.rank}", _host())
+        while missing := [rank for rank in range(size) if not self._store.check([f"host/{rank}"])]:
+            if monotonic() > deadline:
+                named = ", ".join(map(str, missing))
+                raise InputError(f"of {size} ranks, these have not arrived after {_JOINING:g} s: {named}")
+            sleep(0.05)
+
+    def begin(self) -> None:
+        """Begins the pulse."""
+        self._beat()
+        self._thread.start()
+
+    def finish(self, work: Any) -> None:
+        """Waits for a collective operation. Ctrl-C and lost ranks end the waiting.
+
+        Raises:
+            RankError: If another rank has ended or does not answer.
+        """
+        while True:
+            try:
+                work.wait(timedelta(seconds=_BEAT))
+                return
+            except RuntimeError as error:
+                if work.is_completed():
+                    raise RankError("another rank has ended") from error
+                if self._missing:
+                    raise RankError(f"{self._missing} does not answer") from error
+
+    def lost(self) -> list[str]:
+        """The ranks that neither show a pulse nor have said why they end, each with its machine."""
+        others = [rank for rank in range(self._launch.size) if rank != self._launch.rank]
+        with suppress(RuntimeError):
+            before = {rank: self._beats(rank) for rank in others}
+            deadline = monotonic() + _GRACE
+            while others and monotonic() < deadline:
+                others = [r for r in others if not self._parting(r) and self._beats(r) == before[r]]
+                sleep(0.05)
+            return [self._name(rank) for rank in others]
+        return ["the rendezvous of torchrun"]
+
+    def part(self, message: str) -> bool:
+        """See `Ranks.part`."""
+        with suppress(RuntimeError):
+            self._store.set(f"parting/{self._launch.rank}", json.dumps(message))
+            deadline = monotonic() + _BEAT
+            while self._launch.rank and monotonic() < deadline:
+                if self._parting(0) is not None:
+                    return self._parting(0) == message
+                sleep(0.05)
+        return False
+
+    def close(self) -> None:
+        """Ends the pulse and the process group."""
+        self.part("")
+        self._ends.set()
+        self._thread.join()
+        dist.destroy_process_group()
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank} ({self._store.get(f'host/{rank}').decode()})"
+
+    def _beat(self) -> None:
+        self._store.add(f"pulse/{self._launch.rank}", 1)
+
+    def _beats(self, rank: int) -> int:
+        return self._store.add(f"pulse/{rank}", 0)
+
+    def _parting(self, rank: int) -> str | None:
+        """What a rank said when it ended; None if it has not."""
+        key = f"parting/{rank}"
+        if not self._store.check([key]):
+            return None
+        message: str = json.loads(self._store.get(key))
+        return message
+
+    def _keep_pulse(self) -> None:
+        """Keeps this rank's pulse, and hears those of the others: rank 0 of all, the others that of rank 0."""
+        watched = range(1, self._launch.size) if self._launch.rank == 0 else [0]
+        heard = {rank: _Heard(-1, monotonic()) for rank in watched}
+        while not self._ends.wait(_BEAT):
+            try:
+                self._beat()
+                for rank, last in heard.items():
+                    beats = self._beats(rank)
+                    if beats != last.beats or self._parting(rank) is not None:
+                        heard[rank] = _Heard(beats, monotonic())
+                    elif monotonic() - last.at > SILENCE:
+                        self._missing = self._name(rank)
+            except RuntimeError:  # of the store, which ends with torchrun
+                self._missing = "the rendezvous of torchrun"
+                return
+
+
+@contextmanager
+def naming_lost(ranks: Ranks) -> Iterator[None]:
+    """Names the ranks that were lost where their end has ended the block, by an error or by the launcher's signal.
+
+    Raises:
+        RankError: If another rank was lost; names it.
+        KeyboardInterrupt: If all were interrupted.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, RankError) as error:
+        if lost := ranks.lost():
+            raise RankError(f"{' and '.join(lost)} ended or {'does' if len(lost) == 1 else 'do'} not answer") from error
+        raise
