@@ -13,7 +13,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple
 
-from maml_rl.errors import InputError, NonFiniteError, WorkerError
+from maml_rl.errors import InputError, NonFiniteError, RankError, WorkerError
+from maml_rl.experiments.commands.ranked import ending_at_once, on_this_rank
 
 
 class Command(NamedTuple):
@@ -60,13 +61,13 @@ maml-rl COMMAND --help lists the options of each.
 def main() -> None:
     """Runs the command line.
 
-    Exit code 0; 2 with one line that says what was expected; 1 if an environment failed; 130 after Ctrl-C; 141 where
-    nobody reads the output.
+    Exit code 0; 2 with one line that says what was expected; 1 if an environment or another rank failed; 130 after
+    Ctrl-C; 141 where nobody reads the output.
     """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's stop saves like Ctrl-C
     name, *arguments = sys.argv[1:] or ["--help"]
-    with _output(), _errors():
+    with ending_at_once(), _output(), _errors(), on_this_rank(name):
         if name in ("-h", "--help"):
             lines = (f"  {f'{command} {of.operands}':24} {of.summary}" for command, of in COMMANDS.items())
             print(_USAGE.format(commands="\n".join(lines)), end="")
@@ -94,6 +95,9 @@ def _errors() -> Iterator[None]:
         raise SystemExit(2) from None
     except WorkerError as error:
         print(f"{error.trace}maml-rl: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except RankError as error:
+        print(f"maml-rl: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("maml-rl: interrupted", file=sys.stderr)

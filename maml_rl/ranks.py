@@ -11,24 +11,28 @@ noticed by its missing pulse, a counter that every rank raises each second; a ra
 its pulse.
 """
 
+import hashlib
 import json
 import os
 import pickle
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from threading import Event, Thread
 from time import monotonic, sleep
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from maml_rl.errors import InputError, RankError
-from maml_rl.types import Params, repeat
+from maml_rl.types import Params, State, repeat
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
 
@@ -207,13 +211,40 @@ class Ranks:
         if found:
             raise InputError(f"the ranks differ: {'; '.join(found)}; start all of them alike")
 
-    def lost(self) -> list[str]:
-        """The ranks that have ended without a word or do not answer, with their machines; takes a few seconds."""
-        return self._connection.lost() if self._connection else []
+    def check_same_bits(self, state: State) -> None:
+        """Checks that all ranks have reached the same state.
 
-    def part(self, message: str) -> bool:
-        """Says why this rank ends, and whether another rank has ended for the same reason and will report it."""
-        return self._connection.part(message) if self._connection else False
+        Raises:
+            InputError: On every rank, if one has another; names the ranks.
+        """
+        if self._connection is None:
+            return
+        sha = hashlib.sha256()
+        for value in (*state.meta.values(), *state.optimizer.values()):
+            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        own = torch.tensor([int.from_bytes(sha.digest()[:7], "big")])
+        digests = [int(digest) for digest in self.all_gather(own)]
+        other = [self._connection.name(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
+        if other:
+            raise InputError(
+                f"after iteration {state.iteration}, {' and '.join(other)} computed other bits than "
+                f"{self._connection.name(0)}: use processors of one kind, and the same packages on every machine"
+            )
+
+    def endings(self) -> list[str]:
+        """Why other ranks have ended, those that end without a word or do not answer among them; takes a few seconds.
+
+        Rank 0 asks all of the others, which ask rank 0 alone. A rank that was interrupted has no reason of its own.
+        """
+        return self._connection.endings() if self._connection else []
+
+    def part(self, reason: str) -> bool:
+        """Says why this rank ends, and whether rank 0 will report it.
+
+        Args:
+            reason: The reason; empty if it is not this rank's own.
+        """
+        return self._connection.part(reason) if self._connection else False
 
     def close(self) -> None:
         """Ends the connection, once all ranks have come here."""
@@ -268,10 +299,13 @@ def _host() -> str:
 
 
 def _connect(launch: Launch) -> "_Connection":
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     waiting = timedelta(seconds=_JOINING)
     try:
-        store, _, _ = next(iter(dist.rendezvous("env://", launch.rank, launch.size, timeout=waiting)))
-        store = dist.PrefixStore(f"maml-rl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        store, _, _ = next(iter(rendezvous("env://", launch.rank, launch.size, timeout=waiting)))
+        store = PrefixStore(f"maml-rl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         connection = _Connection(launch, store)
         connection.await_all()
         # How long others compute is no reason to give up: a rank that is lost has no pulse.
@@ -297,7 +331,7 @@ class _Heard:
 class _Connection:
     """The process group, the store that all ranks share, and the thread that keeps and hears their pulses."""
 
-    def __init__(self, launch: Launch, store: dist.Store) -> None:
+    def __init__(self, launch: Launch, store: "Store") -> None:
         self._launch, self._store = launch, store
         self._missing: str | None = None  # which rank is lost
         self._ends = Event()
@@ -338,28 +372,32 @@ class _Connection:
                 if self._missing:
                     raise RankError(f"{self._missing} does not answer") from error
 
-    def lost(self) -> list[str]:
-        """The ranks that neither show a pulse nor have said why they end, each with its machine."""
-        others = [rank for rank in range(self._launch.size) if rank != self._launch.rank]
-        with suppress(RuntimeError):
-            before = {rank: self._beats(rank) for rank in others}
-            deadline = monotonic() + _GRACE
-            while others and monotonic() < deadline:
-                others = [r for r in others if not self._parting(r) and self._beats(r) == before[r]]
-                sleep(0.05)
-            return [self._name(rank) for rank in others]
-        return ["the rendezvous of torchrun"]
+    def endings(self) -> list[str]:
+        """See `Ranks.endings`."""
+        asked = [rank for rank in self._others() if not self._shows_life(rank)]
+        lost = [f"{self.name(rank)} has ended, or does not answer" for rank in asked]
+        return [*lost, *(f"{self.name(rank)}: {said}" for rank in self._others() if (said := self._parting(rank)))]
 
-    def part(self, message: str) -> bool:
+    def part(self, reason: str) -> bool:
         """See `Ranks.part`."""
-        with suppress(RuntimeError):
-            self._store.set(f"parting/{self._launch.rank}", json.dumps(message))
-            deadline = monotonic() + _BEAT
-            while self._launch.rank and monotonic() < deadline:
-                if self._parting(0) is not None:
-                    return self._parting(0) == message
-                sleep(0.05)
-        return False
+        try:
+            self._store.set(f"parting/{self._launch.rank}", json.dumps(reason))
+            return self._launch.rank == 0 or self._shows_life(0)
+        except RuntimeError:  # of the store, which ends with torchrun
+            return False
+
+    def _shows_life(self, rank: int) -> bool:
+        """Whether a rank has a pulse, or has said why it ends."""
+        before, deadline = self._beats(rank), monotonic() + _GRACE
+        while self._parting(rank) is None and self._beats(rank) == before:
+            if monotonic() > deadline:
+                return False
+            sleep(0.05)
+        return True
+
+    def _others(self) -> range:
+        """The ranks that this one watches: rank 0 all of the others, which watch rank 0 alone."""
+        return range(1, self._launch.size) if self._launch.rank == 0 else range(1)
 
     def close(self) -> None:
         """Ends the pulse and the process group."""
@@ -368,14 +406,16 @@ class _Connection:
         self._thread.join()
         dist.destroy_process_group()
 
-    def _name(self, rank: int) -> str:
+    def name(self, rank: int) -> str:
+        """A rank and its machine."""
         return f"rank {rank} ({self._store.get(f'host/{rank}').decode()})"
 
     def _beat(self) -> None:
         self._store.add(f"pulse/{self._launch.rank}", 1)
 
     def _beats(self, rank: int) -> int:
-        return self._store.add(f"pulse/{rank}", 0)
+        beats: int = self._store.add(f"pulse/{rank}", 0)
+        return beats
 
     def _parting(self, rank: int) -> str | None:
         """What a rank said when it ended; None if it has not."""
@@ -386,9 +426,8 @@ class _Connection:
         return message
 
     def _keep_pulse(self) -> None:
-        """Keeps this rank's pulse, and hears those of the others: rank 0 of all, the others that of rank 0."""
-        watched = range(1, self._launch.size) if self._launch.rank == 0 else [0]
-        heard = {rank: _Heard(-1, monotonic()) for rank in watched}
+        """Keeps this rank's pulse, and hears those of others."""
+        heard = {rank: _Heard(-1, monotonic()) for rank in self._others()}
         while not self._ends.wait(_BEAT):
             try:
                 self._beat()
@@ -397,23 +436,23 @@ class _Connection:
                     if beats != last.beats or self._parting(rank) is not None:
                         heard[rank] = _Heard(beats, monotonic())
                     elif monotonic() - last.at > SILENCE:
-                        self._missing = self._name(rank)
+                        self._missing = self.name(rank)
             except RuntimeError:  # of the store, which ends with torchrun
                 self._missing = "the rendezvous of torchrun"
                 return
 
 
 @contextmanager
-def naming_lost(ranks: Ranks) -> Iterator[None]:
-    """Names the ranks that were lost where their end has ended the block, by an error or by the launcher's signal.
+def naming_the_ended(ranks: Ranks) -> Iterator[None]:
+    """Says which rank has ended, and why, where that ends the block: by an error, or by a signal of the launcher.
 
     Raises:
-        RankError: If another rank was lost; names it.
+        RankError: If another rank ended for a reason of its own, or without a word.
         KeyboardInterrupt: If all were interrupted.
     """
     try:
         yield
     except (KeyboardInterrupt, RankError) as error:
-        if lost := ranks.lost():
-            raise RankError(f"{' and '.join(lost)} ended or {'does' if len(lost) == 1 else 'do'} not answer") from error
-        raise
+        if endings := ranks.endings():
+            raise RankError("; ".join(endings)) from error
+        raise KeyboardInterrupt from error

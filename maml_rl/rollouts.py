@@ -54,7 +54,7 @@ def collect(
         NonFiniteEnvironmentError: If an observation or reward is not finite; names the task.
     """
     share = indices if isinstance(indices, Share) else None
-    own = share.indices if share else range(len(tasks)) if indices is None else indices
+    own = indices.indices if isinstance(indices, Share) else range(len(tasks)) if indices is None else indices
     if len(own) != len(tasks):
         raise InputError(f"indices must have one for each of the {len(tasks)} tasks, got {len(own)}")
     horizon = episode_limit(envs)
@@ -88,11 +88,12 @@ class _Request(NamedTuple):
 
 def _among_others(request: _Request, share: Share) -> _Request:
     """The same episodes, with others around them that are not run, so that they round as among those of all tasks."""
-    before, count, episodes = share.lead, len(request.tasks), request.noise.shape[1]
+    tasks, before, episodes = list(request.tasks), share.lead, request.noise.shape[1]
+    count = len(tasks)
     after = share.places - before - count
     return request._replace(
         params={name: share.filled(value) for name, value in request.params.items()},
-        tasks=[*request.tasks[:1] * before, *request.tasks, *request.tasks[:1] * after],
+        tasks=[*tasks[:1] * before, *tasks, *tasks[:1] * after],
         seeds=[*[0] * (before * episodes), *request.seeds, *[0] * (after * episodes)],
         noise=np.pad(request.noise, [(before, after), *[(0, 0)] * (request.noise.ndim - 1)]),
         wanted=range(before * episodes, (before + count) * episodes),

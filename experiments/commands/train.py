@@ -5,15 +5,15 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
 from maml_rl.config import RLConfig, RunConfig, TrustRegion
-from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
+from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, RankError, WorkerError
 from maml_rl.experiments.commands.options import (
     NO_OTHERS,
     OF_ONE_KIND,
@@ -28,6 +28,9 @@ from maml_rl.experiments.commands.options import (
 from maml_rl.experiments.presets import CUSTOM, PRESETS, UNNAMED, Preset, find_preset, rules_for, with_rule
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.supervised.settings import SupervisedConfig
+
+if TYPE_CHECKING:
+    from maml_rl.run import Run
 
 _HELP = """\
 usage: maml-rl train PRESET [OPTIONS]
@@ -84,6 +87,13 @@ class ResumedRun:
     machine: GivenMachine = THIS_MACHINE
 
 
+class _Asked(NamedTuple):
+    """What the user asked for."""
+
+    out: Path
+    options: NewRun | ResumedRun
+
+
 class _Work(NamedTuple):
     """What is to be trained, and where."""
 
@@ -102,16 +112,31 @@ def run(arguments: Sequence[str]) -> None:
     if arguments[0] in ("-h", "--help"):
         print(_HELP.format(presets="\n".join(_listed_presets())), end="")
         return
-    work = _resumption(arguments) if has_option("--resume", arguments) else _beginning(arguments)
+    asked = _resumption(arguments) if has_option("--resume", arguments) else _beginning(arguments)
     from maml_rl.experiments.commands.computing import computing
-    from maml_rl.experiments.runs.text import duration, env_steps_text
-    from maml_rl.experiments.runs.training import resume, train
+    from maml_rl.experiments.commands.ranked import facts
+    from maml_rl.experiments.runs.training import follow, resume, train
+    from maml_rl.ranks import naming_the_ended, this_rank
 
-    with computing(), _explained(work):
+    ranks = this_rank()
+    ranks.check_alike(facts(_settings(asked)))
+    if ranks.rank:
+        with computing():
+            follow(asked.options.machine)
+        return
+    work = _work(asked)
+    with computing(), _explained(work), naming_the_ended(ranks):
         if work.resumed:
             trained = resume(work.out, work.resumed.iterations, work.resumed.data, work.machine, _watch(work))
         else:
             trained = train(work.config, work.out, work.machine, _watch(work))
+    _print_end(work, trained)
+
+
+def _print_end(work: _Work, trained: "Run") -> None:
+    """What was trained, and what to do next."""
+    from maml_rl.experiments.runs.text import duration, env_steps_text
+
     count, progress = trained.state.iteration, trained.progress
     iterations = f"{count} iteration{'' if count == 1 else 's'}"
     if work.resumed and count == work.finished:
@@ -132,7 +157,7 @@ def _listed_presets() -> Iterator[str]:
         yield textwrap.fill(names, 100, initial_indent=f"  {kind}: ", subsequent_indent="    ", break_on_hyphens=False)
 
 
-def _resumption(arguments: Sequence[str]) -> _Work:
+def _resumption(arguments: Sequence[str]) -> _Asked:
     """The run that `--resume` names."""
     directory, options = value_of("--resume", arguments)
     given = [*([] if directory is None else [directory]), *(option for option in options if option != "--resume")]
@@ -141,7 +166,7 @@ def _resumption(arguments: Sequence[str]) -> _Work:
     others = "--iterations, --data, --render-every, --trust-module and those of the machine"
     remark = f"; a resumed run keeps its settings and takes only {others}"
     chosen = parse(ResumedRun, given, "maml-rl train --resume", remark=remark)
-    return _resumed(chosen)
+    return _Asked(chosen.resume, chosen)
 
 
 def _resumed(chosen: ResumedRun) -> _Work:
@@ -152,7 +177,33 @@ def _resumed(chosen: ResumedRun) -> _Work:
     return _Work(chosen.resume, there.config, chosen, there.state.iteration, chosen.machine, chosen.render_every)
 
 
-def _beginning(arguments: Sequence[str]) -> _Work:
+def _settings(asked: _Asked) -> dict[str, Any]:
+    """The settings that were asked for, by name."""
+    options = asked.options
+    if isinstance(options, NewRun):
+        return asdict(options.run)
+    return {"resume": options.resume, "iterations": options.iterations}
+
+
+def _work(asked: _Asked) -> _Work:
+    """What to do: a new run, or one that is there."""
+    if isinstance(asked.options, ResumedRun):
+        return _resumed(asked.options)
+    out, new = asked.out, asked.options
+    from maml_rl.experiments.runs.provenance import check_same_settings
+    from maml_rl.experiments.runs.trust import allow
+    from maml_rl.run import CHECKPOINT, load_run
+
+    allow(new.run.modules)
+    if new.resume_if_exists and (out / CHECKPOINT).exists():
+        check_same_settings(out, load_run(out).config, new.run)
+        data = getattr(new.run, "data", None)
+        trust = Trust(new.run.modules)  # which the command itself has named
+        return _resumed(ResumedRun(out, new.run.iterations, data, new.render_every, trust, new.machine))
+    return _Work(out, new.run, None, 0, new.machine, new.render_every)
+
+
+def _beginning(arguments: Sequence[str]) -> _Asked:
     """A new run, or with `--resume-if-exists` the one that is there."""
     name, options = _preset_and_options(arguments)
     preset = find_preset(name)
@@ -166,18 +217,7 @@ def _beginning(arguments: Sequence[str]) -> _Work:
     new = parse(NewRun, options, f"maml-rl train {name}", NewRun(config), described, other_kinds)
     if isinstance(new.run, RLConfig) and new.run.env_id == UNNAMED:
         raise InputError(f"the preset {name} is for an environment of yours: give its id, --env-id {UNNAMED}")
-    out = new.out or _default_out(name, new.run, has_option("--seed", options))
-    from maml_rl.experiments.runs.provenance import check_same_settings
-    from maml_rl.experiments.runs.trust import allow
-    from maml_rl.run import CHECKPOINT, load_run
-
-    allow(new.run.modules)
-    if new.resume_if_exists and (out / CHECKPOINT).exists():
-        check_same_settings(out, load_run(out).config, new.run)
-        data = getattr(new.run, "data", None)
-        trust = Trust(new.run.modules)  # which the command itself has named
-        return _resumed(ResumedRun(out, new.run.iterations, data, new.render_every, trust, new.machine))
-    return _Work(out, new.run, None, 0, new.machine, new.render_every)
+    return _Asked(new.out or _default_out(name, new.run, has_option("--seed", options)), new)
 
 
 def _refuse_options_of_others(name: str, config: RunConfig, options: Sequence[str]) -> None:
@@ -274,6 +314,9 @@ def _explained(work: _Work) -> Iterator[None]:
     except WorkerError as error:
         kept = f"; the run is saved, resume with: {resume}" if (out / CHECKPOINT).exists() else ""
         raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error
+    except RankError as error:
+        kept = f"; the run is saved, resume with the same command and --resume {shlex.quote(str(out))}"
+        raise RankError(f"training stopped: {error}{kept if (out / CHECKPOINT).exists() else ''}") from error
     except NonFiniteError as error:
         kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
         remedy = _remedy(work.config)

@@ -12,11 +12,15 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from maml_rl.errors import InputError, WorkerError
+from maml_rl.config import RLConfig
+from maml_rl.errors import InputError, RankError, WorkerError
 from maml_rl.experiments.runs.provenance import note_machine
 from maml_rl.experiments.runs.run_log import log, run_logger
 from maml_rl.learner import AnyLearner, Metrics
+from maml_rl.ranks import this_rank
 from maml_rl.run import Run, after_iteration, save_run
+from maml_rl.supervised.settings import SupervisedConfig
+from maml_rl.types import Params, State
 
 _LOCK = ".lock"
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
@@ -75,7 +79,7 @@ def new_in(out: Path) -> Iterator[None]:
 def training_loop(
     run: Run, learner: AnyLearner, out: Path, device: torch.device, shown: Callable[[Run], Mapping[str, Any]]
 ) -> Run:
-    """From the iteration that a run has reached to its last one.
+    """From the iteration that a run has reached to its last one, with the ranks that follow if there are any.
 
     Args:
         run: A run, as its last checkpoint has it.
@@ -86,7 +90,9 @@ def training_loop(
 
     Raises:
         OSError: If something of the run cannot be written, or its directory was removed; names the file.
+        RankError: If another rank has ended or does not answer, with the finished iterations saved.
     """
+    this_rank().from_first((run.config, run.state, run.constants))
     first, last = run.state.iteration, run.config.iterations
     note_machine(out, first, device)
     directory = out.stat()
@@ -99,7 +105,7 @@ def training_loop(
         try:
             for iteration in range(first, last):
                 started = time.monotonic()
-                state, metrics = learner.iterate(run.state)
+                state, metrics = _iterated(learner, run.state)
                 after, values = after_iteration(run, state, metrics, time.monotonic() - started)
                 _check_there(out, directory)
                 if not after.progress.pending:
@@ -108,7 +114,7 @@ def training_loop(
                 progress.update(learner.summary(values))
                 if (iteration + 1) % run.config.checkpoint_every == 0:
                     save_there()
-        except (KeyboardInterrupt, WorkerError, InputError):
+        except (KeyboardInterrupt, WorkerError, RankError, InputError):
             save_there()
             raise
         except OSError:
@@ -117,6 +123,26 @@ def training_loop(
             raise
     save_there()
     return run
+
+
+def received() -> Run:
+    """The run that rank 0 trains in its `training_loop`."""
+    given: tuple[RLConfig | SupervisedConfig, State, Params] = this_rank().from_first(None)
+    return Run(*given)
+
+
+def following_loop(run: Run, learner: AnyLearner) -> None:
+    """The same iterations on a rank other than 0, which keeps nothing of them."""
+    state = run.state
+    for _ in range(state.iteration, run.config.iterations):
+        state, _ = _iterated(learner, state)
+
+
+def _iterated(learner: AnyLearner, state: State) -> tuple[State, Metrics]:
+    """One iteration, to the same bits on all ranks."""
+    state, metrics = learner.iterate(state)
+    this_rank().check_same_bits(state)
+    return state, metrics
 
 
 def _by_task(metrics: Metrics) -> Mapping[str, Any]:

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.runs.loop import alone_in, check_extension, check_new, new_in, training_loop
+from maml_rl.experiments.runs.loop import (
+    alone_in,
+    check_extension,
+    check_new,
+    following_loop,
+    new_in,
+    received,
+    training_loop,
+)
+from maml_rl.experiments.runs.trust import allow
 from maml_rl.learner import AnyLearner
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.run import Run, check_fits, load_run, new_run, open_learner, run_directory, save_run
@@ -31,6 +40,7 @@ def train(config: Any, out: Path, machine: Machine = THIS_MACHINE, watch: Watch 
         InputError: If `out` holds something, or environment, data or device cannot be used.
         NonFiniteError: If training diverges; the last checkpoint stays.
         WorkerError: If the environment fails in one of its processes, with the finished iterations saved.
+        RankError: If another rank has ended or does not answer, with the finished iterations saved.
         KeyboardInterrupt: After Ctrl-C, with the finished iterations saved.
     """
     check_new(out)
@@ -73,6 +83,24 @@ def resume(
         total = run.config.iterations if iterations is None else iterations
         run = run._replace(config=replace(config, iterations=total))
         return training_loop(run, learner, out, machine.torch_device(), shown)
+
+
+def follow(machine: Machine = THIS_MACHINE) -> None:
+    """Trains together with rank 0, which has the run: this rank computes its share of the tasks, and leaves no files.
+
+    Args:
+        machine: See `train`.
+
+    Raises:
+        InputError: If environment, data or device cannot be used.
+        NonFiniteError: If training diverges.
+        RankError: If another rank has ended or does not answer.
+        WorkerError: If the environment fails in one of its processes.
+    """
+    run = received()
+    allow(run.config.modules)  # rank 0 has checked that the user trusts them
+    with open_learner(run.config, machine, run.constants) as learner:
+        following_loop(run, learner)
 
 
 def with_data(config: Any, data: str, run: Path) -> Any:

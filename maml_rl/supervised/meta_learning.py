@@ -219,8 +219,8 @@ def meta_gradient(network: Network, config: SupervisedMeta) -> TasksGradient:
     """Mean over the tasks of meta-gradient and metrics `[4]`, a function of the state, the tasks and the threads.
 
     Tasks are differentiated `config.chunk_size` at a time, each chunk in a thread, and added in their order: memory
-    does not grow with the meta-batch, and the result does not depend on the number of threads. A share of the threads is
-    one of chunks.
+    does not grow with the meta-batch, and the result does not depend on the number of threads. What the
+    threads' share counts are chunks.
     """
     by_order = {first_order: chunk_sums(network, config, first_order) for first_order in (False, True)}
     if network.trace:

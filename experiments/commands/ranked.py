@@ -1,0 +1,167 @@
+"""A command on several ranks, which torchrun starts: how it begins and ends on each of them.
+
+Rank 0 is the command as a single process runs it: it alone writes files and prints. The others print what only they
+can report, with their rank and machine.
+"""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from maml_rl.errors import InputError, NonFiniteError, RankError, WorkerError
+
+if TYPE_CHECKING:
+    from maml_rl.ranks import Launch, Ranks
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of torchrun
+_COMMANDS = ("train",)
+_ABOUT = "maml-rl runs in one process without these variables, and with all of them as one of several ranks"
+
+
+def several_ranks() -> bool:
+    """Whether torchrun has started this process as one of several.
+
+    Raises:
+        InputError: If its variables are not all there, or are not what they should be; names them.
+    """
+    present = [name for name in _VARIABLES[:4] if name in os.environ]  # an address alone says nothing
+    if not present:
+        return False
+    missing = [name for name in _VARIABLES if name not in os.environ]
+    if missing:
+        raise InputError(f"{', '.join(present)} set, but not {', '.join(missing)}: start with torchrun; {_ABOUT}")
+    numbers = {name: os.environ[name] for name in (*_VARIABLES[:4], _VARIABLES[5])}
+    for name, value in numbers.items():
+        if not value.isdecimal():
+            raise InputError(f"{name} should be a whole number, is {value!r}: start with torchrun; {_ABOUT}")
+    rank, size, local_rank, local_size, _ = map(int, numbers.values())
+    if not (rank < size and local_rank < local_size <= size):
+        raise InputError(
+            f"RANK {rank} should be below WORLD_SIZE {size}, and LOCAL_RANK {local_rank} below LOCAL_WORLD_SIZE "
+            f"{local_size}: start with torchrun"
+        )
+    return size > 1
+
+
+def _launch() -> "Launch":
+    from maml_rl.ranks import Launch
+
+    return Launch(*(int(os.environ[name]) for name in _VARIABLES[:4]))
+
+
+@contextmanager
+def on_this_rank(command: str) -> Iterator[None]:
+    """The block in which a command runs, as one of several ranks if torchrun has started them.
+
+    Raises:
+        InputError: If the command runs in one process only, or the ranks do not find each other.
+        SystemExit: On ranks other than 0, after any error.
+    """
+    if not several_ranks():
+        yield
+        return
+    launch = _launch()
+    if command not in _COMMANDS:
+        if launch.rank:
+            raise SystemExit(2)
+        raise InputError(f"maml-rl {command} runs in one process: start it without torchrun")
+    from maml_rl.ranks import join, naming_the_ended
+
+    _interrupt_once()
+    ranks = join(launch)
+    with _following(ranks) if ranks.rank else _leading(ranks), naming_the_ended(ranks):
+        yield
+        ranks.close()
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Ends the process with the block if it is one of several ranks and has failed.
+
+    Otherwise the process would wait for what it has sent to ranks that do not answer.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not _is_launched():
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        _leave(error.code if isinstance(error, SystemExit) else 1)
+
+
+def facts(settings: Mapping[str, Any]) -> dict[str, object]:
+    """What has to be the same on all ranks: settings, versions, and what the processor computes with."""
+    import numpy as np
+    import torch
+
+    from maml_rl.experiments.runs.provenance import flat
+
+    named = {f"--{name.replace('_', '-')}": value for name, value in flat(dict(settings)).items()}
+    versions = {"maml-rl": version("maml-rl"), "torch": torch.__version__, "numpy": np.__version__}
+    return {**versions, "PyTorch's use of the processor": torch.backends.cpu.get_cpu_capability(), **named}
+
+
+def _is_launched() -> bool:
+    return all(name in os.environ for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
+
+
+def _interrupt_once() -> None:
+    """Lets the first of SIGINT and SIGTERM interrupt, and no other: torchrun may pass on both, while the run is saved.
+
+    Both arrive at a rank when the user types Ctrl-C, when a scheduler stops the job, and when another rank has ended.
+    """
+
+    def interrupt(*_: object) -> NoReturn:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, interrupt)
+
+
+@contextmanager
+def _leading(ranks: "Ranks") -> Iterator[None]:
+    """The block of rank 0, which reports errors as a single process does."""
+    try:
+        yield
+    except BaseException:
+        ranks.part("")
+        raise
+
+
+@contextmanager
+def _following(ranks: "Ranks") -> Iterator[None]:
+    """The block of a rank other than 0. Rank 0 reports the errors of all ranks, and this one its own if it cannot.
+
+    Raises:
+        SystemExit: After any error.
+    """
+    sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        yield
+    except KeyboardInterrupt:
+        ranks.part("")
+        raise SystemExit(130) from None
+    except RankError as error:  # it is about rank 0, which would report all others
+        ranks.part("")
+        print(f"maml-rl: rank {ranks.rank} ({socket.gethostname()}): {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except (InputError, NonFiniteError, OSError, WorkerError) as error:
+        if not ranks.part(str(error)):
+            print(f"maml-rl: rank {ranks.rank} ({socket.gethostname()}): {error}", file=sys.stderr)
+        raise SystemExit(1 if isinstance(error, WorkerError) else 2) from None
+
+
+def _leave(code: object) -> NoReturn:
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
