@@ -7,7 +7,7 @@ bit, for any number of ranks.
 
 Vectors travel by gloo, through the processor's memory: they are small, and it needs no accelerator. A rank that ends
 closes its connections, which the others notice at once. One that is stopped, or whose machine is unreachable, is
-noticed by its missing pulse, a counter that every rank raises each second; a rank that only computes for long keeps
+noticed by its missing pulse, a counter that every rank raises twice a second; a rank that only computes for long keeps
 its pulse.
 """
 
@@ -37,10 +37,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SILENCE = 20.0  # seconds without a pulse after which a rank counts as lost
-_BEAT = 1.0  # seconds between two beats of the pulse, and between looks for interruptions while waiting
+_BEAT = 0.5  # seconds between two beats of the pulse, and between looks for interruptions while waiting
 _JOINING = 300.0  # seconds for all ranks to arrive
-_GRACE = 5.0  # seconds in which a rank that is alive shows it
+_GRACE = 3.0  # seconds in which a rank that is alive shows it
+_RENDEZVOUS = "the rendezvous of torchrun"
 _PLACES = 16  # tasks after which rows of 4-byte numbers begin at a boundary of 64 bytes again, however long they are
+
+
+class _ConnectionLostError(RankError):
+    """A rank has ended or does not answer; it is not known yet which, and why."""
 
 
 class Launch(NamedTuple):
@@ -155,7 +160,7 @@ class Ranks:
 
         Args:
             count: Number of all tasks, or other units of work.
-            what: What is counted, for the message.
+            what: Whose tasks they are, for the message.
             advice: What to change where there are too few.
 
         Raises:
@@ -164,7 +169,7 @@ class Ranks:
         if self.size == 1:
             return None
         if count < self.size:
-            raise InputError(f"{self.size} ranks cannot share {count} {what}: start fewer ranks, or {advice}")
+            raise InputError(f"{self.size} ranks cannot share {what}: start at most {count}, or {advice}")
         return Share(self, count)
 
     def all_gather(self, block: Tensor) -> list[Tensor]:
@@ -316,6 +321,7 @@ def _connect(launch: Launch) -> "_Connection":
             f"rank {launch.rank} ({_host()}) cannot reach the others ({str(error).splitlines()[0]}): check the address "
             "that torchrun was given, or set GLOO_SOCKET_IFNAME to the network interface that the machines share"
         ) from error
+    store.set_timeout(timedelta(seconds=SILENCE))
     connection.begin()
     return connection
 
@@ -362,27 +368,35 @@ class _Connection:
         Raises:
             RankError: If another rank has ended or does not answer.
         """
-        while True:
+        while not self._missing:
             try:
                 work.wait(timedelta(seconds=_BEAT))
                 return
             except RuntimeError as error:
                 if work.is_completed():
-                    raise RankError("another rank has ended") from error
-                if self._missing:
-                    raise RankError(f"{self._missing} does not answer") from error
+                    raise _ConnectionLostError("another rank has ended") from error
+        raise _ConnectionLostError(f"{self._missing} does not answer")
 
     def endings(self) -> list[str]:
         """See `Ranks.endings`."""
-        asked = [rank for rank in self._others() if not self._shows_life(rank)]
-        lost = [f"{self.name(rank)} has ended, or does not answer" for rank in asked]
-        return [*lost, *(f"{self.name(rank)}: {said}" for rank in self._others() if (said := self._parting(rank)))]
+        try:
+            silent = [rank for rank in self._others() if not self._shows_life(rank)]
+            said = [(rank, reason) for rank in self._others() if (reason := self._parting(rank))]
+            lost = [f"{self.name(rank)} has ended, or does not answer" for rank in silent]
+            return [*lost, *(f"{self.name(rank)}: {reason}" for rank, reason in said)]
+        except RuntimeError:
+            return [f"{_RENDEZVOUS} has ended, or does not answer"]
 
     def part(self, reason: str) -> bool:
         """See `Ranks.part`."""
         try:
             self._store.set(f"parting/{self._launch.rank}", json.dumps(reason))
-            return self._launch.rank == 0 or self._shows_life(0)
+            if self._launch.rank:
+                return bool(reason) and self._shows_life(0)
+            deadline = monotonic() + 2 * _BEAT  # the store may end with rank 0: the others have to see this first
+            while monotonic() < deadline and None in map(self._parting, self._others()):
+                sleep(0.05)
+            return True
         except RuntimeError:  # of the store, which ends with torchrun
             return False
 
@@ -401,7 +415,6 @@ class _Connection:
 
     def close(self) -> None:
         """Ends the pulse and the process group."""
-        self.part("")
         self._ends.set()
         self._thread.join()
         dist.destroy_process_group()
@@ -433,12 +446,12 @@ class _Connection:
                 self._beat()
                 for rank, last in heard.items():
                     beats = self._beats(rank)
-                    if beats != last.beats or self._parting(rank) is not None:
+                    if beats != last.beats:
                         heard[rank] = _Heard(beats, monotonic())
-                    elif monotonic() - last.at > SILENCE:
+                    if monotonic() - heard[rank].at > SILENCE or self._parting(rank) is not None:
                         self._missing = self.name(rank)
             except RuntimeError:  # of the store, which ends with torchrun
-                self._missing = "the rendezvous of torchrun"
+                self._missing = _RENDEZVOUS
                 return
 
 
@@ -452,7 +465,11 @@ def naming_the_ended(ranks: Ranks) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, RankError) as error:
-        if endings := ranks.endings():
+    except (KeyboardInterrupt, _ConnectionLostError) as error:
+        try:
+            endings = ranks.endings()
+        except KeyboardInterrupt:  # by the launcher, which has noticed it too
+            endings = ranks.endings()
+        if endings:
             raise RankError("; ".join(endings)) from error
         raise KeyboardInterrupt from error

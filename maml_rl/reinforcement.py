@@ -236,9 +236,9 @@ def task_share(config: RLConfig) -> Share | None:
     Raises:
         InputError: If there are more ranks than tasks.
     """
-    ranks = this_rank()
+    ranks, count = this_rank(), config.meta.meta_batch_size
     advice = f"set meta.meta_batch_size to at least {ranks.size}"
-    return ranks.share(config.meta.meta_batch_size, "tasks of a meta-iteration", advice)
+    return ranks.share(count, f"a meta-iteration whose meta.meta_batch_size is {count}", advice)
 
 
 def training_envs(config: RLConfig) -> int:

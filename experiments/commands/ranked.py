@@ -66,15 +66,16 @@ def on_this_rank(command: str) -> Iterator[None]:
     if not several_ranks():
         yield
         return
-    launch = _launch()
+    rank = int(os.environ["RANK"])
     if command not in _COMMANDS:
-        if launch.rank:
+        if rank:
             raise SystemExit(2)
         raise InputError(f"maml-rl {command} runs in one process: start it without torchrun")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection is reported in one line, without a trace
     from maml_rl.ranks import join, naming_the_ended
 
     _interrupt_once()
-    ranks = join(launch)
+    ranks = join(_launch())
     with _following(ranks) if ranks.rank else _leading(ranks), naming_the_ended(ranks):
         yield
         ranks.close()

@@ -315,8 +315,8 @@ def _explained(work: _Work) -> Iterator[None]:
         kept = f"; the run is saved, resume with: {resume}" if (out / CHECKPOINT).exists() else ""
         raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error
     except RankError as error:
-        kept = f"; the run is saved, resume with the same command and --resume {shlex.quote(str(out))}"
-        raise RankError(f"training stopped: {error}{kept if (out / CHECKPOINT).exists() else ''}") from error
+        kept = f"; the run is saved, resume with: {resume}" if (out / CHECKPOINT).exists() else ""
+        raise RankError(f"training stopped: {error}{kept}") from error
     except NonFiniteError as error:
         kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
         remedy = _remedy(work.config)

@@ -201,11 +201,12 @@ def chunk_share(meta: SupervisedMeta) -> Share | None:
     """
     ranks, count = this_rank(), meta.meta_batch_size
     size = meta.chunk_size or count
-    what = f"chunk{'' if size >= count else 's'} of a meta-iteration ({count} tasks, {size} at once)"
-    advice = f"set meta.chunk_size to at most {count // ranks.size}, which rounds sums otherwise"
-    if count < ranks.size:
-        advice = f"set meta.meta_batch_size to at least {ranks.size}"
-    return ranks.share(-(-count // size), what, advice)
+    chunk_count = -(-count // size)
+    what = f"a meta-iteration of {chunk_count} chunk{'' if chunk_count == 1 else 's'} ({count} tasks, {size} at once)"
+    advice = f"set meta.meta_batch_size to at least {ranks.size}"
+    if count >= ranks.size:
+        advice = f"set meta.chunk_size to at most {count // ranks.size}, which changes how sums are rounded"
+    return ranks.share(chunk_count, what, advice)
 
 
 def open_supervised(
