@@ -340,6 +340,7 @@ class _Connection:
     def __init__(self, launch: Launch, store: "Store") -> None:
         self._launch, self._store = launch, store
         self._missing: str | None = None  # which rank is lost
+        self._silent: list[int] = []  # the ranks that showed no life when they were asked
         self._ends = Event()
         self._thread = Thread(target=self._keep_pulse, daemon=True)
 
@@ -380,9 +381,9 @@ class _Connection:
     def endings(self) -> list[str]:
         """See `Ranks.endings`."""
         try:
-            silent = [rank for rank in self._others() if not self._shows_life(rank)]
+            self._silent = self._without_life(self._others())
             said = [(rank, reason) for rank in self._others() if (reason := self._parting(rank))]
-            lost = [f"{self.name(rank)} has ended, or does not answer" for rank in silent]
+            lost = [f"{self.name(rank)} has ended, or does not answer" for rank in self._silent]
             return [*lost, *(f"{self.name(rank)}: {reason}" for rank, reason in said)]
         except RuntimeError:
             return [f"{_RENDEZVOUS} has ended, or does not answer"]
@@ -392,22 +393,22 @@ class _Connection:
         try:
             self._store.set(f"parting/{self._launch.rank}", json.dumps(reason))
             if self._launch.rank:
-                return bool(reason) and self._shows_life(0)
-            deadline = monotonic() + 2 * _BEAT  # the store may end with rank 0: the others have to see this first
-            while monotonic() < deadline and None in map(self._parting, self._others()):
+                return bool(reason) and not self._without_life([0])
+            deadline = monotonic() + _GRACE  # the store may end with rank 0: the others have to see this first
+            waiting = [rank for rank in self._others() if rank not in self._silent]
+            while monotonic() < deadline and None in map(self._parting, waiting):
                 sleep(0.05)
             return True
         except RuntimeError:  # of the store, which ends with torchrun
             return False
 
-    def _shows_life(self, rank: int) -> bool:
-        """Whether a rank has a pulse, or has said why it ends."""
-        before, deadline = self._beats(rank), monotonic() + _GRACE
-        while self._parting(rank) is None and self._beats(rank) == before:
-            if monotonic() > deadline:
-                return False
+    def _without_life(self, ranks: Sequence[int]) -> list[int]:
+        """The ranks that have no pulse and have not said why they end; takes a few seconds if there are some."""
+        before, silent, deadline = {rank: self._beats(rank) for rank in ranks}, list(ranks), monotonic() + _GRACE
+        while silent and monotonic() < deadline:
+            silent = [r for r in silent if self._parting(r) is None and self._beats(r) == before[r]]
             sleep(0.05)
-        return True
+        return silent
 
     def _others(self) -> range:
         """The ranks that this one watches: rank 0 all of the others, which watch rank 0 alone."""

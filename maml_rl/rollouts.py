@@ -58,16 +58,10 @@ def collect(
     if len(own) != len(tasks):
         raise InputError(f"indices must have one for each of the {len(tasks)} tasks, got {len(own)}")
     horizon = episode_limit(envs)
-    noise = np.stack(
-        [
-            policy.distribution.noise(draw.generator(Purpose.ACTIONS, i), (episodes, horizon), policy.noise_size)
-            for i in own
-        ]
-    )
+    shape, kind = (episodes, horizon), policy.distribution
+    noise = np.stack([kind.noise(draw.generator(Purpose.ACTIONS, i), shape, policy.noise_size) for i in own])
     seeds = [seed for i in own for seed in draw.integers(Purpose.RESETS, episodes, i)]
-    request = _Request(policy, params, tasks, seeds, noise, draw.step, range(len(seeds)))
-    if share:
-        request = _among_others(request, share)
+    request = _among_others(_Request(policy, params, tasks, seeds, noise, draw.step, range(len(seeds))), share)
     buffers = _buffers(envs, policy, (len(request.tasks), episodes, horizon))
     _run_waves(envs, request, buffers)
     device, first = next(iter(params.values())).device, share.lead if share else 0
@@ -86,8 +80,10 @@ class _Request(NamedTuple):
     wanted: range  # the episodes m K + k that are run
 
 
-def _among_others(request: _Request, share: Share) -> _Request:
+def _among_others(request: _Request, share: Share | None) -> _Request:
     """The same episodes, with others around them that are not run, so that they round as among those of all tasks."""
+    if share is None:
+        return request
     tasks, before, episodes = list(request.tasks), share.lead, request.noise.shape[1]
     count = len(tasks)
     after = share.places - before - count

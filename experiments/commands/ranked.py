@@ -90,14 +90,14 @@ def ending_at_once() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not _is_launched():
+        if not _has_joined():
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exception(error)
         _leave(error.code if isinstance(error, SystemExit) else 1)
 
 
-def facts(settings: Mapping[str, Any]) -> dict[str, object]:
+def shared_facts(settings: Mapping[str, Any]) -> dict[str, object]:
     """What has to be the same on all ranks: settings, versions, and what the processor computes with."""
     import numpy as np
     import torch
@@ -109,8 +109,10 @@ def facts(settings: Mapping[str, Any]) -> dict[str, object]:
     return {**versions, "PyTorch's use of the processor": torch.backends.cpu.get_cpu_capability(), **named}
 
 
-def _is_launched() -> bool:
-    return all(name in os.environ for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
+def _has_joined() -> bool:
+    """Whether this process has joined other ranks; where nothing has imported them, it has not."""
+    module = sys.modules.get("maml_rl.ranks")
+    return module is not None and module.this_rank().size > 1
 
 
 def _interrupt_once() -> None:

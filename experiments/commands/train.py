@@ -114,12 +114,12 @@ def run(arguments: Sequence[str]) -> None:
         return
     asked = _resumption(arguments) if has_option("--resume", arguments) else _beginning(arguments)
     from maml_rl.experiments.commands.computing import computing
-    from maml_rl.experiments.commands.ranked import facts
+    from maml_rl.experiments.commands.ranked import shared_facts
     from maml_rl.experiments.runs.training import follow, resume, train
     from maml_rl.ranks import naming_the_ended, this_rank
 
     ranks = this_rank()
-    ranks.check_alike(facts(_settings(asked)))
+    ranks.check_alike(shared_facts(_settings(asked)))
     if ranks.rank:
         with computing():
             follow(asked.options.machine)

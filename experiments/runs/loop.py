@@ -92,7 +92,6 @@ def training_loop(
         OSError: If something of the run cannot be written, or its directory was removed; names the file.
         RankError: If another rank has ended or does not answer, with the finished iterations saved.
     """
-    this_rank().from_first((run.config, run.state, run.constants))
     first, last = run.state.iteration, run.config.iterations
     note_machine(out, first, device)
     directory = out.stat()
@@ -125,8 +124,14 @@ def training_loop(
     return run
 
 
+def hand_over(run: Run) -> Run:
+    """Gives a run to the ranks that follow, if there are any, and returns it."""
+    this_rank().from_first((run.config, run.state, run.constants))
+    return run
+
+
 def received() -> Run:
-    """The run that rank 0 trains in its `training_loop`."""
+    """The run that rank 0 has handed over."""
     given: tuple[RLConfig | SupervisedConfig, State, Params] = this_rank().from_first(None)
     return Run(*given)
 

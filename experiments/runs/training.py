@@ -12,6 +12,7 @@ from maml_rl.experiments.runs.loop import (
     check_extension,
     check_new,
     following_loop,
+    hand_over,
     new_in,
     received,
     training_loop,
@@ -51,7 +52,7 @@ def train(config: Any, out: Path, machine: Machine = THIS_MACHINE, watch: Watch 
             save_run(out, run)
             for line in learner.advice:
                 print(f"warning: {line}", file=sys.stderr)
-            return training_loop(run, learner, out, machine.torch_device(), shown)
+            return training_loop(hand_over(run), learner, out, machine.torch_device(), shown)
 
 
 def resume(
@@ -82,7 +83,7 @@ def resume(
         check_extension(out, run, iterations)
         total = run.config.iterations if iterations is None else iterations
         run = run._replace(config=replace(config, iterations=total))
-        return training_loop(run, learner, out, machine.torch_device(), shown)
+        return training_loop(hand_over(run), learner, out, machine.torch_device(), shown)
 
 
 def follow(machine: Machine = THIS_MACHINE) -> None:

@@ -1,0 +1,204 @@
+"""Commands on several ranks, in processes as torchrun starts them."""
+
+import csv
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from maml_rl.experiments.commands.ranked import several_ranks
+from maml_rl.run import load_run
+
+SMALL = (
+    "navigation",
+    "--meta.meta-batch-size=3",
+    "--meta.episodes=4",
+    "--max-episode-steps=10",
+    "--checkpoint-every=1",
+)
+SMALL = (*SMALL, "--network.hidden-sizes=8")
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+PROGRAM = ("-m", "maml_rl.experiments")
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+ALONE = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+HOST = socket.gethostname()
+LONGEST = 240.0  # seconds, on a machine that is busy with other things
+
+
+def started(directory: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """A training on two ranks that does not end by itself, with an iteration or more behind it."""
+    command = (*LAUNCHER, *PROGRAM, "train", *SMALL, "--iterations=100000", "--out=run", *arguments)
+    process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + LONGEST
+    while not rows(directory / "run"):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    """Rows of the log, without the times."""
+    path = run / "metrics.csv"
+    read = csv.DictReader(path.read_text().splitlines()) if path.exists() else []
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in read]
+
+
+def ranks_of(launcher: int) -> dict[int, int]:
+    """Process of each rank."""
+    found = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        process = status.parent
+        try:
+            if int(status.read_text().rpartition(")")[2].split()[1]) == launcher:
+                variables = (process / "environ").read_text().split("\0")
+                found[int(next(v for v in variables if v.startswith("RANK=")).partition("=")[2])] = int(process.name)
+        except (OSError, StopIteration):
+            continue
+    return found
+
+
+def assert_ended(processes: dict[int, int]) -> None:
+    """Checks that no process is left over."""
+    left = [process for process in processes.values() if Path(f"/proc/{process}").exists()]
+    assert left == []
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+
+
+@needs_proc
+def test_an_interruption_saves_once_and_a_single_process_resumes_to_the_same_bits(tmp_path, run_command):
+    process = started(tmp_path)
+    processes = ranks_of(process.pid)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=LONGEST)
+    assert_ended(processes)
+    assert out == ""
+    assert [line for line in err.splitlines() if "maml-rl" in line and "torch/distributed" not in line] == [
+        "interrupted; saved. Resume with: maml-rl train --resume run"
+    ]
+    finished = load_run(tmp_path / "run").state.iteration
+    assert len(rows(tmp_path / "run")) == finished
+    iterations = f"--iterations={finished + 1}"
+    assert run_command("train", "--resume", "run", iterations).code == 0
+    assert run_command("train", *SMALL, iterations, "--out=uninterrupted").code == 0
+    resumed, uninterrupted = (load_run(tmp_path / name) for name in ("run", "uninterrupted"))
+    assert resumed.progress.env_steps == uninterrupted.progress.env_steps
+    assert all(value.equal(uninterrupted.state.meta[name]) for name, value in resumed.state.meta.items())
+    assert rows(tmp_path / "run") == rows(tmp_path / "uninterrupted")
+    again = [*LAUNCHER, *PROGRAM, "train", "--resume=run", f"--iterations={finished + 2}"]
+    done = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST)
+    assert (done.returncode, re.sub("in .*", "", done.stdout.splitlines()[0])) == (
+        0,
+        f"{finished + 2} iterations, {load_run(tmp_path / 'run').progress.env_steps:,} env steps ",
+    )
+    assert load_run(tmp_path / "run").state.iteration == finished + 2
+
+
+@needs_proc
+def test_a_rank_that_is_killed_ends_the_job_and_is_named(tmp_path):
+    process = started(tmp_path)
+    processes = ranks_of(process.pid)
+    assert len(processes) == 2
+    os.kill(processes[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=LONGEST)
+    assert_ended(processes)
+    assert process.returncode == 1
+    assert (
+        f"maml-rl: training stopped: rank 1 ({HOST}) has ended, or does not answer; the run is saved, resume with: "
+        "maml-rl train --resume run\n"
+    ) in err
+    assert load_run(tmp_path / "run").state.iteration == len(rows(tmp_path / "run"))
+
+
+def pair(directory: Path, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Exit code and errors of two ranks with a command each, without torchrun."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank, command in enumerate(commands):
+        values = (str(rank), "2", str(rank), "2", "127.0.0.1", port)
+        environment = ALONE | dict(zip(VARIABLES, values, strict=True))
+        arguments = (sys.executable, *PROGRAM, *command)
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(arguments, cwd=directory, env=environment, **pipes))
+    errors = [process.communicate(timeout=LONGEST)[1] for process in processes]
+    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
+
+
+def test_ranks_with_different_settings_are_refused_before_the_run_begins(tmp_path):
+    first, second = pair(tmp_path, ("train", *SMALL), ("train", *SMALL, "--seed=3"))
+    message = f"the ranks differ: --seed is 3 on rank 1 ({HOST}) and 0 on rank 0 ({HOST}); start all of them alike"
+    assert first == (2, f"maml-rl: {message}\n")
+    assert second == (2, "")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_more_ranks_than_chunks_are_refused_before_the_run_begins(tmp_path):
+    command = ("train", "sinusoid", "--iterations=1")
+    first, second = pair(tmp_path, command, command)
+    assert first == (
+        2,
+        "maml-rl: 2 ranks cannot share a meta-iteration of 1 chunk (25 tasks, 25 at once): start at most 1, or set "
+        "meta.chunk_size to at most 12, which changes how sums are rounded\n",
+    )
+    assert second[1] == ""
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Sets the launcher's variables."""
+
+    def given(**values: str) -> None:
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    given()
+    return given
+
+
+WHOLE = dict(zip(VARIABLES, ("0", "2", "0", "2", "localhost", "29500"), strict=True))
+
+
+def test_without_variables_or_with_one_rank_a_command_runs_alone(variables):
+    assert not several_ranks()
+    variables(MASTER_ADDR="localhost", MASTER_PORT="29500")
+    assert not several_ranks()
+    variables(**WHOLE | {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"})
+    assert not several_ranks()
+    variables(**WHOLE)
+    assert several_ranks()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "RANK, WORLD_SIZE set, but not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR"),
+        (WHOLE | {"RANK": "first"}, "RANK should be a whole number, is 'first': start with torchrun"),
+        (WHOLE | {"RANK": "2"}, "RANK 2 should be below WORLD_SIZE 2"),
+    ],
+)
+def test_variables_that_are_half_set_are_named(variables, run_command, given, message):
+    variables(**given)
+    result = run_command("train", *SMALL)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"maml-rl: {message}")
+    assert result.err.count("\n") == 1
+
+
+def test_a_command_for_one_process_says_so_once(variables, run_command):
+    variables(**WHOLE)
+    assert run_command("presets").err == "maml-rl: maml-rl presets runs in one process: start it without torchrun\n"
+    variables(**WHOLE | {"RANK": "1", "LOCAL_RANK": "1"})
+    assert run_command("presets").err == ""
