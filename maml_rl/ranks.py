@@ -132,6 +132,14 @@ class Share:
         sizes = (stop - start for start, stop in map(self._bounds, range(self._ranks.size)))
         return list(torch.cat([part[:size] for part, size in zip(blocks, sizes, strict=True)]).to(own.device))
 
+    def collected(self, values: Sequence[T]) -> list[T]:
+        """The values of all ranks, of any kind, in the order of the ranks.
+
+        Raises:
+            RankError: If another rank has ended or does not answer.
+        """
+        return [value for of_rank in self._ranks.gather_objects(list(values)) for value in of_rank]
+
 
 class Ranks:
     """The processes that share the tasks, as one of them sees them. Without a connection, it is this one alone."""

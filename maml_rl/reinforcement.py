@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from gymnasium.spaces import Space
 from gymnasium.vector import VectorWrapper
 from torch import Tensor
@@ -12,13 +11,13 @@ from torch import Tensor
 from maml_rl.advantages import enough_episodes
 from maml_rl.config import RLConfig, RLEvaluation, RLMeta
 from maml_rl.errors import InputError
-from maml_rl.evaluation import SeededTasks, adaptation, task_returns, with_step_size
+from maml_rl.evaluation import SeededTasks, adaptation, returns_by_step, with_step_size
 from maml_rl.initial import MLPPolicy, build_policy, initial_policy, parameters
 from maml_rl.learner import RANDOM, THIS_RUN, Advance, Curve, Learner, Metrics, Validation
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.meta_rl import initial_state, meta_iteration
 from maml_rl.objectives import check_own_loss
-from maml_rl.ranks import Share, this_rank
+from maml_rl.ranks import ALONE, Ranks, Share, this_rank
 from maml_rl.requirements import picture_advice
 from maml_rl.seeding import Phase
 from maml_rl.step import MetaStep
@@ -121,24 +120,29 @@ class RLLearner(Learner[RLEvaluation]):
         Both take gradient steps of the size that the run was trained for. A run that was trained without inner updates
         has none: then it is chosen on validation tasks.
 
+        If this process has joined other ranks, they share the tasks, and all of them have to come here.
+
         Args:
             state: What training has reached.
             config: Settings of the evaluation.
             advance: Called with the share of the work that has been done since the last call.
             tasks: The tasks; those that the settings draw if None.
             validation: How the step size was chosen, if that was done before.
+
+        Raises:
+            InputError: If there are more ranks than tasks.
         """
-        state, space = state.to(self.device), self.task_space
+        state, space, ranks = state.to(self.device), self.task_space, this_rank()
         tasks = evaluation_tasks(space, config.tasks, config.seed) if tasks is None else tasks
         total = evaluation_episodes(self.config, config, len(tasks), validation is not None)
-        envs = Counted(self.envs, lambda count: advance(count / total))
-        meta, validation = self.with_step_size(state, config, envs, validation)
+        envs = Counted(self.envs, lambda count: advance(count * ranks.size / total))
+        meta, validation = self.with_step_size(state, config, envs, validation, ranks)
         shared = (tuple(plain(task) for task in tasks), strata(space, tasks))
         inner_lr = tuple(step_sizes(meta, config))
-        curves = []
+        curves, task_set = [], SeededTasks(tasks).of_rank(ranks)
         for name, params in ((THIS_RUN, state.meta), (RANDOM, self.untrained().meta)):
-            path = adaptation(self.policy, params, envs, SeededTasks(tasks), meta, config, self.threads)
-            returns = np.stack([task_returns(sampled) for _, sampled in path])
+            path = adaptation(self.policy, params, envs, task_set, meta, config, self.threads)
+            returns = returns_by_step(path, ranks)
             curves.append(Curve(name, "return", returns, inner_lr, "", *shared, validation))
         return curves
 
@@ -148,6 +152,7 @@ class RLLearner(Learner[RLEvaluation]):
         config: RLEvaluation,
         envs: TaskVectorEnv | None = None,
         validation: Validation | None = None,
+        ranks: Ranks = ALONE,
     ) -> tuple[RLMeta, Validation | None]:
         """Settings with the step size to adapt with, and how it was chosen if training had none.
 
@@ -156,6 +161,7 @@ class RLLearner(Learner[RLEvaluation]):
             config: Settings of the evaluation, with the step sizes to choose from.
             envs: Environments to choose it with; the learner's own if None.
             validation: How it was chosen, if that was done before.
+            ranks: Ranks that share the validation tasks; this process alone by default.
 
         Raises:
             NonFiniteError: If none of the step sizes to choose from has a finite return.
@@ -163,7 +169,7 @@ class RLLearner(Learner[RLEvaluation]):
         meta, learned = self.config.meta, state.to(self.device).meta
         if validation is not None:
             return replace(meta, inner_lr=validation.best), validation
-        return with_step_size(self.policy, learned, envs or self.envs, meta, config, self.threads)
+        return with_step_size(self.policy, learned, envs or self.envs, meta, config, self.threads, ranks)
 
     def adaptation(
         self,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from maml_rl.experiments.commands.options import NO_OTHERS, GivenMachine, GivenTrust, check_directory, parse
+from maml_rl.experiments.commands.ranked import followed
 from maml_rl.machine import THIS_MACHINE
 
 
@@ -45,11 +46,14 @@ class CompareOptions:
 def run(arguments: Sequence[str]) -> None:
     """Compares runs, prints a table, and writes files and a picture."""
     options = parse(CompareOptions, arguments, "maml-rl compare")
+    if followed(options):
+        return
     check_directory(options.out)
     from maml_rl.experiments.commands.computing import computing
     from maml_rl.experiments.media.plots import draw_comparison
     from maml_rl.experiments.runs import comparison_files as files
     from maml_rl.experiments.runs.comparison import compare
+    from maml_rl.experiments.runs.evaluating import end_evaluations
     from maml_rl.experiments.runs.evaluations import file_of
     from maml_rl.experiments.runs.trust import check_runs
 
@@ -57,6 +61,7 @@ def run(arguments: Sequence[str]) -> None:
     check_runs(options.runs, options.trust.trust_module)
     with computing(options.json) as show:
         comparison = compare(options.runs, options.gradient_steps, task_set, options.data, options.machine)
+        end_evaluations()
         show(asdict(comparison))
     if options.json:
         return

@@ -9,6 +9,7 @@ import tyro
 
 from maml_rl.errors import InputError
 from maml_rl.experiments.commands.options import RunOptions, check_directory, parse, refuse_other_kinds
+from maml_rl.experiments.commands.ranked import followed
 
 if TYPE_CHECKING:
     from maml_rl.experiments.media.recording import Recording
@@ -80,12 +81,14 @@ class EvaluateOptions(RunOptions):
 def run(arguments: Sequence[str]) -> None:
     """Evaluates a run, prints a table, and writes a picture."""
     options = parse(EvaluateOptions, arguments, "maml-rl evaluate")
+    if followed(options):
+        return
     check_directory(options.out)
     from maml_rl.experiments.commands.computing import computing
     from maml_rl.experiments.media.plots import draw_evaluation
     from maml_rl.experiments.media.recording import RECORDING, save_recording
     from maml_rl.experiments.runs import evaluations as files
-    from maml_rl.experiments.runs.evaluating import evaluate
+    from maml_rl.experiments.runs.evaluating import end_evaluations, evaluate
     from maml_rl.experiments.runs.evaluation_tables import heading, remarks, table
     from maml_rl.experiments.runs.trust import check_runs
     from maml_rl.run import run_directory
@@ -101,6 +104,7 @@ def run(arguments: Sequence[str]) -> None:
         )
     with computing(options.json) as show:
         evaluation = evaluate(options.run, options.settings, task_set, options.data, options.machine)
+        end_evaluations()
         if options.record:
             out.mkdir(parents=True, exist_ok=True)
             save_recording(out / RECORDING, _recorded(evaluated, evaluation, options.machine))

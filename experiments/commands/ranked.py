@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from maml_rl.ranks import Launch, Ranks
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of torchrun
-_COMMANDS = ("train",)
+_COMMANDS = ("train", "evaluate", "compare")
 _ABOUT = "maml-rl runs in one process without these variables, and with all of them as one of several ranks"
 
 
@@ -95,6 +96,30 @@ def ending_at_once() -> Iterator[None]:
         if not isinstance(error, SystemExit):
             traceback.print_exception(error)
         _leave(error.code if isinstance(error, SystemExit) else 1)
+
+
+def followed(options: Any) -> bool:
+    """Whether this is a rank that follows rank 0 through the evaluations of a command, which it has then done.
+
+    Args:
+        options: Options of the command.
+
+    Raises:
+        InputError: If the ranks differ in them, or in their versions.
+    """
+    if not _has_joined():
+        return False
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.runs.evaluating import follow_evaluations
+    from maml_rl.ranks import this_rank
+
+    settings = {field.name: getattr(options, field.name) for field in fields(options)}
+    this_rank().check_alike(shared_facts({n: v for n, v in settings.items() if n not in ("machine", "trust")}))
+    if this_rank().rank == 0:
+        return False
+    with computing():
+        follow_evaluations(options.machine)
+    return True
 
 
 def shared_facts(settings: Mapping[str, Any]) -> dict[str, object]:

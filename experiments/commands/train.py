@@ -119,7 +119,8 @@ def run(arguments: Sequence[str]) -> None:
     from maml_rl.ranks import naming_the_ended, this_rank
 
     ranks = this_rank()
-    ranks.check_alike(shared_facts(_settings(asked)))
+    if ranks.size > 1:
+        ranks.check_alike(shared_facts(_settings(asked)))
     if ranks.rank:
         with computing():
             follow(asked.options.machine)

@@ -1,10 +1,10 @@
 """Evaluates runs on held-out tasks: Figures 3 to 5 and Tables 1 and 2 of Finn, Abbeel, Levine 2017."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -22,10 +22,13 @@ from maml_rl.experiments.runs.evaluations import (
 )
 from maml_rl.experiments.runs.text import duration
 from maml_rl.experiments.runs.training import with_data
-from maml_rl.learner import Advance, AnyLearner, Curve
+from maml_rl.experiments.runs.trust import allow
+from maml_rl.learner import Advance, AnyLearner, Curve, Validation
 from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.ranks import this_rank
 from maml_rl.reinforcement import RLLearner, evaluation_episodes, few_episodes
-from maml_rl.run import Run, load_run, run_directory
+from maml_rl.run import Progress, Run, load_run, run_directory
+from maml_rl.tasks import Task
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
@@ -38,6 +41,8 @@ def evaluate(
     machine: Machine = THIS_MACHINE,
 ) -> Evaluation:
     """Evaluates a run on held-out tasks, or on the paper's, and next to it what it is compared with on the same tasks.
+
+    Ranks that `follow_evaluations` share the tasks, if there are any.
 
     That is its own random policy in reinforcement learning, and the runs of `baseline_runs` on supervised tasks.
 
@@ -74,21 +79,61 @@ def evaluate(
     return Evaluation(run.config, run.config.problem, *reached, settings, task_set, curves, iterations)
 
 
+class _Job(NamedTuple):
+    """One evaluation of one run, as every rank computes its part of it."""
+
+    run: Run
+    settings: EvaluationConfig
+    tasks: Sequence[Task] | None = None
+    validation: Validation | None = None
+
+    def curves(self, learner: AnyLearner, advance: Advance = lambda _: None) -> list[Curve]:
+        """What the run does."""
+        if isinstance(learner, RLLearner) and isinstance(self.settings, RLEvaluation):
+            return learner.evaluate(self.run.state, self.settings, advance, self.tasks, self.validation)
+        return learner.evaluate(self.run.state, self.settings, advance)
+
+
 def _evaluated(
     directory: Path, run: Run, settings: EvaluationConfig, task_set: TaskSet, machine: Machine, advance: Advance
 ) -> list[Curve]:
+    job = _Job(run._replace(progress=Progress(pending={})), settings)
     learner: AnyLearner
     with run.open(machine, evaluation=settings) as learner:
-        if not (isinstance(learner, RLLearner) and isinstance(settings, RLEvaluation)):
-            return learner.evaluate(run.state, settings, advance)
-        for line in few_episodes(learner.envs, settings.episodes) if settings.gradient_steps else ():
-            print(f"warning: {line}", file=sys.stderr)
-        tasks, validation = None, None
-        if task_set == "paper":
-            tasks = paper_tasks(learner.config.env_id)
-            if replace(settings, tasks=run.config.evaluation.tasks) == run.config.evaluation:
-                validation = stored_validation(directory, run)
-        return learner.evaluate(run.state, settings, advance, tasks, validation)
+        if isinstance(learner, RLLearner) and isinstance(settings, RLEvaluation):
+            for line in few_episodes(learner.envs, settings.episodes) if settings.gradient_steps else ():
+                print(f"warning: {line}", file=sys.stderr)
+            if task_set == "paper":
+                job = job._replace(tasks=paper_tasks(learner.config.env_id))
+                if replace(settings, tasks=run.config.evaluation.tasks) == run.config.evaluation:
+                    job = job._replace(validation=stored_validation(directory, run))
+        this_rank().from_first(job)
+        return job.curves(learner, advance)
+
+
+def follow_evaluations(machine: Machine = THIS_MACHINE) -> None:
+    """Computes this rank's part of the evaluations of rank 0, until that calls `end_evaluations`.
+
+    Args:
+        machine: What may be used of the machine. None of it changes the result.
+
+    Raises:
+        InputError: If environment, data or device cannot be used, or there are more ranks than tasks.
+        RankError: If another rank has ended or does not answer.
+        WorkerError: If the environment fails in one of its processes.
+    """
+    while True:
+        job: _Job | None = this_rank().from_first(None)
+        if job is None:
+            return
+        allow(job.run.config.modules)  # rank 0 has checked that the user trusts them
+        with job.run.open(machine, evaluation=job.settings) as learner:
+            job.curves(learner)
+
+
+def end_evaluations() -> None:
+    """Says to the ranks that follow, if there are any, that no evaluation is left."""
+    this_rank().from_first(None)
 
 
 def _with_own_data(run: Run, data: str | None, directory: Path) -> Run:

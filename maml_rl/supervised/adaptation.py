@@ -1,6 +1,6 @@
 """Error and accuracy after 0, 1, 2, ... gradient steps on held-out tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,11 @@ class StepLosses(NamedTuple):
     accuracies: NDArray[np.float64]  # [gradient steps + 1, M]   share that is classified correctly; else 0
 
 
+def parts_of(tasks: TaskBatch, config: SupervisedMeta) -> Sequence[TaskBatch]:
+    """The tasks of an evaluation, as many as are adapted at once in each part."""
+    return chunks(tasks, config.chunk_size or _CHUNK)
+
+
 def losses_by_step(
     network: Network,
     config: SupervisedMeta,
@@ -43,7 +48,7 @@ def losses_by_step(
         meta: Meta-parameters.
         tasks: M tasks.
         gradient_steps: Gradient steps.
-        threads: Threads that share the tasks. They do not change the result.
+        threads: Threads that share the tasks. They do not change the result. What their share counts are `parts_of`.
         done: Called with the number of tasks that have been adapted since its last call.
     """
     meta, tasks, rates = laid_out(meta), TaskBatch(*map(aligned, tasks)), network_rates(network, config)
@@ -54,12 +59,15 @@ def losses_by_step(
         adapted = [theta(meta), *(step.params for step in steps)]
         return torch.stack([torch.stack(query_loss(network, config.batch_norm, params, task)) for params in adapted])
 
-    values = []
+    values, share = list[Tensor](), threads.share
     with torch.no_grad():
-        parts = chunks(tasks, config.chunk_size or _CHUNK)
+        parts = parts_of(tasks, config)
+        parts = share.of(parts) if share else parts
         for of_part in threads.imap(lambda part: torch.func.vmap(of_task)(*part), parts):
             values.append(of_part)  # [tasks, steps + 1, 2]
             done(len(of_part))
+    if share:
+        values = share.collected(values)
     losses, accuracies = torch.cat(values).double().permute(2, 1, 0).cpu().numpy()
     return StepLosses(losses, accuracies)
 

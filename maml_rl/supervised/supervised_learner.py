@@ -9,9 +9,9 @@ import torch
 from maml_rl.learner import THIS_RUN, Advance, Curve, Learner, Metrics, Validation, validated
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.parallel import mean_over_tasks
-from maml_rl.ranks import Share, this_rank
+from maml_rl.ranks import ALONE, Ranks, Share, this_rank
 from maml_rl.seeding import Phase
-from maml_rl.supervised.adaptation import StepLosses, losses_by_step
+from maml_rl.supervised.adaptation import StepLosses, losses_by_step, parts_of
 from maml_rl.supervised.meta_learning import initial_state, meta_gradient, meta_iteration
 from maml_rl.supervised.networks import Network, build_network
 from maml_rl.supervised.settings import BatchNorm, SupervisedConfig, SupervisedEvaluation, SupervisedMeta
@@ -85,6 +85,8 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
     def evaluate(self, state: State, config: SupervisedEvaluation, advance: Advance = lambda _: None) -> list[Curve]:
         """Loss and accuracy, or squared error, after each number of gradient steps, as in Figure 3 and Table 1.
 
+        If this process has joined other ranks, they share the tasks, and all of them have to come here.
+
         There are curves for each number of shots, and, of a network with batch normalisation, for both of its modes;
         first those that training had. A run that was trained without inner updates has no step size: then one is chosen
         on validation tasks, for each number of shots separately.
@@ -94,20 +96,20 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
             config: Settings of the evaluation.
             advance: Called with the share of the work that has been done since the last call.
         """
-        all_shots, modes = self._shots(config), self._modes()
+        all_shots, modes, ranks = self._shots(config), self._modes(), this_rank()
         chooses = self.config.meta.inner_steps == 0 and config.gradient_steps
         validation_tasks = len(config.inner_lrs) * config.validation_tasks if chooses else 0
-        total = len(all_shots) * (len(modes) * config.tasks + validation_tasks)
+        total = len(all_shots) * (len(modes) * config.tasks + validation_tasks) / ranks.size  # on this rank, about
         curves = []
         for shots in all_shots:
-            meta, validation = self.with_step_size(state, config, shots, lambda count: advance(count / total))
+            meta, validation = self.with_step_size(state, config, shots, lambda count: advance(count / total), ranks)
             tasks = self.held_out(config, shots, config.tasks)
             inner_lr = (meta.inner_lr,) * config.gradient_steps if meta.learned_lr == "no" else ()
             for mode in modes:
                 condition = f"{tasks.support_x.shape[1] if self._has_own_shots else shots}-shot"
                 condition += f", {mode} BN" if mode else ""
                 settings = replace(meta, batch_norm=mode or meta.batch_norm)
-                found = self._losses(state, settings, tasks, config, lambda count: advance(count / total))
+                found = self._losses(state, settings, tasks, config, lambda count: advance(count / total), ranks)
                 values = {"squared error": found.losses}
                 if self.config.tasks.is_classification:
                     values = {"accuracy": found.accuracies, "loss": found.losses}
@@ -121,6 +123,7 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         config: SupervisedEvaluation,
         shots: int,
         done: Callable[[int], object] = lambda _: None,
+        ranks: Ranks = ALONE,
     ) -> tuple[SupervisedMeta, Validation | None]:
         """Settings with the step size to adapt with, and how it was chosen if training had none; see `validated`.
 
@@ -131,11 +134,12 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
             config: Settings of the evaluation, with the step sizes to choose from.
             shots: Support examples of a task, or of each class.
             done: Called with the number of tasks that have been adapted since its last call.
+            ranks: Ranks that share the validation tasks; this process alone by default.
         """
 
         def mean_loss(meta: SupervisedMeta) -> float:
             tasks = self.held_out(config, shots, config.validation_tasks, Phase.VALIDATION)
-            losses = self._losses(state, meta, tasks, config, done).losses[1:]  # [gradient steps, M]
+            losses = self._losses(state, meta, tasks, config, done, ranks).losses[1:]  # [gradient steps, M]
             return float(mean_over_tasks(torch.from_numpy(losses.mean(0)).unbind()))
 
         return validated(self.config.meta, config, mean_loss, higher_is_better=False)
@@ -161,9 +165,11 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         tasks: TaskBatch,
         config: SupervisedEvaluation,
         done: Callable[[int], object],
+        ranks: Ranks,
     ) -> StepLosses:
-        learned = state.to(self._device).meta
-        return losses_by_step(self.network, meta, learned, tasks, config.gradient_steps, self.threads, done)
+        learned, steps = state.to(self._device).meta, config.gradient_steps
+        share = Share(ranks, len(parts_of(tasks, meta))) if ranks.size > 1 else None
+        return losses_by_step(self.network, meta, learned, tasks, steps, self.threads.sharing(share), done)
 
     @property
     def _has_own_shots(self) -> bool:
