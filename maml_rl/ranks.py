@@ -279,7 +279,7 @@ def this_rank() -> Ranks:
 
 
 def join(launch: Launch) -> Ranks:
-    """Joins the other ranks, and takes this one's share of the machine's cores.
+    """Joins the other ranks, and takes this one's part of the machine's cores.
 
     Args:
         launch: Which rank this is. Address and port of the meeting point are the launcher's environment variables.
@@ -290,21 +290,36 @@ def join(launch: Launch) -> Ranks:
     global _joined
     if not dist.is_available():
         raise InputError("this build of PyTorch has no torch.distributed: start one process, without torchrun")
-    take_share_of_cores(launch)
     if launch.size > 1:
         _joined = Ranks(launch, _connect(launch))
+        _take_part_of_cores(_joined)
     return _joined
 
 
-def take_share_of_cores(launch: Launch) -> None:
-    """Confines this process to its share of the cores, so that the ranks of a machine do not compete for them.
+def fair_cores(allowed: Sequence[tuple[str, Sequence[int]]], rank: int) -> Sequence[int]:
+    """A rank's part of the cores, if it shares them with others; one at least.
 
-    Every number of threads and processes that is not given follows from it. Does nothing on systems without affinity.
+    Args:
+        allowed: Machine of each rank, and the cores that it may use there.
+        rank: Which rank.
     """
-    if launch.local_size > 1 and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        first, last = (n * len(cores) // launch.local_size for n in (launch.local_rank, launch.local_rank + 1))
-        os.sched_setaffinity(0, cores[first:last] or [cores[launch.local_rank % len(cores)]])
+    cores = allowed[rank][1]
+    sharing = [other for other, theirs in enumerate(allowed) if theirs == allowed[rank]]
+    place, count = sharing.index(rank), len(sharing)
+    return cores[place * len(cores) // count : (place + 1) * len(cores) // count] or [cores[place % len(cores)]]
+
+
+def _take_part_of_cores(ranks: Ranks) -> None:
+    """Confines this process to its part of the cores, so that the ranks of a machine do not compete for them.
+
+    Every number of threads and processes that is not given follows from it. A launcher that has confined each rank to
+    its own cores has done so already. Does nothing on systems without affinity.
+    """
+    has_affinity = hasattr(os, "sched_setaffinity")
+    own = sorted(os.sched_getaffinity(0)) if has_affinity else []
+    allowed = ranks.gather_objects((_host(), own))
+    if has_affinity:
+        os.sched_setaffinity(0, fair_cores(allowed, ranks.rank))
 
 
 def _host() -> str:

@@ -1,5 +1,4 @@
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from maml_rl import ranks as ranks_module
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
 from maml_rl.initial import build_policy, parameters
-from maml_rl.ranks import ALONE, Launch, Ranks, Share, take_share_of_cores
+from maml_rl.ranks import ALONE, Launch, Ranks, Share, fair_cores
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import sample_tasks, task_space, vectorize
@@ -72,20 +71,11 @@ def test_a_share_samples_what_a_single_process_samples_of_its_tasks(episodes, si
                 assert torch.equal(found, expected[part.start : part.stop])
 
 
-def test_ranks_of_a_machine_share_its_cores(monkeypatch):
-    taken = {}
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 4, 5}, raising=False)
-    for size in (1, 2, 7):
-        chosen: list[list[int]] = []
-        monkeypatch.setattr(
-            os, "sched_setaffinity", lambda _, cores, chosen=chosen: chosen.append(cores), raising=False
-        )
-        for rank in range(size):
-            take_share_of_cores(Launch(rank + 8, 16, rank, size))
-        taken[size] = chosen
-    assert taken[1] == []  # nothing is changed
-    assert taken[2] == [[0, 1], [2, 4, 5]]
-    assert [len(cores) for cores in taken[7]] == [1] * 7
+def test_ranks_that_may_use_the_same_cores_of_a_machine_share_them():
+    five, both = [0, 1, 2, 4, 5], [0, 1]
+    allowed = [("a", five), ("b", five), ("a", five), ("b", both), ("b", both), ("b", both), ("c", both)]
+    parts = [fair_cores(allowed, rank) for rank in range(len(allowed))]
+    assert parts == [[0, 1], five, [2, 4, 5], [0], [0], [1], both]
 
 
 def test_accelerators_of_a_machine_go_to_its_ranks_in_turn(monkeypatch):

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import torch
 
-from maml_rl.config import Adam, ProMP, RLConfig, RLMeta
+from maml_rl.config import Adam, ProMP, RLConfig, RLEvaluation, RLMeta
 from maml_rl.ranks import Launch, join, this_rank
 from maml_rl.run import Run, train
-from maml_rl.supervised.settings import NetworkConfig, SupervisedConfig, SupervisedMeta, TasksConfig
+from maml_rl.supervised.settings import (
+    NetworkConfig,
+    SupervisedConfig,
+    SupervisedEvaluation,
+    SupervisedMeta,
+    TasksConfig,
+)
 
 META = RLMeta(meta_batch_size=4, episodes=5)  # on three ranks 1, 1 and 2 tasks, whose rows begin anywhere in memory
 NAVIGATION = RLConfig(env_id="maml_rl.envs:finn2017/Navigation2D-v0", max_episode_steps=20, iterations=2, meta=META)
@@ -30,13 +36,22 @@ RUNS = {
         ONCE, meta=replace(META, inner_objective="lvc", learned_lr="parameter", step=ProMP(epochs=2), gae_lambda=0.9)
     ),
     "credit": replace(NAVIGATION, meta=replace(META, sampling_credit=1.0, filtered_lr=True, inner_steps=2)),
+    "pretrained": replace(ONCE, meta=replace(META, inner_steps=0)),  # whose evaluation chooses a step size
     "supervised": SINUSOID,
+}
+EVALUATIONS = {
+    RLConfig: RLEvaluation(tasks=4, episodes=3, gradient_steps=1, validation_tasks=3, inner_lrs=(0.01, 0.1)),
+    SupervisedConfig: SupervisedEvaluation(tasks=10, gradient_steps=2),
 }
 
 
 def reached(run: Run) -> str:
-    """Digest of all that a run has reached."""
+    """Digest of all that a run has reached, and of its evaluation."""
     sha = hashlib.sha256()
+    evaluation = EVALUATIONS[type(run.config)]
+    with run.open(evaluation=evaluation) as learner:
+        for curve in learner.evaluate(run.state, evaluation):
+            sha.update(repr((curve.name, curve.quantity, curve.inner_lr)).encode() + curve.values.tobytes())
     for name, value in sorted((run.state.meta | run.state.optimizer | run.constants).items()):
         sha.update(name.encode() + value.contiguous().numpy().tobytes())
     return f"{sha.hexdigest()} after {run.progress.env_steps} env steps"
