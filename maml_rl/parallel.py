@@ -35,6 +35,8 @@ class TaskThreads:
         InputError: If there is less than one.
     """
 
+    share: Share | None = None
+
     def __init__(self, threads: int | None = None) -> None:
         if threads is None:
             threads = available_cores()
@@ -43,7 +45,6 @@ class TaskThreads:
         # torch.func imports PyTorch's compiler when it is first used; done in a thread, builds with Triton crash there.
         torch.func.grad(torch.square)(torch.zeros(()))
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        self.share: Share | None = None
 
     def sharing(self, share: Share | None) -> "TaskThreads":
         """The same threads for a share of tasks, whose other parts are those of other ranks."""

@@ -4,18 +4,18 @@ Rank 0 is the command as a single process runs it: it alone writes files and pri
 can report, with their rank and machine.
 """
 
+import atexit
 import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from maml_rl.errors import InputError, NonFiniteError, RankError, WorkerError
+from maml_rl.errors import InputError, NonFiniteError, RankError, WorkerError, reason
 
 if TYPE_CHECKING:
     from maml_rl.ranks import Launch, Ranks
@@ -84,18 +84,27 @@ def on_this_rank(command: str) -> Iterator[None]:
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Ends the process with the block if it is one of several ranks and has failed.
+    """Ends the process after the block if it is one of several ranks and has failed.
 
-    Otherwise the process would wait for what it has sent to ranks that do not answer.
+    Otherwise the process would wait, when Python ends, for what it has sent to ranks that do not answer. It is the last
+    thing that is done, as what is registered first to be done at the end.
     """
+    codes: list[object] = []
+
+    def leave() -> None:
+        for code in codes:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+            os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+    if "RANK" in os.environ:
+        atexit.register(leave)
     try:
         yield
     except BaseException as error:
-        if not _has_joined():
-            raise
-        if not isinstance(error, SystemExit):
-            traceback.print_exception(error)
-        _leave(error.code if isinstance(error, SystemExit) else 1)
+        if _has_joined():
+            codes.append(error.code if isinstance(error, SystemExit) else 1)
+        raise
 
 
 def followed(options: Any) -> bool:
@@ -184,12 +193,14 @@ def _following(ranks: "Ranks") -> Iterator[None]:
         print(f"maml-rl: rank {ranks.rank} ({socket.gethostname()}): {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except (InputError, NonFiniteError, OSError, WorkerError) as error:
+        if isinstance(error, WorkerError):
+            print(error.trace, end="", file=sys.stderr)
         if not ranks.part(str(error)):
             print(f"maml-rl: rank {ranks.rank} ({socket.gethostname()}): {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, WorkerError) else 2) from None
-
-
-def _leave(code: object) -> NoReturn:
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.flush()
-    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+    except SystemExit:
+        ranks.part("")
+        raise
+    except Exception as error:
+        ranks.part(reason(error))
+        raise
