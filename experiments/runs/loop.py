@@ -103,9 +103,8 @@ def training_loop(
     with closing(run_logger(out, first)) as logger, closing(ProgressLines(first, last)) as progress:
         try:
             for iteration in range(first, last):
-                started = time.monotonic()
-                state, metrics = _iterated(learner, run.state)
-                after, values = after_iteration(run, state, metrics, time.monotonic() - started)
+                state, metrics, seconds = _iterated(learner, run.state)
+                after, values = after_iteration(run, state, metrics, seconds)
                 _check_there(out, directory)
                 if not after.progress.pending:
                     log(logger, iteration + 1, values, {**_by_task(metrics), **shown(after)})
@@ -140,14 +139,15 @@ def following_loop(run: Run, learner: AnyLearner) -> None:
     """The same iterations on a rank other than 0, which keeps nothing of them."""
     state = run.state
     for _ in range(state.iteration, run.config.iterations):
-        state, _ = _iterated(learner, state)
+        state, *_ = _iterated(learner, state)
 
 
-def _iterated(learner: AnyLearner, state: State) -> tuple[State, Metrics]:
-    """One iteration, to the same bits on all ranks."""
+def _iterated(learner: AnyLearner, state: State) -> tuple[State, Metrics, float]:
+    """One iteration, to the same bits on all ranks, and its seconds."""
+    started = time.monotonic()
     state, metrics = learner.iterate(state)
     this_rank().check_same_bits(state)
-    return state, metrics
+    return state, metrics, time.monotonic() - started
 
 
 def _by_task(metrics: Metrics) -> Mapping[str, Any]:
