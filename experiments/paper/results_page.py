@@ -76,7 +76,8 @@ column *interval over* says which.
 All methods of an environment have the same policy, sampler, optimiser and number of training episodes, so that only the
 idea differs (ant-vel's oracle had about half of them: its return had long stood still):
 
-- **maml**: the method; `maml-filtered-std-factor` has filtered step sizes and a learned deviation of the adapted policy.
+- **maml**: the method; `maml-filtered-std-factor` has filtered step sizes and a learned deviation of the adapted
+  policy.
 - **cavia-normalised-std-factor**: CAVIA, which adapts one context number by a normalised gradient and not the policy's
   weights, with a learned deviation of the adapted policy ([methods.md](methods.md#what-is-adapted-and-by-what-step)).
 - **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.
