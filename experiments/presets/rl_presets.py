@@ -86,7 +86,7 @@ _ANT_DIRECTION_CAVIA = replace(
         normalised_gradient=True,
         adapted_std_factor=1.0,
         first_order=True,
-        step=replace(_ANT_DIRECTION_META.step, hessian_fraction=1.0),
+        step=TrustRegion(max_kl=0.15, cg_damping=0.1),
     ),
     network=replace(_UNBOUNDED, context_size=1),
     evaluation=RLEvaluation(episodes=40, later_lr_factor=0.01),
