@@ -78,8 +78,9 @@ idea differs (ant-vel's oracle had about half of them: its return had long stood
 
 - **maml**: the method; `maml-filtered-std-factor` has filtered step sizes and a learned deviation of the adapted
   policy.
-- **cavia-normalised-std-factor**: CAVIA, which adapts one context number by a normalised gradient and not the policy's
-  weights, with a learned deviation of the adapted policy ([methods.md](methods.md#what-is-adapted-and-by-what-step)).
+- **cavia-first-order-normalised-std-factor**: CAVIA, which adapts one context number by a normalised gradient and not
+  the policy's weights, with a learned deviation of the adapted policy
+  ([methods.md](methods.md#what-is-adapted-and-by-what-step)).
 - **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.
 - **oracle**: the same with the task in the observation; it needs no gradient steps.
 - **random**: not trained, and fine-tuned as maml is.

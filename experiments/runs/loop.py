@@ -100,27 +100,35 @@ def training_loop(
         _check_there(out, directory)
         save_run(out, run)
 
-    with closing(run_logger(out, first)) as logger, closing(ProgressLines(first, last)) as progress:
-        try:
-            for iteration in range(first, last):
-                state, metrics, seconds = _iterated(learner, run.state)
-                after, values = after_iteration(run, state, metrics, seconds)
-                _check_there(out, directory)
-                if not after.progress.pending:
-                    log(logger, iteration + 1, values, {**_by_task(metrics), **shown(after)})
-                run = after  # finished once it is logged: what is saved without its row never gets one
-                progress.update(learner.summary(values))
-                if (iteration + 1) % run.config.checkpoint_every == 0:
-                    save_there()
-        except (KeyboardInterrupt, WorkerError, RankError, InputError):
-            save_there()
-            raise
-        except OSError:
-            with suppress(OSError):
-                save_there()  # a log that cannot be written need not cost the finished iterations
-            raise
-    save_there()
+    with _saving(save_there), closing(run_logger(out, first)) as logger, closing(ProgressLines(first, last)) as progress:
+        for iteration in range(first, last):
+            started = time.monotonic()
+            state, metrics = learner.iterate(run.state)
+            this_rank().check_same_bits(state)
+            after, values = after_iteration(run, state, metrics, time.monotonic() - started)
+            _check_there(out, directory)
+            if not after.progress.pending:
+                log(logger, iteration + 1, values, {**_by_task(metrics), **shown(after)})
+            run = after  # finished once it is logged: what is saved without its row never gets one
+            progress.update(learner.summary(values))
+            if (iteration + 1) % run.config.checkpoint_every == 0:
+                save_there()
     return run
+
+
+@contextmanager
+def _saving(save: Callable[[], None]) -> Iterator[None]:
+    """Saves the finished iterations at the end, and where one is interrupted or fails for a reason outside it."""
+    try:
+        yield
+    except (KeyboardInterrupt, WorkerError, RankError, InputError):
+        save()
+        raise
+    except OSError:
+        with suppress(OSError):
+            save()  # a log that cannot be written need not cost the finished iterations
+        raise
+    save()
 
 
 def hand_over(run: Run) -> Run:
@@ -139,15 +147,8 @@ def following_loop(run: Run, learner: AnyLearner) -> None:
     """The same iterations on a rank other than 0, which keeps nothing of them."""
     state = run.state
     for _ in range(state.iteration, run.config.iterations):
-        state, *_ = _iterated(learner, state)
-
-
-def _iterated(learner: AnyLearner, state: State) -> tuple[State, Metrics, float]:
-    """One iteration, to the same bits on all ranks, and its seconds."""
-    started = time.monotonic()
-    state, metrics = learner.iterate(state)
-    this_rank().check_same_bits(state)
-    return state, metrics, time.monotonic() - started
+        state, _ = learner.iterate(state)
+        this_rank().check_same_bits(state)
 
 
 def _by_task(metrics: Metrics) -> Mapping[str, Any]:

@@ -66,7 +66,7 @@ class Problem:
         loss, path = inner_loss(self.policy, self.config), [theta(meta)]
         for step, batch in enumerate(support):
             gradient = torch.func.grad(lambda p, batch=batch: loss(p, batch))(path[-1])
-            rates, shift = self.rates.at(meta, step)
+            rates, shift, _ = self.rates.at(meta, step)
             moved = {name: path[-1][name] - rate * gradient[name] for name, rate in rates.items()}
             path.append(path[-1] | moved | {name: moved[name] + value for name, value in shift.items()})
         return path

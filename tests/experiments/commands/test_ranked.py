@@ -159,7 +159,8 @@ def test_ranks_with_different_settings_are_refused_before_the_run_begins(tmp_pat
     first, second = pair(tmp_path, ("train", *SMALL), ("train", *SMALL, "--seed=3"))
     message = f"the ranks differ: --seed is 3 on rank 1 ({HOST}) and 0 on rank 0 ({HOST}); start all of them alike"
     assert first == (2, f"maml-rl: {message}\n")
-    assert second == (2, "")
+    # It says nothing, but where the machine is so busy that it cannot see that rank 0 is still there to say it.
+    assert second in [(2, ""), (2, f"maml-rl: rank 1 ({HOST}): {message}\n")]
     assert not (tmp_path / "runs").exists()
 
 
