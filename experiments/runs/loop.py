@@ -100,7 +100,11 @@ def training_loop(
         _check_there(out, directory)
         save_run(out, run)
 
-    with _saving(save_there), closing(run_logger(out, first)) as logger, closing(ProgressLines(first, last)) as progress:
+    with (
+        closing(run_logger(out, first)) as logger,
+        closing(ProgressLines(first, last)) as progress,
+        _saving(save_there),
+    ):
         for iteration in range(first, last):
             started = time.monotonic()
             state, metrics = learner.iterate(run.state)
