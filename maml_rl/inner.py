@@ -68,9 +68,14 @@ def direction(gradient: Params, normalised: bool) -> Params:
     return {name: inverse * value for name, value in gradient.items()}
 
 
+def squared_length(vector: Params) -> Tensor:
+    """The sum of the squares of all numbers, `[]`."""
+    return torch.stack([value.square().sum() for value in vector.values()]).sum()
+
+
 def inverse_length(vector: Params) -> Tensor:
     """1 over the Euclidean norm of all numbers together, `[]`; 0 where that is 0."""
-    squared = torch.stack([value.square().sum() for value in vector.values()]).sum()
+    squared = squared_length(vector)
     # The inner where keeps the derivative finite at 0.
     return torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).rsqrt(), 0.0)
 

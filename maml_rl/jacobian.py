@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.derivatives import Product, TaskLoss, derivatives
-from maml_rl.inner import direction, inverse_length, moved
+from maml_rl.inner import direction, inverse_length, moved, squared_length
 from maml_rl.rates import InnerRates, InnerUpdate, Rates, theta
 from maml_rl.types import Params
 
@@ -242,4 +242,4 @@ def _root(rate: float | Tensor) -> float | Tensor:
 
 
 def _norm(vector: Params) -> Tensor:
-    return torch.stack([value.square().sum() for value in vector.values()]).sum().sqrt()
+    return squared_length(vector).sqrt()

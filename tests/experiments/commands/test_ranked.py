@@ -23,8 +23,8 @@ SMALL = (
     "--meta.episodes=4",
     "--max-episode-steps=10",
     "--checkpoint-every=1",
+    "--network.hidden-sizes=8",
 )
-SMALL = (*SMALL, "--network.hidden-sizes=8")
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 PROGRAM = ("-m", "maml_rl.experiments")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -34,7 +34,7 @@ LONGEST = 240.0  # seconds, on a machine that is busy with other things
 
 
 def started(directory: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """A training on two ranks that does not end by itself, with an iteration or more behind it."""
+    """A training on two ranks that runs until it is stopped, with at least one iteration done."""
     command = (*LAUNCHER, *PROGRAM, "train", *SMALL, "--iterations=100000", "--out=run", *arguments)
     process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + LONGEST
