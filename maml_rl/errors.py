@@ -11,6 +11,10 @@ class InputError(ValueError):
     """Something given to the package is not usable; the message says what was expected, what came and what to do."""
 
 
+class AgreedError(InputError):
+    """An InputError that all ranks find alike, from facts that all of them have: rank 0 alone reports it."""
+
+
 class NonFiniteError(ArithmeticError):
     """A quantity became infinite or not a number; the message names it."""
 

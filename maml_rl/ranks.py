@@ -15,11 +15,13 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -28,7 +30,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from maml_rl.errors import InputError, RankError
+from maml_rl.errors import AgreedError, InputError, RankError
 from maml_rl.types import Params, State, repeat
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ T = TypeVar("T")
 
 SILENCE = 20.0  # seconds without a pulse after which a rank counts as lost
 _BEAT = 0.5  # seconds between two beats of the pulse, and between looks for interruptions while waiting
-_JOINING = 300.0  # seconds for all ranks to arrive
+_JOINING = 120.0  # seconds for all ranks to arrive: torchrun starts them together
 _GRACE = 3.0  # seconds in which a rank that is alive shows it
 _RENDEZVOUS = "the rendezvous of torchrun"
 _PLACES = 16  # tasks after which rows of 4-byte numbers begin at a boundary of 64 bytes again, however long they are
@@ -172,12 +174,12 @@ class Ranks:
             advice: What to change where there are too few.
 
         Raises:
-            InputError: If there are more ranks than tasks.
+            AgreedError: If there are more ranks than tasks.
         """
         if self.size == 1:
             return None
         if count < self.size:
-            raise InputError(f"{self.size} ranks cannot share {what}: start at most {count}, or {advice}")
+            raise AgreedError(f"{self.size} ranks cannot share {what}: start at most {count}, or {advice}")
         return Share(self, count)
 
     def all_gather(self, block: Tensor) -> list[Tensor]:
@@ -209,7 +211,7 @@ class Ranks:
             facts: Values by what they are, such as a setting.
 
         Raises:
-            InputError: On every rank, if one differs from rank 0; names the ranks, their machines and the fact.
+            AgreedError: On every rank, if one differs from rank 0; names the ranks, their machines and the fact.
         """
         mine = {name: str(value) for name, value in facts.items()}
         first, *others = self.gather_objects((_host(), mine))
@@ -222,13 +224,13 @@ class Ranks:
                 )
                 break
         if found:
-            raise InputError(f"the ranks differ: {'; '.join(found)}; start all of them alike")
+            raise AgreedError(f"the ranks differ: {'; '.join(found)}; start all of them alike")
 
     def check_same_bits(self, state: State) -> None:
         """Checks that all ranks have reached the same state.
 
         Raises:
-            InputError: On every rank, if one has another; names the ranks.
+            AgreedError: On every rank, if one has another; names the ranks.
         """
         if self._connection is None:
             return
@@ -239,7 +241,7 @@ class Ranks:
         digests = [int(digest) for digest in self.all_gather(own)]
         other = [self._connection.name(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
         if other:
-            raise InputError(
+            raise AgreedError(
                 f"after iteration {state.iteration}, {' and '.join(other)} computed other bits than "
                 f"{self._connection.name(0)}: use processors of one kind, and the same packages on every machine"
             )
@@ -326,6 +328,14 @@ def _host() -> str:
     return socket.gethostname()
 
 
+def _is_sibling(process: int) -> bool:
+    """Whether a process has the same parent as this one; unknown, and so no, on systems without /proc."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]) == os.getppid()
+    except OSError:
+        return False
+
+
 def _connect(launch: Launch) -> "_Connection":
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
@@ -374,6 +384,7 @@ class _Connection:
             InputError: If some do not arrive; names them.
         """
         size, deadline = self._launch.size, monotonic() + _JOINING
+        self._store.set(f"process/{self._launch.rank}", json.dumps([_host(), os.getpid()]))
         self._store.set(f"host/{self._launch.rank}", _host())
         while missing := [rank for rank in range(size) if not self._store.check([f"host/{rank}"])]:
             if monotonic() > deadline:
@@ -405,6 +416,7 @@ class _Connection:
         """See `Ranks.endings`."""
         try:
             self._silent = self._without_life(self._others())
+            self._end_stopped()
             said = [(rank, reason) for rank in self._others() if (reason := self._parting(rank))]
             lost = [f"{self.name(rank)} has ended, or does not answer" for rank in self._silent]
             return [*lost, *(f"{self.name(rank)}: {reason}" for rank, reason in said)]
@@ -432,6 +444,20 @@ class _Connection:
             silent = [r for r in silent if self._parting(r) is None and self._beats(r) == before[r]]
             sleep(0.05)
         return silent
+
+    def _end_stopped(self) -> None:
+        """Kills the lost ranks that the same torchrun has started: it would wait 30 seconds for one that is stopped.
+
+        Rank 0 tells the others which ranks are lost, since each machine has its own torchrun.
+        """
+        if self._launch.rank == 0:
+            self._store.set("lost", json.dumps(self._silent))
+        lost = json.loads(self._store.get("lost")) if self._store.check(["lost"]) else self._silent
+        for rank in lost:
+            host, process = json.loads(self._store.get(f"process/{rank}"))
+            if host == _host() and _is_sibling(process):
+                with suppress(ProcessLookupError):  # it has ended since
+                    os.kill(process, signal.SIGKILL)
 
     def _others(self) -> range:
         """The ranks that this one watches: rank 0 all of the others, which watch rank 0 alone."""

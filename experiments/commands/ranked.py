@@ -15,7 +15,7 @@ from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from maml_rl.errors import InputError, NonFiniteError, RankError, WorkerError, reason
+from maml_rl.errors import AgreedError, InputError, NonFiniteError, RankError, WorkerError, reason
 
 if TYPE_CHECKING:
     from maml_rl.ranks import Launch, Ranks
@@ -192,6 +192,9 @@ def _following(ranks: "Ranks") -> Iterator[None]:
         ranks.part("")
         print(f"maml-rl: rank {ranks.rank} ({socket.gethostname()}): {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except AgreedError:
+        ranks.part("")
+        raise SystemExit(2) from None
     except (InputError, NonFiniteError, OSError, WorkerError) as error:
         if isinstance(error, WorkerError):
             print(error.trace, end="", file=sys.stderr)

@@ -312,12 +312,10 @@ def _explained(work: _Work) -> Iterator[None]:
     except OSError as error:
         kept = f"; resume the last checkpoint with: {resume}" if (out / CHECKPOINT).exists() else ""
         raise InputError(f"training stopped: {error}{kept}") from error
-    except WorkerError as error:
+    except (WorkerError, RankError) as error:
         kept = f"; the run is saved, resume with: {resume}" if (out / CHECKPOINT).exists() else ""
-        raise WorkerError(f"training stopped: {error}{kept}", error.trace) from error
-    except RankError as error:
-        kept = f"; the run is saved, resume with: {resume}" if (out / CHECKPOINT).exists() else ""
-        raise RankError(f"training stopped: {error}{kept}") from error
+        error.args = (f"training stopped: {error}{kept}",)
+        raise
     except NonFiniteError as error:
         kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
         remedy = _remedy(work.config)

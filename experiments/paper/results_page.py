@@ -26,7 +26,7 @@ from maml_rl.experiments.runs.comparison_files import (
 from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
 from maml_rl.experiments.runs.evaluations import TaskSet, file_of
 from maml_rl.experiments.runs.pages import with_tables
-from maml_rl.experiments.runs.provenance import training_command
+from maml_rl.experiments.runs.provenance import cores_text, training_command
 from maml_rl.experiments.runs.text import duration, env_steps_text, markdown_table
 from maml_rl.learner import QUANTITIES, Quantity
 from maml_rl.run import CHECKPOINT, load_run
@@ -158,7 +158,7 @@ def _runs(comparison: Comparison) -> str:
     length = "env steps" if comparison.episodes else "iterations"
     rows = [["command", length, "wall-clock", "step size", "hardware"]]
     for run in (run for method in comparison.methods for run in method.runs):
-        machines = dict.fromkeys(f"{m['cores']} cores, {m.get('accelerator', m['processor'])}" for m in run.machines)
+        machines = dict.fromkeys(f"{cores_text(m)}, {m.get('accelerator', m['processor'])}" for m in run.machines)
         trained = env_steps_text(run.env_steps) if comparison.episodes else f"{run.iterations:,}"
         sizes, hardware = _step_sizes(run), "; ".join(machines) or "not noted"
         rows.append([f"`{run.command}`", trained, duration(run.seconds), sizes, hardware])

@@ -15,7 +15,7 @@ from maml_rl.experiments.report.svg import svg_figure
 from maml_rl.experiments.runs.comparison_files import Comparison
 from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
 from maml_rl.experiments.runs.evaluations import Evaluation
-from maml_rl.experiments.runs.provenance import flat, trained_on, training_command
+from maml_rl.experiments.runs.provenance import cores_text, flat, trained_on, training_command
 from maml_rl.experiments.runs.text import duration, env_steps_text
 from maml_rl.learner import Quantity
 from maml_rl.supervised.settings import SupervisedConfig
@@ -114,7 +114,7 @@ def settings(config: RunConfig, directory: Path) -> Section:
     values = flat(asdict(config))
     rows = "".join(f"<tr><td>{text(name)}</td><td>{text(_plain(value))}</td></tr>" for name, value in values.items())
     machines = "".join(
-        f"<li>from iteration {machine['from_iteration']} on: {text(machine['processor'])}, {machine['cores']} cores, "
+        f"<li>from iteration {machine['from_iteration']} on: {text(machine['processor'])}, {cores_text(machine)}, "
         f"PyTorch {text(machine['torch'])}, MuJoCo {text(machine['mujoco'])}</li>"
         for machine in trained_on(directory)
     )

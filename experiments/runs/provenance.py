@@ -16,6 +16,7 @@ from maml_rl.errors import InputError
 from maml_rl.experiments.presets import PRESETS, with_rule
 from maml_rl.json_types import read_typed
 from maml_rl.processes import available_cores
+from maml_rl.ranks import this_rank
 
 MACHINES = "machines.json"
 _RULE = "meta.step.rule"
@@ -25,8 +26,9 @@ class Hardware(TypedDict):
     """What computed a run."""
 
     processor: str
-    cores: int
+    cores: int  # that this process might use
     accelerator: NotRequired[str]
+    ranks: NotRequired[int]  # if there were several, whose rank 0 this is
 
 
 class TrainingMachine(Hardware):
@@ -95,10 +97,12 @@ def check_same_settings(out: Path, there: RunConfig, given: RunConfig) -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """This machine, as it matters to time and rounding."""
+    """This machine, or that of rank 0, as it matters to time and rounding."""
     description: dict[str, Any] = {"processor": _processor(), "cores": available_cores()}
     if device.type == "cuda":
         description["accelerator"] = torch.cuda.get_device_name(device)
+    if this_rank().size > 1:
+        description["ranks"] = this_rank().size
     versions = {name: version(name) for name in ("numpy", "gymnasium", "mujoco")}
     # PyTorch's own says which build it is, which the metadata of a package need not.
     return description | {"python": platform.python_version(), "torch": str(torch.__version__)} | versions
@@ -128,6 +132,12 @@ def trained_on(directory: Path) -> list[TrainingMachine]:
     path = directory / MACHINES
     machines: list[TrainingMachine] = read_typed(path, list[TrainingMachine], "remove it") if path.exists() else []
     return machines
+
+
+def cores_text(machine: Hardware) -> str:
+    """How many cores computed a run; of several ranks, those of rank 0."""
+    cores = f"{machine['cores']} cores"
+    return f"{machine['ranks']} ranks, {cores} for rank 0" if "ranks" in machine else cores
 
 
 def _processor() -> str:
