@@ -309,8 +309,8 @@ def report(arguments: argparse.Namespace, summary: dict[str, Any], predictions: 
     print(
         f"\nmodel: fixed {cost.fixed:.2f} s; a task {cost.update:.3f} s of update and {cost.sampling:.3f} s of "
         f"sampling, {cost.steps:,} steps; {len(cost.gatherings)} gatherings with {sum(cost.gatherings) / 1e6:.2f} MB "
-        f"of a task (measured). Sampling adds {1e6 * summary['sampling_adds']:.0f} us to a step without a batch (measured). A "
-        f"message {1e6 * arguments.latency:.0f} us, {arguments.bandwidth / 1e9:g} Gbit/s (assumed).\n"
+        f"of a task (measured). Sampling adds {1e6 * summary['sampling_adds']:.0f} us to a step without a batch "
+        f"(measured). A message {1e6 * arguments.latency:.0f} us, {arguments.bandwidth / 1e9:g} Gbit/s (assumed).\n"
     )
     print(f"predicted seconds of an iteration of {arguments.predicted_tasks} tasks, and speed-up, by machines")
     for name, by_size in predictions.items():

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SILENCE = 20.0  # seconds without a pulse after which a rank counts as lost
+SILENCE = 15.0  # seconds without a pulse after which a rank counts as lost
 _BEAT = 0.5  # seconds between two beats of the pulse, and between looks for interruptions while waiting
 _JOINING = 120.0  # seconds for all ranks to arrive: torchrun starts them together
 _GRACE = 3.0  # seconds in which a rank that is alive shows it
@@ -516,10 +516,14 @@ def naming_the_ended(ranks: Ranks) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, _ConnectionLostError) as error:
-        try:
-            endings = ranks.endings()
-        except KeyboardInterrupt:  # by the launcher, which has noticed it too
-            endings = ranks.endings()
-        if endings:
+        if ranks.size > 1:
+            ignore_interruptions()
+        if endings := ranks.endings():
             raise RankError("; ".join(endings)) from error
         raise KeyboardInterrupt from error
+
+
+def ignore_interruptions() -> None:
+    """Ignores Ctrl-C and SIGTERM from now on: this rank ends already, and the launcher may pass on either."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)

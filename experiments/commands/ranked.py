@@ -155,9 +155,10 @@ def _interrupt_once() -> None:
     Both arrive at a rank when the user types Ctrl-C, when a scheduler stops the job, and when another rank has ended.
     """
 
+    from maml_rl.ranks import ignore_interruptions
+
     def interrupt(*_: object) -> NoReturn:
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, signal.SIG_IGN)
+        ignore_interruptions()
         raise KeyboardInterrupt
 
     for one in (signal.SIGINT, signal.SIGTERM):

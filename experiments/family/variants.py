@@ -50,7 +50,7 @@ class FamilyMember(NamedTuple):
 
 
 _OUTER = dict.fromkeys(PROBLEMS, (1e-3, 3e-3, 1e-2, 3e-2))
-_PROMP = OwnStepSize("step.lr", {"tabular-mdp": 1e-2, "navigation": 3e-3, "half-cheetah-dir": 1e-3}, _OUTER)
+_PROMP = OwnStepSize("step.lr", {"tabular-mdp": 1e-2, "navigation": 1e-2, "half-cheetah-dir": 1e-3}, _OUTER)
 _ADAM = OwnStepSize("step.lr", {"tabular-mdp": 1e-2, "navigation": 1e-2, "half-cheetah-dir": 1e-3}, _OUTER)
 _CONTEXT = OwnStepSize(
     "inner_lr",
