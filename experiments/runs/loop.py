@@ -111,8 +111,8 @@ def training_loop(
             this_rank().check_same_bits(state)
             after, values = after_iteration(run, state, metrics, time.monotonic() - started)
             _check_there(out, directory)
-            if not after.progress.pending:
-                log(logger, iteration + 1, values, {**_by_task(metrics), **shown(after)})
+            row, by_task = ({}, {}) if after.progress.pending else (values, _by_task(metrics))
+            log(logger, iteration + 1, row, {**by_task, **shown(after)})
             run = after  # finished once it is logged: what is saved without its row never gets one
             progress.update(learner.summary(values))
             if (iteration + 1) % run.config.checkpoint_every == 0:

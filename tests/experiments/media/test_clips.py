@@ -61,6 +61,12 @@ def timeless(out: Path) -> list[dict[str, str]]:
         return [{name: text for name, text in row.items() if "time/" not in name} for row in csv.DictReader(file)]
 
 
+def test_clips_do_not_wait_for_a_row_of_the_log(tmp_path: Path) -> None:
+    train(replace(SHRUNK, iterations=3, log_every=2), tmp_path / "run", ONE_THREAD, every(1))
+    assert [clip.step for clip in logged(tmp_path / "run").Images("adaptation")] == [1, 2, 3]
+    assert [row["iteration"] for row in timeless(tmp_path / "run")] == ["2"]
+
+
 def test_every_nth_iteration_has_a_moving_clip(filmed: tuple[Run, Path]) -> None:
     clips = logged(filmed[1]).Images("adaptation")
     assert [clip.step for clip in clips] == [2, 4]
