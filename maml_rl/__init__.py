@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maml_rl.checks import check_task_env
     from maml_rl.config import SGD, Adam, PolicyConfig, ProMP, RLConfig, RLEvaluation, RLMeta, TrustRegion
+    from maml_rl.episode_log import EpisodeLog, load_steps
     from maml_rl.evaluation import task_returns
+    from maml_rl.logged import adapt, explorer
     from maml_rl.machine import Machine
+    from maml_rl.numpy_policy import load_policy
     from maml_rl.run import load_run, open_learner, save_run, train
     from maml_rl.tasks import evaluation_tasks, vectorize
     from maml_rl.types import select
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SGD",
     "Adam",
+    "EpisodeLog",
     "Machine",
     "PolicyConfig",
     "ProMP",
@@ -26,9 +30,13 @@ __all__ = [
     "RLEvaluation",
     "RLMeta",
     "TrustRegion",
+    "adapt",
     "check_task_env",
     "evaluation_tasks",
+    "explorer",
+    "load_policy",
     "load_run",
+    "load_steps",
     "open_learner",
     "save_run",
     "select",
@@ -40,8 +48,11 @@ __all__ = [
 _MODULES = {
     "checks": ["check_task_env"],
     "config": ["SGD", "Adam", "PolicyConfig", "ProMP", "RLConfig", "RLEvaluation", "RLMeta", "TrustRegion"],
+    "episode_log": ["EpisodeLog", "load_steps"],
     "evaluation": ["task_returns"],
+    "logged": ["adapt", "explorer"],
     "machine": ["Machine"],
+    "numpy_policy": ["load_policy"],
     "run": ["load_run", "open_learner", "save_run", "train"],
     "tasks": ["evaluation_tasks", "vectorize"],
     "types": ["select"],

@@ -1,4 +1,4 @@
-"""The tour of the package: its code runs, and it uses every public name."""
+"""The tour of the package: its code runs, and it uses every public name, with the page on robots."""
 
 import re
 import subprocess
@@ -39,8 +39,9 @@ def test_it_takes_about_ten_lines_from_a_run_to_a_picture_of_its_adaptation():
     assert len([line for line in BLOCKS[0].splitlines() if line]) <= 13
 
 
-def test_the_public_names_are_those_of_the_tour():
-    used = set(re.findall(r"(?<!from )maml_rl\.(\w+)\b(?!:)", "".join(BLOCKS)))  # no module, no id
+def test_the_public_names_are_those_of_the_tour_and_the_robot():
+    pages = "".join([*BLOCKS, (ROOT / "docs" / "real_robot.md").read_text()])
+    used = set(re.findall(r"(?<!from )maml_rl\.(\w+)\b(?!:)", pages)) - {"envs"}  # no module, no id
     assert set(maml_rl.__all__) == used
 
 

@@ -1,27 +1,40 @@
-"""`maml-rl adapt`: a policy for one task, as Stable-Baselines3's PPO takes it."""
+"""`maml-rl adapt`: a policy for one task, for Stable-Baselines3, NumPy or ONNX."""
 
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
+import tyro
+
+from maml_rl.errors import InputError
 from maml_rl.experiments.commands.options import RunOptions, joined, parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions(RunOptions):
-    """Adapts a run to one task (reinforcement), and saves the policy for Stable-Baselines3's PPO.
+    """Adapts a run to one task (reinforcement), and saves the policy: for Stable-Baselines3, NumPy or ONNX.
+
+    The task is one of the environment's, or unknown: then it shows in episodes that were logged, for example on a
+    robot. docs/real_robot.md leads from a training to them.
 
     examples:
       maml-rl adapt runs/navigation --task 0.3,-0.2 --out policy.zip
-      maml-rl adapt runs/half-cheetah-vel --task 1.5 --gradient-steps 1 --out policy.zip
+      maml-rl adapt runs/half-cheetah-vel --task 1.5 --gradient-steps 1 --out policy.onnx
+      maml-rl adapt runs/half-cheetah-vel --gradient-steps 0 --out explorer.npz     the policy that collects episodes
+      maml-rl adapt runs/half-cheetah-vel --episodes-from logs.npz --out adapted.npz
     """
 
     out: Path
-    """File for the policy, which must not exist yet, for example policy.zip."""
+    """File for the policy, which must not exist yet: .zip for Stable-Baselines3's PPO, .npz for NumPy alone, .onnx."""
     task: str | None = None
     """The task, as JSON, where brackets around numbers may be left out: 1.5 or 0.3,-0.2; drawn at random if not
     given."""
+    episodes_from: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LOG ...")] = ()
+    """Logged episodes to adapt to, in place of sampled ones: an npz file (docs/real_robot.md), or minari: and the id of
+    a data set. Of several, each is for one gradient step, and collected after the one before."""
     gradient_steps: int | None = None
     """Gradient steps, with fresh episodes for each; those of the run's evaluation if not given (paper: 3)."""
     episodes: int | None = None
@@ -30,6 +43,8 @@ class AdaptOptions(RunOptions):
     """Seed of the task, if none is given, and of everything random in the adaptation."""
     record: bool = False
     """Record an episode after each number of gradient steps as the run's recording.npz, for maml-rl visualize RUN."""
+    opset: int | None = None
+    """Version of the operators of an ONNX model; 17 if not given."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -37,29 +52,69 @@ class AdaptOptions(RunOptions):
 def run(arguments: Sequence[str]) -> None:
     """Adapts a run to one task, prints a table and saves the policy."""
     options = parse(AdaptOptions, joined("--task", arguments), "maml-rl adapt")
+    _check(options)
+    from maml_rl.experiments.runs.exporting import check_new_file
+    from maml_rl.experiments.runs.trust import check_runs
+
+    check_new_file(options.out, options.opset)
+    check_runs([options.run], options.trust.trust_module)
+    shown = _to_logs(options) if options.episodes_from else _to_task(options)
+    if not options.json:
+        print(f"{shown.printed}\n\npolicy: {options.out}\nnext, in Python:\n")
+        print(textwrap.indent(shown.code, "    "))
+
+
+class _Shown(NamedTuple):
+    """What is printed of an adaptation."""
+
+    printed: str
+    code: str  # what to do next
+
+
+def _check(options: AdaptOptions) -> None:
+    """Raises InputError for options that logged episodes leave no room for."""
+    names = ("task", "gradient_steps", "episodes", "record")
+    if options.episodes_from and (given := [name for name in names if getattr(options, name) not in (None, False)]):
+        raise InputError(
+            f"--{given[0].replace('_', '-')} is for episodes that are sampled, and --episodes-from gives logged ones: "
+            "leave one of them out"
+        )
+
+
+def _to_task(options: AdaptOptions) -> _Shown:
     from maml_rl.experiments.commands.computing import computing
     from maml_rl.experiments.media.recording import RECORDING, save_recording
-    from maml_rl.experiments.runs.adapting import adapt_run, check_new_file, next_steps, save
-    from maml_rl.experiments.runs.trust import check_runs
+    from maml_rl.experiments.runs.adapting import Extra, adapt_run, next_steps
+    from maml_rl.experiments.runs.exporting import SB3, save
     from maml_rl.run import run_directory
 
-    check_new_file(options.out)
-    check_runs([options.run], options.trust.trust_module)
     directory = run_directory(options.run)
     with computing(options.json) as show:
         given = (options.task, options.gradient_steps, options.episodes, options.seed)
-        adapted = adapt_run(options.run, *given, options.machine, options.record)
-        save(adapted, options.out)
+        wanted: dict[Extra, bool] = {"sb3": options.out.suffix == SB3, "recording": options.record}
+        adapted = adapt_run(options.run, *given, options.machine, [extra for extra, is_on in wanted.items() if is_on])
+        save(options.out, adapted.policy, adapted.model, options.opset)
         record = adapted.to_json() | {"policy": str(options.out)}
         if adapted.recording:
             save_recording(directory / RECORDING, adapted.recording)
             record["recording"] = str(directory / RECORDING)
         show(record)
-    if options.json:
-        return
-    print(f"{record['env_id']}, {adapted.task_name}: return of {record['episodes']} episodes\n")
-    print(adapted.table())
+    printed = f"{record['env_id']}, {adapted.task_name}: return of {record['episodes']} episodes\n\n{adapted.table()}"
     if adapted.recording:
-        print(f"\nrecording: {directory / RECORDING}; maml-rl visualize {directory} shows it")
-    print(f"\npolicy: {options.out}\nnext, in Python:\n")
-    print(textwrap.indent(next_steps(adapted, options.out), "    "))
+        printed += f"\n\nrecording: {directory / RECORDING}; maml-rl visualize {directory} shows it"
+    return _Shown(printed, next_steps(adapted, options.out))
+
+
+def _to_logs(options: AdaptOptions) -> _Shown:
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.runs.adapting import adapt_to_logs
+    from maml_rl.experiments.runs.exporting import SB3, save, use_of
+
+    with computing(options.json) as show:
+        adapted = adapt_to_logs(options.run, options.episodes_from, options.machine, options.out.suffix == SB3)
+        for line in adapted.adaptation.warnings:
+            print(f"warning: {line}", file=sys.stderr)
+        save(options.out, adapted.policy, adapted.model, options.opset)
+        record = adapted.to_json() | {"policy": str(options.out)}
+        show(record)
+    return _Shown(f"{record['env_id']}: the logged episodes\n\n{adapted.table()}", use_of(options.out))

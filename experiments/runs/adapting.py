@@ -1,10 +1,10 @@
-"""Adaptation of a trained run to one task, to a policy that Stable-Baselines3 uses and trains on."""
+"""Adaptation of a trained run to one task, by episodes that are sampled, or to episodes that were logged."""
 
-import io
 import sys
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -13,24 +13,33 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from tqdm import tqdm
 
-from maml_rl.checkpoint import write_atomically
 from maml_rl.config import RLConfig, RLEvaluation, RLMeta
-from maml_rl.errors import InputError
+from maml_rl.episode_log import load_minari, load_steps
 from maml_rl.evaluation import task_returns
 from maml_rl.experiments.media.filming import Stage, filmed
 from maml_rl.experiments.media.recording import Recording
 from maml_rl.experiments.media.task_display import task_names
 from maml_rl.experiments.runs.evaluations import stored_validation
+from maml_rl.experiments.runs.exporting import SB3, use_of
 from maml_rl.experiments.runs.task_input import chosen_task
 from maml_rl.experiments.runs.text import text_table
+from maml_rl.initial import MLPPolicy
+from maml_rl.logged import LoggedAdaptation, adapt, numpy_policy
 from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.numpy_policy import NumpyPolicy
 from maml_rl.reinforcement import RLLearner, few_episodes, step_sizes
 from maml_rl.run import Run, load_run, overridden
-from maml_rl.sb3 import check_exportable, fit_critic, to_ppo
+from maml_rl.sb3 import check_exportable, check_spaces, fit_critic, to_ppo
 from maml_rl.task_observation import TaskObservation
 from maml_rl.task_parts import plain
 from maml_rl.tasks import Task, make
 from maml_rl.types import Params, Trajectories, select
+
+Extra = Literal["sb3", "recording"]
+"""What an adaptation makes in addition to the policy: a model for Stable-Baselines3, a recording of episodes."""
+_SB3_ALONE: tuple[Extra, ...] = ("sb3",)
+MINARI = "minari:"
+"""What the id of a Minari data set begins with where a file of logged episodes may be."""
 
 
 class AdaptedPolicy(NamedTuple):
@@ -43,9 +52,10 @@ class AdaptedPolicy(NamedTuple):
     inner_lrs: list[float]  # step size of each gradient step; empty where they are learned
     seed: int
     params: Params  # after the last gradient step, on the CPU
+    policy: NumpyPolicy  # the same, in NumPy alone
     returns: NDArray[np.float64]  # [gradient steps + 1, K]   of each episode, after each number of gradient steps
     env_steps: list[int]  # sampled for 0, 1, ... gradient steps
-    model: PPO  # the same policy, with a critic fitted to the last episodes
+    model: PPO | None  # the same policy for Stable-Baselines3, with a critic fitted to the last episodes, if asked for
     recording: Recording | None = None  # an episode after each number of gradient steps
 
     @property
@@ -95,9 +105,9 @@ def adapt_run(
     episodes: int | None = None,
     seed: int = 0,
     machine: Machine = THIS_MACHINE,
-    record: bool = False,
+    extras: Collection[Extra] = _SB3_ALONE,
 ) -> AdaptedPolicy:
-    """Adapts a run to one task, as its evaluation does, and makes the result a model of Stable-Baselines3.
+    """Adapts a run to one task, as its evaluation does.
 
     Args:
         directory: The run.
@@ -107,10 +117,11 @@ def adapt_run(
         episodes: Episodes for each gradient step; those of the run's evaluation if None.
         seed: Seed of the task, if none is given, of everything random in the adaptation, and of the model.
         machine: What may be used of the machine. None of it changes the result.
-        record: Whether an episode is recorded after each number of gradient steps.
+        extras: What is made in addition to the policy; a recording has an episode after each number of gradient steps.
 
     Raises:
-        InputError: If the run, the task or a setting cannot be used, or Stable-Baselines3 cannot represent the policy.
+        InputError: If the run, the task or a setting cannot be used, or Stable-Baselines3 cannot represent the policy
+            although it should.
         NonFiniteError: If the adaptation diverges.
         WorkerError: If the environment fails in one of its processes.
     """
@@ -119,20 +130,23 @@ def adapt_run(
     config = overridden(own, gradient_steps=gradient_steps, episodes=episodes, seed=seed)
     at_once = config.episodes * (1 if meta.inner_steps else own.validation_tasks)
     with closing(make_task_env(run.rl_config)) as env, run.open_rl(machine, at_once) as learner:
-        check_exportable(learner.policy, env)
+        if "sb3" in extras:
+            check_exportable(learner.policy, env)
         task = chosen_task(learner.task_space, task, seed)
         if config.gradient_steps:
             for line in few_episodes(learner.envs, config.episodes):
                 print(f"warning: {line}", file=sys.stderr)
             # As the evaluation has it, whatever the seed of this adaptation.
             meta, _ = learner.with_step_size(run.state, own, validation=stored_validation(directory, run))
-        return _adapted_policy(run, learner, env, task, config, meta, record)
+        return _adapted_policy(
+            run, learner, env if "sb3" in extras else None, task, config, meta, "recording" in extras
+        )
 
 
 def _adapted_policy(
     run: Run,
     learner: RLLearner,
-    env: gymnasium.Env[Any, Any],
+    env: gymnasium.Env[Any, Any] | None,
     task: Task,
     config: RLEvaluation,
     meta: RLMeta,
@@ -141,10 +155,7 @@ def _adapted_policy(
     path, total = learner.adaptation(run.state, [task], config, meta), config.gradient_steps + 1
     steps = list(tqdm(path, "adapting", total, unit="step", disable=None, leave=False))
     params, episodes = select(steps[-1][0], 0), Trajectories(*(field[0].cpu() for field in steps[-1][1]))
-    settings = {"gamma": meta.discount, "gae_lambda": meta.gae_lambda, "seed": config.seed}
-    model = to_ppo(learner.policy, params, env, **settings)
-    fit_critic(model, episodes, seed=config.seed)
-    model.env = None  # which its caller closes
+    model = None if env is None else _sb3_model(learner.policy, params, env, meta, episodes, config.seed)
     stages = [Stage(params, task_returns(sampled)) for params, sampled in steps]
     sizes = [int(sampled.lengths.sum()) for _, sampled in steps]
     return AdaptedPolicy(
@@ -155,11 +166,82 @@ def _adapted_policy(
         inner_lrs=step_sizes(meta, config),
         seed=config.seed,
         params={name: value.cpu() for name, value in params.items()},
+        policy=numpy_policy(learner.policy, params, learner.envs.single_action_space),
         returns=torch.stack([sampled.returns[0] for _, sampled in steps]).double().cpu().numpy(),
         env_steps=[sum(sizes[:step]) for step in range(total)],
         model=model,
         recording=filmed(learner, run.state, [task], stages, config, meta) if record else None,
     )
+
+
+def _sb3_model(
+    policy: MLPPolicy, params: Params, env: gymnasium.Env[Any, Any], meta: RLMeta, episodes: Trajectories, seed: int
+) -> PPO:
+    """A model with these parameters, and a critic fitted to episodes of one task."""
+    model = to_ppo(policy, params, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
+    fit_critic(model, episodes, seed=seed)
+    model.env = None  # which its caller closes
+    return model
+
+
+class AdaptedToLogs(NamedTuple):
+    """A policy adapted to logged episodes."""
+
+    run: Run
+    adaptation: LoggedAdaptation
+    policy: NumpyPolicy
+    model: PPO | None  # the same policy for Stable-Baselines3, if asked for
+
+    def to_json(self) -> dict[str, Any]:
+        """The adaptation as JSON values."""
+        logs = self.adaptation.logs
+        return {
+            "env_id": self.run.rl_config.env_id,
+            "gradient_steps": list(range(len(logs))),
+            "env_steps": [len(log.rewards) for log in logs],
+            "mean_return": [float(log.returns.mean()) for log in logs],
+            "episodes": [len(log.episodes) for log in logs],
+            "excess_likelihood": self.adaptation.likelihood,
+            "inner_lr": self.adaptation.inner_lrs,
+            "warnings": self.adaptation.warnings,
+            "training_seed": self.run.config.seed,
+            "iteration": self.run.state.iteration,
+        }
+
+    def table(self) -> str:
+        """What each log is, by the gradient steps of the policy that collected it."""
+        rows = [["gradient steps", "episodes", "env steps", "mean return", "excess likelihood"]]
+        for step, (log, likelihood) in enumerate(zip(self.adaptation.logs, self.adaptation.likelihood, strict=True)):
+            figures = (f"{log.returns.mean():.1f}", f"{likelihood:+.2f} nats a step")
+            rows.append([str(step), str(len(log.episodes)), str(len(log.rewards)), *figures])
+        return text_table(rows)
+
+
+def adapt_to_logs(
+    directory: Path, logs: Sequence[str], machine: Machine = THIS_MACHINE, for_sb3: bool = True
+) -> AdaptedToLogs:
+    """Adapts a run to logged episodes of one task, by a gradient step for each log.
+
+    Args:
+        directory: The run.
+        logs: Files of `LoggedSteps`, or `minari:` and the id of a local Minari data set.
+        machine: What may be used of the machine. None of it changes the result.
+        for_sb3: Whether the result is a model of Stable-Baselines3 too.
+
+    Raises:
+        InputError: If the run or a log cannot be used, or Stable-Baselines3 cannot represent the policy although it
+            should.
+    """
+    run = load_run(directory)
+    steps = [load_minari(log.removeprefix(MINARI)) if log.startswith(MINARI) else load_steps(log) for log in logs]
+    with closing(make_task_env(run.rl_config)) as env:
+        if for_sb3:
+            check_spaces(env.observation_space, env.action_space)
+        found = adapt(run, steps, machine, stored_validation(directory, run))
+        model, seed = None, run.config.seed
+        if for_sb3:
+            model = _sb3_model(found.policy, found.params, env, run.rl_config.meta, found.episodes, seed)
+        return AdaptedToLogs(run, found, found.to_numpy(), model)
 
 
 def make_task_env(config: RLConfig) -> gymnasium.Env[Any, Any]:
@@ -168,34 +250,10 @@ def make_task_env(config: RLConfig) -> gymnasium.Env[Any, Any]:
     return TaskObservation(env) if config.observe_task else env
 
 
-def save(adapted: AdaptedPolicy, path: Path) -> None:
-    """Writes the model for `PPO.load`; the file is whole or not there.
-
-    Raises:
-        InputError: If the path cannot be used; see `check_new_file`.
-    """
-    check_new_file(path)
-    content = io.BytesIO()
-    adapted.model.save(content)
-    write_atomically(path, content.getvalue())
-
-
-def check_new_file(path: Path) -> None:
-    """Checks that a model can be written to a file.
-
-    Raises:
-        InputError: If it exists already, its directory does not, or it is not named as Stable-Baselines3 expects.
-    """
-    if path.suffix != ".zip":
-        raise InputError(f"{path} must end in .zip, as the models of Stable-Baselines3 do")
-    if path.exists():
-        raise InputError(f"{path} exists: move it away, or give another name")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no directory {path.parent}: make it, or give another name")
-
-
 def next_steps(adapted: AdaptedPolicy, path: Path) -> str:
-    """Code that continues to train the saved model on its task."""
+    """Code that continues to train the saved model on its task, or acts with a policy of another kind."""
+    if path.suffix != SB3:
+        return use_of(path)
     config = adapted.run.rl_config
     limit = f", max_episode_steps={config.max_episode_steps}" if config.max_episode_steps else ""
     imports, made = "", f"gymnasium.make({config.env_id!r}{limit})"

@@ -132,7 +132,7 @@ def test_some_tasks_of_an_evaluation_are_recorded_as_the_evaluation_adapts_to_th
 
 
 def test_an_adaptation_records_its_task(trained):
-    adapted = adapt_run(trained(), "0.3,-0.2", machine=ONE_THREAD, record=True)
+    adapted = adapt_run(trained(), "0.3,-0.2", machine=ONE_THREAD, extras=["recording"])
     assert adapted.recording.tasks == [pytest.approx([0.3, -0.2])]
     assert adapted.recording.task_names == ["goal (0.30, -0.20)"]
     np.testing.assert_allclose(adapted.recording.mean_returns[:, 0], adapted.mean_return)

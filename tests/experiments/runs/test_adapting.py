@@ -4,18 +4,22 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
+import maml_rl
 from maml_rl import reinforcement
 from maml_rl.checkpoint import write_json
 from maml_rl.config import PolicyConfig, RLConfig, RLEvaluation, RLMeta
-from maml_rl.experiments.runs.adapting import AdaptedPolicy, adapt_run, make_task_env, next_steps, save
+from maml_rl.experiments.runs.adapting import AdaptedPolicy, adapt_run, make_task_env, next_steps
 from maml_rl.experiments.runs.evaluating import evaluate
 from maml_rl.experiments.runs.evaluations import EVALUATION
+from maml_rl.experiments.runs.exporting import save
 from maml_rl.experiments.runs.training import train
 from maml_rl.machine import Machine
 from maml_rl.run import load_run
@@ -94,7 +98,7 @@ def test_the_model_is_the_adapted_policy(forward):
 @pytest.mark.parametrize(("run", "task"), [(NAVIGATION, "0.3,-0.2"), (CHEETAH, "1"), (CHEETAH, "0")])
 def test_ppo_goes_on_from_the_adapted_return_and_does_not_lose_it(tmp_path, run, task):
     adapted = adapt_run(run, task, gradient_steps=1, machine=ONE_THREAD)
-    save(adapted, tmp_path / "policy.zip")
+    save(tmp_path / "policy.zip", adapted.policy, adapted.model)
     envs = sb3_vec_env(vectorize(adapted.run.config.env_id, 10))
     envs.set_attr("task", adapted.task)
     model = PPO.load(tmp_path / "policy.zip", envs, n_steps=200, batch_size=200)
@@ -141,7 +145,7 @@ def test_an_oracle_keeps_the_task_in_its_observation(small_run, tmp_path):
     assert adapted.inner_lrs[0] in (0.1, 0.5)  # training had none: chosen on validation tasks
     env = make_task_env(adapted.run.config)
     assert adapted.model.observation_space == env.observation_space
-    save(adapted, tmp_path / "policy.zip")
+    save(tmp_path / "policy.zip", adapted.policy, adapted.model)
     code = next_steps(adapted, tmp_path / "policy.zip").replace("100_000", "64").replace("env)", "env, n_steps=32)")
     exec(code, names := {})
     assert names["env"].unwrapped.task.tolist() == adapted.task.tolist()
@@ -190,6 +194,42 @@ def test_the_command_prints_one_json_object(run_command):
     assert PPO.load("p.zip").predict(np.zeros(2))[0].shape == (2,)
 
 
+def test_the_command_adapts_to_logged_episodes_and_exports(run_command):
+    log, generator = maml_rl.EpisodeLog(), np.random.default_rng(0)
+    policy = maml_rl.explorer(load_run(NAVIGATION))
+    env = gymnasium.make("maml_rl.envs:finn2017/Navigation2D-v0")
+    env.unwrapped.task = np.array([0.3, -0.2], np.float32)
+    for episode in range(20):
+        observation, is_over = env.reset(seed=episode)[0], False
+        while not is_over:
+            action = policy.sample(observation, generator)
+            after, reward, *ends, _ = env.step(policy.within(action))
+            log.add(observation, action, reward, *ends)
+            observation, is_over = after, any(ends)
+    log.steps().save("log.npz")
+    records = []
+    for out in ("p.zip", "p.npz", "p.onnx"):
+        result = run_command("adapt", NAVIGATION, "--episodes-from", "log.npz", f"--out={out}", "--json")
+        assert (result.code, result.err) == (0, "")
+        records.append(json.loads(result.out))
+    assert records[0] == records[1] | {"policy": "p.zip"}
+    assert (records[0]["episodes"], records[0]["gradient_steps"], records[0]["inner_lr"]) == ([20], [0], [0.5])
+    assert abs(records[0]["excess_likelihood"][0]) < 0.1
+    adapted = maml_rl.load_policy("p.npz")
+    observation = np.array([0.1, 0.1], np.float32)
+    by_sb3, _ = PPO.load("p.zip").predict(observation, deterministic=True)
+    session = onnxruntime.InferenceSession("p.onnx")
+    [[by_onnx]] = session.run(["action"], {"observation": observation[None]})
+    np.testing.assert_allclose(by_sb3, adapted.act(observation), atol=1e-5)
+    np.testing.assert_allclose(by_onnx, adapted.act(observation), atol=1e-5)
+    goal = np.array([0.3, -0.2])
+    assert (adapted.output(goal / 2) - policy.output(goal / 2)) @ goal > 0  # it moves towards the goal
+
+    result = run_command("adapt", NAVIGATION, "--episodes-from", "log.npz", "log.npz", "--out=q.onnx")
+    assert "log 2: the actions are" in result.err  # which the policy after the first gradient step did not collect
+    assert "session.run" in result.out.splitlines()[-1]
+
+
 def test_the_spread_of_one_episode_is_none(run_command):
     result = run_command("adapt", NAVIGATION, "--episodes=1", "--gradient-steps=0", "--out=p.zip", "--json")
     assert json.loads(result.out)["standard_deviation"] == [None]
@@ -205,7 +245,13 @@ def test_the_spread_of_one_episode_is_none(run_command):
         ([CHEETAH, "--task", "2", "--out=p.zip"], "task 2 is not in the task space, Discrete(2)"),
         ([NAVIGATION, "--out=there.zip"], "there.zip exists"),
         ([NAVIGATION, "--out=nowhere/p.zip"], "there is no directory nowhere"),
-        ([NAVIGATION, "--out=p.pt"], "p.pt must end in .zip"),
+        ([NAVIGATION, "--out=p.pt"], "p.pt must end in one of .zip (for Stable-Baselines3), .npz (for NumPy alone)"),
+        ([NAVIGATION, "--out=p.onnx", "--opset=7"], "opset must be from 13"),
+        ([NAVIGATION, "--out=p.npz", "--opset=17"], "--opset is for ONNX models, and p.npz is none"),
+        ([NAVIGATION, "--out=p.npz", "--episodes-from=none.npz"], "there is no file none.npz: expected an npz archive"),
+        ([NAVIGATION, "--out=p.npz", "--episodes-from", "a", "--task=1"], "--task is for episodes that are sampled"),
+        ([NAVIGATION, "--out=p.npz", "--episodes-from=minari:a/b-v0"], "Minari cannot read the data set a/b-v0"),
+        ([NAVIGATION, "--out=p.npz", "--episodes-from=there.zip"], "there.zip is no npz archive of plain arrays"),
         ([NAVIGATION], "--out"),
         ([NAVIGATION, "--out=p.zip", "--gradient-steps=-1"], "gradient_steps must be at least 0"),
         ([NAVIGATION, "--out=p.zip", "--episodes=0"], "episodes must be at least 1"),

@@ -1,0 +1,80 @@
+"""Files that an adapted policy is written to: for Stable-Baselines3, for NumPy alone, and ONNX."""
+
+import io
+from pathlib import Path
+
+from stable_baselines3 import PPO
+
+from maml_rl.checkpoint import write_atomically
+from maml_rl.errors import InputError
+from maml_rl.numpy_policy import NumpyPolicy
+from maml_rl.onnx_export import OPSET, check_opset, to_onnx
+
+SB3, NUMPY, ONNX = ".zip", ".npz", ".onnx"
+_KINDS = {SB3: "for Stable-Baselines3", NUMPY: "for NumPy alone", ONNX: "for ONNX runtimes"}
+
+
+def check_new_file(path: Path, opset: int | None = None) -> None:
+    """Checks that a policy can be written to a file.
+
+    Args:
+        path: The file.
+        opset: Version of ONNX's operators, if one was given.
+
+    Raises:
+        InputError: If it exists already, its directory does not, or its name does not say which kind of file it is; or
+            if it is to be an ONNX model and that cannot be made, or not and a version was given.
+    """
+    if path.suffix not in _KINDS:
+        kinds = ", ".join(f"{suffix} ({what})" for suffix, what in _KINDS.items())
+        raise InputError(f"{path} must end in one of {kinds}")
+    if path.exists():
+        raise InputError(f"{path} exists: move it away, or give another name")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no directory {path.parent}: make it, or give another name")
+    if path.suffix == ONNX:
+        check_opset(OPSET if opset is None else opset)
+    elif opset is not None:
+        raise InputError(f"--opset is for ONNX models, and {path} is none: leave it out, or give --out policy{ONNX}")
+
+
+def save(path: Path, policy: NumpyPolicy, model: PPO | None, opset: int | None = None) -> None:
+    """Writes a policy to a file, which is whole or not there.
+
+    Args:
+        path: The file, whose suffix decides its kind.
+        policy: The policy.
+        model: The same for Stable-Baselines3; of other files None.
+        opset: Version of ONNX's operators; `OPSET` if None.
+
+    Raises:
+        InputError: If the path cannot be used; see `check_new_file`.
+    """
+    check_new_file(path, opset)
+    if path.suffix == NUMPY:
+        content = policy.to_bytes()
+    elif path.suffix == ONNX:
+        content = to_onnx(policy, OPSET if opset is None else opset)
+    else:
+        assert model is not None
+        archive = io.BytesIO()
+        model.save(archive)
+        content = archive.getvalue()
+    write_atomically(path, content)
+
+
+def use_of(path: Path) -> str:
+    """Code that acts with a saved policy."""
+    if path.suffix == SB3:
+        return f"""\
+from stable_baselines3 import PPO
+action, _ = PPO.load({str(path)!r}).predict(observation, deterministic=True)"""
+    if path.suffix == NUMPY:
+        return f"""\
+import maml_rl
+policy = maml_rl.load_policy({str(path)!r})
+action = policy.act(observation)"""
+    return f"""\
+import onnxruntime
+session = onnxruntime.InferenceSession({str(path)!r})
+[action] = session.run(["action"], {{"observation": observation[None]}})"""

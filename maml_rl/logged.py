@@ -1,0 +1,277 @@
+"""Adaptation to episodes that were logged, for example on a robot, in place of sampled ones.
+
+The inner update (Finn, Abbeel, Levine 2017, Algorithm 3, lines 5 to 7) does not ask where episodes come from, but it
+asks that the policy which it changes has sampled them: `explorer` is that policy. What can be seen of it in the
+episodes is checked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from maml_rl.config import RLEvaluation, RLMeta
+from maml_rl.episode_log import LoggedSteps
+from maml_rl.errors import InputError, one_line
+from maml_rl.initial import MLPPolicy
+from maml_rl.learner import Validation
+from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.meta_rl import adapt_each, advantage_batches
+from maml_rl.numpy_policy import NumpyPolicy
+from maml_rl.policies import GaussianMLP, policy_rates
+from maml_rl.rates import theta
+from maml_rl.reinforcement import RLLearner, few_episodes, step_sizes
+from maml_rl.run import Run
+from maml_rl.tasks import episode_limit
+from maml_rl.types import Params, State, Trajectories, laid_out, repeat, select
+
+_FAR = 0.5  # nats a step by which actions may be less likely than the policy's own, before it is said
+_CLIPPED = 0.02  # share of actions exactly at a bound, with none beyond, before it is said
+_OUTSIDE = 10.0  # standard deviations of the training's observations, root mean square, before it is said
+
+
+class LoggedAdaptation(NamedTuple):
+    """A policy adapted to logged episodes, by a gradient step for each log."""
+
+    policy: MLPPolicy
+    params: Params  # after the last gradient step, on the CPU
+    action_space: spaces.Space[Any]
+    inner_lrs: list[float]  # step size of each gradient step; empty where they are learned
+    logs: Sequence[LoggedSteps]
+    likelihood: list[float]  # see `excess_likelihood`, of each log
+    warnings: list[str]  # about the logs, a line each
+    episodes: Trajectories  # of the last log, fields without the leading M
+
+    def to_numpy(self) -> NumpyPolicy:
+        """The adapted policy in NumPy alone."""
+        return numpy_policy(self.policy, self.params, self.action_space)
+
+
+def explorer(run: Run) -> NumpyPolicy:
+    """The policy that collects the episodes of a run's first gradient step: theta, in NumPy alone.
+
+    Args:
+        run: A run of reinforcement learning.
+
+    Raises:
+        InputError: If its environment cannot be used.
+    """
+    with run.open_rl(Machine(threads=1, processes=1), 1) as learner:
+        params = theta(run.state.meta)
+        return numpy_policy(learner.policy, params, learner.envs.single_action_space)
+
+
+def numpy_policy(policy: MLPPolicy, params: Params, actions: spaces.Space[Any]) -> NumpyPolicy:
+    """A policy in NumPy alone.
+
+    Args:
+        policy: The policy.
+        params: Its parameters, without a leading M. Context numbers become part of the first layer's bias.
+        actions: Space of actions.
+    """
+    weights, biases = zip(*(policy.layer(params, i) for i in range(policy.layers)), strict=True)
+    if isinstance(actions, spaces.Box):
+        low, high = np.asarray(actions.low, np.float32), np.asarray(actions.high, np.float32)
+    else:
+        assert isinstance(actions, spaces.Discrete)
+        low = np.asarray(actions.start, np.float32)
+        high = np.asarray(actions.start + actions.n - 1, np.float32)
+    return NumpyPolicy(
+        weights=[_array(weight) for weight in weights],
+        biases=[_array(bias) for bias in biases],
+        activation=policy.activation,
+        mean=_array(policy.observation_mean),
+        std=_array(policy.observation_std),
+        clip=float("inf") if policy.clip is None else policy.clip,
+        log_std=_array(params["log_std"]) if isinstance(policy, GaussianMLP) else None,
+        low=low,
+        high=high,
+    )
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().numpy()
+
+
+def adapt(
+    run: Run,
+    logs: Sequence[LoggedSteps],
+    machine: Machine = THIS_MACHINE,
+    validation: Validation | None = None,
+) -> LoggedAdaptation:
+    """Adapts a run's policy to logged episodes of one task: a gradient step for each log.
+
+    The first log has to be collected by `explorer(run)`, the second one by the policy that adapts to the first, and so
+    on. Actions are logged as they were sampled, before they were clipped to the action space.
+
+    Args:
+        run: A run of reinforcement learning.
+        logs: Whole episodes of any lengths, for one gradient step after the other.
+        machine: What may be used of the machine.
+        validation: How the step size was chosen, of a run that was trained without inner updates and is chosen one for.
+
+    Raises:
+        InputError: If the run or its environment cannot be used, or a log does not fit its spaces.
+    """
+    own = run.rl_config.evaluation
+    if not logs:
+        raise InputError("adapting to logged episodes needs a log for each gradient step: give at least one")
+    with run.open_rl(machine, own.episodes) as learner:
+        meta, _ = learner.with_step_size(run.state, own, validation=validation)
+        return _adapted(learner, run.state, logs, replace(own, gradient_steps=len(logs)), meta)
+
+
+def _adapted(
+    learner: RLLearner, state: State, logs: Sequence[LoggedSteps], evaluation: RLEvaluation, meta: RLMeta
+) -> LoggedAdaptation:
+    learned, policy = laid_out(state.to(learner.device).meta), learner.policy
+    rates, params = policy_rates(policy, theta(learned), meta), repeat(theta(learned), 1)
+    likelihood, warnings = list[float](), list[str]()
+    for step, log in enumerate(logs):
+        episodes = trajectories(log, learner, select(params, 0))
+        likelihood.append(excess_likelihood(policy, select(params, 0), episodes))
+        prefix = f"log {step + 1}: " if len(logs) > 1 else ""
+        warnings += [prefix + line for line in log_warnings(log, learner, episodes, likelihood[-1])]
+        batches, _ = advantage_batches(policy, episodes, meta, learner.threads)
+        of_step = rates.at(learned, step, evaluation.factor(step, meta.inner_steps))
+        params = adapt_each(policy, params, batches, meta, of_step, learner.threads)
+    return LoggedAdaptation(
+        policy=policy.cpu(),
+        params={name: value.cpu() for name, value in select(params, 0).items()},
+        action_space=learner.envs.single_action_space,
+        inner_lrs=step_sizes(meta, evaluation),
+        logs=logs,
+        likelihood=likelihood,
+        warnings=warnings,
+        episodes=Trajectories(*(field[0].cpu() for field in episodes)),
+    )
+
+
+def trajectories(log: LoggedSteps, learner: RLLearner, params: Params) -> Trajectories:
+    """Logged episodes of one task, with M = 1, as sampling returns them.
+
+    Args:
+        log: The episodes.
+        learner: Whose policy acted, in its spaces.
+        params: Parameters that it acted with, without a leading M; they give the log-probabilities of the actions.
+
+    Raises:
+        InputError: If observations or actions are of another size than the learner's, or no actions of its space.
+    """
+    actions, choices = _logged_actions(log, learner.envs.single_action_space), learner.policy.noise_size
+    size = len(learner.policy.observation_mean)
+    if log.observations.shape[1] != size:
+        raise InputError(
+            f"the logged observations have {log.observations.shape[1]} numbers, those of "
+            f"{learner.config.env_id} have {size}: log what the policy observes, of the same robot"
+        )
+    if actions.ndim > 1 and actions.shape[1] != choices:
+        raise InputError(
+            f"the logged actions have {actions.shape[1]} numbers, those of {learner.config.env_id} have {choices}: "
+            "log what the policy chose, of the same robot"
+        )
+    episodes = log.episodes
+    longest = max(steps.stop - steps.start for steps in episodes)
+
+    def padded(rows: Any) -> Tensor:
+        array = np.zeros((1, len(episodes), longest, *rows.shape[1:]), rows.dtype)
+        for k, steps in enumerate(episodes):
+            array[0, k, : steps.stop - steps.start] = rows[steps]
+        return torch.from_numpy(array).to(learner.device)
+
+    observations, chosen = padded(log.observations), padded(actions)
+    with torch.no_grad():
+        log_probs = learner.policy(params, observations).log_prob(chosen)
+    ends = np.array([log.terminated[steps.stop - 1] for steps in episodes])[None]
+    return Trajectories(
+        observations=observations,
+        actions=chosen,
+        log_probs=log_probs,
+        rewards=padded(log.rewards),
+        mask=padded(np.ones(len(log.rewards), np.float32)),
+        terminated=torch.from_numpy(ends).to(learner.device),
+    )
+
+
+def _logged_actions(log: LoggedSteps, space: spaces.Space[Any]) -> Any:
+    """Actions as the policy's distribution has them: `[N, act]`, or choices counted from 0 `[N]`.
+
+    Raises:
+        InputError: If they are no actions of the space.
+    """
+    if isinstance(space, spaces.Box):
+        return log.actions.reshape(len(log.actions), -1).astype(np.float32)
+    assert isinstance(space, spaces.Discrete)
+    choices = log.actions.reshape(len(log.actions), -1)
+    if choices.shape[1] != 1 or (choices != np.floor(choices)).any():
+        raise InputError(f"the logged actions are no choices: expected whole numbers of {one_line(space)}")
+    choices = choices[:, 0].astype(np.int64) - space.start
+    if choices.min() < 0 or choices.max() >= space.n:
+        raise InputError(f"some of the logged actions are outside of {one_line(space)}: log what the policy chose")
+    return choices
+
+
+def excess_likelihood(policy: MLPPolicy, params: Params, episodes: Trajectories) -> float:
+    """Mean log-probability of the actions plus the policy's entropy, nats a step.
+
+    0, but for noise, if the policy sampled the actions. It is negative if another one did, and positive if they have
+    less noise than the policy's, as means and clipped actions have: by half the number of dimensions, for the means of
+    a normal distribution.
+    """
+    mask = episodes.mask.bool()
+    with torch.no_grad():
+        entropy = policy(params, episodes.observations).entropy()
+        return float((episodes.log_probs + entropy)[mask].double().mean())
+
+
+def log_warnings(log: LoggedSteps, learner: RLLearner, episodes: Trajectories, likelihood: float) -> list[str]:
+    """What about logged episodes is probably not meant, a line each.
+
+    Args:
+        log: The episodes.
+        learner: Whose policy should have acted.
+        episodes: The same, as `trajectories` has them.
+        likelihood: Their `excess_likelihood`.
+    """
+    lines = [*_about_actions(log, learner, likelihood), *few_episodes(learner.envs, len(log.episodes))]
+    longest, limit = episodes.mask.shape[-1], episode_limit(learner.envs)
+    if longest > limit:
+        lines.append(f"the longest episode has {longest} steps and training had at most {limit}: end them there")
+    if learner.config.network.standardise:
+        policy = learner.policy
+        seen = (episodes.observations - policy.observation_mean) / policy.observation_std
+        distance = float(seen[episodes.mask.bool()].square().mean().sqrt())
+        if distance > _OUTSIDE:
+            lines.append(
+                f"the observations are {distance:.0f} standard deviations of the training's from its mean (root mean "
+                "square): check their units and their order"
+            )
+    return lines
+
+
+def _about_actions(log: LoggedSteps, learner: RLLearner, likelihood: float) -> list[str]:
+    space = learner.envs.single_action_space
+    if isinstance(space, spaces.Box):
+        actions = log.actions.reshape(len(log.actions), *space.shape)
+        at_bound = float(((actions == space.low) | (actions == space.high)).mean())
+        if at_bound > _CLIPPED and not ((actions < space.low) | (actions > space.high)).any():
+            return [
+                f"{at_bound:.0%} of the actions are exactly at a bound and none is beyond: they were clipped before "
+                "they were logged, which bends the gradient; log what the policy sampled, and clip what the robot gets"
+            ]
+    half = 0.25 * learner.policy.noise_size if isinstance(learner.policy, GaussianMLP) else _FAR
+    if likelihood > half:
+        return [
+            f"the actions are {likelihood:.2g} nats a step more likely than the policy's own samples: they have less "
+            "noise than it, as its means have; collect with maml_rl.explorer(run).sample"
+        ]
+    if likelihood < -_FAR:
+        return [
+            f"the actions are {-likelihood:.2g} nats a step less likely than the policy's own samples: another policy "
+            "collected them, and the gradient is not that of this one; collect with maml_rl.explorer(run).sample"
+        ]
+    return []

@@ -1,0 +1,120 @@
+"""A policy in NumPy alone, to act and to collect episodes where PyTorch is not installed, such as on a robot.
+
+It is stored as an npz archive of plain arrays, which executes no code when it is read.
+"""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maml_rl.errors import InputError
+
+FloatArray = NDArray[np.float32]
+
+
+class NumpyPolicy(NamedTuple):
+    """A multilayer perceptron of standardised observations, and how it makes an action.
+
+    With `log_std` it is a normal distribution around the network's output; without, a choice whose logits they are.
+    """
+
+    weights: Sequence[FloatArray]  # of each layer [out, in]
+    biases: Sequence[FloatArray]  # of each layer [out]
+    activation: Literal["relu", "tanh"]  # of the hidden layers
+    mean: FloatArray  # [obs]   subtracted from an observation
+    std: FloatArray  # [obs]   by which the difference is divided
+    clip: float  # bound of the quotient; infinite if there is none
+    log_std: FloatArray | None  # [act]   None of choices
+    low: FloatArray  # bounds of an action, of its shape; of choices the first one
+    high: FloatArray  # and the last one
+
+    def output(self, observation: Any) -> FloatArray:
+        """The network's output `[..., out]` for observations `[..., obs]`: mean actions, or logits."""
+        hidden: FloatArray = np.asarray(observation, np.float32)
+        hidden = np.clip((hidden - self.mean) / self.std, -self.clip, self.clip)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = hidden @ weight.T + bias
+            hidden = np.tanh(hidden) if self.activation == "tanh" else np.maximum(hidden, 0)
+        return hidden @ self.weights[-1].T + self.biases[-1]
+
+    def act(self, observation: Any) -> NDArray[Any]:
+        """The most likely action in an observation `[obs]`, within the bounds."""
+        output = self.output(observation)
+        if self.log_std is None:
+            return np.asarray(self.low.astype(np.int64) + output.argmax(-1))
+        return self.within(output.reshape(self.low.shape))
+
+    def sample(self, observation: Any, generator: np.random.Generator) -> NDArray[Any]:
+        """A random action in an observation `[obs]`. It may be out of bounds: apply `within(action)`, log `action`."""
+        output = self.output(observation)
+        if self.log_std is None:
+            return np.asarray(self.low.astype(np.int64) + (output + generator.gumbel(size=output.shape)).argmax(-1))
+        noise = generator.standard_normal(output.shape, dtype=np.float32)
+        return (output + np.exp(self.log_std) * noise).reshape(self.low.shape)
+
+    def within(self, action: NDArray[Any]) -> NDArray[Any]:
+        """The action within the bounds, as the robot takes it."""
+        return np.clip(action, self.low, self.high) if self.log_std is not None else action
+
+    def to_bytes(self) -> bytes:
+        """The policy as the content of an npz file."""
+        arrays: dict[str, Any] = {f"weight_{i}": weight for i, weight in enumerate(self.weights)}
+        arrays |= {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
+        arrays |= {"activation": self.activation, "mean": self.mean, "std": self.std, "clip": np.float32(self.clip)}
+        arrays |= {"low": self.low, "high": self.high}
+        if self.log_std is not None:
+            arrays["log_std"] = self.log_std
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        return content.getvalue()
+
+
+def load_policy(path: str | Path) -> NumpyPolicy:
+    """Reads a policy from an npz file, such as `maml-rl adapt --out policy.npz` writes.
+
+    Raises:
+        InputError: If the file is not there, or holds no policy.
+    """
+    arrays = read_arrays(path, "a policy of maml-rl adapt --out policy.npz")
+    layers = sum(name.startswith("weight_") for name in arrays)
+    try:
+        weights, biases = ([arrays[f"{kind}_{i}"] for i in range(layers)] for kind in ("weight", "bias"))
+        policy = NumpyPolicy(
+            weights=weights,
+            biases=biases,
+            activation="tanh" if str(arrays["activation"]) == "tanh" else "relu",
+            mean=arrays["mean"],
+            std=arrays["std"],
+            clip=float(arrays["clip"]),
+            log_std=arrays.get("log_std"),
+            low=arrays["low"],
+            high=arrays["high"],
+        )
+        policy.act(np.zeros_like(policy.mean))
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{path} holds no policy ({' '.join(str(error).split())}): write it with maml-rl adapt --out policy.npz"
+        ) from error
+    return policy
+
+
+def read_arrays(path: str | Path, expected: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file, none of which may execute code.
+
+    Raises:
+        InputError: If the file is not there, or is no such archive.
+    """
+    try:
+        content = io.BytesIO(Path(path).read_bytes())  # which numpy would leave open where it is damaged
+        with np.load(content, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}: expected {expected}") from None
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no npz archive of plain arrays ({reason}): expected {expected}") from error
