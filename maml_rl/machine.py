@@ -27,7 +27,10 @@ class Machine:
     """Threads that share the tasks of the update; all cores if None, and with several ranks on a machine an equal part
     of them. (Physics uses as many.)"""
     processes: int | None = None
-    """Processes for an environment that is not batched, one sub-environment in each; as many as cores if None."""
+    """Processes for an environment that is not batched; as many as cores if None."""
+    envs_per_process: int = 16
+    """Environments in each of these processes, which steps them one after the other; 1 for an environment of which a
+    process can hold only one."""
     start_method: StartMethod = "spawn"
     """How these processes start: spawn, a fresh interpreter, right for every environment; or fork, a copy of this one,
     which is faster, for environments that use neither PyTorch nor a GPU."""
@@ -64,7 +67,7 @@ class Machine:
         """
         from maml_rl.processes import Processes
 
-        return Processes(self.processes, self.start_method, self.report_hang_after)
+        return Processes(self.processes, self.start_method, self.report_hang_after, self.envs_per_process)
 
 
 THIS_MACHINE = Machine()

@@ -1,4 +1,4 @@
-"""An environment without a batched form: one process for each sub-environment, by Gymnasium's `AsyncVectorEnv`.
+"""An environment without a batched form: its sub-environments are in processes, a few in each.
 
 Nothing in this module imports PyTorch, so neither do the processes, unless the environment does.
 """
@@ -6,15 +6,14 @@ Nothing in this module imports PyTorch, so neither do the processes, unless the 
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_all_start_methods
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
-from numbers import Real
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,17 +21,18 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-from gymnasium.vector.async_vector_env import _async_worker
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper, batch_space
+from numpy.typing import NDArray
 
 from maml_rl.config import StartMethod
-from maml_rl.errors import InputError, WorkerError, reason
-from maml_rl.requirements import time_limit
+from maml_rl.errors import InputError, WorkerError
+from maml_rl.process_worker import NOWHERE, REASON, TRACEBACK, Infos, Job, Shared, WorkerEnv, work
 from maml_rl.task_parts import plain_text
 from maml_rl.waiting import REPORT_AFTER, report_times, report_waiting, reporting_waits
 
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
-_REASON, _TRACEBACK = "reason", "traceback"  # entries of `info` that hold an exception's
+_NAMES = {"reset": "reset", "step": "step"}  # calls that a user of environments knows
 _LOOK_SECONDS = 1.0  # between looks at whether all processes are alive, while one takes long to answer
 _GRACE_SECONDS = 5.0  # for a process to finish its step and close its environment, before it is killed
 
@@ -60,11 +60,15 @@ class Processes:
     report_hang_after: float = REPORT_AFTER
     """Seconds after which stderr names an environment that has not come back, with its process and task, and again each
     time that the wait has doubled; inf for never."""
+    envs_each: int = 16
+    """Sub-environments in each process, at most; 1 for an environment of which a process can hold only one."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
         if self.count is not None and self.count < 1:
             raise InputError(f"processes must be at least 1, got {self.count}")
+        if self.envs_each < 1:
+            raise InputError(f"envs_per_process must be at least 1, got {self.envs_each}")
         if self.start_method not in get_all_start_methods():
             known = ", ".join(get_all_start_methods())
             raise InputError(f"start_method must be one of {known} on this system, got {self.start_method!r}")
@@ -75,72 +79,18 @@ class Processes:
 ALL_CORES = Processes()
 
 
-class WorkerEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One episode as sampling needs it: idle after its end, and without what a pipe between processes cannot carry.
+class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
+    """Sub-environments in processes, which end with this one, and whose failures name their task.
 
-    After its end a step costs nothing and leaves the environment alone: the last observation and flags stay, the
-    reward is 0. Of `info` only numbers pass. An exception ends the episode, and `info` holds its traceback, because the
-    exception itself might not be picklable.
-    """
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self.task = getattr(env.unwrapped, "task", None)
-        self._observation = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
-        self._flags = (False, True)  # terminated, truncated: nothing runs before its reset
-
-    @property
-    def task_space(self) -> Any:
-        """p(T); None if the environment has no `task_space` or no `task`."""
-        base = self.env.unwrapped
-        return getattr(base, "task_space", None) if hasattr(base, "task") else None
-
-    @property
-    def max_episode_steps(self) -> int | None:
-        """Time limit of the environment."""
-        return time_limit(self.env)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode with the assigned task."""
-        try:
-            self.env.unwrapped.task = self.task  # type: ignore[attr-defined]
-            observation, info = self.env.reset(seed=seed, options=options)
-            self._observation = self._checked(observation)
-        except Exception as error:
-            self._flags = (False, True)
-            return self._observation, _failure(error)
-        self._flags = (False, False)
-        return self._observation, _numbers(info)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Takes one step, if the episode has not ended."""
-        if any(self._flags):
-            return self._observation, 0.0, *self._flags, {}
-        try:
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            self._observation, earned = self._checked(observation), float(reward)
-        except Exception as error:
-            self._flags = (False, True)
-            return self._observation, 0.0, *self._flags, _failure(error)
-        self._flags = (bool(terminated), bool(truncated))
-        return self._observation, earned, *self._flags, _numbers(info)
-
-    def _checked(self, observation: Any) -> Any:
-        shape = self.observation_space.shape
-        if np.shape(observation) != shape:
-            raise ValueError(f"an observation has shape {np.shape(observation)}, observation_space has {shape}")
-        return np.asarray(observation, self.observation_space.dtype)
-
-
-class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
-    """Sub-environments in a process each, which end with this one, and whose failures name their task.
-
-    Autoreset is disabled: a finished sub-environment stays idle until its reset.
+    A process steps its sub-environments one after the other, all of them between two evaluations of the policy.
+    Observations, actions and rewards are in memory that all processes share. Autoreset is disabled: a finished
+    sub-environment stays idle until its reset.
 
     Args:
         spec: The environment as registered.
-        num_envs: Number of sub-environments and processes.
-        processes: How the processes start, and when one that does not answer is reported. Their count is `num_envs`.
+        num_envs: Number of sub-environments.
+        processes: Number of processes, at most one for each sub-environment, how they start, and when one that does
+            not answer is reported.
         wrappers: What each environment is wrapped in, the innermost first.
         settings: Keyword arguments of the environment.
 
@@ -156,14 +106,17 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
     def __init__(
         self, spec: EnvSpec, num_envs: int, processes: Processes, wrappers: Sequence[Wrap] = (), **settings: Any
     ) -> None:
-        self.parent_pipes, self.processes = [], []  # so that closing works however far the start came
+        self.parent_pipes: list[Connection[Any, Any]] = []  # so that closing works however far the start came
+        self.processes: list[BaseProcess] = []
         self._tasks: list[Any] = []
         self._name, self._report_hang_after = spec.id, processes.report_hang_after
+        self._method = processes.start_method
         make = partial(_make, spec, settings, wrappers, os.getpid(), processes.report_hang_after)
-        method = processes.start_method
+        count = min(processes.count or available_cores(), num_envs)
+        self._rows = [range(p * num_envs // count, (p + 1) * num_envs // count) for p in range(count)]
         try:
             with self._reporting():
-                super().__init__([make] * num_envs, context=method, worker=_work, autoreset_mode=AutoresetMode.DISABLED)
+                self._start(make, num_envs)
             self.task_space, *others = self.call("task_space")
             # A Space that defines no equality equals only itself, so it cannot be compared.
             if deepcopy(self.task_space) == self.task_space and any(other != self.task_space for other in others):
@@ -178,31 +131,103 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         self.spec = deepcopy(spec)
         self.spec.kwargs.update(settings)
 
+    def _start(self, make: Callable[[], WorkerEnv], num_envs: int) -> None:
+        """Starts the processes, and waits until each has made its environments."""
+        context, one = get_context(self._method), make()
+        try:
+            self.num_envs, self.render_mode = num_envs, one.render_mode
+            self.metadata = dict(one.metadata) | {"autoreset_mode": AutoresetMode.DISABLED}
+            self.single_observation_space, self.single_action_space = one.observation_space, one.action_space
+            shared = Shared(one, num_envs, len(self._rows), context)
+        finally:
+            one.close()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._shared = shared.arrays()
+        self._shared.at[:] = NOWHERE
+        for index, rows in enumerate(self._rows):
+            ours, theirs = context.Pipe()
+            job = Job(index, rows, CloudpickleWrapper(make), shared)
+            process = context.Process(target=work, args=(job, theirs, ours), daemon=True)  # type: ignore[attr-defined]
+            self.parent_pipes.append(ours)
+            self.processes.append(process)
+            process.start()
+            theirs.close()
+        self._await_environments()
+
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Values of an attribute, or of a method's call, of each sub-environment."""
-        with self._reporting():
-            return super().call(name, *args, **kwargs)
+        return tuple(
+            value for values in self._asked("call", [(name, args, kwargs)] * len(self._rows)) for value in values
+        )
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Values of an attribute of each sub-environment."""
+        return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
         """Sets an attribute of the sub-environments: a list with one for each, or one for all."""
+        of_each = list(values) if isinstance(values, (list, tuple)) else [values] * self.num_envs
+        if len(of_each) != self.num_envs:
+            raise ValueError(f"expected {self.num_envs} values of {name}, got {len(of_each)}")
         if name == "task":
-            self._tasks = list(values) if isinstance(values, (list, tuple)) else [values] * self.num_envs
-        with self._reporting():
-            super().set_attr(name, values)
+            self._tasks = of_each
+        self._asked("set", [(name, of_each[rows.start : rows.stop]) for rows in self._rows])
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode in each sub-environment, or in those of `options["reset_mask"]`."""
-        with self._reporting():
-            observations, infos = super().reset(seed=seed, options=options)
-        self._raise_failure(infos)
-        return observations, infos
+        if seed is None or isinstance(seed, int):
+            seed = [None if seed is None else seed + row for row in range(self.num_envs)]
+        others = dict(options or {})
+        mask = np.asarray(others.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
+        if len(seed) != self.num_envs or mask.shape != (self.num_envs,):
+            raise ValueError(f"expected {self.num_envs} seeds and values of reset_mask, got {len(seed)}, {mask.shape}")
+        given = others if options is not None else None
+        infos = self._infos(
+            self._asked(
+                "reset",
+                [(seed[rows.start : rows.stop], mask[rows.start : rows.stop].tolist(), given) for rows in self._rows],
+            )
+        )
+        return self._shared.observations.copy(), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps the sub-environments whose episode is running."""
+        self._shared.actions[:] = actions
+        infos = self._infos(self._asked("step", [()] * len(self._rows)))
+        shared = self._shared
+        returned = (shared.observations, shared.rewards, shared.terminated, shared.truncated)
+        return (*(array.copy() for array in returned), infos)  # type: ignore[return-value]
+
+    def _asked(self, call: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The processes' answers to a call.
+
+        Raises:
+            WorkerError: If one of them fails, or has ended.
+        """
         with self._reporting():
-            *result, infos = super().step(actions)
-        self._raise_failure(infos)
-        return (*result, infos)
+            for pipe, given in zip(self.parent_pipes, arguments, strict=True):
+                pipe.send((call, given))
+            self._await_answers(_NAMES.get(call, "a call"))
+            answers = [pipe.recv() for pipe in self.parent_pipes]
+        for index, answer in enumerate(answers):
+            if isinstance(answer, dict):
+                raise WorkerError(f"{self._place(index)} raised {answer[REASON]}", answer[TRACEBACK])
+        return answers
+
+    def _infos(self, answers: Sequence[Infos]) -> dict[str, Any]:
+        """What the sub-environments have in their `info`, as vector environments have it.
+
+        Raises:
+            WorkerError: If one of them has failed.
+        """
+        infos: dict[str, Any] = {}
+        for index, of_process in enumerate(answers):
+            for row, info in of_process:
+                if TRACEBACK in info:
+                    raise WorkerError(f"{self._place(index, row)} raised {info[REASON]}", info[TRACEBACK])
+                infos = self._add_info(infos, info, row)
+        return infos
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Ends the processes: each closes its environment after the step it is in, or is killed if that takes long.
@@ -225,10 +250,12 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
         for pipe in self.parent_pipes:
             pipe.close()
 
-    def _check_spaces(self) -> None:
-        """Gymnasium's first question to the processes, once they have started and made their environments."""
-        # Each process answers twice before it serves (`_work`): when it has started, and when it has made its
-        # environment. So a death before the first answer is blamed on what starting imports, with the script's name.
+    def _await_environments(self) -> None:
+        """Waits until the processes have started and made their environments.
+
+        Each answers twice before it serves (`work`): when it has started, and when it has made its environments. So a
+        death before the first answer is blamed on what starting imports, with the script's name.
+        """
         ended = None
         try:
             script = self._script()
@@ -246,16 +273,8 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
             raise ended
         self._await_answers("making its environment")
         for index, pipe in enumerate(self.parent_pipes):
-            if failure := pipe.recv():
-                raise WorkerError(f"{self._place(index)} raised {failure[_REASON]}", failure[_TRACEBACK])
-        super()._check_spaces()  # type: ignore[no-untyped-call]
-
-    def _poll_pipe_envs(self, timeout: float | None = None) -> bool:
-        """Waits for the answers to a call, before Gymnasium receives them."""
-        if timeout is None:
-            self._await_answers(self._state.value)
-            return True
-        return bool(super()._poll_pipe_envs(timeout))
+            if answer := pipe.recv():
+                raise WorkerError(f"{self._place(index)} raised {answer[REASON]}", answer[TRACEBACK])
 
     def _await_answers(self, call: str) -> None:
         """Waits until every process has answered, and reports those that take long.
@@ -290,11 +309,6 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
                     raise WorkerError(f"{self._place(index)} {_end(process.exitcode or 0)}") from error
             raise
 
-    def _raise_failure(self, infos: dict[str, Any]) -> None:
-        for index, trace in enumerate(infos.get(_TRACEBACK, ())):
-            if isinstance(trace, str):
-                raise WorkerError(f"{self._place(index)} raised {infos[_REASON][index]}", trace)
-
     def _cause(self) -> str:
         """Why a process may have ended before it started to work."""
         script = self._script()
@@ -308,26 +322,17 @@ class ProcessVectorEnv(AsyncVectorEnv[Any, Any]):
     def _script(self) -> str | None:
         """The script at work, if every process imports it before it begins."""
         file = getattr(sys.modules["__main__"], "__file__", None) or ""
-        return Path(file).name if self.context == "spawn" and file.endswith(".py") else None
+        return Path(file).name if self._method == "spawn" and file.endswith(".py") else None
 
-    def _place(self, index: int) -> str:
-        task = plain_text(self._tasks[index]) if self._tasks else "none yet"
+    def _place(self, index: int, row: int = NOWHERE) -> str:
+        """A process, and the task of the sub-environment that it is in, or was in when it ended."""
+        rows = self._rows[index]
+        if row == NOWHERE:
+            row = int(self._shared.at[index]) if len(rows) > 1 else rows.start
+        task = "none yet" if not self._tasks else f"one of {len(rows)}"
+        if self._tasks and row != NOWHERE:
+            task = plain_text(self._tasks[row])
         return f"process {index} of {self._name} (task {task})"
-
-
-def _work(index: int, make: Callable[[], Any], pipe: "Connection[Any, Any]", *others: Any) -> None:
-    """What a process does: it reports that it has started, then whether it could make its environment, and serves.
-
-    If it ends before the first report, it was importing the main module or what its arguments need.
-    """
-    pipe.send(None)
-    try:
-        env = make()
-    except Exception as error:
-        pipe.send(_failure(error))
-        return
-    pipe.send(None)
-    _async_worker(index, lambda: env, pipe, *others)
 
 
 def _make(
@@ -347,15 +352,6 @@ def _worker_env(spec: EnvSpec, settings: dict[str, Any], wrappers: Sequence[Wrap
     for wrap in wrappers:
         env = wrap(env)
     return WorkerEnv(env)
-
-
-def _failure(error: Exception) -> dict[str, str]:
-    """An exception as text for another process, because it need not be picklable."""
-    return {_REASON: reason(error), _TRACEBACK: "".join(traceback.format_exception(error))}
-
-
-def _numbers(info: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in info.items() if isinstance(value, (Real, np.bool_))}
 
 
 def _end(exit_code: int) -> str:

@@ -122,7 +122,7 @@ def vectorize(
         wrappers: list[Any] = [trainable, TaskObservation] if observe_task else [trainable]
         if processes is None:
             return gymnasium.make_vec(spec, num_envs, wrappers=wrappers, disable_env_checker=True, **settings)
-        count = min(processes.count or available_cores(), num_envs)
+        count = min((processes.count or available_cores()) * processes.envs_each, num_envs)
         return ProcessVectorEnv(spec, count, processes, wrappers, **settings)
 
 

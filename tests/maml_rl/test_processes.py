@@ -40,8 +40,8 @@ def processes() -> Iterator[Callable[..., ProcessVectorEnv]]:
     """Starts sub-environments in processes, and sees to it that none is left behind."""
     started: list[TaskVectorEnv] = []
 
-    def start(env_id: str, count: int, **settings: object) -> ProcessVectorEnv:
-        envs = vectorize(env_id, 100, Processes(count), **settings)
+    def start(env_id: str, count: int, each: int = 1, **settings: object) -> ProcessVectorEnv:
+        envs = vectorize(env_id, 100, Processes(count, envs_each=each), **settings)
         assert isinstance(envs, ProcessVectorEnv)
         started.append(envs)
         return envs
@@ -65,16 +65,20 @@ def test_episodes_are_bit_for_bit_the_same_in_any_number_of_processes(processes,
     expected = sampled(processes(env_id, TASKS * EPISODES))
     lengths = expected.mask.sum(-1)
     assert lengths.min() < lengths.max() == 10  # some end early; they must not be stepped on, nor do they cost anything
-    for count in (1, 2, 5):
-        envs = processes(env_id, count)
-        assert (envs.num_envs, len(envs.processes)) == (count, count)
+    for count, each in ((1, 1), (2, 1), (5, 1), (1, 5), (2, 4), (3, 16)):
+        envs = processes(env_id, count, each)
+        assert (envs.num_envs, len(envs.processes)) == (count * each, count)
         for field, a, b in zip(Trajectories._fields, sampled(envs), expected, strict=True):
             assert torch.equal(a, b), field
 
 
 def test_there_are_no_more_processes_than_sub_environments_asked_for():
     envs = vectorize(WALK, 2, Processes(64))
-    assert envs.num_envs == 2
+    assert (envs.num_envs, len(envs.processes)) == (2, 2)
+    envs.close()
+    envs = vectorize(WALK, 5, Processes(2, envs_each=16))
+    assert (envs.num_envs, len(envs.processes)) == (5, 2)
+    assert sampled(envs).mask.shape[:2] == (TASKS, EPISODES)
     envs.close()
 
 
@@ -130,8 +134,9 @@ def test_a_finished_environment_stays_as_it_ended_until_its_reset(processes):
         ("exit", "exited with code 3"),
     ],
 )
-def test_a_failure_names_the_process_and_its_task(processes, way, expected):
-    envs = processes(FAILING, 2, way=way)
+@pytest.mark.parametrize(("count", "each"), [(2, 1), (1, 2)])
+def test_a_failure_names_the_process_and_its_task(processes, way, expected, count, each):
+    envs = processes(FAILING, count, each, way=way)
     tasks = [np.array([-0.5], np.float32), np.array([0.25], np.float32)]
     assign_tasks(envs, tasks)
     envs.reset(seed=[0, 1])
@@ -140,7 +145,7 @@ def test_a_failure_names_the_process_and_its_task(processes, way, expected):
     envs.step(step)
     with pytest.raises(WorkerError) as raised:
         envs.step(step)
-    assert str(raised.value).startswith("process 1 of FailingForTests-v0 (task [0.25]) ")
+    assert str(raised.value).startswith(f"process {count - 1} of FailingForTests-v0 (task [0.25]) ")
     assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
     assert ("Traceback" in raised.value.trace) == (way != "exit")
@@ -275,7 +280,7 @@ def test_a_wait_is_reported_on_stderr_and_never_if_that_is_asked(capsys):
 def test_a_process_that_hangs_is_killed_when_it_has_to_end(processes):
     envs = processes(WALK, 1, seconds=600.0)
     envs.reset(seed=[0])
-    envs.step_async(np.zeros((1, 1), np.float32))
+    envs.parent_pipes[0].send(("step", ()))
     envs.close(terminate=True)
     assert envs.processes[0].exitcode == -signal.SIGKILL
 
@@ -304,7 +309,12 @@ def test_settings_reach_the_environment_and_its_time_limit(processes):
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
-    [({"count": 0}, "at least 1, got 0"), ({"start_method": "no"}, "'no'"), ({"report_hang_after": 0.0}, "above 0")],
+    [
+        ({"count": 0}, "at least 1, got 0"),
+        ({"envs_each": 0}, "envs_per_process must be at least 1, got 0"),
+        ({"start_method": "no"}, "'no'"),
+        ({"report_hang_after": 0.0}, "above 0"),
+    ],
 )
 def test_settings_out_of_range_are_refused(settings, expected):
     with pytest.raises(InputError, match=expected):
