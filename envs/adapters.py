@@ -3,7 +3,7 @@
 There are two conventions. Tasks are *drawn* in pytorch-maml-rl, learn2learn, garage, ProMP and varibad:
 `sample_tasks(n)` or `sample_task()` makes tasks, and `set_task(task)` or `reset_task(task)` takes one. Tasks are
 *indexed* in PEARL, rlkit and MACAW: an environment makes a list of tasks when it is built, and `reset_task(index)` or
-`set_task_idx(index)` takes one of them. Register such a class as an environment with `task_space` and `task`:
+`set_task_idx(index)` takes one of them. Register such a class as an environment with `task_space` and `task`::
 
     gymnasium.register(
         "promp/PointEnv-v0",

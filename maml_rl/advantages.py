@@ -75,7 +75,7 @@ def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: 
         observations: `[..., K, T, obs]`.
         returns: Discounted returns `[..., K, T]`.
         mask: `[..., K, T]`.
-        ridge: Weight of |w|^2.
+        ridge: Weight of `|w|^2`.
     """
     features = baseline_features(observations)
     masked = features * mask[..., None]

@@ -1,8 +1,8 @@
 """Signal and noise of the meta-gradient at fixed meta-parameters, from independent draws of tasks and episodes.
 
 A draw is the meta-gradient g = s + e of one iteration: s its expectation, the signal, and e noise of mean 0,
-independent from draw to draw. Then E[g . g'] = |s|^2 for two draws, while |g|^2 has the noise as well: the length of a
-mean of draws says nothing of the signal while the noise is large.
+independent from draw to draw. Then `E[g . g'] = |s|^2` for two draws, while `|g|^2` has the noise as well: the length
+of a mean of draws says nothing of the signal while the noise is large.
 """
 
 import math
@@ -21,14 +21,14 @@ from maml_rl.types import Params, State, flatten
 class GradientNoise(NamedTuple):
     """What draws of the meta-gradient say of its signal s and noise e."""
 
-    signal_squared: float  # |s|^2, without bias: the mean of g . g' over all pairs of draws, which may be negative
-    noise_squared: float  # E |e|^2 of one draw, without bias: the variances of all numbers, summed
+    signal_squared: float  # `|s|^2`, without bias: the mean of g . g' over all pairs of draws, which may be negative
+    noise_squared: float  # `E |e|^2` of one draw, without bias: the variances of all numbers, summed
     cosine: float  # mean over all pairs of draws of the cosine of the angle between them
     draws: int
 
     @property
     def signal(self) -> float:
-        """|s|; 0 where the draws show none."""
+        """`|s|`; 0 where the draws show none."""
         return math.sqrt(max(self.signal_squared, 0.0))
 
     @property
@@ -38,7 +38,7 @@ class GradientNoise(NamedTuple):
 
     @property
     def relative_deviation(self) -> float:
-        """noise / signal: how many draws have to be averaged is its square. Infinite where the draws show no signal."""
+        """Noise / signal: how many draws have to be averaged is its square. Infinite where the draws show no signal."""
         return self.noise / self.signal if self.signal else math.inf
 
 
@@ -79,7 +79,7 @@ def meta_gradients(learner: RLLearner, state: State, draws: int) -> list[Params]
 def noise_of(gradients: Tensor) -> GradientNoise:
     """Signal and noise of gradients `[draws, P]`.
 
-    With G the sum of n draws, the products of all pairs sum to |G|^2 - sum |g|^2, and |s|^2 is that by n (n - 1).
+    With G the sum of n draws, the products of all pairs sum to `|G|^2 - sum |g|^2`, and `|s|^2` is that by n (n - 1).
 
     Raises:
         InputError: If there are fewer than two draws.

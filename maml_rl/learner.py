@@ -1,4 +1,4 @@
-"""What both kinds of learning are to all that trains, evaluates, compares and shows: a `Learner` and its `Curve`s."""
+"""What both kinds of learning are to all that trains, evaluates, compares and shows: `Learner` and `Curve`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,20 +1,20 @@
-"""A run: settings, what training has reached, and the file that holds both.
+"""A run: settings, what training has reached, and the file that holds both::
 
     run = load_run("trained/navigation")
     with run.open() as learner:
         for params, episodes in learner.adaptation(run.state, [task]):
             ...
 
-A run directory:
+A run directory::
 
-config.json               settings, for people; the checkpoint holds them too
-checkpoint.safetensors    parameters, constants, optimizer state, settings and progress, with their checksum
-metrics.csv, tensorboard  every logged quantity by iteration (docs/metrics.md)
-machines.json             the machines that trained it
-evaluation.json           what it does on held-out tasks, by gradient step
-adaptation.png            the same as a picture, with the learning curve
-evaluation-paper.json     the same on the paper's own tasks, and adaptation-paper.png its picture
-recording.npz             episodes of a few tasks by gradient step
+    config.json               settings, for people; the checkpoint holds them too
+    checkpoint.safetensors    parameters, constants, optimizer state, settings and progress, with their checksum
+    metrics.csv, tensorboard  every logged quantity by iteration (docs/metrics.md)
+    machines.json             the machines that trained it
+    evaluation.json           what it does on held-out tasks, by gradient step
+    adaptation.png            the same as a picture, with the learning curve
+    evaluation-paper.json     the same on the paper's own tasks, and adaptation-paper.png its picture
+    recording.npz             episodes of a few tasks by gradient step
 """
 
 import math

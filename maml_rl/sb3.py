@@ -50,7 +50,7 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
 
     The standardisation of observations becomes part of the first layer, which is then trained on raw observations:
     W (x - mean) / std + b = (W / std) x + (b - W mean / std). That is exact; in float32, means of actions agree to
-    about 1e-7 |mean / std| of their size. What Stable-Baselines3 does to pictures is undone there too. A bound on
+    about `1e-7 |mean / std|` of their size. What Stable-Baselines3 does to pictures is undone there too. A bound on
     standardised observations becomes two layers of rectifiers before the others (`_clipping_layers`). The critic is
     random: `fit_critic` fits it. Context numbers, as adapted, become part of the first layer's bias.
 
