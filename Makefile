@@ -63,8 +63,9 @@ benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this
 	$(BIN)/python benchmarks/processes.py
 	$(BIN)/python benchmarks/supervised.py
 
-pictures: $(VENV)/installed  ## draw the pictures of the README from trained/
+pictures: $(VENV)/installed  ## draw the pictures of the README and of the environments from trained/
 	$(BIN)/python -m maml_rl.experiments.paper.readme_pictures
+	$(BIN)/python -m maml_rl.experiments.paper.environment_pictures
 
 build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an environment of its own
 	rm -rf dist
