@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test metaworld test-metaworld check types format benchmark pictures build clean
+.PHONY: help demo test metaworld test-metaworld check types docs docs-links format benchmark pictures build clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 DEMO := runs/navigation
 # The packages as links under the names that they are installed by, which mypy cannot find in an editable installation.
 INSTALLED := build/installed
+# Every page is read again, as Sphinx warns only of pages that it reads.
+SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 # Each process takes neighbouring tests, and most fixtures of a module are made once.
 SHARED := --numprocesses 2 --dist worksteal
 
@@ -40,10 +42,10 @@ metaworld: $(METAWORLD)/installed  ## make .venv-metaworld, with Meta-World and 
 test-metaworld: $(METAWORLD)/installed  ## test environments and evaluation in .venv-metaworld
 	$(METAWORLD)/bin/python -m pytest $(SHARED) tests/envs tests/experiments/runs/test_metaworld_protocol.py
 
-check: $(VENV)/installed  ## lint, format and types
+check: $(VENV)/installed  ## lint, format, types and documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory types docs
 
 types: $(VENV)/installed  ## types of every file, under its installed name
 	@rm -rf $(INSTALLED) && mkdir -p $(INSTALLED)/maml_rl
@@ -52,6 +54,13 @@ types: $(VENV)/installed  ## types of every file, under its installed name
 	@sources=$$(find maml_rl envs experiments -name '*.py' | wc -l); \
 		grep -q "found in $$sources source files" $(INSTALLED)/mypy.txt \
 		|| { echo "mypy should have seen no issues in all $$sources source files"; exit 1; }
+
+docs: $(VENV)/installed  ## build the documentation site into build/docs; a warning is an error
+	$(SPHINX) --builder html docs build/docs
+	@echo "The site is in build/docs: open build/docs/index.html"
+
+docs-links: $(VENV)/installed  ## try the links of the site that lead elsewhere (needs a network)
+	$(SPHINX) --builder linkcheck docs build/docs-links
 
 format: $(VENV)/installed  ## fix what lint and format can
 	$(BIN)/ruff check --fix
@@ -73,4 +82,4 @@ build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an envi
 	bash tests/smoke_wheel.sh $(PYTHON)
 
 clean:  ## remove what make and the tools have made, except runs
-	rm -rf $(VENV) $(METAWORLD) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(METAWORLD) build docs/reference dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
