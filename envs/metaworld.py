@@ -58,10 +58,10 @@ class MetaWorld(gymnasium.Env[Array, Array]):
 
     ## Arguments
 
-    benchmark: `"ML10"`, `"ML25"`, `"ML45"`, or for ML1 the manipulation's name in Meta-World, for example `"reach-v3"`.
-    split: `"train"` or `"test"`.
-    seed: Seed from which Meta-World draws the goals of both splits.
-    render_mode: `"rgb_array"` or None.
+    - `benchmark`: `"ML10"`, `"ML25"`, `"ML45"`, or for ML1 the manipulation's name in Meta-World, such as `"reach-v3"`.
+    - `split`: `"train"` or `"test"`.
+    - `seed`: seed from which Meta-World draws the goals of both splits.
+    - `render_mode`: `"rgb_array"` or None.
 
     Raises ValueError if there is no such benchmark or split.
 
