@@ -17,7 +17,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Dict, Discrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -31,12 +31,13 @@ class TaskMDP(ABC):
 
     Methods are pure functions of arrays whose first axis is the batch; a row never looks at another row. A state is a
     vector, so that a batch of states is one array `[n, S]`. Tasks are elements of `task_space`, stacked: `[n, 1]` for
-    `Box(0, 2, (1,))`, `[n]` for `Discrete(2)`.
+    `Box(0, 2, (1,))`, `[n]` for `Discrete(2)`. Those of a `Dict` are a structured array `[n]`, whose fields are its
+    parts: for `Dict(mass=Box(0, 2, (1,)), joint=Discrete(6))`, `tasks["mass"]` is `[n, 1]` and `tasks["joint"]` `[n]`.
 
     Attributes:
         observation_space: Space of one observation.
         action_space: Space of one action.
-        task_space: p(T), a Space whose elements are arrays or integers.
+        task_space: p(T), a Space whose elements are arrays or integers, or a `Dict` of such spaces.
         render_fps: Control steps per second of simulated time; only rendering uses it.
         task_quantity: What the numbers of a task are, with their unit, for people. If it begins with "goal", tasks of
             two numbers are drawn as places in the plane.
@@ -51,6 +52,10 @@ class TaskMDP(ABC):
     @abstractmethod
     def initial(self, generators: Sequence[np.random.Generator]) -> Array:
         """First states `[n, S]`; row i draws from `generators[i]` only."""
+
+    def start(self, generators: Sequence[np.random.Generator], tasks: Array) -> Array:
+        """First states `[n, S]` of episodes with these tasks: those of `initial`, unless overridden."""
+        return self.initial(generators)
 
     @abstractmethod
     def transition(self, states: Array, actions: Array, tasks: Array) -> Array:
@@ -148,10 +153,9 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.task_space = self.mdp.task_space
 
-        self._task_shape = _shape(self.task_space)
         space = deepcopy(self.task_space)
         space.seed(0)
-        self._next_tasks = np.stack([np.asarray(space.sample()) for _ in range(num_envs)])
+        self._next_tasks = stacked_tasks(space, [space.sample() for _ in range(num_envs)])
         self._tasks = self._next_tasks.copy()
         self.generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._states: Array | None = None
@@ -180,11 +184,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
     @property
     def task(self) -> list[Any]:
         """The task of each sub-environment that its next `reset` begins."""
-        return [self._element(task) for task in self._next_tasks]
-
-    def _element(self, task: Array) -> Any:
-        element: Any = task.copy() if self._task_shape else task[()]
-        return element
+        return [_element(self.task_space, task) for task in self._next_tasks]
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """One value for each sub-environment, as Gymnasium's vector environments return it."""
@@ -205,7 +205,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         for task in tasks:
             if not self.task_space.contains(task):
                 raise ValueError(f"task {task!r} is not in the task space {self.task_space}")
-        self._next_tasks = np.stack([np.asarray(task) for task in tasks])
+        self._next_tasks = stacked_tasks(self.task_space, tasks)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -238,7 +238,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         for i, row_seed in enumerate(seeds):
             if mask[i] and row_seed is not None:
                 self.generators[i] = seeding.np_random(row_seed)[0]
-        states = self.mdp.initial([self.generators[i] for i in rows])
+        states = self.mdp.start([self.generators[i] for i in rows], self._next_tasks[rows])
         if self._states is None:
             self._states = np.zeros((self.num_envs, states.shape[1]))
         self._states[rows] = states
@@ -349,7 +349,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         if self.render_mode is None:
             return None
         return tuple(
-            self.mdp.render(pose, self._element(task)) for pose, task in zip(self.poses(), self._tasks, strict=True)
+            self.mdp.render(pose, _element(self.task_space, task))
+            for pose, task in zip(self.poses(), self._tasks, strict=True)
         )
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -407,6 +408,35 @@ class TaskEnv(gymnasium.Env[Array, Array]):
     def close(self) -> None:
         """Frees what drawing needs."""
         self._batch.close()
+
+
+def stacked_tasks(space: gymnasium.Space[Any], tasks: Sequence[Any]) -> Array:
+    """Elements of a task space as the array that methods of a `TaskMDP` are given.
+
+    Raises:
+        TypeError: If the elements are neither arrays nor integers, nor dicts of them.
+    """
+    if not isinstance(space, Dict):
+        _shape(space)
+        return np.stack([np.asarray(task) for task in tasks])
+    array = np.empty(len(tasks), _field("", space)[1])
+    for key, part in space.spaces.items():
+        array[key] = stacked_tasks(part, [task[key] for task in tasks])
+    return array
+
+
+def _field(key: str, space: gymnasium.Space[Any]) -> Any:
+    """Field of a structured array, as NumPy declares it, that holds elements of a space."""
+    if isinstance(space, Dict):
+        return key, [_field(name, part) for name, part in space.spaces.items()]
+    return key, _dtype(space), _shape(space)
+
+
+def _element(space: gymnasium.Space[Any], task: Array) -> Any:
+    """The element of a task space that a row of `stacked_tasks` holds."""
+    if isinstance(space, Dict):
+        return {key: _element(part, task[key]) for key, part in space.spaces.items()}
+    return task.copy() if _shape(space) else task[()]
 
 
 def _shape(space: gymnasium.Space[Any]) -> tuple[int, ...]:

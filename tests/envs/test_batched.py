@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, Text, Tuple
 
 from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
 
@@ -399,6 +399,70 @@ def test_what_is_not_one_for_each_row_is_refused(monkeypatch, method, wrong, nam
 
 def test_tasks_that_are_no_arrays_are_refused_by_name():
     mdp = Progress()
-    mdp.task_space = Dict({"wind": Discrete(2)})
-    with pytest.raises(TypeError, match=r"elements are arrays or integers, not Dict"):
-        BatchedTaskEnv(mdp, num_envs=2)
+    for space in (Text(3), Dict({"wind": Tuple([Discrete(2)])})):
+        mdp.task_space = space
+        with pytest.raises(TypeError, match=r"elements are arrays or integers, not T"):
+            BatchedTaskEnv(mdp, num_envs=2)
+
+
+PARTS = Dict(push=Box(0.0, 1.0, (2,), np.float32), ends=Dict(after=Discrete(9, start=1)))
+
+
+class Parts(Countdown):
+    """A countdown whose task has parts: ends after as many steps as one says, and begins where another one says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task_space = PARTS
+
+    def start(self, generators: Sequence[np.random.Generator], tasks: np.ndarray) -> np.ndarray:
+        return np.stack([tasks["push"].sum(axis=1) - 1.0, tasks["push"][:, 1]], axis=1)
+
+    def terminated(self, states: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+        return states[:, 0] >= tasks["ends"]["after"]
+
+
+def parts(first: float, second: float, after: int) -> dict:
+    return {"push": np.array([first, second], np.float32), "ends": {"after": np.int64(after)}}
+
+
+def test_a_task_of_parts_reaches_the_process_as_an_array_of_each():
+    tasks = [parts(0.5, 0.25, 2), parts(1.0, 0.5, 9), parts(0.75, 0.0, 1)]
+    batch = BatchedTaskEnv(Parts(), num_envs=3)
+    batch.set_attr("task", tasks)
+    np.testing.assert_equal(batch.get_attr("task"), tuple(tasks))
+    assert all(PARTS.contains(task) for task in batch.task)
+    observations, _ = batch.reset(seed=0)
+    np.testing.assert_array_equal(observations, [[-0.25, 0.25], [0.5, 0.5], [-0.25, 0.0]])
+    ends = [batch.step(actions(batch))[2].tolist() for _ in range(3)]
+    assert ends == [[False, False, False], [False, False, True], [True, False, True]]  # 0.75 < 1; 1.75 < 2; 2.75 >= 2
+
+
+def test_a_task_of_parts_is_copied_and_waits_for_the_reset_of_its_row():
+    batch, given = BatchedTaskEnv(Parts(), num_envs=2), parts(0.5, 0.5, 9)
+    batch.set_attr("task", given)
+    given["push"] += 9
+    batch.task[0]["push"][:] = 9
+    np.testing.assert_equal(batch.task, [parts(0.5, 0.5, 9)] * 2)
+    batch.reset(seed=0)
+    batch.set_attr("task", [parts(1.0, 1.0, 1)] * 2)
+    observations, _ = batch.reset(options={"reset_mask": np.array([False, True])})
+    np.testing.assert_array_equal(observations, [[0.0, 0.5], [1.0, 1.0]])
+    _, _, terminated, _, _ = batch.step(actions(batch))
+    assert terminated.tolist() == [False, True]
+
+
+def test_a_task_of_parts_outside_its_space_is_refused_in_one_line():
+    batch = BatchedTaskEnv(Parts(), num_envs=1)
+    for task in (parts(2.0, 0.0, 1), parts(0.5, 0.5, 0), {"push": np.zeros(2, np.float32)}, np.zeros(2, np.float32)):
+        with pytest.raises(ValueError, match=r"task .* is not in the task space Dict") as raised:
+            batch.set_attr("task", [task])
+        assert "\n" not in str(raised.value)
+
+
+def test_the_single_face_takes_a_task_of_parts():
+    env = TaskEnv(Parts())
+    env.task = parts(1.0, 0.5, 1)
+    np.testing.assert_equal(env.task, parts(1.0, 0.5, 1))
+    np.testing.assert_array_equal(env.reset(seed=0)[0], [0.5, 0.5])
+    assert env.step(np.zeros(1, np.float32))[2]
