@@ -36,7 +36,28 @@ DEFINITIONS: dict[str, tuple[str, dict[str, Any], int]] = {
     "duan2016/TabularMDP-v0": ("tabular:TabularMDP", {}, 10),
 }
 
-for _id, (_mdp, _settings, _max_episode_steps) in DEFINITIONS.items():
+# Dynamics as tasks, which no paper defines: every family for every robot of `maml_rl.envs.runners`.
+_ROBOTS = {"HalfCheetah": "half-cheetah", "Ant": "ant", "Walker": "walker", "Hopper": "hopper"}
+_FAMILIES = {
+    "Payload": "payload",
+    "Friction": "friction",
+    "Slope": "slope",
+    "MotorStrength": "motor strength",
+    "DisabledJoint": "disabled joint",
+    "WeakJoint": "weak joint",
+    "ActionDelay": "action delay",
+    "SensorOffset": "sensor offset",
+    "Mixture": "mixture",
+}
+DYNAMICS: dict[str, tuple[str, dict[str, Any], int]] = {
+    f"maml_rl/{_name}{_tasks}-v0": ("runners:Runner", {"robot": _robot, "family": _family}, 200)
+    for _name, _robot in _ROBOTS.items()
+    for _tasks, _family in _FAMILIES.items()
+    # Walker and hopper begin in one pose: their first observation would give an offset away.
+    if (_tasks, _name) not in {("SensorOffset", "Walker"), ("SensorOffset", "Hopper")}
+}
+
+for _id, (_mdp, _settings, _max_episode_steps) in {**DEFINITIONS, **DYNAMICS}.items():
     gymnasium.register(
         id=_id,
         entry_point="maml_rl.envs.batched:TaskEnv",

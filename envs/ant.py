@@ -149,7 +149,7 @@ class Ant(MujocoMDP):
         model = spec.compile()
         pose = model.qpos0 if self.definition.pose is None else np.array(self.definition.pose)
         frame_skip, scale = self.definition.frame_skip, self.definition.action_scale
-        super().__init__(model, pose, self.definition.noise, frame_skip, scale, threads)
+        super().__init__(model, pose, self.definition.noise, frame_skip, scale, threads=threads)
         self._sensors = BodySensors(spec, "torso", threads)
         size = model.nq + model.nv + 6 * model.nbody
         size += 9 + 3 if self.definition.whole_body else -2
@@ -161,7 +161,7 @@ class Ant(MujocoMDP):
         }[goal]
         self.task_quantity = {"velocity": GOAL_VELOCITY, "direction": DIRECTION, "position": "goal (m)"}[goal]
 
-    def derived(self, physics: Array, controls: Array) -> Array:
+    def derived(self, physics: Array, controls: Array, tasks: Array | None = None) -> Array:
         """The torso's rotation matrix (9), centre of mass (3), its velocity in x (1), clipped contact forces (84)."""
         body = self._sensors.read(physics, controls)
         forces = np.clip(body.contact_forces, -1.0, 1.0)

@@ -53,7 +53,7 @@ class TaskMDP(ABC):
     def initial(self, generators: Sequence[np.random.Generator]) -> Array:
         """First states `[n, S]`; row i draws from `generators[i]` only."""
 
-    def start(self, generators: Sequence[np.random.Generator], tasks: Array) -> Array:
+    def initial_for(self, generators: Sequence[np.random.Generator], tasks: Array) -> Array:
         """First states `[n, S]` of episodes with these tasks: those of `initial`, unless overridden."""
         return self.initial(generators)
 
@@ -238,7 +238,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         for i, row_seed in enumerate(seeds):
             if mask[i] and row_seed is not None:
                 self.generators[i] = seeding.np_random(row_seed)[0]
-        states = self.mdp.start([self.generators[i] for i in rows], self._next_tasks[rows])
+        states = self.mdp.initial_for([self.generators[i] for i in rows], self._next_tasks[rows])
         if self._states is None:
             self._states = np.zeros((self.num_envs, states.shape[1]))
         self._states[rows] = states

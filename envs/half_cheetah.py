@@ -139,7 +139,7 @@ class HalfCheetah(MujocoMDP):
             self.definition.noise,
             self.definition.frame_skip,
             self.definition.action_scale,
-            threads,
+            threads=threads,
         )
         size = model.nq - 1 + model.nv + (0 if self.definition.position == "none" else 3)
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
@@ -148,7 +148,7 @@ class HalfCheetah(MujocoMDP):
         self.task_quantity = DIRECTION if goal == "direction" else GOAL_VELOCITY
         self._centre_of_mass = PlanarCentreOfMass(model)
 
-    def derived(self, physics: Array, controls: Array) -> Array:
+    def derived(self, physics: Array, controls: Array, tasks: Array | None = None) -> Array:
         """The centre of mass (3) in m and its velocity in x (1) in m/s."""
         position, velocity = self._centre_of_mass.motion(self.qpos(physics), self.qvel(physics))
         return np.concatenate([position, velocity[:, :1]], axis=1)

@@ -111,7 +111,7 @@ class Walker(MujocoMDP):
         if goal not in self.robot.frame_skip:
             raise ValueError(f"goal of the {robot} must be one of {', '.join(self.robot.frame_skip)}, got {goal!r}")
         model = mujoco.MjModel.from_xml_string(gymnasium_xml(self.robot.xml))
-        super().__init__(model, model.qpos0, small_uniform_noise, self.robot.frame_skip[goal], 0.1, threads)
+        super().__init__(model, model.qpos0, small_uniform_noise, self.robot.frame_skip[goal], 0.1, threads=threads)
         self.observation_space = Box(-np.inf, np.inf, (model.nq - 1 + model.nv,), np.float64)
         self._parameters = RandomParameters(model)
         exponents = Box(-3.0, 3.0, (self._parameters.size,), np.float32)

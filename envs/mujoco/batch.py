@@ -80,10 +80,15 @@ class BatchStepper:
         self._roll_out(states, controls, models, state=trajectory)
         return trajectory[:, -1]
 
-    def sensors(self, states: NDArray[np.float64], controls: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the model's sensors read in states `[n, state_size]` under controls `[n, nu]`."""
+    def sensors(
+        self,
+        states: NDArray[np.float64],
+        controls: NDArray[np.float64],
+        models: mujoco.MjModel | Sequence[mujoco.MjModel] | None = None,
+    ) -> NDArray[np.float64]:
+        """What the sensors read in states `[n, state_size]` under controls `[n, nu]`; models as in `step`."""
         readings = np.empty((len(states), self.frame_skip, self.model.nsensordata))
-        self._roll_out(states, controls, None, sensordata=readings)  # MuJoCo reads them before it moves on
+        self._roll_out(states, controls, models, sensordata=readings)  # MuJoCo reads them before it moves on
         return readings[:, 0]
 
     def _roll_out(

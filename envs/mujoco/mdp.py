@@ -1,8 +1,9 @@
 """What all robots in MuJoCo share: control steps, resets, groups of threads and pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Self
 
 import mujoco
@@ -11,7 +12,9 @@ from gymnasium.spaces import Box
 
 from maml_rl.envs.batched import Array, TaskMDP
 from maml_rl.envs.mujoco.batch import NOT_NEEDED, BatchStepper
+from maml_rl.envs.mujoco.model import control_ranges, load_model, sensing_model, sensor_columns
 from maml_rl.envs.mujoco.tracking import SIDE_VIEW, TrackingRenderer
+from maml_rl.envs.mujoco.variations import Variation, Variations
 
 GOAL_VELOCITY, DIRECTION = "goal velocity (m/s)", "direction (0 backward, 1 forward)"  # quantities of tasks
 Noise = Callable[[np.random.Generator, int, int], Array]
@@ -43,16 +46,26 @@ def direction_name(task: Any) -> str:
 
 
 class MujocoMDP(TaskMDP):
-    """A robot in MuJoCo. A state is MuJoCo's (time, qpos, qvel), followed by what `derived` makes of it.
+    """A robot in MuJoCo, moved by the actuators of its model; subclasses say what is observed and rewarded.
+
+    A state is MuJoCo's (time, qpos, qvel, activations), what `derived` makes of it, and what the task adds to it:
+    controls that are late, and offsets of joints and sensors. If the model has sensors, they are read in each new
+    state, by one more evaluation of the dynamics, or of the kinematics alone where that is enough for them.
 
     Args:
-        model: The model.
-        qpos: Positions `[nq]` at the start of an episode, before noise; velocities are 0.
+        model: The model, or the path of an MJCF file.
+        qpos: Positions `[nq]` at the start of an episode, before noise; velocities are 0. Those of the model if None.
         noise: Noise of a reset.
         frame_skip: Physics steps in a control step.
         action_scale: Factor on an action before it is clipped to [-1, 1], which makes it the control. The action space
-            contains the actions that are not clipped.
+            contains the actions that are not clipped. -1 and 1 are the bounds of an actuator's `ctrlrange`.
         threads: Number of threads that step a batch; all cores if None.
+        varied: What a task changes, by the name of each part (`maml_rl.envs.mujoco.variations`). It makes `task_space`.
+            If None, tasks change nothing in the robot, and a subclass says what they are.
+
+    Raises:
+        ValueError: If the file cannot be read, an actuator has no `ctrlrange`, there are no actuators, `qpos` has
+            another shape than `[nq]`, or a variation does not fit the model.
     """
 
     action_space: Box
@@ -60,35 +73,54 @@ class MujocoMDP(TaskMDP):
 
     def __init__(
         self,
-        model: mujoco.MjModel,
-        qpos: Array,
-        noise: Noise,
+        model: mujoco.MjModel | str | Path,
+        qpos: Array | None = None,
+        noise: Noise = small_uniform_noise,
         frame_skip: int = 1,
         action_scale: float = 1.0,
+        *,
         threads: int | None = None,
+        varied: Mapping[str, Variation] | None = None,
     ) -> None:
+        self.model = model = model if isinstance(model, mujoco.MjModel) else load_model(model)
+        self._middle, self._reach = control_ranges(model)
         model.opt.disableflags |= NOT_NEEDED
-        self.model = model
         self.frame_skip = frame_skip
         self.dt = model.opt.timestep * frame_skip  # s
         self.render_fps = round(1 / self.dt)
         self.action_space = Box(-1.0 / action_scale, 1.0 / action_scale, (model.nu,), np.float32)
-        self._qpos, self._noise, self._action_scale = np.asarray(qpos, np.float64), noise, action_scale
+        self._qpos = np.asarray(model.qpos0 if qpos is None else qpos, np.float64)
+        if self._qpos.shape != (model.nq,):
+            raise ValueError(f"expected qpos of shape ({model.nq},), the model's positions, got {self._qpos.shape}")
+        self._noise, self._action_scale = noise, action_scale
         self._stepper = BatchStepper(model, frame_skip, threads)
+        self._sensing = BatchStepper(sensing_model(model), 1, threads) if model.nsensor else None
+        self._variations = self._sensing_variations = None
+        if varied is not None:
+            self._variations = Variations(model, varied)
+            self._sensing_variations = Variations(self._sensing.model, varied) if self._sensing else None
+            self.task_space, self.task_quantity = self._variations.space, self._variations.description
+        # Columns at the end of a state: controls that are late, then an offset for each joint and sensor.
+        self._late = self._variations.longest_delay * model.nu if self._variations else 0
+        self._offsets = model.njnt + model.nsensor if self._variations and self._variations.have_offsets else 0
         self._renderer: TrackingRenderer | None = None
 
-    def derived(self, physics: Array, controls: Array) -> Array:
-        """What observation and reward need beyond positions and velocities, `[n, D]`; nothing, unless overridden.
+    def derived(self, physics: Array, controls: Array, tasks: Array | None = None) -> Array:
+        """What observation and reward need beyond positions and velocities, `[n, D]`; the sensors, unless overridden.
 
         Args:
-            physics: MuJoCo's states `[n, 1 + nq + nv]`.
+            physics: MuJoCo's states `[n, 1 + nq + nv + na]`.
             controls: Controls `[n, nu]` that led there; 0 at a reset.
+            tasks: Tasks `[n, ...]`; None for the robot as its model has it.
         """
-        return np.empty((len(physics), 0))
+        if self._sensing is None:
+            return np.empty((len(physics), 0))
+        varied = None if self._sensing_variations is None or tasks is None else self._sensing_variations.models(tasks)
+        return self._sensing.sensors(physics, self._middle + self._reach * controls, varied)
 
     def models(self, tasks: Array) -> mujoco.MjModel | list[mujoco.MjModel]:
         """The model, or one for each task where tasks differ in their dynamics."""
-        return self.model
+        return self.model if self._variations is None else self._variations.models(tasks)
 
     def qpos(self, states: Array) -> Array:
         """Positions `[n, nq]`."""
@@ -96,39 +128,95 @@ class MujocoMDP(TaskMDP):
 
     def qvel(self, states: Array) -> Array:
         """Velocities `[n, nv]`."""
-        return states[:, 1 + self.model.nq : self._stepper.state_size]
+        return states[:, 1 + self.model.nq : 1 + self.model.nq + self.model.nv]
 
     def extra(self, states: Array) -> Array:
         """What `derived` made of the states, `[n, D]`."""
-        return states[:, self._stepper.state_size :]
+        return states[:, self._stepper.state_size : states.shape[1] - self._late - self._offsets]
+
+    def reading(self, states: Array, *sensors: str) -> Array:
+        """What these sensors of the model read, one after the other, `[n, their readings]`, without their offsets.
+
+        Raises:
+            ValueError: If the model has no such sensor.
+        """
+        return self.extra(states)[:, sensor_columns(self.model, sensors)]
+
+    def measured(self, states: Array, *sensors: str) -> Array:
+        """What these sensors report, `[n, their readings]`: the readings and the offsets of the task."""
+        if not self._offsets:
+            return self.reading(states, *sensors)
+        offsets = np.repeat(states[:, states.shape[1] - self.model.nsensor :], self.model.sensor_dim, axis=1)
+        measured: Array = self.reading(states, *sensors) + offsets[:, sensor_columns(self.model, sensors)]
+        return measured
+
+    def measured_qpos(self, states: Array) -> Array:
+        """Positions `[n, nq]` as the joints report them: with the offsets of the task."""
+        if not self._offsets:
+            return self.qpos(states)
+        qpos, first = self.qpos(states).copy(), states.shape[1] - self._offsets
+        qpos[:, self.model.jnt_qposadr] += states[:, first : first + self.model.njnt]
+        return qpos
 
     def controls(self, actions: Array) -> Array:
         """Controls `[n, nu]` for actions `[n, nu]`: scaled, then clipped to [-1, 1]."""
         return np.clip(self._action_scale * actions, -1.0, 1.0)
 
-    def states(self, qpos: Array, qvel: Array) -> Array:
-        """States at time 0 with positions `[n, nq]` and velocities `[n, nv]`."""
-        physics = self._stepper.states(qpos, qvel)
-        return np.concatenate([physics, self.derived(physics, np.zeros((len(qpos), self.model.nu)))], axis=1)
+    def states(self, qpos: Array, qvel: Array, tasks: Array | None = None) -> Array:
+        """States at time 0 with positions `[n, nq]` and velocities `[n, nv]`; no control has been given yet.
+
+        Args:
+            qpos: Positions.
+            qvel: Velocities.
+            tasks: Tasks `[n, ...]`; None for the robot as its model has it, without offsets.
+        """
+        physics, none = self._stepper.states(qpos, qvel), np.zeros((len(qpos), self.model.nu))
+        late, offsets = np.zeros((len(qpos), self._late)), np.zeros((len(qpos), self._offsets))
+        if self._variations is not None and self._offsets and tasks is not None:
+            offsets = self._variations.offsets(tasks)
+        return np.concatenate([physics, self.derived(physics, none, tasks), late, offsets], axis=1)
 
     def initial(self, generators: Sequence[np.random.Generator]) -> Array:
-        """The starting pose, with noise."""
+        """The starting pose, with noise, of the robot as its model has it."""
+        return self.states(*self._starting(generators))
+
+    def initial_for(self, generators: Sequence[np.random.Generator], tasks: Array) -> Array:
+        """The starting pose, with noise, of the robots of these tasks."""
+        return self.states(*self._starting(generators), tasks)
+
+    def _starting(self, generators: Sequence[np.random.Generator]) -> tuple[Array, Array]:
         nq, nv = self.model.nq, self.model.nv
         noise = np.stack([self._noise(generator, nq, nv) for generator in generators])
-        return self.states(self._qpos + noise[:, :nq], noise[:, nq:])
+        return self._qpos + noise[:, :nq], noise[:, nq:]
 
     def transition(self, states: Array, actions: Array, tasks: Array) -> Array:
         """One control step of physics."""
-        controls = self.controls(actions)
-        physics = self._stepper.step(states[:, : self._stepper.state_size], controls, self.models(tasks))
-        return np.concatenate([physics, self.derived(physics, controls)], axis=1)
+        late, offsets = np.split(states[:, states.shape[1] - self._late - self._offsets :], [self._late], axis=1)
+        controls, late = self._in_time(self.controls(actions), late, tasks)
+        inputs = self._middle + self._reach * controls
+        physics = self._stepper.step(states[:, : self._stepper.state_size], inputs, self.models(tasks))
+        return np.concatenate([physics, self.derived(physics, controls, tasks), late, offsets], axis=1)
+
+    def _in_time(self, controls: Array, late: Array, tasks: Array) -> tuple[Array, Array]:
+        """The controls that take effect now, and the ones that are still to come, the last one first."""
+        if self._variations is None or not self._late:
+            return controls, late
+        given = np.concatenate([controls, late], axis=1)
+        chosen = given.reshape(len(given), -1, self.model.nu)[np.arange(len(given)), self._variations.delays(tasks)]
+        return chosen, given[:, : self._late]
+
+    def task_name(self, task: Any) -> str | None:
+        """What the task changes, with units; None if tasks change nothing in the robot."""
+        return None if self._variations is None else self._variations.name(task)
 
     def groups(self) -> Sequence[Self]:
         """Two with half of the threads each, if it has more than one."""
         mdps = []
-        for stepper in self._stepper.halves():
+        steppers = self._stepper.halves()
+        sensors = self._sensing.halves() if self._sensing else [None] * len(steppers)
+        for stepper, sensing in zip(steppers, sensors, strict=True):
             mdps.append(copy(self))
-            mdps[-1]._stepper, mdps[-1]._renderer = stepper, None
+            mdps[-1]._stepper, mdps[-1]._sensing, mdps[-1]._renderer = stepper, sensing, None
         return mdps
 
     def close(self) -> None:
@@ -147,7 +235,7 @@ class MujocoMDP(TaskMDP):
         Raises:
             RuntimeError: If this machine has no OpenGL, with the packages to install.
         """
-        return TrackingRenderer(self.model, "torso", width, height, self.camera)
+        return TrackingRenderer(self.model, 1, width, height, self.camera)
 
     def render(self, pose: Array, task: Any) -> Array:
         """The robot, seen by a camera that follows it."""

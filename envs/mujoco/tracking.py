@@ -35,7 +35,7 @@ class TrackingRenderer:
 
     Args:
         model: The model; it is not changed.
-        body: Name of the body that the camera follows.
+        body: The body that the camera follows, by name or number.
         width, height: Size of the picture in pixels.
         camera: Place of the camera.
 
@@ -44,7 +44,7 @@ class TrackingRenderer:
     """
 
     def __init__(
-        self, model: mujoco.MjModel, body: str, width: int = 480, height: int = 320, camera: Camera = SIDE_VIEW
+        self, model: mujoco.MjModel, body: str | int, width: int = 480, height: int = 320, camera: Camera = SIDE_VIEW
     ) -> None:
         self._model = model = _plain(model)
         model.vis.global_.offwidth, model.vis.global_.offheight = 2 * width, 2 * height

@@ -415,7 +415,7 @@ class Parts(Countdown):
         super().__init__()
         self.task_space = PARTS
 
-    def start(self, generators: Sequence[np.random.Generator], tasks: np.ndarray) -> np.ndarray:
+    def initial_for(self, generators: Sequence[np.random.Generator], tasks: np.ndarray) -> np.ndarray:
         return np.stack([tasks["push"].sum(axis=1) - 1.0, tasks["push"][:, 1]], axis=1)
 
     def terminated(self, states: np.ndarray, tasks: np.ndarray) -> np.ndarray:

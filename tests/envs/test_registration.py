@@ -17,9 +17,17 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import maml_rl.envs
 from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv
+from maml_rl.envs.drawn_tasks import same
 
-IDS = [f"maml_rl.envs:{name}" for name in maml_rl.envs.DEFINITIONS]
-LIMITS = {f"maml_rl.envs:{name}": limit for name, (_, _, limit) in maml_rl.envs.DEFINITIONS.items()}
+# Of the dynamics, which are one class, each robot and each family once; tests/maml_rl/test_checks.py has all of them.
+SOME_DYNAMICS = (
+    *("HalfCheetahPayload", "HalfCheetahMotorStrength", "HalfCheetahSensorOffset", "AntSlope", "AntDisabledJoint"),
+    *("WalkerMixture", "WalkerWeakJoint", "HopperFriction", "HopperActionDelay"),
+)
+DYNAMICS = {f"maml_rl/{name}-v0": maml_rl.envs.DYNAMICS[f"maml_rl/{name}-v0"] for name in SOME_DYNAMICS}
+REGISTERED = {**maml_rl.envs.DEFINITIONS, **DYNAMICS}
+IDS = [f"maml_rl.envs:{name}" for name in REGISTERED]
+LIMITS = {f"maml_rl.envs:{name}": limit for name, (_, _, limit) in REGISTERED.items()}
 with_contact_sensors = pytest.mark.skipif(
     not hasattr(mujoco.mjtSensor, "mjSENS_CONTACT"), reason="the ant's contact forces need MuJoCo 3.3.5"
 )
@@ -47,7 +55,7 @@ def sample_tasks(env_id: str, count: int, seed: int = 0) -> list:
 
 
 def other_task(env_id: str, task: object) -> object:
-    return next(t for t in sample_tasks(env_id, 20, seed=3) if not np.array_equal(t, task))
+    return next(t for t in sample_tasks(env_id, 20, seed=3) if not same(t, task))
 
 
 def random_actions(space: gymnasium.Space, *shape: int, seed: int = 0) -> np.ndarray:
@@ -171,8 +179,8 @@ def test_the_first_task_is_in_the_task_space(env_id):
 def test_the_first_tasks_are_the_same_in_every_process(env_id):
     batch, again = gymnasium.make_vec(env_id, 5), gymnasium.make_vec(env_id, 5)
     batch.task_space.sample()  # the space that is offered is not the one that the first tasks were drawn from
-    np.testing.assert_array_equal(batch.task, again.task)
-    np.testing.assert_array_equal(gymnasium.make(env_id).unwrapped.task, batch.task[0])
+    np.testing.assert_equal(batch.task, again.task)
+    np.testing.assert_equal(gymnasium.make(env_id).unwrapped.task, batch.task[0])
 
 
 @each_of([env_id for env_id in IDS if "Walker" not in env_id and "Hopper" not in env_id])  # without torques they fall
@@ -238,9 +246,12 @@ def test_gymnasiums_match_of_a_single_environment_and_its_row_of_the_batch(env_i
     check_environments_match(env, RowOfBatch(env_id, 4, 1, tasks), num_steps=LIMITS[env_id] + 5, seed=11)
 
 
-def rewards_of_a_step(env: gymnasium.Env) -> float:
-    action = np.zeros(env.action_space.shape, np.float32)
-    return float(np.ravel(env.step(action)[1])[0])
+def shown_by_steps(env: gymnasium.Env) -> list[tuple[float, float]]:
+    """Sum of the observation, and reward, of five steps under half of the largest action."""
+    space = env.action_space
+    action = (space.high / 2).astype(np.float32) if isinstance(space, Box) else np.zeros(space.shape, np.int64)
+    steps = [env.step(action) for _ in range(5)]
+    return [(float(np.sum(observation)), float(np.ravel(reward)[0])) for observation, reward, *_ in steps]
 
 
 @every_id
@@ -248,14 +259,14 @@ def test_a_task_that_is_assigned_takes_effect_at_the_next_reset(env_id):
     old = sample_tasks(env_id, 1)[0]
     new = other_task(env_id, old)
 
-    def rewards(task: object) -> list[float]:
-        """Reward of a step in an episode of `task`, without any assignment after the reset."""
+    def shown(task: object) -> list[list[tuple[float, float]]]:
+        """What an episode of `task` shows, without any assignment after the reset."""
         env = gymnasium.make(env_id)
         env.unwrapped.task = task
         env.reset(seed=0)
-        return [rewards_of_a_step(env), rewards_of_a_step(env)]
+        return [shown_by_steps(env), shown_by_steps(env)]
 
-    assert rewards(old) != rewards(new)
+    assert shown(old) != shown(new)
     for env in (gymnasium.make(env_id), gymnasium.make_vec(env_id, 1)):
         base = env.unwrapped
 
@@ -264,12 +275,12 @@ def test_a_task_that_is_assigned_takes_effect_at_the_next_reset(env_id):
 
         assign(old)
         env.reset(seed=0)
-        before = rewards_of_a_step(env)
+        before = shown_by_steps(env)
         assign(new)
-        assert [before, rewards_of_a_step(env)] == rewards(old)
+        assert [before, shown_by_steps(env)] == shown(old)
         np.testing.assert_array_equal(np.ravel(base.task), np.ravel(new))
         env.reset(seed=0)
-        assert [rewards_of_a_step(env), rewards_of_a_step(env)] == rewards(new)
+        assert [shown_by_steps(env), shown_by_steps(env)] == shown(new)
 
 
 @every_id
@@ -278,10 +289,10 @@ def test_an_assigned_task_can_be_read_back(env_id):
     env, batch = gymnasium.make(env_id).unwrapped, gymnasium.make_vec(env_id, 3)
     env.task = tasks[2]
     batch.set_attr("task", tasks)
-    np.testing.assert_array_equal(env.task, tasks[2])
-    np.testing.assert_array_equal(batch.get_attr("task"), tasks)
+    np.testing.assert_equal(env.task, tasks[2])
+    np.testing.assert_equal(batch.get_attr("task"), tuple(tasks))
     batch.set_attr("task", tasks[1])  # one for all
-    np.testing.assert_array_equal(batch.task, [tasks[1]] * 3)
+    np.testing.assert_equal(batch.task, [tasks[1]] * 3)
     assert all(batch.task_space.contains(task) for task in batch.task)
 
 
@@ -413,7 +424,7 @@ def check_tasks_of_gymnasiums_vector_environment(vector_env: gymnasium.vector.Ve
     actions = random_actions(batch.single_action_space, 5, 2)
     for env in (vector_env, batch):
         env.set_attr("task", tasks)
-    np.testing.assert_array_equal(vector_env.get_attr("task"), batch.get_attr("task"))
+    np.testing.assert_equal(vector_env.get_attr("task"), batch.get_attr("task"))
     np.testing.assert_array_equal(vector_env.reset(seed=[3, 4])[0], batch.reset(seed=[3, 4])[0])
     for action in actions:
         observations, rewards, *_ = vector_env.step(action)
@@ -447,6 +458,15 @@ NAMES = {
     "Dir": r"backward|forward",
     "AntGoal": r"goal \(-?\d\.\d\d, -?\d\.\d\d\) m",
     "Bandit": r"best arm \d \(\d\.\d\d\)",
+    "Payload": r"payload \d\.\d\d kg, place -?0\.\d\d m",
+    "MotorStrength": r"motor strength x \((\d\.\d\d, ){5}\d\.\d\d\)",
+    "SensorOffset": r"sensor offset \((-?\d\.\d\d, ){5}-?\d\.\d\d\) rad or m",
+    "Slope": r"slope -?0\.\d\d rad",
+    "DisabledJoint": r"disabled joint (hip|ankle)_\d",
+    "WeakJoint": r"weak joint \w+_joint x \d\.\d\d",
+    "Friction": r"friction x \d\.\d\d",
+    "ActionDelay": r"action delay [0-3] control steps?",
+    "Mixture": r"payload \d+\.\d\d kg, friction .*, slope .* rad, motor strength .*, action delay \d control steps?",
 }
 
 

@@ -513,7 +513,7 @@ def test_the_check_repeats_itself_and_changes_no_space():
     assert check_task_env(limited(env)) == first != []
 
 
-@pytest.mark.parametrize("name", maml_rl.envs.DEFINITIONS)
+@pytest.mark.parametrize("name", [*maml_rl.envs.DEFINITIONS, *maml_rl.envs.DYNAMICS])
 def test_nothing_is_wrong_with_the_registered_environments(name):
     findings = check_task_env(make(f"maml_rl.envs:{name}"))
     assert [
