@@ -31,6 +31,8 @@ DEFINITIONS: dict[str, tuple[str, dict[str, Any], int]] = {
     "rothfuss2019/HopperRandomParameters-v0": ("walker:Walker", {"robot": "hopper", "goal": "dynamics"}, 200),
     "zintgraf2019/HalfCheetahVel-v0": ("half_cheetah:HalfCheetah", {"goal": "velocity", **_ZINTGRAF}, 200),
     "zintgraf2019/HalfCheetahDir-v0": ("half_cheetah:HalfCheetah", {"goal": "direction", **_ZINTGRAF}, 200),
+    "nagabandi2019/HalfCheetahDisabledJoint-v0": ("crippled:Crippled", {"robot": "half-cheetah"}, 1000),
+    "nagabandi2019/AntCrippledLeg-v0": ("crippled:Crippled", {"robot": "ant"}, 1000),
     "duan2016/BernoulliBandit-v0": ("bandits:Bandit", {"rewards": "bernoulli"}, 10),
     "duan2016/GaussianBandit-v0": ("bandits:Bandit", {"rewards": "gaussian"}, 10),
     "duan2016/TabularMDP-v0": ("tabular:TabularMDP", {}, 10),

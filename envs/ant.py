@@ -14,10 +14,10 @@ from maml_rl.envs.mujoco.mdp import (
     MujocoMDP,
     Noise,
     direction_name,
-    gymnasium_xml,
     normal_noise,
     uniform_and_normal_noise,
 )
+from maml_rl.envs.mujoco.model import gymnasium_xml
 from maml_rl.envs.mujoco.sensors import BodySensors
 from maml_rl.envs.mujoco.tracking import Camera
 
@@ -143,9 +143,7 @@ class Ant(MujocoMDP):
             raise ValueError(f"definition must be one of {', '.join(ANT_DEFINITIONS)}, got {definition!r}")
         self.goal, self.definition = goal, ANT_DEFINITIONS[definition]
         spec = mujoco.MjSpec.from_string(gymnasium_xml("ant.xml"))
-        spec.option.timestep = self.definition.time_step
-        for geom in spec.geoms:
-            geom.solimp[:3] = self.definition.impedance
+        define_ant(spec, self.definition)
         model = spec.compile()
         pose = model.qpos0 if self.definition.pose is None else np.array(self.definition.pose)
         frame_skip, scale = self.definition.frame_skip, self.definition.action_scale
@@ -219,3 +217,10 @@ class Ant(MujocoMDP):
         for group, sensors in zip(groups, self._sensors.halves(), strict=True):
             group._sensors = sensors
         return groups
+
+
+def define_ant(spec: mujoco.MjSpec, definition: AntDefinition) -> None:
+    """Gives Gymnasium's model the time step and the contacts of a definition."""
+    spec.option.timestep = definition.time_step
+    for geom in spec.geoms:
+        geom.solimp[:3] = definition.impedance

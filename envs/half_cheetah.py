@@ -15,12 +15,11 @@ from maml_rl.envs.mujoco.mdp import (
     MujocoMDP,
     Noise,
     direction_name,
-    gymnasium_xml,
     normal_noise,
     uniform_and_normal_noise,
 )
+from maml_rl.envs.mujoco.model import gymnasium_model
 
-_MASS = 14.0  # kg
 _CONTROL_COST = 0.05
 
 
@@ -132,7 +131,7 @@ class HalfCheetah(MujocoMDP):
         if definition not in CHEETAH_DEFINITIONS:
             raise ValueError(f"definition must be one of {', '.join(CHEETAH_DEFINITIONS)}, got {definition!r}")
         self.goal, self.definition = goal, CHEETAH_DEFINITIONS[definition]
-        model = _model()
+        model = gymnasium_model("half_cheetah.xml")
         super().__init__(
             model,
             model.qpos0,
@@ -177,14 +176,6 @@ class HalfCheetah(MujocoMDP):
         if self.goal == "direction":
             return {"reward_direction": (2 * tasks - 1) * velocity, "reward_control": -cost}
         return {"reward_velocity": -np.abs(velocity - tasks[:, 0]), "reward_control": -cost}
-
-
-def _model() -> mujoco.MjModel:
-    """Gymnasium's model, with its whole mass set after compilation: MuJoCo 4 warns of the attribute that sets it."""
-    model = mujoco.MjModel.from_xml_string(gymnasium_xml("half_cheetah.xml").replace(f'settotalmass="{_MASS:g}"', ""))
-    mujoco.mj_setTotalmass(model, _MASS)
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
 
 
 class PlanarCentreOfMass:

@@ -14,10 +14,10 @@ from maml_rl.envs.batched import Array
 from maml_rl.envs.mujoco.mdp import (
     MujocoMDP,
     Noise,
-    gymnasium_xml,
     small_uniform_noise,
     uniform_and_normal_noise,
 )
+from maml_rl.envs.mujoco.model import gymnasium_model
 from maml_rl.envs.mujoco.tracking import SIDE_VIEW, Camera
 from maml_rl.envs.mujoco.variations import Variation
 
@@ -39,7 +39,6 @@ class RunnerDefinition(NamedTuple):
     payload: float  # kg, the largest
     place: tuple[str, float]  # along which axis of the torso it may be attached, and how far from the torso's middle, m
     above: float  # height of the payload over the torso's middle in m, where it is not along that axis
-    total_mass: float | None = None  # kg, that the model is scaled to
     camera: Camera = SIDE_VIEW
 
 
@@ -47,7 +46,7 @@ _ANYWHERE = (-np.inf, np.inf)
 RUNNERS = {
     "half-cheetah": RunnerDefinition(
         "half_cheetah.xml", 5, uniform_and_normal_noise, 0.1, 0.0, 1, np.inf, 1, _ANYWHERE, np.inf, np.inf,
-        payload=7.0, place=("x", 0.5), above=0.1, total_mass=14.0,
+        payload=7.0, place=("x", 0.5), above=0.1,
     ),
     "ant": RunnerDefinition(
         "ant.xml", 5, uniform_and_normal_noise, 0.5, 1.0, 2, np.inf, 2, (0.2, 1.0), np.inf, np.inf,
@@ -179,7 +178,7 @@ class Runner(MujocoMDP):
         if family not in table:
             raise ValueError(f"family must be one of {', '.join(table)}, got {family!r}")
         self.camera = self.robot.camera
-        model = _model_with_payload(self.robot)
+        model = gymnasium_model(self.robot.xml, lambda spec: _with_payload(spec, self.robot.above))
         noise, frame_skip = self.robot.noise, self.robot.frame_skip
         super().__init__(model, noise=noise, frame_skip=frame_skip, threads=threads, varied=table[family])
         size = model.nq - self.robot.hidden + model.nv
@@ -208,16 +207,7 @@ class Runner(MujocoMDP):
         return ~fine
 
 
-def _model_with_payload(robot: RunnerDefinition) -> mujoco.MjModel:
-    """Gymnasium's model with a body without mass on the torso, which changes nothing until a task gives it a mass."""
-    xml, mass = gymnasium_xml(robot.xml), robot.total_mass
-    if mass is not None:
-        xml = xml.replace(f'settotalmass="{mass:g}"', "")  # MuJoCo 4 warns of it
-    spec = mujoco.MjSpec.from_string(xml)
+def _with_payload(spec: mujoco.MjSpec, above: float) -> None:
+    """Adds a body without mass to the torso, which changes nothing until a task gives it a mass."""
     # Without ipos MuJoCo would put the mass as far above the body as the body is above the torso.
-    spec.body("torso").add_body(name="payload", pos=[0, 0, robot.above], ipos=[0, 0, 0], explicitinertial=True)
-    model = spec.compile()
-    if mass is not None:
-        mujoco.mj_setTotalmass(model, mass)
-        mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
+    spec.body("torso").add_body(name="payload", pos=[0, 0, above], ipos=[0, 0, 0], explicitinertial=True)

@@ -11,7 +11,8 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from maml_rl.envs.batched import Array
-from maml_rl.envs.mujoco.mdp import DIRECTION, MujocoMDP, direction_name, gymnasium_xml, small_uniform_noise
+from maml_rl.envs.mujoco.mdp import DIRECTION, MujocoMDP, direction_name, small_uniform_noise
+from maml_rl.envs.mujoco.model import gymnasium_model
 
 _CONTROL_COST = 0.001
 _SPEED_LIMIT = 10.0  # of observed velocities
@@ -110,7 +111,7 @@ class Walker(MujocoMDP):
         self.robot, self.goal = ROBOTS[robot], goal
         if goal not in self.robot.frame_skip:
             raise ValueError(f"goal of the {robot} must be one of {', '.join(self.robot.frame_skip)}, got {goal!r}")
-        model = mujoco.MjModel.from_xml_string(gymnasium_xml(self.robot.xml))
+        model = gymnasium_model(self.robot.xml)
         super().__init__(model, model.qpos0, small_uniform_noise, self.robot.frame_skip[goal], 0.1, threads=threads)
         self.observation_space = Box(-np.inf, np.inf, (model.nq - 1 + model.nv,), np.float64)
         self._parameters = RandomParameters(model)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,11 +32,6 @@ def uniform_and_normal_noise(generator: np.random.Generator, nq: int, nv: int) -
 def small_uniform_noise(generator: np.random.Generator, nq: int, nv: int) -> Array:
     """Noise of a reset `[nq + nv]`: U(-0.005, 0.005) on positions and velocities (Gymnasium's walker and hopper)."""
     return generator.uniform(-0.005, 0.005, nq + nv)
-
-
-def gymnasium_xml(name: str) -> str:
-    """Text of one of Gymnasium's MuJoCo models."""
-    return (files("gymnasium") / "envs/mujoco/assets" / name).read_text()
 
 
 def direction_name(task: Any) -> str:

@@ -1,7 +1,9 @@
 """What the robots' environments ask of a MuJoCo model, with errors in one line."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from copy import copy
+from importlib.resources import files
 from pathlib import Path
 
 import mujoco
@@ -12,6 +14,30 @@ from maml_rl.envs.mujoco.batch import NOT_NEEDED
 
 _DISABLE = mujoco.mjtDisableBit
 _FORCES = _DISABLE.mjDSBL_CONTACT.value | _DISABLE.mjDSBL_CONSTRAINT.value | _DISABLE.mjDSBL_ACTUATION.value
+
+
+def gymnasium_xml(name: str) -> str:
+    """Text of one of Gymnasium's MuJoCo models."""
+    return (files("gymnasium") / "envs/mujoco/assets" / name).read_text()
+
+
+def gymnasium_model(name: str, change: Callable[[mujoco.MjSpec], object] = lambda _: None) -> mujoco.MjModel:
+    """One of Gymnasium's MuJoCo models.
+
+    Args:
+        name: Name of its file.
+        change: Changes it before it is compiled.
+    """
+    xml = gymnasium_xml(name)
+    # MuJoCo 4 warns of the attribute that sets the mass of the whole robot, which can be set in the compiled model.
+    total_mass = re.search(r'settotalmass="([\d.]+)"', xml)
+    spec = mujoco.MjSpec.from_string(xml.replace(total_mass[0], "") if total_mass else xml)
+    change(spec)
+    model = spec.compile()
+    if total_mass:
+        mujoco.mj_setTotalmass(model, float(total_mass[1]))
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
 def load_model(path: str | Path) -> mujoco.MjModel:

@@ -9,6 +9,7 @@ from maml_rl.experiments.presets.preset import Preset
 _FINN = "Finn, Abbeel, Levine 2017"
 _ROTHFUSS = "Rothfuss et al. 2019 (ProMP)"
 _ZINTGRAF = "Zintgraf et al. 2019 (CAVIA)"
+_NAGABANDI = "Nagabandi et al. 2019"
 _DUAN = "Duan et al. 2016 (RL^2)"
 _META_WORLD = "Yu et al. 2019 and McLean et al. 2025 (Meta-World), from their code"
 
@@ -149,6 +150,14 @@ _CUSTOM = RLConfig(
 )
 # The control step is five times as long as in HalfCheetahDir, and the reward the same in all tasks: settings of custom.
 _PAYLOAD = replace(_CUSTOM, env_id="maml_rl.envs:maml_rl/HalfCheetahPayload-v0", iterations=300)
+# Episodes of 1000 steps: half as many of them as custom has.
+_CRIPPLED = replace(
+    _CUSTOM,
+    env_id="maml_rl.envs:nagabandi2019/AntCrippledLeg-v0",
+    iterations=200,
+    meta=replace(_CUSTOM.meta, episodes=10),
+    evaluation=RLEvaluation(tasks=3, episodes=10),
+)
 _SMALL = replace(_RAW, hidden_sizes=(32,), activation="tanh")
 # No pull changes what later ones pay, so with lambda 0 their rewards, which would only be noise, are left out.
 _BANDIT = RLConfig(
@@ -267,6 +276,22 @@ RL_PRESETS = {
         _PAYLOAD,
         "half-cheetah, run forward with an unknown payload of up to 7 kg",
         f"task: chosen here; network and batch: {_FINN}, otherwise as custom, 300 iterations",
+        "not measured",
+    ),
+    "ant-crippled": Preset(
+        _CRIPPLED,
+        "ant, run forward with one of three legs crippled",
+        f"task: {_NAGABANDI}; network and batch: {_FINN}, otherwise as custom, 10 episodes, 200 iterations",
+        "not measured",
+    ),
+    "half-cheetah-disabled-joint": Preset(
+        replace(
+            _CRIPPLED,
+            env_id="maml_rl.envs:nagabandi2019/HalfCheetahDisabledJoint-v0",
+            evaluation=RLEvaluation(tasks=5, episodes=10),
+        ),
+        "half-cheetah, run forward with one of five joints disabled",
+        f"task: {_NAGABANDI}; network and batch: {_FINN}, otherwise as custom, 10 episodes, 200 iterations",
         "not measured",
     ),
     CUSTOM: Preset(

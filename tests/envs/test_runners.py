@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maml_rl.envs.batched import stacked_tasks
 from maml_rl.envs.mujoco.batch import NOT_NEEDED
-from maml_rl.envs.mujoco.mdp import gymnasium_xml
+from maml_rl.envs.mujoco.model import gymnasium_xml
 from maml_rl.envs.runners import RUNNERS, Runner, families
 
 STEPS = 8

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maml_rl.envs.mujoco import sensors
-from maml_rl.envs.mujoco.mdp import gymnasium_xml
+from maml_rl.envs.mujoco.model import gymnasium_xml
 from maml_rl.envs.mujoco.sensors import BodySensors
 from maml_rl.errors import InputError
 from maml_rl.tasks import vectorize
