@@ -20,6 +20,7 @@ import torch
 from mujoco.rollout import Rollout
 
 from maml_rl.config import PolicyConfig
+from maml_rl.envs.batched import stacked_tasks
 from maml_rl.initial import build_policy, parameters
 from maml_rl.processes import available_cores
 from maml_rl.rollouts import collect
@@ -35,10 +36,11 @@ def physics_rate(mdp: Any, sampled: Trajectories, draw: Draw, tasks: Sequence[An
     size = mujoco.mj_stateSize(mdp.model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
     seeds = [seed for m in range(TASKS) for seed in draw.integers(Purpose.RESETS, EPISODES, m)]
     starts = mdp.initial([np.random.default_rng(seed) for seed in seeds])[:, :size].copy()
-    controls = np.repeat(mdp.controls(sampled.actions.numpy().astype(np.float64)), mdp.frame_skip, axis=2)
+    inputs = mdp.inputs(mdp.controls(sampled.actions.numpy().astype(np.float64)))
+    controls = np.repeat(inputs, mdp.frame_skip, axis=2)
     controls = controls.reshape(len(starts), -1, mdp.model.nu)
     lengths = sampled.mask.sum(-1).reshape(-1).int().numpy() * mdp.frame_skip
-    models = mdp.models(np.repeat(np.stack(tasks), EPISODES, axis=0))
+    models = mdp.models(np.repeat(stacked_tasks(mdp.task_space, tasks), EPISODES, axis=0))
     models = [copy(model) for model in models] if isinstance(models, list) else [copy(models)] * len(starts)
     for model in models:
         model.opt.disableflags = 0  # MuJoCo's own defaults

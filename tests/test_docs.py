@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 import pytest
 
+from maml_rl.envs.mujoco.variations import QUANTITIES
 from maml_rl.experiments.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("trained/*.md")])
-TUTORIAL = ROOT / "docs" / "own_environment.md"
+TUTORIAL, ROBOT = ROOT / "docs" / "own_environment.md", ROOT / "docs" / "own_robot.md"
 SMALL = {
     "train": ["--meta.meta-batch-size=2", "--meta.episodes=2", "--network.hidden-sizes", "8", "--threads=1"],
+    "visualize": ["--tasks=1", "--gradient-steps=1", "--threads=1"],
     "evaluate": ["--tasks=2", "--episodes=2", "--gradient-steps=1", "--threads=1", "--processes=2"],
 }
 
@@ -31,8 +33,8 @@ class Block(NamedTuple):
     @property
     def file(self) -> str | None:
         """The file that it belongs in, if it says so."""
-        named = re.match(r"# (\w+\.py)\n", self.code)
-        return named and named[1]
+        named = re.match(r"# (\w+\.py)\n|<!-- (\w+\.xml) -->\n", self.code)
+        return named and (named[1] or named[2])
 
 
 def blocks(path: Path) -> list[Block]:
@@ -57,12 +59,15 @@ def elsewhere(monkeypatch, tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_tutorial_does_what_it_says(elsewhere, monkeypatch, capsys):
-    for block in blocks(TUTORIAL):
+def do_what_it_says(
+    page: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Writes the files of a page, and runs its other blocks of code and its commands, one after the other."""
+    for block in blocks(page):
         if block.file:
             (elsewhere / block.file).write_text(block.code)
         elif block.language == "python":
-            exec(compile(block.code, str(TUTORIAL), "exec"), {})
+            exec(compile(block.code, str(page), "exec"), {})
         else:
             assert block.language == "sh"
             for command in block.code.splitlines():
@@ -72,14 +77,30 @@ def test_the_tutorial_does_what_it_says(elsewhere, monkeypatch, capsys):
                 assert "Traceback" not in err
                 if " check " in command:
                     assert ": nothing to fix\n" in out
+
+
+def test_the_tutorial_does_what_it_says(elsewhere, monkeypatch, capsys):
+    do_what_it_says(TUTORIAL, elsewhere, monkeypatch, capsys)
     for run in ("lunge", "wind", "crane", "theirs", "pearl"):
         assert (elsewhere / "runs" / run / "checkpoint.safetensors").exists()
     assert (elsewhere / "runs" / "lunge" / "adaptation.png").exists()
 
 
-def test_the_batched_environment_of_the_tutorial_has_about_forty_lines():
-    (wind,) = [block.code for block in blocks(TUTORIAL) if block.file == "wind.py"]
-    assert len(wind.splitlines()) < 50
+def test_the_page_on_a_robot_from_a_file_does_what_it_says(elsewhere, monkeypatch, capsys):
+    do_what_it_says(ROBOT, elsewhere, monkeypatch, capsys)
+    assert (elsewhere / "runs" / "gantry" / "adaptation.png").exists()
+    assert list((elsewhere / "runs" / "gantry").glob("*.html"))
+
+
+def test_the_table_of_what_can_vary_has_every_quantity():
+    rows = re.findall(r"^\| (`.*?) \|", ROBOT.read_text(), re.M)
+    assert re.findall(r"`([^`]+)`", " ".join(rows)) == list(QUANTITIES)
+
+
+@pytest.mark.parametrize(("page", "file"), [(TUTORIAL, "wind.py"), (ROBOT, "gantry.py")])
+def test_a_batched_environment_has_about_forty_lines(page, file):
+    (code,) = [block.code for block in blocks(page) if block.file == file]
+    assert len(code.splitlines()) < 50
 
 
 def prose(page: Path) -> str:

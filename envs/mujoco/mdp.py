@@ -110,7 +110,7 @@ class MujocoMDP(TaskMDP):
         if self._sensing is None:
             return np.empty((len(physics), 0))
         varied = None if self._sensing_variations is None or tasks is None else self._sensing_variations.models(tasks)
-        return self._sensing.sensors(physics, self._middle + self._reach * controls, varied)
+        return self._sensing.sensors(physics, self.inputs(controls), varied)
 
     def models(self, tasks: Array) -> mujoco.MjModel | list[mujoco.MjModel]:
         """The model, or one for each task where tasks differ in their dynamics."""
@@ -156,6 +156,11 @@ class MujocoMDP(TaskMDP):
         """Controls `[n, nu]` for actions `[n, nu]`: scaled, then clipped to [-1, 1]."""
         return np.clip(self._action_scale * actions, -1.0, 1.0)
 
+    def inputs(self, controls: Array) -> Array:
+        """Controls `[n, nu]` in the units of the actuators: -1 and 1 become the bounds of each `ctrlrange`."""
+        inputs: Array = self._middle + self._reach * controls
+        return inputs
+
     def states(self, qpos: Array, qvel: Array, tasks: Array | None = None) -> Array:
         """States at time 0 with positions `[n, nq]` and velocities `[n, nv]`; no control has been given yet.
 
@@ -187,8 +192,8 @@ class MujocoMDP(TaskMDP):
         """One control step of physics."""
         late, offsets = np.split(states[:, states.shape[1] - self._late - self._offsets :], [self._late], axis=1)
         controls, late = self._in_time(self.controls(actions), late, tasks)
-        inputs = self._middle + self._reach * controls
-        physics = self._stepper.step(states[:, : self._stepper.state_size], inputs, self.models(tasks))
+        models = self.models(tasks)
+        physics = self._stepper.step(states[:, : self._stepper.state_size], self.inputs(controls), models)
         return np.concatenate([physics, self.derived(physics, controls, tasks), late, offsets], axis=1)
 
     def _in_time(self, controls: Array, late: Array, tasks: Array) -> tuple[Array, Array]:
