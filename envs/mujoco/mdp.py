@@ -181,6 +181,8 @@ class MujocoMDP(TaskMDP):
 
     def initial_for(self, generators: Sequence[np.random.Generator], tasks: Array) -> Array:
         """The starting pose, with noise, of the robots of these tasks."""
+        if self._variations is None:
+            return self.initial(generators)
         return self.states(*self._starting(generators), tasks)
 
     def _starting(self, generators: Sequence[np.random.Generator]) -> tuple[Array, Array]:
