@@ -188,7 +188,10 @@ class Variations:
 
         Usually the same object for the same task.
         """
-        return [self._model(task.tobytes()) for task in tasks] if self._in_model else self._base
+        if not self._in_model:
+            return self._base
+        # A Space also takes numbers of a narrower type, whose bytes would be other ones.
+        return [self._model(task.tobytes()) for task in tasks.astype(self._row.dtype, copy=False)]
 
     def _build(self, task: bytes) -> mujoco.MjModel:
         row = np.frombuffer(task, self._row.dtype).reshape(self._row.shape)

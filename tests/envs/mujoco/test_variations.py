@@ -199,6 +199,16 @@ def test_a_model_is_built_once_for_a_task_and_the_robot_is_not_changed(arm):
         np.testing.assert_array_equal(getattr(arm, name), values)
 
 
+def test_a_task_of_a_narrower_type_is_the_same_task(arm):
+    load = Variations(arm, {"load": Variation("mass", 0.0, 4.0, of="load")})
+    broken = Variations(arm, {"broken": Variation("gear", 0.0, 0.0, numbers="one")})
+    for variations, task, narrow in ((load, [1.5], np.float16), (broken, 1, np.int8)):
+        given = np.asarray(task, narrow)[()]
+        assert variations.space.contains(given)
+        expected = variations.models(stacked_tasks(variations.space, [np.asarray(task, variations.space.dtype)]))
+        assert variations.models(stacked_tasks(variations.space, [given])) == expected
+
+
 def test_tasks_that_leave_the_model_alone_have_the_robots_own(arm):
     variations = Variations(arm, {"late": Variation("delay", 0, 2)})
     assert variations.models(np.array([0, 2])) is arm
