@@ -28,8 +28,13 @@ SOURCES = {
     "finn2017": ("Finn, Abbeel, Levine 2017 (MAML)", "https://arxiv.org/abs/1703.03400"),
     "rothfuss2019": ("Rothfuss, Lee, Clavera, Asfour, Abbeel 2019 (ProMP)", "https://arxiv.org/abs/1810.06784"),
     "zintgraf2019": ("Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson 2019 (CAVIA)", "https://arxiv.org/abs/1810.03642"),
+    "nagabandi2019": (
+        "Nagabandi, Clavera, Liu, Fearing, Abbeel, Levine, Finn 2019",
+        "https://arxiv.org/abs/1803.11347",
+    ),
     "duan2016": ("Duan, Schulman, Chen, Bartlett, Sutskever, Abbeel 2016 (RL²)", "https://arxiv.org/abs/1611.02779"),
     "mclean2025": ("McLean et al. 2025 (Meta-World, release 3)", "https://arxiv.org/abs/2505.11289"),
+    "maml_rl": ("this package", ""),
 }
 """Papers whose definitions the environments follow, by the namespace of their ids."""
 _MANY = 20  # ids of one class, from which on they share a section
