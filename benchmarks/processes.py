@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 ENV_ID = "BusyForBenchmarks-v0"
-TASKS, EPISODES, STEPS = 4, 16, 50
+TASKS, EPISODES, STEPS = 8, 16, 50
 STEP_SECONDS = (1e-4, 3e-4, 1e-3, 1e-2)
 
 

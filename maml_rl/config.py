@@ -17,6 +17,8 @@ LearnedLr = Literal["no", "parameter", "tensor-and-step"]
 BaselineObservations = Literal["raw", "standardised"]
 StatisticsOf = Literal["network", "noise"]
 StartMethod = Literal["spawn", "fork"]
+ENVS_PER_PROCESS = 32
+"""Environments without a batched form that a process holds, if no other number is given."""
 INNER_OBJECTIVES = ("reinforce", "lvc", "dice")
 """Inner losses that the package has."""
 

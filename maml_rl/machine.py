@@ -6,7 +6,7 @@ The command line lists these settings, so nothing here imports PyTorch or Gymnas
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maml_rl.config import StartMethod
+from maml_rl.config import ENVS_PER_PROCESS, StartMethod
 from maml_rl.waiting import REPORT_AFTER
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Machine:
     of them. (Physics uses as many.)"""
     processes: int | None = None
     """Processes for an environment that is not batched; as many as cores if None."""
-    envs_per_process: int = 16
+    envs_per_process: int = ENVS_PER_PROCESS
     """Environments in each of these processes, which steps them one after the other; 1 for an environment of which a
     process can hold only one."""
     start_method: StartMethod = "spawn"

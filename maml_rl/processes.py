@@ -25,7 +25,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from numpy.typing import NDArray
 
-from maml_rl.config import StartMethod
+from maml_rl.config import ENVS_PER_PROCESS, StartMethod
 from maml_rl.errors import InputError, WorkerError
 from maml_rl.process_worker import NOWHERE, REASON, TRACEBACK, Infos, Job, Shared, WorkerEnv, work
 from maml_rl.task_parts import plain_text
@@ -60,7 +60,7 @@ class Processes:
     report_hang_after: float = REPORT_AFTER
     """Seconds after which stderr names an environment that has not come back, with its process and task, and again each
     time that the wait has doubled; inf for never."""
-    envs_each: int = 16
+    envs_each: int = ENVS_PER_PROCESS
     """Sub-environments in each process, at most; 1 for an environment of which a process can hold only one."""
 
     def __post_init__(self) -> None:
