@@ -267,7 +267,7 @@ def summarised(arguments: argparse.Namespace, records: dict[str, list[list[dict[
 
 
 def row(size: int, rounds: list[list[dict[str, Any]]], alone: list[dict[str, Any]]) -> dict[str, Any]:
-    """Figures of one number of ranks, beside the process without torchrun in the same round."""
+    """Figures of one number of ranks, compared with the process without torchrun in the same round."""
     seconds = [seconds_of(records) for records in rounds]
     efficiency = [seconds_of([record]) / own for record, own in zip(alone, seconds, strict=True)]
     first = rounds[0][0]

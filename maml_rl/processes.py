@@ -161,6 +161,10 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             value for values in self._asked("call", [(name, args, kwargs)] * len(self._rows)) for value in values
         )
 
+    def render(self) -> tuple[Any, ...]:
+        """A picture of each sub-environment."""
+        return self.call("render")
+
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Values of an attribute of each sub-environment."""
         return self.call(name)
@@ -325,14 +329,11 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return Path(file).name if self._method == "spawn" and file.endswith(".py") else None
 
     def _place(self, index: int, row: int = NOWHERE) -> str:
-        """A process, and the task of the sub-environment that it is in, or was in when it ended."""
-        rows = self._rows[index]
-        if row == NOWHERE:
-            row = int(self._shared.at[index]) if len(rows) > 1 else rows.start
-        task = "none yet" if not self._tasks else f"one of {len(rows)}"
-        if self._tasks and row != NOWHERE:
-            task = plain_text(self._tasks[row])
-        return f"process {index} of {self._name} (task {task})"
+        """A process, and the task of the sub-environment that it is in, or was in when it ended, if it was in one."""
+        rows, row = self._rows[index], int(self._shared.at[index]) if row == NOWHERE else row
+        task = plain_text(self._tasks[rows.start if row == NOWHERE else row]) if self._tasks else "none yet"
+        others = f", or another of {len(rows)}" if self._tasks and row == NOWHERE and len(rows) > 1 else ""
+        return f"process {index} of {self._name} (task {task}{others})"
 
 
 def _make(

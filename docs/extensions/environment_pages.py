@@ -54,7 +54,7 @@ def registered() -> dict[str, list[EnvSpec]]:
     """The package's environments by page, in the order of their registration."""
     pages: dict[str, list[EnvSpec]] = {}
     for spec in gymnasium.registry.values():
-        if str(spec.entry_point).startswith(maml_rl.envs.__name__):
+        if class_name(spec).startswith(f"{maml_rl.envs.__name__}."):
             pages.setdefault(page_name(class_name(spec)), []).append(spec)
     return pages
 

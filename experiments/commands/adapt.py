@@ -32,7 +32,7 @@ class AdaptOptions(RunOptions):
     task: str | None = None
     """The task, as JSON, where brackets around numbers may be left out: 1.5 or 0.3,-0.2; drawn at random if not
     given."""
-    episodes_from: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LOG ...")] = ()
+    episodes_from: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LOG ...", help_behavior_hint="(optional)")] = ()
     """Logged episodes to adapt to, in place of sampled ones: an npz file (docs/real_robot.md), or minari: and the id of
     a data set. Of several, each is for one gradient step, and collected after the one before."""
     gradient_steps: int | None = None

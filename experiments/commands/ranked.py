@@ -5,6 +5,7 @@ can report, with their rank and machine.
 """
 
 import atexit
+import hashlib
 import os
 import signal
 import socket
@@ -12,7 +13,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from maml_rl.errors import AgreedError, InputError, NonFiniteError, RankError, WorkerError, reason
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of torchrun
 _COMMANDS = ("train", "evaluate", "compare")
+_PACKAGES = ("maml_rl", "maml_rl.envs", "maml_rl.experiments")
 _ABOUT = "maml-rl runs in one process without these variables, and with all of them as one of several ranks"
 
 
@@ -139,8 +143,25 @@ def shared_facts(settings: Mapping[str, Any]) -> dict[str, object]:
     from maml_rl.experiments.runs.provenance import flat
 
     named = {f"--{name.replace('_', '-')}": value for name, value in flat(dict(settings)).items()}
-    versions = {"maml-rl": version("maml-rl"), "torch": torch.__version__, "numpy": np.__version__}
+    packages = {name: Path(str(import_module(name).__file__)).parent for name in _PACKAGES}
+    own = f"{version('maml-rl')} with the code {code_digest(packages)[:12]}"
+    versions = {"maml-rl": own, "torch": torch.__version__, "numpy": np.__version__}
     return {**versions, "PyTorch's use of the processor": torch.backends.cpu.get_cpu_capability(), **named}
+
+
+def code_digest(packages: Mapping[str, Path]) -> str:
+    """SHA-256 of the Python files of packages, which two checkouts of one version may differ in.
+
+    Args:
+        packages: The directory of each package by its name; a package inside another one counts as its own.
+    """
+    sha = hashlib.sha256()
+    for name, folder in sorted(packages.items()):
+        inside = [other for other in packages.values() if other != folder and folder in other.parents]
+        for path in sorted(folder.rglob("*.py")):
+            if not any(other in path.parents for other in inside):
+                sha.update(f"{name}/{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return sha.hexdigest()
 
 
 def _has_joined() -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from maml_rl.experiments.commands.ranked import several_ranks
+from maml_rl.experiments.commands.ranked import code_digest, several_ranks
 from maml_rl.experiments.runs.provenance import trained_on
 from maml_rl.ranks import SILENCE
 from maml_rl.run import load_run
@@ -189,6 +189,25 @@ def test_ranks_with_different_settings_are_refused_before_the_run_begins(tmp_pat
     assert first == (2, f"maml-rl: {message}\n")
     assert second == (2, "")
     assert not (tmp_path / "runs").exists()
+
+
+def test_checkouts_that_differ_in_a_line_have_another_digest_wherever_they_are(tmp_path):
+    for place in ("first", "second"):
+        for file in ("core.py", "inner/part.py", "notes.txt"):
+            (tmp_path / place / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place / file).write_text(f"{file}\n")
+
+    def digest(place: str) -> str:
+        return code_digest({"package": tmp_path / place, "package.inner": tmp_path / place / "inner"})
+
+    assert digest("first") == digest("second")
+    apart = {"package": tmp_path / "second", "package.inner": tmp_path / "first" / "inner"}
+    (tmp_path / "second" / "inner" / "part.py").unlink()
+    assert code_digest(apart) == digest("first")  # as in an editable installation
+    (tmp_path / "second" / "notes.txt").write_text("other notes\n")
+    assert code_digest(apart) == digest("first")
+    (tmp_path / "second" / "core.py").write_text("another line\n")
+    assert code_digest(apart) != digest("first")
 
 
 def test_more_ranks_than_chunks_are_refused_before_the_run_begins(tmp_path):
