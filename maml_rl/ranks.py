@@ -273,11 +273,17 @@ class Ranks:
 ALONE = Ranks()
 """A single process."""
 _joined = ALONE  # as PyTorch's process group is, one for the process
+_ever_joined = False
 
 
 def this_rank() -> Ranks:
     """The ranks that this process has joined; itself alone if none."""
     return _joined
+
+
+def has_ever_joined() -> bool:
+    """Whether this process has joined other ranks, even if it has left them since."""
+    return _ever_joined
 
 
 def join(launch: Launch) -> Ranks:
@@ -289,11 +295,11 @@ def join(launch: Launch) -> Ranks:
     Raises:
         InputError: If they do not all arrive; names those that are missing.
     """
-    global _joined
+    global _joined, _ever_joined
     if not dist.is_available():
         raise InputError("this build of PyTorch has no torch.distributed: start one process, without torchrun")
     if launch.size > 1:
-        _joined = Ranks(launch, _connect(launch))
+        _joined, _ever_joined = Ranks(launch, _connect(launch)), True
         _take_part_of_cores(_joined)
     return _joined
 

@@ -88,17 +88,20 @@ def on_this_rank(command: str) -> Iterator[None]:
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Ends the process after the block if it is one of several ranks and has failed.
+    """Ends the process at once after the block, if it is one of several ranks.
 
-    Otherwise the process would wait, when Python ends, for what it has sent to ranks that do not answer. It is the last
-    thing that is done, as what is registered first to be done at the end.
+    After a failure it would wait, when Python ends, for what it has sent to ranks that do not answer. After a success,
+    PyTorch now and then aborts it (SIGABRT) while Python ends, which would fail the whole job. It is the last thing
+    that is done, as what is registered first to be done at the end.
     """
     codes: list[object] = []
 
     def leave() -> None:
-        for code in codes:
+        module = sys.modules.get("maml_rl.ranks")
+        if module is not None and module.has_ever_joined():
             for stream in filter(None, (sys.stdout, sys.stderr)):
                 stream.flush()
+            code = codes[0]
             os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
     if "RANK" in os.environ:
@@ -106,9 +109,9 @@ def ending_at_once() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if _has_joined():
-            codes.append(error.code if isinstance(error, SystemExit) else 1)
+        codes.append(error.code if isinstance(error, SystemExit) else 1)
         raise
+    codes.append(0)
 
 
 def followed(options: Any) -> bool:

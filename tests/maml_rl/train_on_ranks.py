@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from maml_rl.config import Adam, ProMP, RLConfig, RLEvaluation, RLMeta
+from maml_rl.experiments.commands.ranked import ending_at_once
 from maml_rl.ranks import Launch, join, this_rank
 from maml_rl.run import Run, train
 from maml_rl.supervised.settings import (
@@ -66,6 +67,7 @@ def trained() -> dict[str, str]:
 if __name__ == "__main__":
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     launch = Launch(*(int(os.environ[name]) for name in names))
-    join(launch)
-    Path(sys.argv[1], f"{launch.rank}.json").write_text(json.dumps(trained()))
-    this_rank().close()
+    with ending_at_once():
+        join(launch)
+        Path(sys.argv[1], f"{launch.rank}.json").write_text(json.dumps(trained()))
+        this_rank().close()
