@@ -70,6 +70,7 @@ benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/meta_iteration.py
 	$(BIN)/python benchmarks/processes.py
+	$(BIN)/python benchmarks/ranks.py
 	$(BIN)/python benchmarks/supervised.py
 
 pictures: $(VENV)/installed  ## draw the pictures of the README and of the environments from trained/
