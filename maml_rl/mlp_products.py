@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.config import Activation
+from maml_rl.matmul import affine, plus_times, times
 from maml_rl.rates import CONTEXT
 from maml_rl.types import Params
 
@@ -66,7 +67,7 @@ def forward(layers: Layers, inputs: Tensor) -> Forward:
         inputs = torch.cat([inputs, layers.params[CONTEXT][:, None].expand(-1, inputs.shape[1])])
     values = [inputs]
     for i in range(layers.depth):
-        sums = torch.addmm(layers.params[f"bias_{i}"][:, None], layers.params[f"weight_{i}"], values[-1])
+        sums = affine(layers.params[f"weight_{i}"], values[-1], layers.params[f"bias_{i}"])
         if i < layers.depth - 1:
             values.append(sums.relu_() if layers.activation == "relu" else sums.tanh_())
     return Forward(layers, values, sums)
@@ -90,9 +91,9 @@ def _changed(at: Forward, i: int, vector: Params, inputs: Tensor | None) -> Tens
     weight, bias = vector.get(f"weight_{i}"), vector.get(f"bias_{i}")
     change = None
     if weight is not None and bias is not None:
-        change = torch.addmm(bias[:, None], weight, at.inputs[i])
+        change = affine(weight, at.inputs[i], bias)
     elif weight is not None:
-        change = weight @ at.inputs[i]
+        change = times(weight, at.inputs[i])
     elif bias is not None:
         change = bias[:, None].expand(-1, at.output.shape[1]).clone()
     if i == 0 and CONTEXT in vector:
@@ -101,7 +102,7 @@ def _changed(at: Forward, i: int, vector: Params, inputs: Tensor | None) -> Tens
     if inputs is None:
         return change
     own = at.layers.params[f"weight_{i}"]
-    return own @ inputs if change is None else change.addmm_(own, inputs)
+    return times(own, inputs) if change is None else plus_times(change, own, inputs)
 
 
 def backward(at: Forward, cotangent: Tensor, lowest: int) -> list[Tensor | None]:
@@ -117,7 +118,7 @@ def backward(at: Forward, cotangent: Tensor, lowest: int) -> list[Tensor | None]
     change = cotangent
     for i in range(depth - 1, lowest - 1, -1):
         if i < depth - 1:
-            change = at.times_slope(i, at.layers.params[f"weight_{i + 1}"].T @ change)
+            change = at.times_slope(i, times(at.layers.params[f"weight_{i + 1}"].T, change))
         result[i] = change
     return result
 
@@ -127,7 +128,7 @@ def gradient(at: Forward, derivatives: Sequence[Tensor | None], names: Collectio
     result = {}
     for i, change in enumerate(derivatives):
         if f"weight_{i}" in names:
-            result[f"weight_{i}"] = _present(change) @ at.inputs[i].T
+            result[f"weight_{i}"] = times(_present(change), at.inputs[i].T)
         if f"bias_{i}" in names:
             result[f"bias_{i}"] = _present(change).sum(1)
     if CONTEXT in names:
@@ -157,15 +158,15 @@ def curved_gradient(
     for i in range(at.layers.depth - 1, lowest - 1, -1):
         weight, inputs = f"weight_{i}", moved.inputs[i]
         if weight in names:
-            result[weight] = change @ at.inputs[i].T
+            result[weight] = times(change, at.inputs[i].T)
             if inputs is not None:
-                result[weight].addmm_(_present(derivatives[i]), inputs.T)
+                result[weight] = plus_times(result[weight], _present(derivatives[i]), inputs.T)
         if f"bias_{i}" in names:
             result[f"bias_{i}"] = change.sum(1)
         if i > lowest:
-            change = at.layers.params[weight].T @ change
+            change = times(at.layers.params[weight].T, change)
             if weight in vector:
-                change.addmm_(vector[weight].T, _present(derivatives[i]))
+                change = plus_times(change, vector[weight].T, _present(derivatives[i]))
             change = _through_activation(at, moved, derivatives, i - 1, change)
     if lowest == 0:
         _add_context(result, at, derivatives[0], change, vector, names)

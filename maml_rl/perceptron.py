@@ -19,7 +19,7 @@ from maml_rl.objectives import PolicyLoss
 from maml_rl.policies import CategoricalMLP, CompletedPolicy, GaussianMLP, Policy
 from maml_rl.types import Batch, Params
 
-_ROWS = 2000  # steps at a time, whose values of a layer stay in the cache of a core
+_ROWS = 4000  # steps at a time, whose values of a layer stay in the cache of a core
 
 
 class Perceptron(NamedTuple):

@@ -130,7 +130,7 @@ def _run_waves(envs: TaskVectorEnv, request: _Request, buffers: _Buffers) -> Non
     """Runs the episodes; each group of sub-environments takes the next wave as soon as it has finished one."""
     parts = groups(envs)
     count, left = len(request.wanted), list(request.wanted)[::-1]
-    lock = Lock()
+    lock, turn = Lock(), Lock()
 
     def work(part: TaskVectorEnv) -> None:
         size = min(part.num_envs, -(-count // len(parts)))
@@ -140,7 +140,7 @@ def _run_waves(envs: TaskVectorEnv, request: _Request, buffers: _Buffers) -> Non
             if not rows:
                 return
             try:
-                _run_wave(part, request, buffers, _wave(rows[0], rows[-1] + 1, *buffers.mask.shape[:2]))
+                _run_wave(part, request, buffers, _wave(rows[0], rows[-1] + 1, *buffers.mask.shape[:2]), turn)
             except BaseException:
                 left.clear()  # the other groups begin no more waves
                 raise
@@ -216,8 +216,12 @@ def _acting(request: _Request, wave: _Wave, observation_size: int) -> _Acting:
     return _Acting(request.policy, params, noise, _zeros(noise.shape[0] * noise.shape[1], observation_size))
 
 
-def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _Wave) -> None:
-    """Runs the episodes of a wave to their ends, and writes them into the buffers."""
+def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _Wave, turn: Lock) -> None:
+    """Runs the episodes of a wave to their ends, and writes them into the buffers.
+
+    Python runs one thread at a time. Where two groups act at once, they take turns at every operation, end together,
+    and then step and act together again and again. With `turn` the first ends first, and acts while the other steps.
+    """
     _, episodes, horizon = buffers.mask.shape
     rows = _Buffers(*(array.reshape(-1, *array.shape[2:])[wave.among_all] for array in buffers))  # type: ignore[arg-type]
     acting = _acting(request, wave, rows.observations.shape[-1])
@@ -235,7 +239,8 @@ def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _
             alive = np.flatnonzero(running)
             seen[alive] = observations[alive].reshape(len(alive), -1)
         _check_returned(seen, "an observation", tasks, t, request.step)
-        chosen, log_probs = (array[wave.in_grid] for array in acting.act(t))
+        with turn:
+            chosen, log_probs = (array[wave.in_grid] for array in acting.act(t))
         if not np.isfinite(chosen).all():
             raise NonFiniteError(f"actions sampled after {_steps(request.step)} are not finite")
         actions[:count] = _within(space, chosen.reshape(count, *actions.shape[1:]))
