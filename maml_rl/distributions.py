@@ -53,7 +53,7 @@ class DiagonalGaussian(NamedTuple):
     """Independent normal distributions of the action dimensions."""
 
     mean: Tensor  # [..., act]
-    log_std: Tensor  # [..., act]
+    log_std: Tensor  # [..., act], or fewer numbers that broadcast to it where it is the same everywhere
 
     @staticmethod
     def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
@@ -81,8 +81,8 @@ class DiagonalGaussian(NamedTuple):
         return (other.log_std - self.log_std + 0.5 * ((variance + difference) * precision - 1)).sum(-1)
 
     def parameters(self) -> tuple[Tensor, ...]:
-        """Mean and log standard deviation."""
-        return self.mean, self.log_std
+        """Mean and log standard deviation, `[..., act]` both."""
+        return self.mean, self.log_std.expand_as(self.mean)
 
     def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The Fisher matrix is diagonal: 1 / std^2 for the mean, 2 for the log standard deviation."""

@@ -6,7 +6,7 @@ Context numbers, if a policy has any, are a parameter that the network sees next
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -164,21 +164,23 @@ class StandardisedMLP(nn.Module):
         of_context = weight[..., size:] @ params[CONTEXT][..., None]
         return weight[..., :size], bias + of_context[..., 0]
 
-    def output(self, params: Params, observations: Tensor) -> Tensor:
-        """Output of the last layer `[..., output]` for observations `[..., obs]`, or `[M, ..., obs]` for M stacks."""
-        hidden = self.standardised(observations)
-        for i in range(self.layers):
-            hidden = _linear(hidden, *self.layer(params, i))
-            if i < self.layers - 1:
-                hidden = _ACTIVATIONS[self.activation](hidden)
-        return hidden
+    def network(self, params: Params) -> Callable[[Tensor], Tensor]:
+        """Output of the last layer as a function of observations: `[..., obs]`, or `[M, ..., obs]` for M stacks."""
+        layers = [self.layer(params, i) for i in range(self.layers)]
+        is_stack, activation = layers[0][0].dim() == 3, _ACTIVATIONS[self.activation]
+        if is_stack:
+            layers = [(weight.mT, bias[:, None]) for weight, bias in layers]
 
+        def output(observations: Tensor) -> Tensor:
+            hidden = self.standardised(observations)
+            if is_stack:
+                hidden = hidden.reshape(len(layers[0][0]), -1, hidden.shape[-1])
+            for i, (weight, bias) in enumerate(layers):
+                hidden = activation(hidden) if i else hidden
+                hidden = torch.baddbmm(bias, hidden, weight) if is_stack else nn.functional.linear(hidden, weight, bias)
+            return hidden.reshape(*observations.shape[:-1], -1) if is_stack else hidden
 
-def _linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if weight.dim() == 2:
-        return nn.functional.linear(inputs, weight, bias)
-    rows = inputs.reshape(len(weight), -1, inputs.shape[-1])
-    return torch.baddbmm(bias[:, None], rows, weight.mT).reshape(*inputs.shape[:-1], -1)
+        return output
 
 
 class GaussianMLP(StandardisedMLP):
@@ -209,11 +211,19 @@ class GaussianMLP(StandardisedMLP):
 
     def forward(self, params: Params, observations: Tensor) -> DiagonalGaussian:
         """Distribution of actions `[..., act]` in observations `[..., obs]`."""
-        mean = self.output(params, observations)
-        log_std = params[LOG_STD]
-        if log_std.dim() == 2:
-            log_std = log_std.reshape(len(log_std), *[1] * (mean.dim() - 2), -1)
-        return DiagonalGaussian(mean, log_std.expand_as(mean))
+        return self.at(params)(observations)
+
+    def at(self, params: Params) -> Callable[[Tensor], DiagonalGaussian]:
+        """The same as a function of observations, to be called many times."""
+        network, log_std = self.network(params), params[LOG_STD]
+        if log_std.dim() == 1:
+            return lambda observations: DiagonalGaussian(network(observations), log_std)
+
+        def acting(observations: Tensor) -> DiagonalGaussian:
+            mean = network(observations)
+            return DiagonalGaussian(mean, log_std.reshape(len(log_std), *[1] * (mean.dim() - 2), -1))
+
+        return acting
 
 
 class CategoricalMLP(StandardisedMLP):
@@ -233,7 +243,12 @@ class CategoricalMLP(StandardisedMLP):
 
     def forward(self, params: Params, observations: Tensor) -> Categorical:
         """Distribution of actions `[...]` in observations `[..., obs]`."""
-        return Categorical(self.output(params, observations))
+        return self.at(params)(observations)
+
+    def at(self, params: Params) -> Callable[[Tensor], Categorical]:
+        """The same as a function of observations, to be called many times."""
+        network = self.network(params)
+        return lambda observations: Categorical(network(observations))
 
 
 class CompletedPolicy(NamedTuple):

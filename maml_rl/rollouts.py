@@ -1,8 +1,9 @@
 """Sampling: M tasks x K episodes, one parameter set per task, one policy evaluation per time step for all of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -12,8 +13,10 @@ from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_rl.distributions import Distribution
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.parallel import one_torch_thread
+from maml_rl.perceptron import perceptron
 from maml_rl.policies import Policy
 from maml_rl.ranks import Share
 from maml_rl.seeding import Draw, Purpose
@@ -130,7 +133,7 @@ def _run_waves(envs: TaskVectorEnv, request: _Request, buffers: _Buffers) -> Non
     """Runs the episodes; each group of sub-environments takes the next wave as soon as it has finished one."""
     parts = groups(envs)
     count, left = len(request.wanted), list(request.wanted)[::-1]
-    lock, turn = Lock(), Lock()
+    lock = Lock()
 
     def work(part: TaskVectorEnv) -> None:
         size = min(part.num_envs, -(-count // len(parts)))
@@ -140,7 +143,7 @@ def _run_waves(envs: TaskVectorEnv, request: _Request, buffers: _Buffers) -> Non
             if not rows:
                 return
             try:
-                _run_wave(part, request, buffers, _wave(rows[0], rows[-1] + 1, *buffers.mask.shape[:2]), turn)
+                _run_wave(part, request, buffers, _wave(rows[0], rows[-1] + 1, *buffers.mask.shape[:2]))
             except BaseException:
                 left.clear()  # the other groups begin no more waves
                 raise
@@ -193,8 +196,7 @@ def _wave(start: int, stop: int, tasks: int, episodes: int) -> _Wave:
 class _Acting(NamedTuple):
     """The policy on the grid of a wave."""
 
-    policy: Policy
-    params: Params  # of the grid's tasks
+    policy: Callable[[Tensor], Distribution]  # with the parameters of the grid's tasks
     noise: Tensor  # [tasks, K, T, ...]
     grid: NDArray[np.float32]  # [tasks K, obs]   observations; 0 of episodes that have ended, or run in another wave
 
@@ -203,7 +205,7 @@ class _Acting(NamedTuple):
         count, episodes = self.noise.shape[:2]
         with torch.no_grad():
             seen = torch.from_numpy(self.grid).to(self.noise.device).reshape(count, episodes, -1)
-            distribution = self.policy(self.params, seen)
+            distribution = self.policy(seen)
             sampled = distribution.sample(self.noise[:, :, t])
             log_probs = distribution.log_prob(sampled)
         return sampled.cpu().numpy().reshape(len(self.grid), *sampled.shape[2:]), log_probs.cpu().numpy().reshape(-1)
@@ -213,15 +215,13 @@ def _acting(request: _Request, wave: _Wave, observation_size: int) -> _Acting:
     params = {name: value[wave.tasks] for name, value in request.params.items()}
     device = next(iter(params.values())).device
     noise = aligned(torch.from_numpy(request.noise[wave.tasks])).to(device)
-    return _Acting(request.policy, params, noise, _zeros(noise.shape[0] * noise.shape[1], observation_size))
+    network = perceptron(request.policy)
+    policy = network.module.at(network.frozen | params) if network else partial(request.policy, params)
+    return _Acting(policy, noise, _zeros(noise.shape[0] * noise.shape[1], observation_size))
 
 
-def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _Wave, turn: Lock) -> None:
-    """Runs the episodes of a wave to their ends, and writes them into the buffers.
-
-    Python runs one thread at a time. Where two groups act at once, they take turns at every operation, end together,
-    and then step and act together again and again. With `turn` the first ends first, and acts while the other steps.
-    """
+def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _Wave) -> None:
+    """Runs the episodes of a wave to their ends, and writes them into the buffers."""
     _, episodes, horizon = buffers.mask.shape
     rows = _Buffers(*(array.reshape(-1, *array.shape[2:])[wave.among_all] for array in buffers))  # type: ignore[arg-type]
     acting = _acting(request, wave, rows.observations.shape[-1])
@@ -239,8 +239,7 @@ def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _
             alive = np.flatnonzero(running)
             seen[alive] = observations[alive].reshape(len(alive), -1)
         _check_returned(seen, "an observation", tasks, t, request.step)
-        with turn:
-            chosen, log_probs = (array[wave.in_grid] for array in acting.act(t))
+        chosen, log_probs = (array[wave.in_grid] for array in acting.act(t))
         if not np.isfinite(chosen).all():
             raise NonFiniteError(f"actions sampled after {_steps(request.step)} are not finite")
         actions[:count] = _within(space, chosen.reshape(count, *actions.shape[1:]))
