@@ -44,6 +44,15 @@ def linear_policy(policy: Policy, params: Params, observations: Tensor) -> Linea
     return PerceptronPoint(network, params, observations)
 
 
+def distribution_at(policy: Policy, params: Params, observations: Tensor) -> Distribution:
+    """The policy's distribution in observations `[N, obs]`, without a graph."""
+    network = perceptron(policy)
+    if network is not None:
+        return PerceptronPoint(network, params, observations).distribution
+    with torch.no_grad():
+        return policy(params, observations)
+
+
 def fisher_product(linear: LinearPolicy) -> Product:
     """The map v -> F v, F the mean Fisher matrix of the policy in its observations.
 

@@ -17,7 +17,7 @@ from maml_rl.derivatives import Product, TaskLoss
 from maml_rl.distributions import Distribution
 from maml_rl.inner import inner_path
 from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, largest_curvature
-from maml_rl.linear_policy import fisher_product, linear_policy, task_loss
+from maml_rl.linear_policy import distribution_at, fisher_product, linear_policy, task_loss
 from maml_rl.objectives import Loss, inner_loss, likelihood_ratio, surrogate_and_kl
 from maml_rl.parallel import TaskThreads, mean_over_tasks
 from maml_rl.policies import CompletedPolicy, Policy, policy_rates
@@ -200,7 +200,8 @@ def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor)
     def of_task(data: TaskData, region: _Region) -> Tensor:
         with torch.no_grad():
             path = inner_path(inner_losses(objective.loss, data.support), theta(candidate), updates)
-            loss, kl = surrogate_and_kl(objective.policy, path[-1], data.query, region.old)
+            new = distribution_at(objective.policy, path[-1], data.query.observations)
+            loss, kl = surrogate_and_kl(new, data.query, region.old)
             credited = zip(objective.credit_losses(data), path, strict=False)
             return torch.stack([sum((credit(start) for credit, start in credited), start=loss), kl])
 
@@ -213,8 +214,8 @@ def _proximal(objective: _Objective, rule: ProMP) -> Proximal:
 
     def of_task(data: TaskData) -> ProximalTask:
         batches = [*data.support, data.query]
-        with torch.no_grad():
-            old = [objective.policy(p, batch.observations) for p, batch in zip(data.path, batches, strict=True)]
+        points = zip(data.path, batches, strict=True)
+        old = [distribution_at(objective.policy, params, batch.observations) for params, batch in points]
         losses, first_order = inner_losses(objective.loss, data.support), objective.config.first_order
         policy, rates, credited = objective.policy, objective.rates, objective.credit_losses(data)
         return ProximalTask(policy, rule, losses, rates, first_order, data.support, data.query, old, credited)

@@ -18,7 +18,7 @@ from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.gradient_filter import with_measured
 from maml_rl.initial import MLPPolicy, parameters
 from maml_rl.inner import inner_update
-from maml_rl.linear_policy import task_loss
+from maml_rl.linear_policy import distribution_at, task_loss
 from maml_rl.meta_gradient import TaskData, meta_objective
 from maml_rl.objectives import inner_loss
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
@@ -250,7 +250,7 @@ def _by_task(
         values |= {f"{name}_{step}": of_tasks for name, of_tasks in s.measured.items()}
     if len(sampled) > 1:
         values["inner/kl"] = _adaptation_kl(policy, data, threads)
-    values["policy/entropy"] = _entropy(policy, data)
+    values["policy/entropy"] = _entropy(policy, data, threads)
     if not threads.share:
         return values
     exact = torch.stack([value.double() for value in values.values()], 1)  # [tasks of this rank, quantities]
@@ -262,14 +262,16 @@ def _adaptation_kl(policy: Policy, data: Sequence[TaskData], threads: TaskThread
     """Mean KL(theta || theta_i') over the support steps, `[M]`: how far the inner updates move the policy, in nats."""
 
     def of_task(task: TaskData) -> Tensor:
-        with torch.no_grad():
-            observations = task.support[0].observations
-            return policy(task.path[0], observations).kl(policy(task.path[-1], observations)).mean()
+        before, after = (distribution_at(policy, task.path[i], task.support[0].observations) for i in (0, -1))
+        return before.kl(after).mean()
 
     return torch.stack(threads.map(of_task, data))
 
 
-def _entropy(policy: Policy, data: Sequence[TaskData]) -> Tensor:
+def _entropy(policy: Policy, data: Sequence[TaskData], threads: TaskThreads) -> Tensor:
     """Mean entropy of each adapted policy over its query steps, `[M]`, in nats."""
-    with torch.no_grad():
-        return torch.stack([policy(t.path[-1], t.query.observations).entropy().mean() for t in data])
+
+    def of_task(task: TaskData) -> Tensor:
+        return distribution_at(policy, task.path[-1], task.query.observations).entropy().mean()
+
+    return torch.stack(threads.map(of_task, data))

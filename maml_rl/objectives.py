@@ -137,14 +137,12 @@ class Surrogate(NamedTuple):
     kl: Tensor  # []     mean KL(old adapted || new adapted) over the query steps, nats
 
 
-def surrogate_and_kl(policy: Policy, params: Params, batch: Batch, old: Distribution) -> Surrogate:
-    """Outer loss and KL(old || new) from one evaluation of the policy.
+def surrogate_and_kl(new: Distribution, batch: Batch, old: Distribution) -> Surrogate:
+    """Outer loss and KL(old || new).
 
     Args:
-        policy: The policy.
-        params: New adapted parameters of this task.
+        new: Distributions `[N]` of the new adapted policy in the query steps.
         batch: Query steps of this task.
-        old: Distributions `[N]` of the old adapted policy in those steps.
+        old: Those of the old adapted policy.
     """
-    new = policy(params, batch.observations)
     return Surrogate(likelihood_ratio(new, batch), old.kl(new).mean())

@@ -129,7 +129,9 @@ class Problem:
         kls = []
         for task in self.tasks:
             old = self.policy(task.path[-1], task.query.observations)
-            kls.append(surrogate_and_kl(self.policy, self.adapted(vector, task), task.query, old).kl)
+            kls.append(
+                surrogate_and_kl(self.policy(self.adapted(vector, task), task.query.observations), task.query, old).kl
+            )
         return torch.stack(kls).mean()
 
     def objective(

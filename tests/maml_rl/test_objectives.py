@@ -238,7 +238,7 @@ def test_a_loss_that_cannot_adapt_a_policy_is_refused_on_trial(own_losses: str, 
 @CASES
 def test_surrogate_and_kl_are_minus_the_mean_advantage_and_zero_at_the_old_parameters(case) -> None:
     policy, params, batch = case()
-    surrogate = surrogate_and_kl(policy, params, batch, policy(params, batch.observations))
+    surrogate = surrogate_and_kl(policy(params, batch.observations), batch, policy(params, batch.observations))
     torch.testing.assert_close(surrogate.loss, -batch.advantages.mean())
     torch.testing.assert_close(surrogate.kl, torch.zeros_like(surrogate.kl))
 
@@ -248,7 +248,7 @@ def test_surrogate_is_the_likelihood_ratio_loss_and_kl_that_of_old_from_new(case
     policy, params, batch = case()
     new = {name: value + 0.2 for name, value in params.items()}
     old = policy(params, batch.observations)
-    surrogate = surrogate_and_kl(policy, new, batch, old)
+    surrogate = surrogate_and_kl(policy(new, batch.observations), batch, old)
     torch.testing.assert_close(surrogate.loss, PolicyLoss(policy, likelihood_ratio)(new, batch))
     torch.testing.assert_close(surrogate.kl, old.kl(policy(new, batch.observations)).mean())
     assert surrogate.kl > 0
