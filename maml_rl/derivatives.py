@@ -1,16 +1,17 @@
 """First and second derivatives of a task's loss: recorded by PyTorch, or the loss's own.
 
 Recording takes any loss. A loss that knows its derivatives (`OwnDerivatives`), as those of a multilayer perceptron do
-(`maml_rl.linear_policy`), is asked for them instead.
+(`maml_rl.linear_policy`), is asked for them instead. Recorded are plain tensors, without `torch.func`, whose first use
+imports PyTorch's compiler, for a second.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from maml_rl.types import Params, split
+from maml_rl.types import Params
 
 TaskLoss = Callable[[Params], Tensor]
 Product = Callable[[Params], Params]
@@ -48,6 +49,44 @@ class OwnDerivatives(Protocol):
         ...
 
 
+class RecordedGradient(NamedTuple):
+    """The gradient of a scalar by some tensors, and the graph that led there, if it is kept."""
+
+    at: Sequence[Tensor]  # what the scalar was computed from
+    parts: Sequence[Tensor]  # the gradient by the first of them
+    value: Tensor  # []
+
+    def product(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The derivative of sum(part * vector) by all that the scalar was computed from: columns of H v."""
+        pairs = [(part, vector) for part, vector in zip(self.parts, vectors, strict=True) if part.requires_grad]
+        if not pairs:
+            return tuple(torch.zeros_like(value) for value in self.at)
+        parts, chosen = zip(*pairs, strict=True)
+        return torch.autograd.grad(parts, self.at, chosen, retain_graph=True, materialize_grads=True)
+
+
+def recorded_gradient(
+    function: Callable[..., Tensor], at: Sequence[Tensor], count: int | None = None, twice: bool = False
+) -> RecordedGradient:
+    """The gradient of a scalar function of tensors, 0 by those that it does not depend on.
+
+    Args:
+        function: Takes the tensors.
+        at: Their values.
+        count: The gradient is that by the first so many; by all if None.
+        twice: Whether the graph is kept, for `product`.
+    """
+    with torch.enable_grad():
+        leaves = [value.detach().requires_grad_() for value in at]
+        value = function(*leaves)
+        chosen = leaves[:count]
+        if value.requires_grad:
+            parts = torch.autograd.grad(value, chosen, create_graph=twice, materialize_grads=True)
+        else:
+            parts = tuple(torch.zeros_like(leaf) for leaf in chosen)
+    return RecordedGradient(leaves, parts, value.detach())
+
+
 class _RecordedLoss(NamedTuple):
     """Derivatives of any loss."""
 
@@ -55,30 +94,29 @@ class _RecordedLoss(NamedTuple):
     params: Params
 
     def gradient(self, names: Collection[str]) -> Params:
-        chosen = split(self.params, names)[0]
-        result: Params = torch.func.grad(lambda p: self.loss(self.params | p))(chosen)
-        return result
+        return self.recorded(names).gradient
 
     def linear_gradient(self, rows: Collection[str], columns: Collection[str]) -> LinearGradient:
         """The graph of the gradient is built once and kept, so each product costs one backward pass.
 
-        H is symmetric, so the gradient's vector-Jacobian product is H v.
+        H is symmetric, so the derivative of the gradient's product with v is H v.
         """
+        return self.recorded(columns, rows)
 
-        def gradient(of_rows: Params) -> Params:
-            point = self.params | of_rows
-            result: Params = torch.func.grad(lambda p: self.loss(point | p))(split(point, columns)[0])
-            return result
+    def recorded(self, columns: Collection[str], rows: Collection[str] | None = None) -> LinearGradient:
+        by = [name for name in self.params if name in columns]
+        names = by + [name for name in rows or () if name not in columns]
 
-        chosen = split(self.params, rows)[0]
-        value, vjp = torch.func.vjp(gradient, chosen)  # type: ignore[misc]  # two values without has_aux
+        def loss(*values: Tensor) -> Tensor:
+            return self.loss(self.params | dict(zip(names, values, strict=True)))
+
+        found = recorded_gradient(loss, [self.params[name] for name in names], len(by), twice=rows is not None)
 
         def product(vector: Params) -> Params:
-            with torch.no_grad():
-                result: Params = vjp({name: vector[name] for name in value})[0]  # in the order of the gradient
-            return result
+            result = dict(zip(names, found.product([vector[name] for name in by]), strict=True))
+            return {name: result[name] for name in rows or ()}
 
-        return LinearGradient({name: part.detach() for name, part in value.items()}, product)
+        return LinearGradient({name: part.detach() for name, part in zip(by, found.parts, strict=True)}, product)
 
 
 def derivatives(loss: TaskLoss, params: Params) -> Derivatives:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.derivatives import OwnDerivatives, TaskLoss
+from maml_rl.derivatives import TaskLoss, derivatives
 from maml_rl.rates import InnerUpdate
 from maml_rl.types import Params
 
@@ -49,8 +49,9 @@ def inner_update(loss: TaskLoss, params: Params, update: InnerUpdate, first_orde
 
     Where nothing is differentiated, a loss that has its own derivatives computes the gradient.
     """
-    if isinstance(loss, OwnDerivatives) and not torch.is_grad_enabled():
-        return moved(params, direction(loss.near(params).gradient(update.rates), update.normalised), update)
+    if not torch.is_grad_enabled():
+        gradient = derivatives(loss, params).gradient(update.rates)
+        return moved(params, direction(gradient, update.normalised), update)
     return inner_step(lambda p: (loss(p), torch.zeros(())), params, update, first_order).params
 
 

@@ -85,22 +85,20 @@ class _RecordedPolicy(NamedTuple):
 
 def _recorded(policy: Policy, params: Params, observations: Tensor) -> _RecordedPolicy:
     """D v is D^T u, linear in u, differentiated once more: forward mode is not safe in threads."""
+    names = list(params)
+    with torch.enable_grad():
+        leaves = [params[name].detach().requires_grad_() for name in names]
+        outputs = policy(dict(zip(names, leaves, strict=True)), observations).parameters()
+        zeros = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+        transposed = torch.autograd.grad(outputs, leaves, zeros, create_graph=True, materialize_grads=True)
 
-    def outputs(params: Params) -> PerParameter:
-        return policy(params, observations).parameters()
+    def product(vector: Params) -> PerParameter:
+        vectors = [vector[name] for name in names]
+        return torch.autograd.grad(transposed, zeros, vectors, retain_graph=True, materialize_grads=True)
 
-    primals, transposed = torch.func.vjp(outputs, params)  # type: ignore[misc]  # two values without has_aux
-    zeros = tuple(torch.zeros_like(primal) for primal in primals)
-    product = torch.func.vjp(lambda *cotangents: transposed(cotangents)[0], *zeros)[1]
+    def transposed_product(cotangents: PerParameter) -> Params:
+        found = torch.autograd.grad(outputs, leaves, cotangents, retain_graph=True, materialize_grads=True)
+        return dict(zip(names, found, strict=True))
 
-    def product_of(vector: Params) -> PerParameter:
-        with torch.no_grad():
-            result: PerParameter = product({name: vector[name] for name in params})
-        return result
-
-    def transposed_of(cotangents: PerParameter) -> Params:
-        with torch.no_grad():
-            result: Params = transposed(cotangents)[0]
-        return result
-
-    return _RecordedPolicy(policy.distribution(*(primal.detach() for primal in primals)), product_of, transposed_of)
+    distribution = policy.distribution(*(output.detach() for output in outputs))
+    return _RecordedPolicy(distribution, product, transposed_product)

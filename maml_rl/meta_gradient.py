@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.config import ProMP, RLMeta, TrustRegion
-from maml_rl.derivatives import Product, TaskLoss
+from maml_rl.derivatives import Product, TaskLoss, derivatives, recorded_gradient
 from maml_rl.distributions import Distribution
 from maml_rl.inner import inner_path
 from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, largest_curvature
@@ -151,14 +151,14 @@ def _linearise(objective: _Objective, data: TaskData, measured: bool) -> _Linear
     policy, adapted, region = objective.policy, data.path[-1], objective.config.step
     full = jacobian = objective.jacobian(data, 1.0)
     near = linear_policy(policy, adapted, data.query.observations)
-    surrogate = torch.func.grad_and_value(lambda p: likelihood_ratio(policy.distribution(*p), data.query))
-    cotangents, value = surrogate(near.distribution.parameters())
-    credited = [
-        torch.func.grad_and_value(loss)(start)
-        for loss, start in zip(objective.credit_losses(data), data.path, strict=False)
-    ]
-    gradient = full.transposed_product(near.transposed(cotangents), [of_start for of_start, _ in credited])
-    value = sum((credit for _, credit in credited), start=value)
+    surrogate = recorded_gradient(
+        lambda *p: likelihood_ratio(policy.distribution(*p), data.query), near.distribution.parameters()
+    )
+    credits = list(zip(objective.credit_losses(data), data.path, strict=False))
+    along = [derivatives(loss, start).gradient(start) for loss, start in credits]
+    gradient = full.transposed_product(near.transposed(tuple(surrogate.parts)), along)
+    with torch.no_grad():
+        value = sum((loss(start) for loss, start in credits), start=surrogate.value)
     of_region = None
     if isinstance(region, TrustRegion):
         if region.hessian_fraction != 1:

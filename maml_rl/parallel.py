@@ -42,8 +42,6 @@ class TaskThreads:
             threads = available_cores()
         if threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
-        # torch.func imports PyTorch's compiler when it is first used; done in a thread, builds with Triton crash there.
-        torch.func.grad(torch.square)(torch.zeros(()))
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def sharing(self, share: Share | None) -> "TaskThreads":

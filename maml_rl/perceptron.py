@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maml_rl.derivatives import LinearGradient
+from maml_rl.derivatives import LinearGradient, RecordedGradient, recorded_gradient
 from maml_rl.distributions import Distribution, PerParameter
 from maml_rl.mlp_products import Layers, backward, curved_gradient, forward, gradient, tangent
 from maml_rl.objectives import PolicyLoss
@@ -118,24 +118,24 @@ class _LossPoint(NamedTuple):
     loss: PerceptronLoss
     point: PerceptronPoint
 
-    def of_parameters(self, *parameters: Tensor) -> PerParameter:
-        """c, the derivative of the loss by the distribution's parameters."""
+    def by_distribution(self, twice: bool = False) -> RecordedGradient:
+        """c, the derivative of the loss by the distribution's parameters; with M, if it is differentiated twice."""
         kind, loss, batch = self.loss.network.module.distribution, self.loss.loss, self.loss.batch
-        result: PerParameter = torch.func.grad(lambda p: loss.of_distribution(kind(*p), batch))(parameters)
-        return result
+        parameters = self.point.distribution.parameters()
+        return recorded_gradient(lambda *p: loss.of_distribution(kind(*p), batch), parameters, twice=twice)
 
     def gradient(self, names: Collection[str]) -> Params:
         """Gradient with respect to these parameters."""
-        return self.point.gradient(self.of_parameters(*self.point.distribution.parameters()), names)
+        return self.point.gradient(tuple(self.by_distribution().parts), names)
 
     def linear_gradient(self, rows: Collection[str], columns: Collection[str]) -> LinearGradient:
         """Gradient with respect to the parameters `columns`, and the map v -> H v from `columns` to `rows`."""
         point, layers = self.point, self.point.layers
-        cotangents, curved = torch.func.vjp(self.of_parameters, *point.distribution.parameters())  # type: ignore[misc]
+        found = self.by_distribution(twice=True)
         lowest = layers.lowest(columns)
         kept_from = max(lowest, layers.lowest(rows))
         with torch.no_grad():
-            cotangents = tuple(value.detach() for value in cotangents)
+            cotangents = tuple(value.detach() for value in found.parts)
             derivatives = [
                 backward(*block, lowest) for block in zip(point.blocks, point.parts(cotangents), strict=True)
             ]
@@ -147,7 +147,7 @@ class _LossPoint(NamedTuple):
             vector = {name: vector[name] for name in columns}
             with torch.no_grad():
                 moved = [tangent(block, vector) for block in point.blocks]
-                changes: PerParameter = curved(point.tangents(vector, [part.output for part in moved]))
+                changes = found.product(point.tangents(vector, [part.output for part in moved]))
                 blocks = zip(point.blocks, moved, kept, point.parts(changes), strict=True)
                 sums = [curved_gradient(*of_block, vector, rows) for of_block in blocks]
                 return point.summed(sums, changes, rows)

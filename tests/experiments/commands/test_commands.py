@@ -344,6 +344,20 @@ def test_what_only_lists_options_imports_no_library_that_computes(tmp_path, argu
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+def test_reinforcement_learning_does_not_import_pytorchs_compiler(tmp_path):
+    """It takes a second, of every command."""
+    code = (
+        "import sys\nfrom maml_rl.experiments.presets.rl_presets import RL_PRESETS\n"
+        "from maml_rl.reinforcement import open_rl\nfrom dataclasses import replace\n"
+        "config = RL_PRESETS['navigation'].config\n"
+        "config = replace(config, meta=replace(config.meta, meta_batch_size=1, episodes=2))\n"
+        "learner = open_rl(config)\nlearner.iterate(learner.initial())\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 def interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
