@@ -72,6 +72,8 @@ benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this
 	$(BIN)/python benchmarks/processes.py
 	$(BIN)/python benchmarks/ranks.py
 	$(BIN)/python benchmarks/supervised.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/peers.py
 
 pictures: $(VENV)/installed  ## draw the pictures of the README and of the environments from trained/
 	$(BIN)/python -m maml_rl.experiments.paper.readme_pictures

@@ -1,4 +1,7 @@
-"""Time and memory of whole meta-iterations of `half-cheetah-dir`: 40 tasks x 20 episodes x 200 steps, twice."""
+"""Time and memory of whole meta-iterations of `half-cheetah-dir`: 40 tasks x 20 episodes x 200 steps, twice.
+
+`benchmarks/scaling.py` varies the number of tasks and episodes.
+"""
 
 import argparse
 import json
@@ -29,6 +32,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--iterations", type=int, default=5, help="iterations measured, after one to warm up (5)")
     parser.add_argument("--tasks", type=int, default=40, help="meta-batch size (40)")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes of a task, before and after adaptation (20)")
     parser.add_argument(
         "--curvature-fraction",
         type=float,
@@ -46,7 +50,7 @@ def main() -> None:
     config = RL_PRESETS["half-cheetah-dir"].config
     fraction = arguments.curvature_fraction or config.meta.step.curvature_fraction
     region = replace(config.meta.step, curvature_fraction=fraction, hessian_fraction=fraction)
-    meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=20, step=region)
+    meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=arguments.episodes, step=region)
     envs = vectorize(config.env_id, meta.meta_batch_size * meta.episodes)
     policy = initial_policy(envs, config.network, meta, seed=0).to(device)
     chosen = {"trust-region": meta}
