@@ -32,6 +32,7 @@ _COLOURS: list[Colour] = [
     ]
 ]  # fmt: skip
 _WIDTH, _MARGIN = 380, 12  # pixels, of the panel and around it
+_LABEL = 150  # pixels, of the name of a part of a task
 _WINDOW = sum(int(flag) for flag in (imgui.WindowFlags.AlwaysAutoResize, imgui.WindowFlags.NoTitleBar))
 _PLOT = sum(int(flag) for flag in (implot.Flags.NoLegend, implot.Flags.NoMenus, implot.Flags.NoMouseText))
 _SPEEDS = (0.25, 0.5, 1.0)
@@ -158,10 +159,12 @@ class LivePanel(plugin.ViewerPlugin):
     def _task_controls(self) -> None:
         imgui.SeparatorText(f"Task: {self._mdp.task_quantity}")
         space = self._space
-        if isinstance(space, spaces.Discrete):
-            self._choices(space)
-        elif isinstance(space, spaces.Box) and space.is_bounded() and np.prod(space.shape) <= _MOST_SLIDERS:
-            self._box_sliders(space)
+        if has_controls(space):
+            imgui.PushItemWidth(-_LABEL if isinstance(space, spaces.Dict) else -60)
+            self._edited, is_released = self._control(space, self._edited, "")
+            imgui.PopItemWidth()
+            if is_released:
+                self._choose(self._edited)
         else:
             _, self._typed = imgui.InputText("##task", self._typed)
             imgui.SameLine()
@@ -173,28 +176,44 @@ class LivePanel(plugin.ViewerPlugin):
         if self._complaint:
             imgui.TextWrapped(self._complaint)
 
-    def _choices(self, space: spaces.Discrete) -> None:
-        if space.n > _MOST_BUTTONS:
-            _, value = imgui.SliderInt("task", int(self._edited), int(space.start), int(space.start + space.n - 1))
-            self._edited = np.int64(value)
-            if imgui.IsItemDeactivatedAfterEdit():
-                self._choose(self._edited)
-            return
-        for task in space.start + np.arange(space.n):
-            if imgui.RadioButton(self._mdp.task_name(task) or task_text(task), bool(task == self._edited)):
-                self._choose(task)
+    def _control(self, space: spaces.Space[Any], value: Any, name: str) -> tuple[Any, bool]:
+        """Controls of a part of the task, with its value as they stand, and whether one has just been released."""
+        if isinstance(space, spaces.Dict):
+            pairs = {
+                key: self._control(part, value[key], f"{name}.{key}" if name else key)
+                for key, part in space.spaces.items()
+            }
+            return {key: edited for key, (edited, _) in pairs.items()}, any(released for _, released in pairs.values())
+        if isinstance(space, spaces.Discrete):
+            return self._choices(space, value, name)
+        assert isinstance(space, spaces.Box)
+        return self._sliders(space, value, name)
 
-    def _box_sliders(self, space: spaces.Box) -> None:
-        values = np.array(self._edited, np.float64)
-        released = False
+    def _choices(self, space: spaces.Discrete, value: Any, name: str) -> tuple[Any, bool]:
+        if space.n > _MOST_BUTTONS:
+            last = int(space.start + space.n - 1)
+            _, chosen = imgui.SliderInt(name or "task", int(value), int(space.start), last)
+            return np.int64(chosen), bool(imgui.IsItemDeactivatedAfterEdit())
+        if name:
+            imgui.TextUnformatted(name)
+        is_released = False
+        for choice in space.start + np.arange(space.n):
+            text = str(choice) if name else self._mdp.task_name(choice) or task_text(choice)
+            if name:
+                imgui.SameLine()
+            if imgui.RadioButton(f"{text}##{name}", bool(choice == value)):
+                value, is_released = choice, True
+        return value, is_released
+
+    def _sliders(self, space: spaces.Box, value: Any, name: str) -> tuple[Any, bool]:
+        values, is_released = np.array(value, np.float64), False
         for place in np.ndindex(space.shape):
-            name = "task" if values.size == 1 else f"task {', '.join(map(str, place))}"
+            own = name or "task"
+            label = own if values.size == 1 else f"{own} {', '.join(map(str, place))}"
             low, high = float(space.low[place]), float(space.high[place])
-            _, values[place] = imgui.SliderFloat(name, float(values[place]), low, high, "%.2f")
-            released |= imgui.IsItemDeactivatedAfterEdit()
-        self._edited = np.clip(values.astype(space.dtype), space.low, space.high)
-        if released:
-            self._choose(self._edited)
+            _, values[place] = imgui.SliderFloat(label, float(values[place]), low, high, "%.2f")
+            is_released |= bool(imgui.IsItemDeactivatedAfterEdit())
+        return np.clip(values.astype(space.dtype), space.low, space.high), is_released
 
     def _read(self) -> None:
         try:
@@ -215,9 +234,7 @@ class LivePanel(plugin.ViewerPlugin):
             imgui.TextWrapped(adapting.problem)
         elif adapting.shown is not None:
             imgui.AlignTextToFramePadding()
-            imgui.TextUnformatted(
-                f"{adapting.shown.recording.task_names[0]}: adapted in {adapting.shown.seconds:.1f} s"
-            )
+            imgui.TextWrapped(f"{adapting.shown.recording.task_names[0]}: adapted in {adapting.shown.seconds:.1f} s")
 
     def _time_controls(self, shown: ShownAdaptation) -> None:
         imgui.SeparatorText("Episode")
@@ -280,6 +297,21 @@ class LivePanel(plugin.ViewerPlugin):
                 implot.PlotScatter(f"##{step}", [step], [value])
             implot.PlotLine("##all", steps, returns)
             implot.EndPlot()
+
+
+def has_controls(space: spaces.Space[Any]) -> bool:
+    """Whether the page has controls for a task of this space: few numbers with bounds, choices, and dicts of them."""
+    return 0 < (_controls(space) or 0) <= _MOST_SLIDERS
+
+
+def _controls(space: spaces.Space[Any]) -> int | None:
+    """Number of controls that a task of this space takes; None if it has a part that none can set."""
+    if isinstance(space, spaces.Dict):
+        counts = [_controls(part) for part in space.spaces.values()]
+        return None if None in counts else sum(count or 0 for count in counts)
+    if isinstance(space, spaces.Discrete):
+        return 1
+    return int(np.prod(space.shape)) if isinstance(space, spaces.Box) and space.is_bounded() else None
 
 
 def poses_at(motion: NDArray[Any], lengths: NDArray[Any], step: float) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from PIL import Image
 
 from maml_rl.config import RLConfig
@@ -264,6 +265,44 @@ class TestPage:
         after = opened.standstill()
         assert moved(before, after) > 30
         assert coloured(after, panel.colours(2)[1]) > 30
+
+
+def test_each_part_of_a_task_has_a_control(tmp_path: Path) -> None:
+    config = RLConfig(env_id="maml_rl.envs:maml_rl/HalfCheetahMixture-v0", iterations=0)
+    with open_learner(config) as learner:
+        save_run(tmp_path / "run", new_run(learner, config))
+        space = learner.task_space
+    assert panel.has_controls(space)
+    assert isinstance(space, spaces.Dict)
+    place = list(space.spaces).index("payload")
+    slider, right = Page.TASK + 22 * place, 226  # a line of the panel has 22 pixels, and the names are longer here
+    with serving(tmp_path, run=tmp_path / "run") as served:
+        page = Page(f"http://127.0.0.1:{served.port}/", tmp_path)
+        try:
+            wait_for(lambda: "mean return" in served.output.read_text())
+            before = served.output.read_text().count("mean return")
+            page.drag(((Page.LEFT + right) // 2, slider), (right - 2, slider))
+            wait_for(lambda: served.output.read_text().count("mean return") > before)
+        finally:
+            page.browser.quit()
+        payloads = [float(kilograms) for kilograms in re.findall(r"payload ([\d.]+) kg", served.output.read_text())]
+    others = [line.partition(", ")[2].partition(":")[0] for line in served.output.read_text().splitlines()[-2:]]
+    assert payloads[-1] == pytest.approx(7.0, abs=0.5)
+    assert others[0] == others[1]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-np.inf, np.inf, (1,)),
+        spaces.Box(0.0, 1.0, (13,)),
+        spaces.Dict({"goal": spaces.Box(0.0, 1.0, (2,)), "name": spaces.Text(3)}),
+        spaces.Dict({}),
+    ],
+    ids=["without bounds", "too many numbers", "a text", "nothing"],
+)
+def test_other_tasks_are_typed(space: spaces.Space[Any]) -> None:
+    assert not panel.has_controls(space)
 
 
 # Who can reach it, and how it ends
