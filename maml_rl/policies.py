@@ -211,10 +211,10 @@ class GaussianMLP(StandardisedMLP):
 
     def forward(self, params: Params, observations: Tensor) -> DiagonalGaussian:
         """Distribution of actions `[..., act]` in observations `[..., obs]`."""
-        return self.at(params)(observations)
+        return DiagonalGaussian(*self.at(params)(observations).parameters())
 
     def at(self, params: Params) -> Callable[[Tensor], DiagonalGaussian]:
-        """The same as a function of observations, to be called many times."""
+        """The same as a function of observations, to be called many times; its `log_std` only broadcasts to the mean."""
         network, log_std = self.network(params), params[LOG_STD]
         if log_std.dim() == 1:
             return lambda observations: DiagonalGaussian(network(observations), log_std)

@@ -47,7 +47,7 @@ def test_stacked_parameters_equal_a_loop_over_tasks(make, shape: tuple[int, ...]
 def test_every_task_keeps_its_own_log_std_for_all_its_observations(shape: tuple[int, ...]) -> None:
     policy = gaussian_mlp()
     params = stack([random_params(policy, m) for m in range(TASKS)])
-    log_std = policy(params, observations(*shape)).parameters()[1]
+    log_std = policy(params, observations(*shape)).log_std
     assert log_std.shape == (*shape, ACTION)
     for m in range(TASKS):
         assert torch.equal(log_std[m], params["log_std"][m].expand(*shape[1:], ACTION))
@@ -58,7 +58,7 @@ def test_one_parameter_set_serves_observations_of_any_shape() -> None:
     params = random_params(policy, 0)
     for shape in [(), (3,), (3, 4), (3, 4, 5)]:
         distribution = policy(params, observations(*shape))
-        assert [value.shape for value in distribution.parameters()] == [(*shape, ACTION)] * 2
+        assert distribution.mean.shape == distribution.log_std.shape == (*shape, ACTION)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
