@@ -214,7 +214,7 @@ class GaussianMLP(StandardisedMLP):
         return DiagonalGaussian(*self.at(params)(observations).parameters())
 
     def at(self, params: Params) -> Callable[[Tensor], DiagonalGaussian]:
-        """The same as a function of observations, to be called many times; its `log_std` only broadcasts to the mean."""
+        """The same as a function of observations, to be called many times; `log_std` broadcasts to the mean."""
         network, log_std = self.network(params), params[LOG_STD]
         if log_std.dim() == 1:
             return lambda observations: DiagonalGaussian(network(observations), log_std)
