@@ -74,7 +74,7 @@ def task_charts(evaluation: Evaluation, task_quantity: str) -> list[Chart]:
     for component in components(curve.tasks, curve.values[min(1, last)].tolist(), task_quantity):
         said = f"{subtitle}; it {component.explanation}" if component.explanation else subtitle
         axis = Axis(component.label, component.ticks, component.tick_names)
-        series = _at(component.places, curve, shown)
+        series = _at(component.places, curve, shown, task_quantity)
         charts.append(Chart(f"{name} by {component.name}", said, axis, value_axis(curve.quantity), series))
     return charts
 
@@ -84,9 +84,9 @@ def _scaled(curve: Curve) -> NDArray[np.float64]:
     return QUANTITIES[curve.quantity].scale * curve.values
 
 
-def _at(places: NDArray[np.float64], curve: Curve, steps: Sequence[int]) -> list[Series]:
+def _at(places: NDArray[np.float64], curve: Curve, steps: Sequence[int], task_quantity: str) -> list[Series]:
     """Values of tasks at these places of an axis after some gradient steps."""
-    names, series = [task_text(task) for task in curve.tasks], []
+    names, series = [task_text(task, task_quantity) for task in curve.tasks], []
     for step, colour in zip(steps, OF_STEPS, strict=False):
         label, values = steps_label(step), _scaled(curve)[step].tolist()
         titles = [f"{name}, {label}: {number(curve.quantity, v)}" for name, v in zip(names, values, strict=True)]

@@ -4,8 +4,9 @@ A `TaskMDP` may name its own tasks (`task_name`, `task_quantity`), which wins. O
 with its keys and values, whatever its space is made of.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -45,8 +46,16 @@ def _mdp(env: gymnasium.Env[Any, Any] | TaskVectorEnv) -> TaskMDP | None:
     return base.mdp if isinstance(base, (TaskEnv, BatchedTaskEnv)) else None
 
 
-def task_text(task: Task) -> str:
-    """A task, or its JSON value, in a few words: `payload 2.35, motors (1, 0.8), broken false`, or `task 0.3, -0.2`."""
+def task_text(task: Task, quantity: str = "task") -> str:
+    """A task, or its JSON value, in a few words: `payload 2.35, motors (1, 0.8), broken false`, or `task 0.3, -0.2`.
+
+    Args:
+        task: The task.
+        quantity: What its numbers are; where it names the task's number, the name is taken.
+    """
+    name, named = _legend(quantity)
+    if isinstance(task, (int, np.integer)) and int(task) in named:
+        return f"{name} {named[int(task)]}"
     text = _text(task)
     if text.startswith("(") and not isinstance(task, str):
         text = text[1:-1]
@@ -125,13 +134,14 @@ def components(tasks: Sequence[Any], returns: Sequence[float], quantity: str) ->
     Returns:
         From one to six.
     """
+    quantity, values_named = _legend(quantity)
     names = dict(enumerate("xy")) if are_places(tasks, quantity) else {}
     found = [
         (f"{quantity} {names[i]}" if names else path or quantity, values)
         for i, (path, values) in enumerate(_leaves(tasks, "", quantity))
     ]
     varying = [(name, values) for name, values in found if len({_text(value) for value in values}) > 1]
-    axes = [(_component(name, values), values) for name, values in varying or found[:1]]
+    axes = [(_component(name, values, values_named), values) for name, values in varying or found[:1]]
     drawn = [(axis, values) for axis, values in axes if axis is not None]
     if len(drawn) == 1:
         return [drawn[0][0]]
@@ -162,8 +172,23 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300  # neither inf nor nan
 
 
-def _component(name: str, values: Sequence[Any]) -> Component | None:
-    """The axis of one number or category; None for more categories than an axis has room for."""
+def _legend(quantity: str) -> tuple[str, dict[int, str]]:
+    """A quantity such as `direction (0 backward, 1 forward)` without the names of its values, and these."""
+    found = re.fullmatch(r"(.*) \((\d+ [\w ]+(?:, \d+ [\w ]+)*)\)", quantity)
+    if found is None:
+        return quantity, {}
+    pairs = (part.split(" ", 1) for part in found[2].split(", "))
+    return found[1], {int(value): name for value, name in pairs}
+
+
+def _component(name: str, values: Sequence[Any], named: Mapping[int, str]) -> Component | None:
+    """The axis of one number or category; None for more categories than an axis has room for.
+
+    Args:
+        name: What the axis says.
+        values: Those of the tasks.
+        named: Names of whole numbers; none where they are numbers.
+    """
     if not all(map(_is_number, values)):
         kinds = sorted({_text(value) for value in values})
         if len(kinds) > _MOST_CATEGORIES:
@@ -176,7 +201,8 @@ def _component(name: str, values: Sequence[Any]) -> Component | None:
     is_finite_set = np.array_equal(places, places.round()) or 2 * len(different) <= len(places)
     if len(different) > _MOST_CATEGORIES or np.ptp(places) > 2 * _MOST_CATEGORIES * gap or not is_finite_set:
         return Component(name, places)
-    return Component(name, _apart(places, gap), different.tolist(), [_text(value) for value in different.tolist()])
+    ticks = different.tolist()
+    return Component(name, _apart(places, gap), ticks, [named.get(value) or _text(value) for value in ticks])
 
 
 def _apart(places: NDArray[np.float64], gap: float) -> NDArray[np.float64]:

@@ -143,6 +143,14 @@ def test_a_single_number_has_one_axis_and_equal_whole_numbers_lie_beside_each_ot
     np.testing.assert_array_equal(axis.places.round(), [0, 1, 0, 1])
 
 
+def test_values_that_the_quantity_names_are_shown_by_their_names():
+    (axis,) = components([1, 0, 1], [3.0, 1.0, 2.0], "direction (0 backward, 1 forward)")
+    assert (axis.name, axis.ticks, axis.tick_names) == ("direction", [0, 1], ["backward", "forward"])
+    assert task_text(1, "direction (0 backward, 1 forward)") == "direction forward"
+    (axis,) = components([2, 0], [3.0, 1.0], "goal velocity (m/s)")
+    assert (axis.name, axis.tick_names) == ("goal velocity (m/s)", ["0", "2"])
+
+
 def test_tasks_that_are_all_the_same_have_an_axis_and_those_of_too_many_numbers_their_rank():
     (axis,) = components([{"a": 1.0}] * 3, [0.0, 1.0, 2.0], "task")
     assert (axis.name, axis.label) == ("a", "a")
