@@ -19,8 +19,9 @@ help:  ## list the targets
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version): make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Installing into $(VENV): about 1 GB, a few minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 $(METAWORLD)/installed: setup.cfg pyproject.toml constraints.txt
@@ -33,6 +34,12 @@ $(METAWORLD)/installed: setup.cfg pyproject.toml constraints.txt
 demo: $(VENV)/installed  ## meta-train on 2D navigation, evaluate, draw a picture (a few minutes)
 	@$(BIN)/maml-rl train navigation --out $(DEMO) --resume-if-exists
 	@$(BIN)/maml-rl evaluate $(DEMO)
+	@echo
+	@echo "next, after . $(VENV)/bin/activate"
+	@echo "  maml-rl view $(DEMO)                  watch it adapt, live in a browser, to goals that you choose"
+	@echo "  maml-rl visualize $(DEMO)             a page that shows how it adapts, to keep"
+	@echo "  maml-rl view trained/half-cheetah-vel    a half-cheetah that has learned to run at any speed"
+	@echo "  maml-rl presets                          what else can be trained"
 
 test: $(VENV)/installed  ## run the whole suite
 	$(BIN)/python -m pytest $(SHARED)
