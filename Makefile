@@ -19,7 +19,7 @@ help:  ## list the targets
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version): make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Installing into $(VENV): about 1 GB, a few minutes."
+	@echo "Installing into $(VENV): about 2 GB, a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
