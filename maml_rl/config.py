@@ -75,6 +75,9 @@ class _Descent:
     """Bound on each number of the meta-gradient of the mean loss; None for none. The paper's code bounds that of a sum
     over ways x queries divided by shots: its 10 for MiniImagenet is 10 x shots / (ways x queries) here, so 0.133 for 1
     shot and 0.667 for 5."""
+    norm_clip: float | None = None
+    """Bound on the Euclidean length of the meta-gradient, all numbers together, after `gradient_clip`; None for none
+    (Ravi, Larochelle 2017: 0.25)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -82,6 +85,8 @@ class _Descent:
         cosine, clip = self.cosine_iterations, self.gradient_clip
         require("cosine_iterations", str(cosine), cosine is None or cosine >= 1, "at least 1 or None")
         require("gradient_clip", str(clip), clip is None or clip > 0, "above 0 or None")
+        norm = self.norm_clip
+        require("norm_clip", str(norm), norm is None or norm > 0, "above 0 or None")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ Rates = Mapping[str, float | Tensor]
 """Step size of each parameter that an inner update changes, by its name: a number, or one for each of its elements."""
 
 _LR, _SHIFT = "inner_lr.", "inner_shift."
+LSTM = "inner_lstm."
+"""Prefix of what is learned of an inner update by an LSTM (`maml_rl.supervised.meta_lstm`)."""
 CONTEXT = "context"
 """Name of a parameter of context numbers, in a network or in a part of one."""
 
@@ -182,4 +184,4 @@ def theta(meta: Params) -> Params:
 
 def _own(meta: Collection[str]) -> list[str]:
     """Names of the network's own parameters among the meta-parameters."""
-    return [name for name in meta if not name.startswith((_LR, _SHIFT)) and not is_statistic(name)]
+    return [name for name in meta if not name.startswith((_LR, _SHIFT, LSTM)) and not is_statistic(name)]

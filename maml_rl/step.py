@@ -158,7 +158,8 @@ def _kept(state: State, prefix: str, learned: Params) -> Tensor:
 
 def _bounded(rule: Adam | SGD | ProMP, flat: Tensor) -> Tensor:
     bound = rule.gradient_clip
-    return flat if bound is None else flat.clamp(-bound, bound)
+    flat = flat if bound is None else flat.clamp(-bound, bound)
+    return flat if rule.norm_clip is None else flat * (rule.norm_clip / flat.norm()).clamp(max=1.0)
 
 
 def require_finite(name: str, value: Tensor) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
 from maml_rl.config import ProMP, RLConfig, RunConfig, TrustRegion
+from maml_rl.supervised.settings import SupervisedConfig
 
 _OF = {"all": "", "last-layer": " of the last layer", "context": " of the context"}
 Config = TypeVar("Config", bound=RunConfig)
@@ -21,7 +22,9 @@ class Preset(NamedTuple, Generic[Config]):
         """The settings in one line."""
         config: RunConfig = self.config
         meta = config.meta
-        inner = f"{meta.inner_steps} inner step{'' if meta.inner_steps == 1 else 's'} of {meta.inner_lr:g}"
+        is_lstm = isinstance(config, SupervisedConfig) and config.meta.algorithm == "meta-lstm"
+        size = "an LSTM" if is_lstm else f"{meta.inner_lr:g}"
+        inner = f"{meta.inner_steps} inner step{'' if meta.inner_steps == 1 else 's'} of {size}"
         inner += _OF[meta.adapted]
         if isinstance(meta.step, TrustRegion):
             rule = f"max KL {meta.step.max_kl}"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from maml_rl.config import Adam
 from maml_rl.experiments.presets.preset import Preset
 from maml_rl.supervised.settings import (
+    LSTMConfig,
     NetworkConfig,
     SupervisedConfig,
     SupervisedEvaluation,
@@ -13,6 +14,7 @@ from maml_rl.supervised.settings import (
 )
 
 _FINN = "Finn, Abbeel, Levine 2017"
+_RAVI = "Ravi, Larochelle 2017"
 
 
 # The paper's code (github.com/cbfinn/maml, utils.py and maml.py) sums a task's cross-entropy over its examples and
@@ -79,6 +81,41 @@ def _mini_imagenet(shots: int, meta_batch_size: int) -> SupervisedConfig:
     )
 
 
+# The meta-learner LSTM. Published settings are those of MiniImagenet; the sinusoid and Omniglot have its LSTM, its outer
+# step and its one step on all support examples, and the gradient of the mean loss, whose size does not depend on the
+# number of examples.
+_LSTM_STEP = Adam(lr=1e-3, norm_clip=0.25)
+_MEAN_GRADIENT = LSTMConfig(divided_gradient=False)
+_SINUSOID_LSTM = replace(
+    _SINUSOID,
+    checkpoint_every=500,
+    meta=SupervisedMeta(25, inner_steps=5, algorithm="meta-lstm", lstm=_MEAN_GRADIENT, chunk_size=5, step=_LSTM_STEP),
+)
+_OMNIGLOT_LSTM = replace(
+    _OMNIGLOT,
+    tasks=replace(_OMNIGLOT.tasks, queries=5),
+    checkpoint_every=500,
+    meta=SupervisedMeta(
+        meta_batch_size=1,
+        inner_steps=5,
+        algorithm="meta-lstm",
+        lstm=_MEAN_GRADIENT,
+        batch_norm="support",
+        step=_LSTM_STEP,
+    ),
+    network=NetworkConfig("strided-conv", filters=32),
+    evaluation=SupervisedEvaluation(gradient_steps=5),
+)
+
+
+def _mini_imagenet_lstm(shots: int, steps: int, iterations: int) -> SupervisedConfig:
+    maml = _mini_imagenet(shots, meta_batch_size=1)
+    meta = SupervisedMeta(
+        meta_batch_size=1, inner_steps=steps, algorithm="meta-lstm", batch_norm="support", step=_LSTM_STEP
+    )
+    return replace(maml, iterations=iterations, meta=meta, evaluation=SupervisedEvaluation(gradient_steps=steps))
+
+
 SUPERVISED_PRESETS = {
     "sinusoid": Preset(
         _SINUSOID,
@@ -117,11 +154,23 @@ SUPERVISED_PRESETS = {
         "Zintgraf et al. 2019 (CAVIA), from its code",
         "not measured",
     ),
+    "sinusoid-meta-lstm": Preset(
+        _SINUSOID_LSTM,
+        "the same: an LSTM takes 5 steps in place of gradient descent",
+        f"{_RAVI}, with the tasks of {_FINN}, 5.1; the number of steps is this package's",
+        "not measured",
+    ),
     "omniglot-5way-1shot": Preset(
         _OMNIGLOT,
         "Omniglot: distinguish 5 characters after 1 drawing of each",
         f"{_FINN}, 5.2; {_CONVERTED}",
         "paper: 98.7 ± 0.4 %",
+    ),
+    "omniglot-5way-1shot-meta-lstm": Preset(
+        _OMNIGLOT_LSTM,
+        "the same: an LSTM takes 5 steps in place of gradient descent",
+        f"{_RAVI}, with the tasks of {_FINN}, 5.2; steps and filters are this package's",
+        "not measured",
     ),
     "omniglot-5way-5shot": Preset(
         _shots(_OMNIGLOT, 5, 5),
@@ -152,5 +201,17 @@ SUPERVISED_PRESETS = {
         "MiniImagenet: distinguish 5 classes of photographs after 5 of each",
         f"{_FINN}, 5.2; inner lr 0.01 and clip 10 of the published loss, a sum, are 0.05 and 0.667 on the mean",
         "paper: 63.1 ± 0.9 %",
+    ),
+    "mini-imagenet-5way-1shot-meta-lstm": Preset(
+        _mini_imagenet_lstm(1, 12, 75_000),
+        "MiniImagenet: distinguish 5 classes of photographs after 1 of each, by an LSTM in 12 steps",
+        f"{_RAVI}, and its code",
+        "paper: 43.44 ± 0.77 %; not measured here, it needs the photographs and a GPU",
+    ),
+    "mini-imagenet-5way-5shot-meta-lstm": Preset(
+        _mini_imagenet_lstm(5, 8, 50_000),
+        "MiniImagenet: distinguish 5 classes of photographs after 5 of each, by an LSTM in 8 steps",
+        f"{_RAVI}, and its code",
+        "paper: 60.60 ± 0.71 %, other implementations 58; not measured here, it needs the photographs and a GPU",
     ),
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maml_rl.parallel import TaskThreads
 from maml_rl.rates import theta
-from maml_rl.supervised.meta_learning import adapt_task, network_rates, query_loss
+from maml_rl.supervised.meta_learning import adaptation_steps, query_loss
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.settings import SupervisedMeta
 from maml_rl.supervised.task_batches import TaskBatch, chunks
@@ -51,11 +51,11 @@ def losses_by_step(
         threads: Threads that share the tasks. They do not change the result. What their share counts are `parts_of`.
         done: Called with the number of tasks that have been adapted since its last call.
     """
-    meta, tasks, rates = laid_out(meta), TaskBatch(*map(aligned, tasks)), network_rates(network, config)
+    meta, tasks = laid_out(meta), TaskBatch(*map(aligned, tasks))
 
     def of_task(*examples: Tensor) -> Tensor:
         task = TaskBatch(*examples)
-        steps = adapt_task(network, rates, meta, task, gradient_steps, first_order=True)
+        steps = adaptation_steps(network, config, meta, task, gradient_steps, first_order=True)
         adapted = [theta(meta), *(step.params for step in steps)]
         return torch.stack([torch.stack(query_loss(network, config.batch_norm, params, task)) for params in adapted])
 
@@ -90,7 +90,7 @@ def predictions(
     """
     meta, one = laid_out(meta), TaskBatch(*(aligned(examples[0]) for examples in task))
     with torch.no_grad():
-        steps = adapt_task(network, network_rates(network, config), meta, one, gradient_steps, first_order=True)
+        steps = adaptation_steps(network, config, meta, one, gradient_steps, first_order=True)
         adapted = [theta(meta), *(step.params for step in steps)]
         outputs = [network.query(params, one.support_x, x, config.batch_norm) for params in adapted]
     return torch.stack(outputs).double().cpu().numpy()

@@ -1,7 +1,8 @@
 """Algorithm 2 of Finn, Abbeel, Levine 2017: MAML for supervised learning, and its relatives.
 
 FOMAML, ANIL, Meta-SGD and MAML++ are settings of the same inner update (`maml_rl.inner.inner_step`), as is the paper's
-pretrained baseline (`inner_steps = 0`); Reptile shares it and has its own meta-gradient.
+pretrained baseline (`inner_steps = 0`); Reptile shares it and has its own meta-gradient. The meta-learner LSTM shares the
+meta-gradient and has an inner update of its own (`maml_rl.supervised.meta_lstm`).
 """
 
 import math
@@ -14,24 +15,33 @@ from maml_rl.errors import InputError, NonFiniteError
 from maml_rl.inner import InnerStep, inner_step
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
 from maml_rl.rates import InnerRates, begun, context_names, fixed_names, inner_rates, rate_metrics, theta
+from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.step import MetaGradient, initial_optimizer, meta_step
+from maml_rl.supervised.meta_lstm import gate_metrics, initial_lstm, lstm_steps
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.settings import BatchNorm, SupervisedMeta
 from maml_rl.supervised.task_batches import TaskBatch, chunks
 from maml_rl.supervised.tracing import traced
 from maml_rl.types import Params, State, aligned, flatten, laid_out, split, unflatten
 
+_LSTM_INDEX = 1  # of the random numbers of the LSTM's weights; those of the network have 0
 _METRICS = 4  # loss and accuracy before adaptation, and after it
 
 
-def initial_state(network: Network, config: SupervisedMeta) -> State:
-    """The state before the first iteration: the network's own parameters, and step sizes of `config.inner_lr`.
+def initial_state(network: Network, config: SupervisedMeta, seed: int = 0) -> State:
+    """The state before the first iteration: the network's own parameters, and what is learned of the inner update.
+
+    That is step sizes of `config.inner_lr`, or an LSTM, whose random weights are a function of the seed.
 
     Raises:
         InputError: If the inner update has no parameter to change.
     """
     params = begun(network.parameters(), config.adapted)
     meta = params | network_rates(network, config).initial(params)
+    if config.algorithm == "meta-lstm":
+        generator = Draw(seed, Phase.INITIALISATION).generator(Purpose.PARAMS, _LSTM_INDEX)
+        like = next(iter(params.values()))
+        meta |= {name: value.to(like) for name, value in initial_lstm(config.lstm, generator).items()}
     return State(meta, initial_optimizer(config.step, learned(network, config, meta)), 0)
 
 
@@ -65,7 +75,7 @@ def _adapted(network: Network, config: SupervisedMeta) -> list[str]:
         return context_names(network.names())
     if config.adapted == "last-layer":
         return network.last_layer()
-    norms = network.norm_parameters() if config.algorithm != "reptile" else []  # whose gradient is how far it went
+    norms = network.norm_parameters() if config.algorithm == "maml" else []  # the others learn or change all of them
     return [name for name in network.names() if name not in norms]
 
 
@@ -116,6 +126,17 @@ def adapt_task(
     return taken
 
 
+def adaptation_steps(
+    network: Network, config: SupervisedMeta, meta: Params, task: TaskBatch, steps: int, first_order: bool
+) -> list[InnerStep]:
+    """Inner updates of one task as the settings have them: gradient steps (`adapt_task`), or those of the LSTM."""
+    rates = network_rates(network, config)
+    if config.algorithm != "meta-lstm":
+        return adapt_task(network, rates, meta, task, steps, first_order)
+    x, y = task.support_x, task.support_y
+    return lstm_steps(lambda p: loss_and_accuracy(network(p, x), y), meta, rates.names, config.lstm, steps, len(x))
+
+
 def query_loss(network: Network, batch_norm: BatchNorm, params: Params, task: TaskBatch) -> tuple[Tensor, Tensor]:
     """Loss and accuracy of parameters on the query examples (line 10)."""
     return loss_and_accuracy(network.query(params, task.support_x, task.query_x, batch_norm), task.query_y)
@@ -137,7 +158,7 @@ def outer_loss(
         weights: Weight of the query loss after each gradient step, `[inner_steps]`; of one element for the last alone.
         task: Examples of the task.
     """
-    steps = adapt_task(network, network_rates(network, config), meta, task, config.inner_steps, first_order)
+    steps = adaptation_steps(network, config, meta, task, config.inner_steps, first_order)
     adapted = [step.params for step in steps] or [theta(meta)]
     results = [query_loss(network, config.batch_norm, params, task) for params in adapted[-len(weights) :]]
     total = (torch.stack([loss for loss, _ in results]) * weights).sum()
@@ -277,7 +298,7 @@ def meta_iteration(
         state, of_step = meta_step(config.step, state, MetaGradient(gradient=mean, loss=of_tasks[2]))  # line 10
     except NonFiniteError as error:
         raise NonFiniteError(f"iteration {state.iteration + 1}: {error}") from error
-    metrics |= of_step | rate_metrics(state.meta)
+    metrics |= of_step | rate_metrics(state.meta) | gate_metrics(state.meta)
     if tasks.query_y.dtype == torch.int64:
         metrics |= {"accuracy/before": accuracy_before, "accuracy/after": accuracy_after}
     return state, metrics

@@ -17,7 +17,7 @@ from maml_rl.config import (
 )
 from maml_rl.errors import InputError
 
-Algorithm = Literal["maml", "reptile"]
+Algorithm = Literal["maml", "reptile", "meta-lstm"]
 BatchNorm = Literal["transductive", "support"]
 Architecture = Literal["mlp", "strided-conv", "pooled-conv", "fully-connected"]
 Family = Literal["sinusoid", "function", "omniglot", "mini-imagenet", "images"]
@@ -34,6 +34,34 @@ _SETTINGS_OF = (  # those that not every family has, with the families
 
 
 @dataclass(frozen=True)
+class LSTMConfig:
+    """The LSTM that takes the place of the gradient step with algorithm meta-lstm (Ravi, Larochelle 2017)."""
+
+    units: int = 20
+    """Units of its first layer (their code: 20)."""
+    preprocessing: float = 10.0
+    """p: gradients and losses of size below e^-p are seen on a linear scale, larger ones on a logarithmic one (paper:
+    10)."""
+    forget_bias: tuple[float, float] = (4.0, 5.0)
+    """Bounds of the forget gate's bias at the start, before the sigmoid: 4 to 5 keeps 0.982 to 0.993 of a weight in
+    each step (their code)."""
+    input_bias: tuple[float, float] = (-5.0, -4.0)
+    """Bounds of the input gate's bias at the start, before the sigmoid: -5 to -4 is a step size of 0.007 to 0.018
+    (their code)."""
+    divided_gradient: bool = True
+    """Whether the gradient of the mean loss is divided by the number of support examples once more, as their code does
+    it; then a step size is that many times smaller than one of MAML."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require("units", self.units, self.units >= 1, "at least 1")
+        require("preprocessing", self.preprocessing, self.preprocessing > 0, "above 0")
+        for name in ("forget_bias", "input_bias"):
+            low, high = getattr(self, name)
+            require(name, f"{low:g} {high:g}", low <= high, "a lower bound and a higher one")
+
+
+@dataclass(frozen=True)
 class SupervisedMeta(MetaConfig):
     """One meta-iteration of Algorithm 2 (Finn, Abbeel, Levine 2017), and its relatives."""
 
@@ -44,7 +72,9 @@ class SupervisedMeta(MetaConfig):
     over ways x shots by shots, so its alpha of 0.4 for 5 ways is 2.0 here."""
     algorithm: Algorithm = "maml"
     """How the meta-gradient is computed: maml, by differentiating the query loss after adaptation; reptile, as the
-    distance that adaptation went (Nichol et al. 2018)."""
+    distance that adaptation went (Nichol et al. 2018); meta-lstm, as maml, with an LSTM in place of the gradient step,
+    which has no use for inner_lr (Ravi, Larochelle 2017)."""
+    lstm: LSTMConfig = field(default_factory=LSTMConfig)
     first_order_iterations: int = 0
     """Meta-iterations at the start that leave out the derivative of the inner update: derivative-order annealing
     (Antoniou et al. 2019, MAML++)."""
@@ -71,6 +101,17 @@ class SupervisedMeta(MetaConfig):
             raise InputError(f"multi_step_iterations needs inner_steps of at least 2, got {self.inner_steps}")
         if self.algorithm == "reptile":
             self._check_reptile()
+        if self.algorithm == "meta-lstm":
+            self._check_lstm()
+        elif self.lstm != LSTMConfig():
+            raise InputError(f"lstm has settings of the algorithm meta-lstm, not of {self.algorithm}")
+
+    def _check_lstm(self) -> None:
+        require("inner_steps", self.inner_steps, self.inner_steps >= 1, "at least 1 for meta-lstm")
+        if self.first_order or self.first_order_iterations:
+            raise InputError("meta-lstm always takes gradients for constants: set first_order and its iterations to no")
+        if self.learned_lr != "no":
+            raise InputError("meta-lstm has gates in place of step sizes: set learned_lr to no, or algorithm to maml")
 
     def _check_reptile(self) -> None:
         require("inner_steps", self.inner_steps, self.inner_steps >= 1, "at least 1 for Reptile")
@@ -219,11 +260,11 @@ class SupervisedConfig(RunConfig):
 
     @property
     def method(self) -> str:
-        """random, maml, pretrained, oracle, or a variant: first-order, reptile, anil, cavia, meta-sgd, maml++."""
+        """random, maml, pretrained, oracle, or a variant: first-order, reptile, meta-lstm, anil, cavia, meta-sgd, ..."""
         if self.iterations == 0:
             return "random"
-        if self.meta.algorithm == "reptile":
-            return "reptile"
+        if self.meta.algorithm != "maml":
+            return self.meta.algorithm
         if self.meta.inner_steps == 0:
             return "oracle" if self.tasks.observe_task else "pretrained"
         name = variant(self.meta)

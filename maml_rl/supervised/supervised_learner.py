@@ -65,8 +65,8 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         return ()
 
     def initial(self) -> State:
-        """The network's own parameters, and step sizes where they are learned."""
-        return initial_state(self.network, self.config.meta)
+        """The network's own parameters, and what is learned of the inner update: step sizes, or an LSTM."""
+        return initial_state(self.network, self.config.meta, self.config.seed)
 
     def iterate(self, state: State) -> tuple[State, Metrics]:
         """One pass through the loop of Algorithm 2, together with the other ranks if this process has joined some."""
@@ -104,7 +104,8 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         for shots in all_shots:
             meta, validation = self.with_step_size(state, config, shots, lambda count: advance(count / total), ranks)
             tasks = self.held_out(config, shots, config.tasks)
-            inner_lr = (meta.inner_lr,) * config.gradient_steps if meta.learned_lr == "no" else ()
+            is_fixed = meta.learned_lr == "no" and meta.algorithm != "meta-lstm"
+            inner_lr = (meta.inner_lr,) * config.gradient_steps if is_fixed else ()
             for mode in modes:
                 condition = f"{tasks.support_x.shape[1] if self._has_own_shots else shots}-shot"
                 condition += f", {mode} BN" if mode else ""
