@@ -81,9 +81,9 @@ def _mini_imagenet(shots: int, meta_batch_size: int) -> SupervisedConfig:
     )
 
 
-# The meta-learner LSTM. Published settings are those of MiniImagenet; the sinusoid and Omniglot have its LSTM, its outer
-# step and its one step on all support examples, and the gradient of the mean loss, whose size does not depend on the
-# number of examples.
+# The meta-learner LSTM. Published settings are those of MiniImagenet. The sinusoid and Omniglot have its LSTM, outer
+# step and steps on all support examples, with the gradient of the mean loss, whose size does not depend on their
+# number.
 _LSTM_STEP = Adam(lr=1e-3, norm_clip=0.25)
 _MEAN_GRADIENT = LSTMConfig(divided_gradient=False)
 _SINUSOID_LSTM = replace(

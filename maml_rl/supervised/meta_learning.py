@@ -1,8 +1,8 @@
 """Algorithm 2 of Finn, Abbeel, Levine 2017: MAML for supervised learning, and its relatives.
 
 FOMAML, ANIL, Meta-SGD and MAML++ are settings of the same inner update (`maml_rl.inner.inner_step`), as is the paper's
-pretrained baseline (`inner_steps = 0`); Reptile shares it and has its own meta-gradient. The meta-learner LSTM shares the
-meta-gradient and has an inner update of its own (`maml_rl.supervised.meta_lstm`).
+pretrained baseline (`inner_steps = 0`); Reptile shares it and has its own meta-gradient. The meta-learner LSTM shares
+the meta-gradient and has an inner update of its own (`maml_rl.supervised.meta_lstm`).
 """
 
 import math

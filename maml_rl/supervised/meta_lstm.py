@@ -133,7 +133,7 @@ def lstm_steps(
     for _ in range(steps):
         adapted, others = split(params, names)
         with torch.no_grad():
-            differentiate = torch.func.grad_and_value(lambda p, o=others: loss(o | p), has_aux=True)  # type: ignore[misc]
+            differentiate = torch.func.grad_and_value(lambda p, o=others: loss(o | p), has_aux=True)
             gradients, (value, auxiliary) = differentiate(adapted)
         gradient = flatten(gradients) / (examples if config.divided_gradient else 1)
         cells = next_cells(weights, config.preprocessing, cells, gradient, value)

@@ -260,7 +260,7 @@ class SupervisedConfig(RunConfig):
 
     @property
     def method(self) -> str:
-        """random, maml, pretrained, oracle, or a variant: first-order, reptile, meta-lstm, anil, cavia, meta-sgd, ..."""
+        """random, maml, pretrained, oracle, or a relative: first-order, reptile, meta-lstm, anil, meta-sgd, ..."""
         if self.iterations == 0:
             return "random"
         if self.meta.algorithm != "maml":

@@ -1,0 +1,115 @@
+"""RL^2 by PPO of sb3-contrib: trained on trials of several episodes, and evaluated by episode of the trial.
+
+    python -m maml_rl.experiments.paper.rl2 train maml_rl.envs:duan2016/BernoulliBandit-v0 --max-episode-steps 1 \\
+        --episodes 10 --num-envs 500 --minibatches 5 --env-steps 3000000 --out runs/rl2-bandit
+    python -m maml_rl.experiments.paper.rl2 evaluate runs/rl2-bandit --tasks 1000
+
+A directory has the policy after the last evaluation (`policy.safetensors`) and the learning curve so far (`rl2.json`),
+so that Ctrl-C keeps what has been trained. docs/rl2.md has more.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from maml_rl.checkpoint import write_json
+from maml_rl.errors import InputError
+from maml_rl.experiments.runs.ppo_baselines import Point
+from maml_rl.experiments.runs.recurrent_ppo import RL2Config, Schedule, evaluate_rl2, load_rl2, train_rl2
+from maml_rl.experiments.runs.text import env_steps_text, text_table
+from maml_rl.statistics import Mean, mean_with_interval
+
+CURVE = "rl2.json"
+
+
+def by_episode(returns: NDArray[np.float64]) -> list[Mean]:
+    """Mean over tasks of each episode's return, and of their sum over the trial, from returns `[tasks, n]`."""
+    return [mean_with_interval(values) for values in (*returns.T, returns.sum(1))]
+
+
+def episode_table(returns: NDArray[np.float64]) -> str:
+    """`by_episode` as a table."""
+    names = [*(str(i + 1) for i in range(returns.shape[1])), "trial"]
+    rows = [
+        [name, f"{mean.value:.3f}", f"[{mean.low:.3f}, {mean.high:.3f}]"]
+        for name, mean in zip(names, by_episode(returns), strict=True)
+    ]
+    return text_table([["episode", "return", "95 % interval"], *rows])
+
+
+def measure_rl2(points: Iterator[Point], config: RL2Config, env_steps: int, out: Path) -> NDArray[np.float64]:
+    """Trains, and writes the learning curve after each evaluation; the returns of the last one, `[tasks, n]`."""
+    curve: list[dict[str, Any]] = []
+    with tqdm(total=env_steps, unit="env step", unit_scale=True, disable=None) as bar:
+        for point in points:
+            total = by_episode(point.returns)[-1]
+            curve.append(
+                {
+                    "env_steps": point.env_steps,
+                    "mean_return": total.value,
+                    "standard_error": total.standard_error,
+                    "by_episode": point.returns.mean(0).tolist(),
+                }
+            )
+            write_json(out / CURVE, {"config": asdict(config), "tasks": len(point.returns), "curve": curve})
+            bar.set_postfix_str(f"return of a trial {total.value:.2f}", refresh=False)
+            bar.update(point.env_steps - bar.n)
+            if bar.disable:
+                steps = env_steps_text(point.env_steps)
+                print(f"{steps} env steps: return of a trial {total.value:.2f}", file=sys.stderr, flush=True)
+    return point.returns
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train on the trials of an environment")
+    train.add_argument("env_id", help="environment with a task distribution")
+    train.add_argument("--out", type=Path, required=True, help="directory of policy and curve")
+    train.add_argument("--env-steps", type=int, default=1_000_000, help="length of the training (%(default)s)")
+    train.add_argument("--every", type=int, default=100_000, help="env steps between evaluations (%(default)s)")
+    evaluate = commands.add_parser("evaluate", help="return by episode on held-out tasks")
+    evaluate.add_argument("directory", type=Path, help="what train has written")
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of tasks and actions (%(default)s)")
+    for command in (train, evaluate):
+        command.add_argument("--tasks", type=int, default=1000, help="held-out tasks (%(default)s)")
+    hints = get_type_hints(RL2Config)
+    for field in fields(RL2Config):
+        if field.default is not MISSING:
+            kind = get_args(hints[field.name])[0] if isinstance(hints[field.name], UnionType) else hints[field.name]
+            option = f"--{field.name.replace('_', '-')}"
+            train.add_argument(option, type=kind, default=field.default, help="(%(default)s)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        if chosen.command == "evaluate":
+            model, config = load_rl2(chosen.directory)
+            returns = evaluate_rl2(model, config, chosen.tasks, chosen.seed)
+        else:
+            config = RL2Config(**{field.name: getattr(chosen, field.name) for field in fields(RL2Config)})
+            schedule = Schedule(chosen.env_steps, chosen.every, chosen.tasks)
+            returns = measure_rl2(train_rl2(config, schedule, chosen.out), config, chosen.env_steps, chosen.out)
+    except (InputError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    print(f"{config.env_id}, {len(returns)} held-out tasks\n{episode_table(returns)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""RL^2 (Duan et al. 2016): a recurrent policy that learns within a trial, trained by PPO of sb3-contrib.
+
+Nothing is adapted by gradients: the policy's hidden state runs on through all episodes of a trial (`Trial`) and holds
+what it has found out about the task. Training maximises the return of whole trials.
+
+The paper has a GRU and TRPO; sb3-contrib has an LSTM and PPO. Each sequence of an update is a trial, from a hidden
+state of zeros on, which is why the steps of an update have to be whole trials. sb3-contrib cuts an update at a random
+place, and into minibatches from there: at most one trial in each is cut in two, whose second part begins with the
+hidden state that it was sampled with.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maml_rl.config import require
+from maml_rl.errors import InputError
+from maml_rl.experiments.runs.ppo_baselines import Point
+from maml_rl.json_types import from_json
+from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.sb3 import check_spaces, sb3_vec_env
+from maml_rl.seeding import Draw, Phase, Purpose
+from maml_rl.tasks import Task, assign_tasks, evaluation_tasks, task_space, vectorize
+from maml_rl.trials import Trial
+
+if TYPE_CHECKING:
+    from sb3_contrib import RecurrentPPO
+
+POLICY = "policy.safetensors"
+_KIND = "rl2"
+_MOST_ENVS = 1000  # trials of an evaluation at once
+
+
+@dataclass(frozen=True)
+class RL2Config:
+    """Everything that decides what RL^2 learns."""
+
+    env_id: str
+    """Environment with a task distribution, as gymnasium.make takes it."""
+    episodes: int = 2
+    """Episodes of a trial, n (Duan et al. 2016: 10 to 100 of random processes; Rothfuss et al. 2019: 2 of robots)."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is truncated; as the environment is registered if None."""
+    reward_scale: float = 1.0
+    """Factor on the reward that the policy observes."""
+    units: int = 64
+    """Units of the LSTM, and of another one for the values (Duan et al. 2016: a GRU of 256; Rothfuss et al. 2019: an
+    LSTM of 64)."""
+    num_envs: int = 100
+    """Trials sampled at once."""
+    n_steps: int | None = None
+    """Steps of each of them from one update to the next, a multiple of a trial's; one trial if None."""
+    minibatches: int = 1
+    """Parts of an update, each of as many trials."""
+    epochs: int = 8
+    """Passes over the trials of an update (Lingle's pytorch_rl2: 8)."""
+    lr: float = 1e-3
+    """Step size of Adam."""
+    discount: float = 0.99
+    """Discount factor gamma of a time step, over the whole trial (Duan et al. 2016: 0.99)."""
+    gae_lambda: float = 0.3
+    """Lambda of generalised advantage estimation (Duan et al. 2016: 0.3)."""
+    clip: float = 0.1
+    """Distance from 1 beyond which a probability ratio gains nothing more (Lingle's pytorch_rl2: 0.1)."""
+    entropy: float = 0.01
+    """Weight of the entropy of the policy (Lingle's pytorch_rl2: 0.01)."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        for name in ("episodes", "units", "num_envs", "minibatches", "epochs"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require("n_steps", str(self.n_steps), self.n_steps is None or self.n_steps >= 1, "at least 1 or None")
+        for name in ("lr", "clip"):
+            require(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        for name in ("discount", "gae_lambda"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        require("entropy", self.entropy, self.entropy >= 0, "at least 0")
+        require("seed", self.seed, self.seed >= 0, "at least 0")
+
+
+class Schedule(NamedTuple):
+    """How long RL^2 trains, and how it is evaluated meanwhile."""
+
+    env_steps: int  # of the training, which ends with the update in which it reaches them
+    every: int  # env steps from one evaluation to the next
+    tasks: int = 1000  # of an evaluation, one trial of each
+
+
+def trial_envs(config: RL2Config, count: int, machine: Machine = THIS_MACHINE) -> Trial:
+    """Sub-environments whose episodes are the trials of the settings.
+
+    Raises:
+        InputError: If environment or settings cannot be used.
+    """
+    envs = vectorize(config.env_id, count, machine.env_processes(), max_episode_steps=config.max_episode_steps)
+    try:
+        trial = Trial(envs, config.episodes, config.reward_scale)
+        check_spaces(trial.single_observation_space, trial.single_action_space)
+    except InputError:
+        envs.close()
+        raise
+    return trial
+
+
+def train_rl2(config: RL2Config, schedule: Schedule, out: Path, machine: Machine = THIS_MACHINE) -> Iterator[Point]:
+    """Trains, and writes the policy into `out` before each evaluation: returns by episode, `[tasks, n]`.
+
+    Args:
+        config: Settings.
+        schedule: How long it trains, and how it is evaluated.
+        out: Directory of the policy.
+        machine: Processes of an environment that is not batched.
+
+    Raises:
+        InputError: If environment or settings cannot be used, or sb3-contrib is not installed.
+    """
+    if min(schedule) < 1 or schedule.tasks < 2:
+        raise InputError(
+            f"env_steps and every must be at least 1, tasks at least 2, got {', '.join(map(str, schedule))}"
+        )
+    with closing(trial_envs(config, config.num_envs, machine)) as envs:
+        model = _new_model(config, envs)
+        while True:
+            save_rl2(model, config, out)
+            yield Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
+            if model.num_timesteps >= schedule.env_steps:
+                return
+            model.learn(min(schedule.every, schedule.env_steps - model.num_timesteps), reset_num_timesteps=False)
+
+
+def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
+    n_steps = config.n_steps or envs.steps
+    if n_steps % envs.steps:
+        raise InputError(
+            f"n_steps must be a multiple of a trial's {envs.steps} steps ({config.episodes} episodes of "
+            f"{envs.steps // config.episodes}), got {n_steps}: set it to {-(-n_steps // envs.steps) * envs.steps}"
+        )
+    count = n_steps // envs.steps * envs.num_envs
+    if count % config.minibatches:
+        raise InputError(f"minibatches must divide the {count} trials of an update, got {config.minibatches}")
+    kind = _recurrent_ppo()
+    return kind(
+        "MlpLstmPolicy",
+        sb3_vec_env(envs, new_tasks=True),
+        learning_rate=config.lr,
+        n_steps=n_steps,
+        batch_size=n_steps * envs.num_envs // config.minibatches,
+        n_epochs=config.epochs,
+        gamma=config.discount,
+        gae_lambda=config.gae_lambda,
+        clip_range=config.clip,
+        ent_coef=config.entropy,
+        policy_kwargs={"lstm_hidden_size": config.units, "net_arch": []},
+        seed=config.seed,
+        device="cpu",
+    )
+
+
+def _recurrent_ppo() -> "type[RecurrentPPO]":
+    try:
+        from sb3_contrib import RecurrentPPO
+    except ImportError:
+        raise InputError("RL^2 needs the package sb3-contrib: pip install 'maml-rl[rl2]'") from None
+    return RecurrentPPO
+
+
+def evaluate_rl2(
+    model: "RecurrentPPO", config: RL2Config, tasks: int, seed: int = 0, machine: Machine = THIS_MACHINE
+) -> NDArray[np.float64]:
+    """Return of each episode of one trial on each held-out task, `[tasks, n]`, by the policy that samples its actions.
+
+    The tasks are those of `maml-rl evaluate`.
+
+    Args:
+        model: What was trained.
+        config: Its settings.
+        tasks: Held-out tasks.
+        seed: Of tasks, first states and actions.
+        machine: Processes of an environment that is not batched.
+    """
+    with closing(trial_envs(config, min(tasks, _MOST_ENVS), machine)) as envs, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(Draw(seed, Phase.EVALUATION).integers(Purpose.ACTIONS, 1)[0])
+        held_out = evaluation_tasks(task_space(envs), tasks, seed)
+        parts = [held_out[start : start + envs.num_envs] for start in range(0, tasks, envs.num_envs)]
+        returns = [_returns(model, envs, part, Draw(seed, Phase.EVALUATION, i)) for i, part in enumerate(parts)]
+    return np.concatenate(returns)
+
+
+def _returns(model: "RecurrentPPO", envs: Trial, tasks: Sequence[Task], draw: Draw) -> NDArray[np.float64]:
+    """Returns `[tasks, n]` of one trial of each task; sub-environments left over have the last one's too."""
+    assign_tasks(envs, [*tasks, *[tasks[-1]] * (envs.num_envs - len(tasks))])
+    observations, _ = envs.reset(seed=draw.integers(Purpose.RESETS, envs.num_envs))
+    returns = np.zeros((envs.num_envs, envs.episodes))
+    memory: Any = None
+    starts = np.ones(envs.num_envs, np.bool_)
+    while (running := np.flatnonzero(envs.episode < envs.episodes)).size:
+        episode = envs.episode[running]
+        actions, memory = model.predict(observations, memory, starts)
+        observations, rewards, *_ = envs.step(actions)
+        returns[running, episode] += rewards[running]
+        starts = np.zeros_like(starts)
+    return returns[: len(tasks)]
+
+
+def save_rl2(model: "RecurrentPPO", config: RL2Config, out: Path) -> None:
+    """Writes the policy and its settings into a directory."""
+    out.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = model.policy.state_dict()
+    record = {"kind": _KIND, "env_steps": model.num_timesteps, "config": asdict(config)}
+    save_checkpoint(out / POLICY, Checkpoint(tensors, record))
+
+
+def load_rl2(directory: Path) -> tuple["RecurrentPPO", RL2Config]:
+    """What `save_rl2` has written: a model to act with, or to train with a new Adam, and its settings.
+
+    Raises:
+        InputError: If there is none, or sb3-contrib or the environment cannot be used.
+    """
+    path = directory / POLICY
+    if not path.is_file():
+        raise InputError(f"there is no {POLICY} in {directory}: give the directory that RL^2 was trained in")
+    checkpoint = load_checkpoint(path)
+    record = checkpoint.record
+    if record.get("kind") != _KIND:
+        raise InputError(f"{path} is not of RL^2: give the directory that it was trained in")
+    try:
+        config, env_steps = from_json(RL2Config, record["config"]), int(record["env_steps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): train again") from error
+    with closing(trial_envs(config, config.num_envs)) as envs:
+        model = _new_model(config, envs)
+    try:
+        model.policy.load_state_dict(checkpoint.tensors)
+    except RuntimeError as error:
+        raise InputError(f"{path} has other tensors than its settings ask for: train again") from error
+    model.num_timesteps = env_steps
+    return model, config

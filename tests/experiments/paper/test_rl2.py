@@ -1,0 +1,146 @@
+"""RL^2: returns by episode of known policies, learning, files, and what is refused."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.errors import InputError
+from maml_rl.experiments.paper import rl2 as script
+from maml_rl.experiments.runs.recurrent_ppo import (
+    POLICY,
+    RL2Config,
+    Schedule,
+    evaluate_rl2,
+    load_rl2,
+    train_rl2,
+)
+
+BANDIT = "maml_rl.envs:duan2016/BernoulliBandit-v0"
+NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
+SMALL = RL2Config(BANDIT, episodes=3, max_episode_steps=1, units=8, num_envs=20)
+
+
+class Memory:
+    """A policy with a memory that is written here: it stays with an arm that paid and else takes the next one."""
+
+    def predict(self, observations, memory, starts):
+        """Observations are 1, the last arm one-hot, the reward and the end."""
+        if memory is None:
+            assert starts.all()
+            return np.zeros(len(observations), np.int64), 0
+        assert not starts.any()  # the memory is kept over the episodes of a trial
+        arms, rewards = observations[:, 1:6].argmax(1), observations[:, 6]
+        return np.where(rewards > 0, arms, (arms + 1) % 5), memory + 1
+
+
+def test_returns_are_counted_by_episode_of_the_trial():
+    # Arm 1 first: p = 1/2. It stays after a success, of probability p: E[p^2] = 1/3; else the next arm:
+    # (1 - 1/2) / 2 = 1/4. Together 7/12. Standard error of 3000 tasks: 0.009.
+    returns = evaluate_rl2(Memory(), RL2Config(BANDIT, episodes=2, max_episode_steps=1), tasks=3000)
+    assert returns.shape == (3000, 2)
+    assert returns.mean(0) == pytest.approx([1 / 2, 7 / 12], abs=0.03)
+    one_episode = evaluate_rl2(Memory(), RL2Config(BANDIT, episodes=2), tasks=10)  # of ten pulls each
+    assert one_episode.max() > 1
+
+
+def test_it_learns_to_use_what_the_first_pulls_have_shown(tmp_path):
+    config = RL2Config(
+        BANDIT, episodes=4, max_episode_steps=1, units=16, num_envs=100, minibatches=2, lr=0.01, clip=0.2, entropy=0.0
+    )
+    points = list(train_rl2(config, Schedule(24_000, 24_000, 1000), tmp_path))
+    assert [point.env_steps for point in points] == [0, 24_000]
+    before, after = (point.returns.mean(0) for point in points)
+    assert before == pytest.approx([0.5] * 4, abs=0.06)
+    assert after[0] == pytest.approx(0.5, abs=0.06)  # nothing is known yet
+    assert after[3] > 0.57  # 4.5 standard errors above chance
+
+
+def test_the_same_seed_gives_the_same_curve_and_a_loaded_policy_the_same_returns(tmp_path):
+    schedule = Schedule(120, 60, 50)
+    first, second = (list(train_rl2(SMALL, schedule, tmp_path / name)) for name in "ab")
+    for one, other in zip(first, second, strict=True):
+        assert one.env_steps == other.env_steps
+        np.testing.assert_array_equal(one.returns, other.returns)
+    model, config = load_rl2(tmp_path / "a")
+    assert config == SMALL
+    assert model.num_timesteps == 120
+    state = torch.random.get_rng_state()
+    np.testing.assert_array_equal(evaluate_rl2(model, config, 50), first[-1].returns)
+    assert torch.equal(torch.random.get_rng_state(), state)  # training goes on as if nothing had been evaluated
+    assert not np.array_equal(evaluate_rl2(model, config, 50, seed=1), first[-1].returns)
+
+
+def test_actions_of_robots_and_episodes_of_many_steps_work_too(tmp_path):
+    config = RL2Config(NAVIGATION, episodes=2, max_episode_steps=5, units=4, num_envs=3, n_steps=20, minibatches=3)
+    *_, last = train_rl2(config, Schedule(60, 60, 4), tmp_path)
+    assert last.returns.shape == (4, 2)
+    assert (last.returns < 0).all()
+
+
+def test_the_script_trains_and_evaluates(tmp_path, capsys):
+    out = tmp_path / "new" / "bandit"
+    arguments = ["--max-episode-steps=1", "--episodes=3", "--units=8", "--num-envs=20", "--env-steps=120"]
+    script.main(["train", BANDIT, *arguments, "--every=60", "--tasks=50", f"--out={out}"])
+    trained = capsys.readouterr().out
+    script.main(["evaluate", str(out), "--tasks=50"])
+    assert capsys.readouterr().out == trained
+    assert trained.splitlines()[0] == f"{BANDIT}, 50 held-out tasks"
+    assert [line.split()[0] for line in trained.splitlines()[3:]] == ["1", "2", "3", "trial"]
+    record = json.loads((out / script.CURVE).read_text())
+    assert [point["env_steps"] for point in record["curve"]] == [0, 60, 120]
+    last = record["curve"][-1]
+    assert sum(last["by_episode"]) == pytest.approx(last["mean_return"])
+    assert f"{last['mean_return']:.3f}" in trained.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_steps": 10}, r"multiple of a trial's 3 steps \(3 episodes of 1\), got 10: set it to 12"),
+        ({"minibatches": 3}, "minibatches must divide the 20 trials of an update, got 3"),
+        ({"episodes": 0}, "episodes must be at least 1"),
+        ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1"),
+        ({"env_id": "maml_rl.envs:duan2016/Nothing-v0"}, "there is no environment"),
+        ({"env_id": "CartPole-v1"}, "task_space"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_one_line(settings, message, tmp_path, capsys):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if name != "env_id"]
+    base = ["--max-episode-steps=1", "--num-envs=20"] + (["--episodes=3"] if "episodes" not in settings else [])
+    with pytest.raises(SystemExit):
+        script.main(["train", settings.get("env_id", BANDIT), *base, *options, f"--out={tmp_path}"])
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+
+
+def test_without_sb3_contrib_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    with pytest.raises(InputError, match=r"RL\^2 needs the package sb3-contrib: pip install 'maml-rl\[rl2\]'"):
+        next(train_rl2(SMALL, Schedule(60, 60, 4), tmp_path))
+
+
+def test_what_is_no_policy_of_rl2_is_refused(tmp_path):
+    with pytest.raises(InputError, match=f"there is no {POLICY}"):
+        load_rl2(tmp_path)
+    next(train_rl2(SMALL, Schedule(60, 60, 4), tmp_path))
+    whole = load_checkpoint(tmp_path / POLICY)
+    for record, message in (
+        ({"kind": "supervised"}, "is not of RL"),
+        ({"kind": "rl2", "env_steps": 0, "config": {"units": 8}}, "cannot be read"),
+        (
+            whole.record | {"config": whole.record["config"] | {"units": 9}},
+            "has other tensors than its settings ask for",
+        ),
+    ):
+        save_checkpoint(tmp_path / POLICY, whole._replace(record=record))
+        with pytest.raises(InputError, match=message):
+            load_rl2(tmp_path)
+
+
+def test_nothing_is_evaluated_on_less_than_two_tasks(tmp_path):
+    with pytest.raises(InputError, match="tasks at least 2, got 60, 60, 1"):
+        next(train_rl2(SMALL, Schedule(60, 60, 1), tmp_path))
