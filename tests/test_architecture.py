@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 INSTALLED = {"maml_rl": "maml_rl", "envs": "maml_rl.envs", "experiments": "maml_rl.experiments"}  # by folder
 FORBIDDEN = {
-    "envs": {"torch", "stable_baselines3", "maml_rl", "maml_rl.experiments", "tests"},
-    "maml_rl": {"mujoco", "stable_baselines3", "PIL", "maml_rl.envs", "maml_rl.experiments", "tests"},
+    "envs": {"torch", "stable_baselines3", "sb3_contrib", "maml_rl", "maml_rl.experiments", "tests"},
+    "maml_rl": {"mujoco", "stable_baselines3", "sb3_contrib", "PIL", "maml_rl.envs", "maml_rl.experiments", "tests"},
     "experiments": {"mujoco", "tests"},
     "benchmarks": {"tests"},
     "tests": {"tests"},

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from maml_rl.experiments.presets import PRESETS
@@ -52,6 +53,28 @@ def test_a_sinusoid_is_trained_resumed_evaluated_and_shown(run_command, tmp_path
     code, output, _ = run_command("visualize", out, "--figure", "fits.svg", "--threads", 1)
     assert (code, [line.split(":")[0] for line in output.splitlines()]) == (0, ["report", "figure"])
     assert "<svg" in (tmp_path / "fits.svg").read_text()
+
+
+def test_a_meta_learner_lstm_is_trained_resumed_to_the_same_bits_and_compared(runs, run_command, tmp_path):
+    common = [*SMALL[1:], "--meta.lstm.units=2", "--network.hidden-sizes", 4, "--evaluation.tasks=2"]
+    common += ["--evaluation.shots", 5, "--evaluation.gradient-steps=1"]
+    for name, iterations in (("whole", 2), ("parts", 1)):
+        options = [*common, "--iterations", iterations, "--out", tmp_path / name]
+        assert run_command("train", "sinusoid-meta-lstm", *options)[0] == 0
+    assert run_command("train", "--resume", tmp_path / "parts", "--iterations", 2, "--threads", 1)[0] == 0
+    whole, parts = (load_run(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.config.method == "meta-lstm"
+    for values, others in ((whole.state.meta, parts.state.meta), (whole.state.optimizer, parts.state.optimizer)):
+        assert values.keys() == others.keys()
+        assert all(torch.equal(value, others[name]) for name, value in values.items())
+    code, output, _ = run_command("evaluate", tmp_path / "whole", "--threads", 1)
+    assert (code, "5-shot" in output) == (0, True)
+    curve = json.loads((tmp_path / "whole" / "evaluation.json").read_text())["curves"][0]
+    assert (curve["inner_lr"], len(curve["mean"])) == ([], 2)  # its gates are no step sizes
+    assert run_command("visualize", tmp_path / "whole", "--threads", 1)[0] == 0
+    runs_and_out = (tmp_path / "whole", runs / "run", "--out", tmp_path / "compared")
+    code, output, _ = run_command("compare", *runs_and_out, "--threads", 1)
+    assert (code, "meta-lstm" in output) == (0, True)
 
 
 def test_a_run_on_a_folder_of_images_remembers_where_it_is(run_command, tmp_path):

@@ -10,7 +10,7 @@ from maml_rl.experiments.presets.supervised_presets import SUPERVISED_PRESETS, c
 from maml_rl.parallel import TaskThreads
 from maml_rl.supervised.meta_learning import initial_state, meta_gradient, meta_iteration
 from maml_rl.supervised.networks import build_network
-from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta, TasksConfig
+from maml_rl.supervised.settings import LSTMConfig, NetworkConfig, SupervisedMeta, TasksConfig
 from maml_rl.supervised.task_batches import TaskBatch
 from maml_rl.types import Params, flatten
 
@@ -73,3 +73,19 @@ def test_the_presets_have_the_papers_settings_converted(name, inner_lr, clip):
     assert preset.config.meta.step.gradient_clip == (None if clip is None else pytest.approx(clip))
     if clip is not None:
         assert f"{clip:.3f}" in preset.source
+
+
+@pytest.mark.parametrize(("shots", "steps", "iterations"), [(1, 12, 75_000), (5, 8, 50_000)])
+def test_the_presets_of_the_meta_learner_lstm_have_the_settings_of_its_code(shots, steps, iterations):
+    config = SUPERVISED_PRESETS[f"mini-imagenet-5way-{shots}shot-meta-lstm"].config
+    assert (config.iterations, config.meta.inner_steps, config.meta.meta_batch_size) == (iterations, steps, 1)
+    assert (config.meta.step.lr, config.meta.step.norm_clip) == (0.001, 0.25)
+    assert config.meta.lstm == LSTMConfig(20, 10.0, (4.0, 5.0), (-5.0, -4.0), divided_gradient=True)
+    assert (config.network.architecture, config.network.filters) == ("pooled-conv", 32)
+    assert (config.tasks.shots, config.tasks.queries, config.meta.batch_norm) == (shots, 15, "support")
+    assert config.evaluation.gradient_steps == steps
+
+
+def test_a_preset_of_the_meta_learner_lstm_says_so_in_place_of_a_step_size():
+    settings = SUPERVISED_PRESETS["sinusoid-meta-lstm"].settings()
+    assert settings == "70000 iterations of 25 tasks, 5 inner steps of an LSTM, adam 0.001"

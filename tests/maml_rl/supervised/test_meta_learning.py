@@ -23,7 +23,7 @@ from maml_rl.supervised.meta_learning import (
     outer_loss,
 )
 from maml_rl.supervised.networks import Network, build_network
-from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta
+from maml_rl.supervised.settings import LSTMConfig, NetworkConfig, SupervisedMeta
 from maml_rl.supervised.task_batches import TaskBatch
 from maml_rl.types import Params, State, flatten, unflatten
 
@@ -417,6 +417,10 @@ VARIANTS = {
     "reptile": (
         float_perceptron,
         SupervisedMeta(algorithm="reptile", inner_steps=2, inner_lr=0.1, step=SGD(lr=0.1)),
+    ),
+    "meta-lstm": (
+        float_perceptron,
+        SupervisedMeta(algorithm="meta-lstm", inner_steps=2, lstm=LSTMConfig(units=3), step=Adam(norm_clip=0.25)),
     ),
     "cavia": (perceptron_with_context, SupervisedMeta(inner_lr=1.0, adapted="context")),
     "support": (float_batch_norm, SupervisedMeta(inner_lr=0.1, batch_norm="support")),
