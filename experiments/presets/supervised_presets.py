@@ -89,7 +89,7 @@ _MEAN_GRADIENT = LSTMConfig(divided_gradient=False)
 _SINUSOID_LSTM = replace(
     _SINUSOID,
     checkpoint_every=500,
-    meta=SupervisedMeta(25, inner_steps=5, algorithm="meta-lstm", lstm=_MEAN_GRADIENT, chunk_size=5, step=_LSTM_STEP),
+    meta=SupervisedMeta(5, inner_steps=5, algorithm="meta-lstm", lstm=_MEAN_GRADIENT, step=_LSTM_STEP),
 )
 _OMNIGLOT_LSTM = replace(
     _OMNIGLOT,
