@@ -63,13 +63,14 @@ class RL2Config:
     epochs: int = 8
     """Passes over the trials of an update (Lingle's pytorch_rl2: 8)."""
     lr: float = 1e-3
-    """Step size of Adam."""
+    """Step size of Adam (Rothfuss et al. 2019: 0.001; Lingle's pytorch_rl2: 0.0002)."""
     discount: float = 0.99
     """Discount factor gamma of a time step, over the whole trial (Duan et al. 2016: 0.99)."""
     gae_lambda: float = 0.3
     """Lambda of generalised advantage estimation (Duan et al. 2016: 0.3)."""
-    clip: float = 0.1
-    """Distance from 1 beyond which a probability ratio gains nothing more (Lingle's pytorch_rl2: 0.1)."""
+    clip: float = 0.2
+    """Distance from 1 beyond which a probability ratio gains nothing more (sb3-contrib's default; Lingle's pytorch_rl2:
+    0.1)."""
     entropy: float = 0.01
     """Weight of the entropy of the policy (Lingle's pytorch_rl2: 0.01)."""
     seed: int = 0

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     train_rl2,
 )
 
+ROOT = Path(__file__).parents[3]
 BANDIT = "maml_rl.envs:duan2016/BernoulliBandit-v0"
 NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
 SMALL = RL2Config(BANDIT, episodes=3, max_episode_steps=1, units=8, num_envs=20)
@@ -144,3 +147,18 @@ def test_what_is_no_policy_of_rl2_is_refused(tmp_path):
 def test_nothing_is_evaluated_on_less_than_two_tasks(tmp_path):
     with pytest.raises(InputError, match="tasks at least 2, got 60, 60, 1"):
         next(train_rl2(SMALL, Schedule(60, 60, 1), tmp_path))
+
+
+def test_the_page_does_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "rl2.md").read_text(), re.M | re.S)
+    assert [language for language, _ in blocks] == ["python", "sh"]
+    exec(compile(blocks[0][1], "rl2.md", "exec"), {})
+    commands = [shlex.split(line) for line in blocks[1][1].replace("\\\n", "").splitlines()]
+    assert [arguments[3] for arguments in commands] == ["train", "train", "evaluate"]
+    for program, *arguments in commands:
+        assert (program, arguments[:2]) == ("python", ["-m", "maml_rl.experiments.paper.rl2"])
+        is_training = arguments[2] == "train"
+        shorter = ["--env-steps=1", "--num-envs=5", "--units=4", "--epochs=1"] if is_training else []
+        script.main([*arguments[2:], *shorter, "--tasks=5"])
+    assert capsys.readouterr().out.count("5 held-out tasks") == 3
