@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="return by episode on held-out tasks")
     evaluate.add_argument("directory", type=Path, help="what train has written")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of tasks and actions (%(default)s)")
+    evaluate.add_argument("--greedy", action="store_true", help="take the likeliest actions in place of samples")
     for command in (train, evaluate):
         command.add_argument("--tasks", type=int, default=1000, help="held-out tasks (%(default)s)")
     hints = get_type_hints(RL2Config)
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if chosen.command == "evaluate":
             model, config = load_rl2(chosen.directory)
-            returns = evaluate_rl2(model, config, chosen.tasks, chosen.seed)
+            returns = evaluate_rl2(model, config, chosen.tasks, chosen.seed, chosen.greedy)
         else:
             config = RL2Config(**{field.name: getattr(chosen, field.name) for field in fields(RL2Config)})
             schedule = Schedule(chosen.env_steps, chosen.every, chosen.tasks)

@@ -176,9 +176,14 @@ def _recurrent_ppo() -> "type[RecurrentPPO]":
 
 
 def evaluate_rl2(
-    model: "RecurrentPPO", config: RL2Config, tasks: int, seed: int = 0, machine: Machine = THIS_MACHINE
+    model: "RecurrentPPO",
+    config: RL2Config,
+    tasks: int,
+    seed: int = 0,
+    greedy: bool = False,
+    machine: Machine = THIS_MACHINE,
 ) -> NDArray[np.float64]:
-    """Return of each episode of one trial on each held-out task, `[tasks, n]`, by the policy that samples its actions.
+    """Return of each episode of one trial on each held-out task, `[tasks, n]`.
 
     The tasks are those of `maml-rl evaluate`.
 
@@ -187,17 +192,21 @@ def evaluate_rl2(
         config: Its settings.
         tasks: Held-out tasks.
         seed: Of tasks, first states and actions.
+        greedy: Whether actions are the likeliest ones, or the means of a Gaussian, in place of samples.
         machine: Processes of an environment that is not batched.
     """
     with closing(trial_envs(config, min(tasks, _MOST_ENVS), machine)) as envs, torch.random.fork_rng(devices=[]):
         torch.manual_seed(Draw(seed, Phase.EVALUATION).integers(Purpose.ACTIONS, 1)[0])
         held_out = evaluation_tasks(task_space(envs), tasks, seed)
         parts = [held_out[start : start + envs.num_envs] for start in range(0, tasks, envs.num_envs)]
-        returns = [_returns(model, envs, part, Draw(seed, Phase.EVALUATION, i)) for i, part in enumerate(parts)]
+        draws = [Draw(seed, Phase.EVALUATION, i) for i in range(len(parts))]
+        returns = [_returns(model, envs, part, draw, greedy) for part, draw in zip(parts, draws, strict=True)]
     return np.concatenate(returns)
 
 
-def _returns(model: "RecurrentPPO", envs: Trial, tasks: Sequence[Task], draw: Draw) -> NDArray[np.float64]:
+def _returns(
+    model: "RecurrentPPO", envs: Trial, tasks: Sequence[Task], draw: Draw, greedy: bool
+) -> NDArray[np.float64]:
     """Returns `[tasks, n]` of one trial of each task; sub-environments left over have the last one's too."""
     assign_tasks(envs, [*tasks, *[tasks[-1]] * (envs.num_envs - len(tasks))])
     observations, _ = envs.reset(seed=draw.integers(Purpose.RESETS, envs.num_envs))
@@ -206,7 +215,7 @@ def _returns(model: "RecurrentPPO", envs: Trial, tasks: Sequence[Task], draw: Dr
     starts = np.ones(envs.num_envs, np.bool_)
     while (running := np.flatnonzero(envs.episode < envs.episodes)).size:
         episode = envs.episode[running]
-        actions, memory = model.predict(observations, memory, starts)
+        actions, memory = model.predict(observations, memory, starts, greedy)
         observations, rewards, *_ = envs.step(actions)
         returns[running, episode] += rewards[running]
         starts = np.zeros_like(starts)
