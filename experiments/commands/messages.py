@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-_GROUPS = ("run", "trust", "machine")
+_GROUPS = ("run", "trust", "tracking", "machine")
 """Fields of options that hold others and have no name on a command line."""
 
 _REWORDED = (

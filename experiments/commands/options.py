@@ -21,6 +21,7 @@ from tyro.constructors import (
 from maml_rl.config import RunConfig
 from maml_rl.errors import InputError
 from maml_rl.experiments.commands.messages import in_one_line, with_option
+from maml_rl.experiments.runs.tracker_options import Tracking
 from maml_rl.machine import THIS_MACHINE, Machine
 
 Options = TypeVar("Options")
@@ -48,6 +49,7 @@ class Trust:
 NO_OTHERS = Trust()
 GivenMachine = Annotated[Machine, tyro.conf.OmitArgPrefixes]
 GivenTrust = Annotated[Trust, tyro.conf.arg(name="")]
+GivenTracking = Annotated[Tracking, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True, kw_only=True)

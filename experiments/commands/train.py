@@ -18,6 +18,7 @@ from maml_rl.experiments.commands.options import (
     NO_OTHERS,
     OF_ONE_KIND,
     GivenMachine,
+    GivenTracking,
     GivenTrust,
     Trust,
     has_option,
@@ -26,6 +27,7 @@ from maml_rl.experiments.commands.options import (
     value_of,
 )
 from maml_rl.experiments.presets import CUSTOM, PRESETS, UNNAMED, Preset, find_preset, rules_for, with_rule
+from maml_rl.experiments.runs.tracker_options import NO_TRACKER, Tracking, check_tracker
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.supervised.settings import SupervisedConfig
 
@@ -48,6 +50,7 @@ examples:
   maml-rl train navigation --meta.adapted context --network.context-size 5   adapt a context only (CAVIA)
   maml-rl train half-cheetah-dir --meta.learned-lr parameter        learn the inner step sizes (Meta-SGD)
   maml-rl train sinusoid --meta.step sgd --meta.step.lr 0.01        another rule for the meta-step
+  maml-rl train navigation --tracker wandb                          log to Weights & Biases, or trackio, as well
   maml-rl train --resume runs/short --iterations 40
 
 maml-rl train PRESET --help and maml-rl train --resume --help list the options.
@@ -68,6 +71,7 @@ class NewRun:
     render_every: int = 0
     """Meta-iterations from one animated clip in TensorBoard, before and after adaptation, to the next; none if 0. Clips
     of robots need OpenGL."""
+    tracking: GivenTracking = NO_TRACKER
     machine: GivenMachine = THIS_MACHINE
 
 
@@ -83,6 +87,7 @@ class ResumedRun:
     """Directory of the images (supervised); the run's own if not given."""
     render_every: int = 0
     """Meta-iterations from one animated clip in TensorBoard to the next (reinforcement); none if 0."""
+    tracking: GivenTracking = NO_TRACKER
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
 
@@ -103,6 +108,7 @@ class _Work(NamedTuple):
     finished: int  # iterations of the one that is resumed
     machine: Machine
     render_every: int
+    tracking: Tracking
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -113,6 +119,7 @@ def run(arguments: Sequence[str]) -> None:
         print(_HELP.format(presets="\n".join(_listed_presets())), end="")
         return
     asked = _resumption(arguments) if has_option("--resume", arguments) else _beginning(arguments)
+    check_tracker(asked.options.tracking)
     from maml_rl.experiments.commands.computing import computing
     from maml_rl.experiments.commands.ranked import shared_facts
     from maml_rl.experiments.runs.training import follow, resume, train
@@ -128,10 +135,14 @@ def run(arguments: Sequence[str]) -> None:
     work = _work(asked)
     with computing(), _explained(work), naming_the_ended(ranks):
         if work.resumed:
-            trained = resume(work.out, work.resumed.iterations, work.resumed.data, work.machine, _watch(work))
+            given = (work.resumed.iterations, work.resumed.data)
+            trained = resume(work.out, *given, work.machine, _watch(work), work.tracking)
         else:
-            trained = train(work.config, work.out, work.machine, _watch(work))
+            trained = train(work.config, work.out, work.machine, _watch(work), work.tracking)
     _print_end(work, trained)
+    if work.tracking.tracker:
+        with computing():
+            _send_report(work, alone=ranks.size == 1)
 
 
 def _print_end(work: _Work, trained: "Run") -> None:
@@ -146,6 +157,24 @@ def _print_end(work: _Work, trained: "Run") -> None:
         steps = f", {env_steps_text(progress.env_steps)} env steps" if isinstance(trained.config, RLConfig) else ""
         print(f"{iterations}{steps} in {duration(progress.seconds)}")
     print(f"next: maml-rl evaluate {work.out}")
+
+
+def _send_report(work: _Work, *, alone: bool) -> None:
+    """Makes the report of a finished run, and sends it to the run's tracker."""
+    if not alone:  # a report is made in one process
+        print(f"the report, in the tracker too: maml-rl visualize {work.out} --tracker {work.tracking.tracker}")
+        return
+    from maml_rl.experiments.report.reporting import REPORT, Outputs, visualize
+    from maml_rl.experiments.runs.trackers import send_file
+
+    report = work.out / REPORT
+    try:
+        visualize(work.out, Outputs(report), machine=work.machine)
+    except (InputError, NonFiniteError, WorkerError, OSError) as error:
+        print(f"warning: there is no report for the tracker: {error}", file=sys.stderr)
+        return
+    if send_file(work.tracking, work.out, work.config, report, "report"):
+        print(f"report: {report}, and in the tracker")
 
 
 def _about(preset: Preset[Any]) -> str:
@@ -164,7 +193,7 @@ def _resumption(arguments: Sequence[str]) -> _Asked:
     given = [*([] if directory is None else [directory]), *(option for option in options if option != "--resume")]
     if arguments[-1] in ("-h", "--help"):
         given = ["--help"]
-    others = "--iterations, --data, --render-every, --trust-module and those of the machine"
+    others = "--iterations, --data, --render-every, --tracker, --trust-module and those of the machine"
     remark = f"; a resumed run keeps its settings and takes only {others}"
     chosen = parse(ResumedRun, given, "maml-rl train --resume", remark=remark)
     return _Asked(chosen.resume, chosen)
@@ -175,7 +204,9 @@ def _resumed(chosen: ResumedRun) -> _Work:
 
     (there,) = check_runs([chosen.resume], chosen.trust.trust_module)
     refuse_other_kinds(chosen.resume, there.config, chosen)
-    return _Work(chosen.resume, there.config, chosen, there.state.iteration, chosen.machine, chosen.render_every)
+    reached = there.state.iteration
+    others = (chosen.machine, chosen.render_every, chosen.tracking)
+    return _Work(chosen.resume, there.config, chosen, reached, *others)
 
 
 def _settings(asked: _Asked) -> dict[str, Any]:
@@ -200,8 +231,9 @@ def _work(asked: _Asked) -> _Work:
         check_same_settings(out, load_run(out).config, new.run)
         data = getattr(new.run, "data", None)
         trust = Trust(new.run.modules)  # which the command itself has named
-        return _resumed(ResumedRun(out, new.run.iterations, data, new.render_every, trust, new.machine))
-    return _Work(out, new.run, None, 0, new.machine, new.render_every)
+        others = (new.render_every, new.tracking, trust, new.machine)
+        return _resumed(ResumedRun(out, new.run.iterations, data, *others))
+    return _Work(out, new.run, None, 0, new.machine, new.render_every, new.tracking)
 
 
 def _beginning(arguments: Sequence[str]) -> _Asked:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maml_rl.experiments.commands.options import RunOptions, parse, refuse_other_kinds
+from maml_rl.experiments.commands.options import GivenTracking, RunOptions, parse, refuse_other_kinds
+from maml_rl.experiments.runs.tracker_options import NO_TRACKER, check_tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,13 @@ class VisualizeOptions(RunOptions):
     """Record the episodes again (reinforcement), whatever is recorded already."""
     data: str | None = None
     """Directory of the images (supervised); the run's own if not given."""
+    tracking: GivenTracking = NO_TRACKER
 
 
 def run(arguments: Sequence[str]) -> None:
     """Makes a report, and a video and a figure."""
     options = parse(VisualizeOptions, arguments, "maml-rl visualize")
+    check_tracker(options.tracking)
     from maml_rl.experiments.commands.computing import computing
     from maml_rl.experiments.report.reporting import REPORT, Outputs, visualize
     from maml_rl.experiments.runs.trust import check_runs
@@ -56,3 +59,7 @@ def run(arguments: Sequence[str]) -> None:
     for name, path in outputs._asdict().items():
         if path is not None:
             print(f"{name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if options.tracking.tracker:
+        from maml_rl.experiments.runs.trackers import send_file
+
+        send_file(options.tracking, directory, shown.config, outputs.report, "report")

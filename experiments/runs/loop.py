@@ -16,6 +16,8 @@ from maml_rl.config import RLConfig
 from maml_rl.errors import InputError, RankError, WorkerError
 from maml_rl.experiments.runs.provenance import note_machine
 from maml_rl.experiments.runs.run_log import log, run_logger
+from maml_rl.experiments.runs.tracker_options import NO_TRACKER, Tracking
+from maml_rl.experiments.runs.trackers import Tracker
 from maml_rl.learner import AnyLearner, Metrics
 from maml_rl.ranks import this_rank
 from maml_rl.run import Run, after_iteration, save_run
@@ -23,6 +25,9 @@ from maml_rl.supervised.settings import SupervisedConfig
 from maml_rl.types import Params, State
 
 _LOCK = ".lock"
+Show = Callable[[Run], Mapping[str, Any]]
+"""What TensorBoard and a tracker show of a run in addition to its metrics."""
+
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
 
 
@@ -77,7 +82,7 @@ def new_in(out: Path) -> Iterator[None]:
 
 
 def training_loop(
-    run: Run, learner: AnyLearner, out: Path, device: torch.device, shown: Callable[[Run], Mapping[str, Any]]
+    run: Run, learner: AnyLearner, out: Path, device: torch.device, shown: Show, tracking: Tracking = NO_TRACKER
 ) -> Run:
     """From the iteration that a run has reached to its last one, with the ranks that follow if there are any.
 
@@ -87,6 +92,7 @@ def training_loop(
         out: Directory of the run.
         device: Where it is computed.
         shown: What TensorBoard shows of a run in addition to its metrics.
+        tracking: A tracker that the run goes to as well.
 
     Raises:
         OSError: If something of the run cannot be written, or its directory was removed; names the file.
@@ -95,13 +101,14 @@ def training_loop(
     first, last = run.state.iteration, run.config.iterations
     note_machine(out, first, device)
     directory = out.stat()
+    trackers = [Tracker(tracking, out, run.config, last)] if tracking.tracker else []
 
     def save_there() -> None:
         _check_there(out, directory)
         save_run(out, run)
 
     with (
-        closing(run_logger(out, first)) as logger,
+        closing(run_logger(out, first, trackers)) as logger,
         closing(ProgressLines(first, last)) as progress,
         _saving(save_there),
     ):

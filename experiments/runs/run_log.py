@@ -21,14 +21,14 @@ from maml_rl.run import METRICS
 _OUTERMOST = 9e19  # TensorBoard's bins end at 1e20, and PyTorch raises an error where none holds a value
 
 
-def run_logger(out: Path, finished: int) -> Logger:
-    """Logger of a run directory that continues after `finished` iterations."""
+def run_logger(out: Path, finished: int, others: Sequence[KVWriter] = ()) -> Logger:
+    """Logger of a run directory that continues after `finished` iterations, and writes to `others` last."""
     table = MetricsTable(out / METRICS, finished)
-    return Logger(str(out), [table, TensorBoard(out / "tensorboard", finished)])
+    return Logger(str(out), [table, TensorBoard(out / "tensorboard", finished), *others])
 
 
 def log(logger: Logger, iteration: int, row: Mapping[str, float], shown: Mapping[str, Any]) -> None:
-    """Writes what an iteration brought; what is `shown`, histograms (tensors) and clips, goes to TensorBoard only."""
+    """Writes what an iteration brought; what is `shown`, histograms (tensors) and clips, is left out of the table."""
     for name, value in row.items():
         logger.record(name, value)
     for name, value in shown.items():

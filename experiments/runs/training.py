@@ -17,6 +17,7 @@ from maml_rl.experiments.runs.loop import (
     received,
     training_loop,
 )
+from maml_rl.experiments.runs.tracker_options import NO_TRACKER, Tracking
 from maml_rl.experiments.runs.trust import allow
 from maml_rl.learner import AnyLearner
 from maml_rl.machine import THIS_MACHINE, Machine
@@ -28,7 +29,13 @@ Watch = Callable[[AnyLearner], Callable[[Run], Shown]]
 """Makes what TensorBoard shows of a run after an iteration in addition to its metrics, such as a clip."""
 
 
-def train(config: Any, out: Path, machine: Machine = THIS_MACHINE, watch: Watch | None = None) -> Run:
+def train(
+    config: Any,
+    out: Path,
+    machine: Machine = THIS_MACHINE,
+    watch: Watch | None = None,
+    tracking: Tracking = NO_TRACKER,
+) -> Run:
     """Meta-trains from the start, or from another run's policy, and leaves a run directory.
 
     Args:
@@ -36,6 +43,7 @@ def train(config: Any, out: Path, machine: Machine = THIS_MACHINE, watch: Watch 
         out: Directory of the run, which must not exist or be empty.
         machine: What may be used of the machine. None of it changes the result.
         watch: What TensorBoard shows in addition to the metrics.
+        tracking: A tracker that the run goes to as well.
 
     Raises:
         InputError: If `out` holds something, or environment, data or device cannot be used.
@@ -52,7 +60,7 @@ def train(config: Any, out: Path, machine: Machine = THIS_MACHINE, watch: Watch 
             save_run(out, run)
             for line in learner.advice:
                 print(f"warning: {line}", file=sys.stderr)
-            return training_loop(hand_over(run), learner, out, machine.torch_device(), shown)
+            return training_loop(hand_over(run), learner, out, machine.torch_device(), shown, tracking)
 
 
 def resume(
@@ -61,6 +69,7 @@ def resume(
     data: str | None = None,
     machine: Machine = THIS_MACHINE,
     watch: Watch | None = None,
+    tracking: Tracking = NO_TRACKER,
 ) -> Run:
     """Resumes a run from its last checkpoint, bit for bit.
 
@@ -70,6 +79,7 @@ def resume(
         data: Directory of the images; that of the run if None.
         machine: See `train`.
         watch: See `train`.
+        tracking: See `train`.
 
     Raises:
         InputError: If there is no usable checkpoint, or another process trains in the directory. Otherwise as `train`.
@@ -83,7 +93,7 @@ def resume(
         check_extension(out, run, iterations)
         total = run.config.iterations if iterations is None else iterations
         run = run._replace(config=replace(config, iterations=total))
-        return training_loop(hand_over(run), learner, out, machine.torch_device(), shown)
+        return training_loop(hand_over(run), learner, out, machine.torch_device(), shown, tracking)
 
 
 def follow(machine: Machine = THIS_MACHINE) -> None:

@@ -7,10 +7,13 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,12 +111,17 @@ def test_two_machines_resume_and_evaluate_the_run_of_one(tmp_path, run_command):
     assert run_command("train", "--resume", "alone", "--iterations=2").code == 0
     endpoint = f"--rdzv-endpoint=localhost:{free_port()}"
     machines = (*LAUNCHER[:3], "--nnodes=2", "--nproc-per-node=1", "--rdzv-id=1", "--rdzv-backend=c10d", endpoint)
-    train = (*machines, *PROGRAM, "train", "--resume=run", "--iterations=2")
-    processes = [subprocess.Popen(train, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    train = (*machines, *PROGRAM, "train", "--resume=run", "--iterations=2", "--tracker=trackio")
+    tracked = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    options: dict[str, Any] = {"cwd": tmp_path, "env": tracked, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(train, **options) for _ in range(2)]
     outputs = [process.communicate(timeout=LONGEST)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     (printed,) = filter(None, outputs)  # rank 0 alone prints
     assert re.match(r"2 iterations, [\d,]+ env steps in ", printed)
+    assert printed.endswith("the report, in the tracker too: maml-rl visualize run --tracker trackio\n")
+    with closing(sqlite3.connect(tmp_path / "trackio" / "maml-rl.db")) as database:  # rank 0 alone has a tracker
+        assert len(database.execute("SELECT run_id FROM configs").fetchall()) == 1
     assert rows(tmp_path / "run") == rows(tmp_path / "alone")
     assert [noted.get("ranks") for noted in trained_on(tmp_path / "run")] == [None, 2]
 

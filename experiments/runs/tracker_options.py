@@ -1,0 +1,35 @@
+"""Which experiment tracker a run goes to: options of commands, apart from what writes to a tracker."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from maml_rl.errors import InputError
+
+TrackerName = Literal["wandb", "trackio"]
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Which tracker a run goes to, in addition to TensorBoard."""
+
+    tracker: TrackerName | None = None
+    """Send settings, metrics, histograms, clips and the report to a tracker too: wandb (Weights & Biases) or trackio,
+    each of the extra of its name. A tracker that fails never ends a run. Without network: WANDB_MODE=offline; trackio
+    needs none."""
+    tracker_project: str = "maml-rl"
+    """Project of the tracker that a new run goes to."""
+
+
+NO_TRACKER = Tracking()
+
+
+def check_tracker(tracking: Tracking) -> None:
+    """Checks that the tracker is installed.
+
+    Raises:
+        InputError: If not.
+    """
+    name = tracking.tracker
+    if name is not None and find_spec(name) is None:
+        raise InputError(f"--tracker {name} needs the package {name}: pip install 'maml-rl[{name}]'")
