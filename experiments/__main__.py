@@ -35,6 +35,7 @@ COMMANDS = {
     "visualize": Command("visualize", "RUN", "a page that shows how it adapts; also a video, or a figure"),
     "view": Command("view", "RUN", "watch it adapt, live in a browser, to tasks that you choose"),
     "adapt": Command("adapt", "RUN --out FILE", "adapt to one task, for Stable-Baselines3 to train further"),
+    "push": Command("push", "RUN OWNER/NAME", "put a run on the Hugging Face Hub, with a model card"),
     "evaluate-metaworld": Command("evaluate_metaworld", "RUN", "success rate by Meta-World's own protocol"),
 }
 
@@ -53,6 +54,8 @@ examples:
   maml-rl train --resume runs/navigation       resume a run that was interrupted, bit for bit
   maml-rl evaluate runs/navigation             a table and a picture
   maml-rl train --env-id my_module:My-v0       meta-train in your own environment
+
+A RUN is the directory of a run, or one of the Hugging Face Hub: hub:owner/name.
 
 maml-rl COMMAND --help lists the options of each.
 """

@@ -30,6 +30,7 @@ from torch import Tensor
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
 from maml_rl.config import EvaluationConfig, RLConfig, RLEvaluation, RunConfig, require
 from maml_rl.errors import InputError
+from maml_rl.hub import is_on_hub, local_copy
 from maml_rl.json_types import from_json
 from maml_rl.learner import AnyLearner, Metrics
 from maml_rl.machine import THIS_MACHINE, Machine
@@ -221,10 +222,10 @@ def train(
 
 
 def load_run(path: str | Path) -> Run:
-    """A run, by its directory or its checkpoint.
+    """A run, by its directory, its checkpoint, or its place on the Hugging Face Hub: `hub:owner/name`.
 
     Raises:
-        InputError: If there is no usable checkpoint.
+        InputError: If there is no usable checkpoint, or the Hub does not give one (`maml_rl.hub.local_copy`).
     """
     path = checkpoint_file(Path(path))
     checkpoint = load_checkpoint(path)
@@ -270,13 +271,19 @@ def check_fits(learner: AnyLearner, run: Run, *, resumes: bool = False) -> None:
 
 
 def checkpoint_file(run: Path) -> Path:
-    """Checkpoint of a run that is given by its directory or its checkpoint."""
+    """Checkpoint of a run that is given by its directory or its checkpoint, or by its place on the Hub."""
+    run = _on_this_machine(run)
     return run / CHECKPOINT if run.is_dir() else run
 
 
 def run_directory(run: Path) -> Path:
-    """Directory of a run that is given by its directory or its checkpoint."""
+    """Directory of a run that is given by its directory or its checkpoint, or by its place on the Hub."""
+    run = _on_this_machine(run)
     return run if run.is_dir() else run.parent
+
+
+def _on_this_machine(run: Path) -> Path:
+    return local_copy(run) if is_on_hub(run) else run
 
 
 AnySettings = TypeVar("AnySettings")

@@ -26,7 +26,7 @@ class CompareOptions:
     runs: Annotated[
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
     ]
-    """Directories of the runs."""
+    """Directories of the runs, or hub:owner/name on the Hugging Face Hub."""
     tasks: Literal["paper"] | None = None
     """paper: the very 40 tasks that the paper's policies were tested on, in its five environments; the runs' held-out
     tasks if not given."""

@@ -18,7 +18,7 @@ class MetaWorldOptions:
     """Measures the success rate on the test tasks of a Meta-World benchmark, by its own protocol (reinforcement)."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Directory of the run."""
+    """Directory of the run, or hub:owner/name on the Hugging Face Hub."""
     protocol: Annotated[Protocol, tyro.conf.OmitArgPrefixes] = field(default_factory=Protocol)
     json: bool = False
     """Print one JSON object and nothing else."""

@@ -57,7 +57,7 @@ class RunOptions:
     """What every command on a run takes."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Directory of the run."""
+    """Directory of the run, or hub:owner/name on the Hugging Face Hub."""
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
 

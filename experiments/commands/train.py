@@ -28,6 +28,7 @@ from maml_rl.experiments.commands.options import (
 )
 from maml_rl.experiments.presets import CUSTOM, PRESETS, UNNAMED, Preset, find_preset, rules_for, with_rule
 from maml_rl.experiments.runs.tracker_options import NO_TRACKER, Tracking, check_tracker
+from maml_rl.hub import is_on_hub
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.supervised.settings import SupervisedConfig
 
@@ -190,6 +191,11 @@ def _listed_presets() -> Iterator[str]:
 def _resumption(arguments: Sequence[str]) -> _Asked:
     """The run that `--resume` names."""
     directory, options = value_of("--resume", arguments)
+    if directory is not None and is_on_hub(directory):
+        raise InputError(
+            f"{directory} is a run on the Hub, which cannot be resumed there: --start-from {directory} "
+            "begins a new run from its policy"
+        )
     given = [*([] if directory is None else [directory]), *(option for option in options if option != "--resume")]
     if arguments[-1] in ("-h", "--help"):
         given = ["--help"]
