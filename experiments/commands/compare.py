@@ -3,24 +3,29 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from maml_rl.errors import InputError
 from maml_rl.experiments.commands.options import NO_OTHERS, GivenMachine, GivenTrust, check_directory, parse
 from maml_rl.experiments.commands.ranked import followed
 from maml_rl.machine import THIS_MACHINE
+
+if TYPE_CHECKING:
+    from maml_rl.experiments.runs.comparison_files import Comparison
 
 
 @dataclass(frozen=True)
 class CompareOptions:
     """Compares runs on the same tasks by gradient step, next to the paper's values.
 
-    Runs that differ by their seed only are one method.
+      Runs that differ by their seed only are one method.
 
-    examples:
-      maml-rl compare runs/navigation runs/navigation-pretrained runs/navigation-oracle
-      maml-rl compare runs/navigation-seed* --tasks paper        on the paper's own tasks
+      examples:
+        maml-rl compare runs/navigation runs/navigation-pretrained runs/navigation-oracle
+        maml-rl compare runs/navigation-seed* --tasks paper        on the paper's own tasks
+    maml-rl compare runs/navigation* --figure out.pdf --latex table.tex
     """
 
     runs: Annotated[
@@ -39,6 +44,11 @@ class CompareOptions:
     out: Path | None = None
     """Where comparison.json, comparison.csv and comparison.png go (with --tasks paper comparison-paper.json, ...). If
     not given, results/TASK, where a comparison that has other runs too is not replaced."""
+    figure: Path | None = None
+    """File for a figure for a paper as well: learning curves with Student's intervals over seeds, next to the
+    comparison; .pdf, .svg or .png."""
+    latex: Path | None = None
+    """File for the table as LaTeX as well, with the package booktabs."""
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
 
@@ -49,6 +59,7 @@ def run(arguments: Sequence[str]) -> None:
     if followed(options):
         return
     check_directory(options.out)
+    _check_files(options)
     from maml_rl.experiments.commands.computing import computing
     from maml_rl.experiments.media.plots import draw_comparison
     from maml_rl.experiments.runs import comparison_files as files
@@ -63,10 +74,14 @@ def run(arguments: Sequence[str]) -> None:
         comparison = compare(options.runs, options.gradient_steps, task_set, options.data, options.machine)
         end_evaluations()
         show(asdict(comparison))
+        _write_files(options, comparison)
     if options.json:
         return
     print(files.comparison_heading(comparison), "", files.comparison_table(comparison), "", sep="\n")
     print(*files.comparison_remarks(comparison), sep="\n")
+    for name in ("figure", "latex"):
+        if path := getattr(options, name):
+            print(f"{name}: {path}")
     out = options.out or Path("results") / comparison.name
     stored = out / file_of(files.COMPARISON, task_set)
     if options.out is None and files.stored_runs(stored) - comparison.directories:
@@ -74,3 +89,26 @@ def run(arguments: Sequence[str]) -> None:
         return
     _, *others = files.write_comparison(comparison, out, draw_comparison)
     print(f"\nwritten: {', '.join([str(stored), *(file.name for file in others)])}")
+
+
+def _check_files(options: CompareOptions) -> None:
+    """Raises InputError for files that cannot be made, before anything is computed."""
+    for path in filter(None, (options.figure, options.latex)):
+        if not path.parent.is_dir():
+            raise InputError(f"there is no directory {path.parent}: make it, or give another name")
+    from maml_rl.experiments.media.charts import FIGURES
+
+    if options.figure is not None and options.figure.suffix not in FIGURES:
+        raise InputError(f"--figure {options.figure} must end in one of {', '.join(FIGURES)}")
+
+
+def _write_files(options: CompareOptions, comparison: "Comparison") -> None:
+    """Makes the figure and the table for LaTeX, if they are asked for."""
+    from maml_rl.checkpoint import write_atomically
+    from maml_rl.experiments.media.plots import draw_comparison_figure
+    from maml_rl.experiments.runs.latex import latex_table
+
+    if options.figure is not None:
+        draw_comparison_figure(comparison, options.figure)
+    if options.latex is not None:
+        write_atomically(options.latex, latex_table(comparison).encode())

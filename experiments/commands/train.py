@@ -26,6 +26,8 @@ from maml_rl.experiments.commands.options import (
     refuse_other_kinds,
     value_of,
 )
+from maml_rl.experiments.commands.seeds import seeds_of
+from maml_rl.experiments.commands.settings_file import read_settings
 from maml_rl.experiments.presets import CUSTOM, PRESETS, UNNAMED, Preset, find_preset, rules_for, with_rule
 from maml_rl.experiments.runs.tracker_options import NO_TRACKER, Tracking, check_tracker
 from maml_rl.hub import is_on_hub
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _HELP = """\
 usage: maml-rl train PRESET [OPTIONS]
        maml-rl train --env-id module:My-v0 [--preset PRESET] [OPTIONS]
+       maml-rl train --config FILE [PRESET] [OPTIONS]
        maml-rl train --resume RUN [OPTIONS]
 
 Meta-trains, and leaves a run directory. Without a preset, an environment of yours is trained with the preset custom.
@@ -51,6 +54,8 @@ examples:
   maml-rl train navigation --meta.adapted context --network.context-size 5   adapt a context only (CAVIA)
   maml-rl train half-cheetah-dir --meta.learned-lr parameter        learn the inner step sizes (Meta-SGD)
   maml-rl train sinusoid --meta.step sgd --meta.step.lr 0.01        another rule for the meta-step
+  maml-rl train half-cheetah-dir --seeds 0-4                        five seeds in turn
+  maml-rl train --config run.toml --seed 3                          settings from a file, or from a run's config.json
   maml-rl train navigation --tracker wandb                          log to Weights & Biases, or trackio, as well
   maml-rl train --resume runs/short --iterations 40
 
@@ -63,6 +68,10 @@ class NewRun:
     """Meta-trains with the settings of a preset, but for those that are given."""
 
     run: Annotated[RLConfig | SupervisedConfig, tyro.conf.arg(name="")]
+    config: Path | None = None
+    """File with settings, in TOML, or a run's config.json. Options have the last word."""
+    seeds: str | None = None
+    """Train several seeds in turn, such as 0-4 or 0,2,5: a run for each, with -seedN after its directory's name."""
     out: Path | None = None
     """Directory of the run, which must not exist yet. If not given, runs/PRESET, or runs/My-v0 with the preset custom,
     and -seedN after it where --seed N is given."""
@@ -119,8 +128,44 @@ def run(arguments: Sequence[str]) -> None:
     if arguments[0] in ("-h", "--help"):
         print(_HELP.format(presets="\n".join(_listed_presets())), end="")
         return
-    asked = _resumption(arguments) if has_option("--resume", arguments) else _beginning(arguments)
-    check_tracker(asked.options.tracking)
+    runs = [_resumption(arguments)] if has_option("--resume", arguments) else _beginnings(arguments)
+    check_tracker(runs[0].options.tracking)
+    if len(runs) == 1:
+        _run_one(runs[0])
+    else:
+        _run_all(runs)
+
+
+def _run_all(runs: Sequence[_Asked]) -> None:
+    """Trains one run after the other; one that diverges keeps none of the others from it, on a single rank.
+
+    Raises:
+        InputError: If the directory of one is taken, before any begins, or after all others if one diverged.
+    """
+    from maml_rl.experiments.runs.loop import check_new
+    from maml_rl.ranks import this_rank
+
+    if this_rank().rank == 0:
+        for out, options in runs:
+            if isinstance(options, NewRun) and not options.resume_if_exists:
+                check_new(out)
+    diverged = []
+    for asked in runs:
+        print(f"{asked.out}:", file=sys.stderr)
+        try:
+            _run_one(asked)
+        except InputError as error:
+            if not isinstance(error.__cause__, NonFiniteError) or this_rank().size > 1:
+                raise
+            print(f"{asked.out}: {error}", file=sys.stderr)
+            diverged.append(str(asked.out))
+    if diverged:
+        raise InputError(f"{len(diverged)} of {len(runs)} runs diverged: {', '.join(diverged)}")
+    print(f"next: maml-rl compare {shlex.join(str(asked.out) for asked in runs)}")
+
+
+def _run_one(asked: _Asked) -> None:
+    """Trains one run."""
     from maml_rl.experiments.commands.computing import computing
     from maml_rl.experiments.commands.ranked import shared_facts
     from maml_rl.experiments.runs.training import follow, resume, train
@@ -242,17 +287,45 @@ def _work(asked: _Asked) -> _Work:
     return _Work(out, new.run, None, 0, new.machine, new.render_every, new.tracking)
 
 
+def _beginnings(arguments: Sequence[str]) -> list[_Asked]:
+    """A new run, or one for each of several seeds."""
+    seeds, others = value_of("--seeds", arguments)
+    if seeds is None:
+        return [_beginning(arguments)]
+    if has_option("--seed", others):
+        raise InputError("--seed is for one run, and --seeds for several: leave one of them out")
+    runs = []
+    for seed in seeds_of(seeds):
+        asked = _beginning([*others, f"--seed={seed}"])
+        given = has_option("--out", others)
+        runs.append(asked._replace(out=asked.out.with_name(f"{asked.out.name}-seed{seed}")) if given else asked)
+    return runs
+
+
+def _start(arguments: Sequence[str]) -> tuple[str, RunConfig, str, list[str]]:
+    """Name of the preset, settings to start from, what the help says of them, and the other arguments."""
+    file, arguments = value_of("--config", arguments)
+    if file is None:
+        name, options = _preset_and_options(arguments)
+        preset = find_preset(name)
+        return name, preset.config, f"of the preset {name}, but for those that are given.\n\n{_about(preset)}", options
+    named, options = arguments[0] if arguments and not arguments[0].startswith("-") else None, arguments
+    options = options[1:] if named else options
+    if named is None:
+        named, options = value_of("--preset", options)
+    given = read_settings(Path(file), named)
+    return given.preset, given.config, f"of {file}, but for those that are given.", options
+
+
 def _beginning(arguments: Sequence[str]) -> _Asked:
     """A new run, or with `--resume-if-exists` the one that is there."""
-    name, options = _preset_and_options(arguments)
-    preset = find_preset(name)
-    rule = value_of("--meta.step", options)[0]
-    config = with_rule(preset.config, rule)
+    name, config, about, options = _start(arguments)
+    config = with_rule(config, rule := value_of("--meta.step", options)[0])
     _refuse_options_of_others(name, config, options)
     if rule is None or rule in rules_for(config):
         _refuse_options_of_other_rules(config, options)
     other_kinds = [option for kind, names in OF_ONE_KIND.items() if kind != config.kind for option in names]
-    described = f"Meta-trains with the settings of the preset {name}, but for those that are given.\n\n{_about(preset)}"
+    described = f"Meta-trains with the settings {about}"
     new = parse(NewRun, options, f"maml-rl train {name}", NewRun(config), described, other_kinds)
     if isinstance(new.run, RLConfig) and new.run.env_id == UNNAMED:
         raise InputError(f"the preset {name} is for an environment of yours: give its id, --env-id {UNNAMED}")

@@ -23,9 +23,7 @@ def methods_chart(comparison: Comparison, condition: str = "") -> Chart:
     no gradient steps, such as the oracle, is a level line.
     """
     steps, scale, series = range(comparison.gradient_steps + 1), QUANTITIES[comparison.quantity].scale, []
-    own, others = dict(_COLOURS), cycle(_OTHERS)
-    for method in comparison.methods:
-        colour = own.pop(method.method, None) or next(others)
+    for method, colour in zip(comparison.methods, method_colours(comparison), strict=True):
         label = f"{method.label}, {counted(len(method.runs), 'seed')}"
         series.append(_series(comparison, method, condition, steps)._replace(label=label, colour=colour))
         curve = method.curve(condition)
@@ -41,6 +39,12 @@ def methods_chart(comparison: Comparison, condition: str = "") -> Chart:
     axis = Axis("gradient steps", list(steps), [str(step) for step in steps])
     subtitle = "shaded: 95 % interval, with one or two seeds over tasks only"
     return Chart(title, subtitle, axis, value_axis(comparison.quantity), series)
+
+
+def method_colours(comparison: Comparison) -> list[str]:
+    """The colour of each method, a key of `COLOURS`."""
+    own, others = dict(_COLOURS), cycle(_OTHERS)
+    return [own.pop(method.method, "") or next(others) for method in comparison.methods]
 
 
 def other_methods(comparison: Comparison, condition: str, method: str, steps: Sequence[int]) -> list[Series]:

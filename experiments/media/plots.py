@@ -22,6 +22,7 @@ from maml_rl.experiments.media.fits import sinusoid_charts
 from maml_rl.experiments.media.labels import steps_label
 from maml_rl.experiments.media.learning_curves import training_charts
 from maml_rl.experiments.media.recording import Recording, in_the_plane
+from maml_rl.experiments.media.seed_curves import seeds_chart
 from maml_rl.experiments.media.task_display import are_places, task_quantity
 from maml_rl.experiments.runs.comparison_files import Comparison
 from maml_rl.experiments.runs.evaluations import Evaluation
@@ -59,6 +60,12 @@ def draw_evaluation(evaluation: Evaluation, directory: Path, path: Path, recordi
 def draw_comparison(comparison: Comparison, path: Path) -> None:
     """Draws a comparison, a chart for each condition."""
     draw_charts([methods_chart(comparison, condition) for condition in comparison.conditions], path)
+
+
+def draw_comparison_figure(comparison: Comparison, path: Path) -> None:
+    """Draws learning curves over seeds and a comparison by gradient step, for a paper."""
+    charts = [seeds_chart(comparison), *(methods_chart(comparison, condition) for condition in comparison.conditions)]
+    draw_charts(charts, path)
 
 
 def _task_quantity(config: RLConfig | SupervisedConfig, recording: Recording | None) -> str:

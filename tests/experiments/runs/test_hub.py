@@ -194,7 +194,7 @@ def test_a_run_that_is_pushed_is_used_by_its_name(server, navigation, run_comman
     assert server.private == {"me/navigation"}
     files = server.repositories["me/navigation"]
     evaluations = {"evaluation.json", "evaluation-paper.json"}
-    pictures = {"adaptation.png", "adaptation-paper.png", "clip.webp"}
+    pictures = {"adaptation.png", "clip.webp"}
     logs = {"metrics.csv"} | ({"machines.json"} if (navigation / "machines.json").exists() else set())
     assert files.keys() == {"README.md", "checkpoint.safetensors", "config.json", *evaluations, *pictures, *logs}
     assert files["clip.webp"][8:12] == b"WEBP"
