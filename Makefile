@@ -19,9 +19,9 @@ help:  ## list the targets
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version): make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Installing into $(VENV): about 2 GB, a few minutes."
+	@echo "Making $(VENV), once: about a gigabyte to download, which takes a few minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 $(METAWORLD)/installed: setup.cfg pyproject.toml constraints.txt
@@ -35,11 +35,11 @@ demo: $(VENV)/installed  ## meta-train on 2D navigation, evaluate, draw a pictur
 	@$(BIN)/maml-rl train navigation --out $(DEMO) --resume-if-exists
 	@$(BIN)/maml-rl evaluate $(DEMO)
 	@echo
-	@echo "next, after . $(VENV)/bin/activate"
-	@echo "  maml-rl view $(DEMO)                  watch it adapt, live in a browser, to goals that you choose"
-	@echo "  maml-rl visualize $(DEMO)             a page that shows how it adapts, to keep"
-	@echo "  maml-rl view trained/half-cheetah-vel    a half-cheetah that has learned to run at any speed"
-	@echo "  maml-rl presets                          what else can be trained"
+	@echo "Next, after . $(BIN)/activate:"
+	@echo "  maml-rl visualize $(DEMO)              a page that shows it adapt"
+	@echo "  maml-rl view $(DEMO)                   live in a browser: choose a goal, and watch it adapt"
+	@echo "  maml-rl train half-cheetah-dir         a robot, about 20 minutes on two cores"
+	@echo "  maml-rl presets                        what else there is to train"
 
 test: $(VENV)/installed  ## run the whole suite
 	$(BIN)/python -m pytest $(SHARED)

@@ -26,7 +26,7 @@ from maml_rl.experiments.presets import find_preset
 from maml_rl.experiments.runs.provenance import training_command
 from maml_rl.experiments.runs.training import resume, train
 from maml_rl.machine import Machine
-from maml_rl.run import CHECKPOINT, METRICS
+from maml_rl.run import CHECKPOINT, METRICS, load_run
 
 LAST_ROWS = 10  # of the log, whose mean says what a run has reached
 
@@ -38,18 +38,19 @@ def suggested(trial: Any, config: RLConfig) -> RLConfig:
     return replace(config, meta=replace(config.meta, inner_lr=inner_lr, step=TrustRegion(max_kl=max_kl)))
 
 
-def reached(run: Path, inner_steps: int) -> float:
-    """Mean return after adaptation in the last iterations of a run, on the tasks that these drew."""
+def reached(run: Path, inner_steps: int, iterations: int) -> float:
+    """Mean return after adaptation in the last of so many iterations of a run, on the tasks that these drew."""
     column = f"return/after_{inner_steps}_steps"
-    return float(np.mean([row[column] for row in read_log(run / METRICS, column)[-LAST_ROWS:]]))
+    rows = [row for row in read_log(run / METRICS, column) if row["iteration"] <= iterations]
+    return float(np.mean([row[column] for row in rows[-LAST_ROWS:]]))
 
 
 def trained_until(config: RLConfig, run: Path, iterations: int, machine: Machine) -> None:
     """Trains a run up to a number of iterations, from where its last checkpoint is."""
-    if (run / CHECKPOINT).exists():
-        resume(run, iterations, machine=machine)
-    else:
+    if not (run / CHECKPOINT).exists():
         train(replace(config, iterations=iterations), run, machine)
+    elif load_run(run).state.iteration < iterations:  # before an interruption it may have been further
+        resume(run, iterations, machine=machine)
 
 
 def objective(trial: Any, options: argparse.Namespace) -> float:
@@ -68,7 +69,7 @@ def objective(trial: Any, options: argparse.Namespace) -> float:
                 trained_until(replace(config, seed=seed), run, iterations, options.machine)
         except NonFiniteError as error:
             raise optuna.TrialPruned(f"a seed diverged: {error}") from error
-        value = float(np.mean([reached(run, config.meta.inner_steps) for run in runs.values()]))
+        value = float(np.mean([reached(run, config.meta.inner_steps, iterations) for run in runs.values()]))
         trial.report(value, iterations)
         if stage < options.stages and trial.should_prune():
             raise optuna.TrialPruned

@@ -55,7 +55,8 @@ examples:
   maml-rl evaluate runs/navigation             a table and a picture
   maml-rl train --env-id my_module:My-v0       meta-train in your own environment
 
-A RUN is the directory of a run, or one of the Hugging Face Hub: hub:owner/name.
+A RUN is the directory of a run, or one of the Hugging Face Hub: hub:owner/name. To begin: maml-rl train navigation
+(a few minutes), then maml-rl evaluate runs/navigation.
 
 maml-rl COMMAND --help lists the options of each.
 """
