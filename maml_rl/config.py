@@ -95,6 +95,20 @@ class Adam(_Descent):
 
     rule: Literal["adam"] = "adam"
     """Name of this meta-step."""
+    mean_decay: float = 0.9
+    """Decay beta_1 of the running mean of the gradient (Kingma & Ba: 0.9; Actor-Mimic's code: 0.95)."""
+    square_decay: float = 0.999
+    """Decay beta_2 of the running mean of its square (Kingma & Ba: 0.999; Actor-Mimic's code: 0.95)."""
+    epsilon: float = 1e-8
+    """What is added to the root of that mean (Kingma & Ba: 1e-8; Actor-Mimic's code: 0.01)."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        super().__post_init__()
+        for name in ("mean_decay", "square_decay"):
+            decay = getattr(self, name)
+            require(name, decay, 0 <= decay < 1, "at least 0 and below 1")
+        require("epsilon", self.epsilon, self.epsilon > 0, "above 0")
 
 
 @dataclass(frozen=True)
@@ -301,6 +315,33 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True)
+class Imitation:
+    """Training by imitation of experts instead of by rewards (Parisotto, Ba, Salakhutdinov 2016, Actor-Mimic)."""
+
+    experts: str | None = None
+    """Directory of an oracle's run in the same environment, which with each task in its observation is that task's
+    expert. The student imitates it on the same `meta_batch_size` tasks in every iteration. None trains by rewards."""
+    feature_weight: float = 0.01
+    """Weight beta of the feature regression: squared distance of the expert's last hidden features from a linear map of
+    the student's, one map a task (equation 3; its code: 0.01); 0 leaves it out."""
+    epsilon: float | None = None
+    """Probability of an action at random where the student otherwise takes its likeliest one while it is trained, for
+    discrete actions (its code: 0.1). If None, actions are sampled from the student's distribution."""
+    updates: int = 20
+    """Steps of Adam on the episodes of one iteration."""
+    minibatch: int = 256
+    """Time steps of each task in one of them, drawn from the iteration's (its code: 8 of each game)."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value outside its range."""
+        require("feature_weight", self.feature_weight, self.feature_weight >= 0, "at least 0")
+        epsilon = self.epsilon
+        require("epsilon", str(epsilon), epsilon is None or 0 <= epsilon <= 1, "from 0 to 1, or None")
+        require("updates", self.updates, self.updates >= 1, "at least 1")
+        require("minibatch", self.minibatch, self.minibatch >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """How a run is evaluated on held-out tasks: what both kinds of learning share."""
 
@@ -409,6 +450,7 @@ class RLConfig(RunConfig):
     meta: RLMeta = field(default_factory=RLMeta)
     network: PolicyConfig = field(default_factory=PolicyConfig)
     evaluation: RLEvaluation = field(default_factory=RLEvaluation)
+    imitation: Imitation = field(default_factory=Imitation)
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -417,18 +459,40 @@ class RLConfig(RunConfig):
         limit = self.max_episode_steps
         require("max_episode_steps", str(limit), limit is None or limit >= 1, "at least 1 or None")
         require_context(self.meta.adapted, self.network.context_size)
+        if self.imitates:
+            self._require_imitation()
+
+    def _require_imitation(self) -> None:
+        """Raises InputError where a setting has no part in imitation."""
+        if self.meta.inner_steps:
+            raise InputError(
+                f"imitation.experts is for training without inner updates, got {self.meta.inner_steps}: set "
+                "meta.inner_steps to 0"
+            )
+        if self.meta.step.rule not in ("adam", "sgd"):
+            raise InputError(
+                f"imitation takes its steps by adam or sgd, got {self.meta.step.rule}: set meta.step to adam"
+            )
+
+    @property
+    def imitates(self) -> bool:
+        """Whether the policy is trained by imitation of experts."""
+        return self.imitation.experts is not None
 
     @property
     def method(self) -> str:
         """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, cavia, ...
 
-        The paper has no name for maml-oracle, MAML with the task in the observation. What else differs is named after
-        hyphens: an inner objective other than the method's own, reinforce and for promp lvc (maml-lvc, anil-dice), and
-        the inner step (maml-filtered, maml-normalised, maml-std-factor). With credit to the sampling the name begins
-        with e-, as in e-maml.
+        The paper has no name for maml-oracle, MAML with the task in the observation. Trained by imitation it is mimic
+        (Parisotto et al. 2016, Actor-Mimic), or mimic-oracle with the task in the observation. What else differs is
+        named after hyphens: an inner objective other than the method's own, reinforce and for promp lvc (maml-lvc,
+        anil-dice), and the inner step (maml-filtered, maml-normalised, maml-std-factor). With credit to the sampling
+        the name begins with e-, as in e-maml.
         """
         if self.iterations == 0:
             return "random"
+        if self.imitates:
+            return "mimic-oracle" if self.observe_task else "mimic"
         if self.meta.inner_steps == 0:
             return "oracle" if self.observe_task else "pretrained"
         meta, name = self.meta, variant(self.meta)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # the paper's, and the defaults everywhere
 _LAST_FRACTION = 0.01
 
 
@@ -20,7 +19,20 @@ class Moments(NamedTuple):
     second: Tensor
 
 
-def adam(vector: Tensor, gradient: Tensor, moments: Moments, lr: float, count: int) -> tuple[Tensor, Moments]:
+class AdamConstants(NamedTuple):
+    """Adam's constants; the paper's, which are the defaults everywhere, unless given."""
+
+    mean_decay: float = 0.9  # beta_1
+    square_decay: float = 0.999  # beta_2
+    epsilon: float = 1e-8
+
+
+_USUAL = AdamConstants()
+
+
+def adam(
+    vector: Tensor, gradient: Tensor, moments: Moments, lr: float, count: int, constants: AdamConstants = _USUAL
+) -> tuple[Tensor, Moments]:
     """The vector after one step of Adam, and the new moments.
 
     Args:
@@ -29,11 +41,13 @@ def adam(vector: Tensor, gradient: Tensor, moments: Moments, lr: float, count: i
         moments: From the steps before.
         lr: Step size.
         count: Which step this is, from 1.
+        constants: Decays of the moments, and epsilon.
     """
-    first = moments.first.lerp(gradient, 1 - _BETA_1)
-    second = torch.addcmul(moments.second * _BETA_2, gradient, gradient, value=1 - _BETA_2)
-    scale = (second.sqrt() / math.sqrt(1 - _BETA_2**count)).add_(_EPSILON)
-    return torch.addcdiv(vector, first, scale, value=-lr / (1 - _BETA_1**count)), Moments(first, second)
+    beta_1, beta_2, epsilon = constants
+    first = moments.first.lerp(gradient, 1 - beta_1)
+    second = torch.addcmul(moments.second * beta_2, gradient, gradient, value=1 - beta_2)
+    scale = (second.sqrt() / math.sqrt(1 - beta_2**count)).add_(epsilon)
+    return torch.addcdiv(vector, first, scale, value=-lr / (1 - beta_1**count)), Moments(first, second)
 
 
 def cosine(lr: float, iterations: int | None, iteration: int) -> float:

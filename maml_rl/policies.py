@@ -164,9 +164,14 @@ class StandardisedMLP(nn.Module):
         of_context = weight[..., size:] @ params[CONTEXT][..., None]
         return weight[..., :size], bias + of_context[..., 0]
 
-    def network(self, params: Params) -> Callable[[Tensor], Tensor]:
-        """Output of the last layer as a function of observations: `[..., obs]`, or `[M, ..., obs]` for M stacks."""
-        layers = [self.layer(params, i) for i in range(self.layers)]
+    def network(self, params: Params, depth: int | None = None) -> Callable[[Tensor], Tensor]:
+        """Output of a layer as a function of observations: `[..., obs]`, or `[M, ..., obs]` for M stacks.
+
+        Args:
+            params: Parameters.
+            depth: The first so many layers; all of them if None, or else hidden ones with their activations.
+        """
+        layers = [self.layer(params, i) for i in range(self.layers if depth is None else depth)]
         is_stack, activation = layers[0][0].dim() == 3, _ACTIVATIONS[self.activation]
         if is_stack:
             layers = [(weight.mT, bias[:, None]) for weight, bias in layers]
@@ -175,12 +180,21 @@ class StandardisedMLP(nn.Module):
             hidden = self.standardised(observations)
             if is_stack:
                 hidden = hidden.reshape(len(layers[0][0]), -1, hidden.shape[-1])
-            for i, (weight, bias) in enumerate(layers):
-                hidden = activation(hidden) if i else hidden
+            for i, (weight, bias) in enumerate(layers, start=1):
                 hidden = torch.baddbmm(bias, hidden, weight) if is_stack else nn.functional.linear(hidden, weight, bias)
+                hidden = activation(hidden) if i < self.layers else hidden
             return hidden.reshape(*observations.shape[:-1], -1) if is_stack else hidden
 
+
         return output
+
+    def features(self, params: Params, observations: Tensor) -> Tensor:
+        """Last hidden features `[..., units]` for observations `[..., obs]`; these, standardised, if none is hidden."""
+        return self.network(params, self.layers - 1)(observations) if self.layers > 1 else self.standardised(observations)
+
+    def last_output(self, params: Params, features: Tensor) -> Tensor:
+        """Output of the last layer `[..., output]` for its features `[..., units]`; of one parameter set."""
+        return nn.functional.linear(features, *self.layer(params, self.layers - 1))
 
 
 class GaussianMLP(StandardisedMLP):
@@ -225,6 +239,11 @@ class GaussianMLP(StandardisedMLP):
 
         return acting
 
+    def from_features(self, params: Params, features: Tensor) -> DiagonalGaussian:
+        """Distribution of actions `[..., act]`, from the last hidden features `[..., units]`; of one parameter set."""
+        mean = self.last_output(params, features)
+        return DiagonalGaussian(mean, params[LOG_STD].expand_as(mean))
+
 
 class CategoricalMLP(StandardisedMLP):
     """Distribution over a finite number of actions with logits from a network.
@@ -249,6 +268,10 @@ class CategoricalMLP(StandardisedMLP):
         """The same as a function of observations, to be called many times."""
         network = self.network(params)
         return lambda observations: Categorical(network(observations))
+
+    def from_features(self, params: Params, features: Tensor) -> Categorical:
+        """Distribution of actions `[...]`, from the last hidden features `[..., units]`; of one parameter set."""
+        return Categorical(self.last_output(params, features))
 
 
 class CompletedPolicy(NamedTuple):

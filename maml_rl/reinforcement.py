@@ -92,7 +92,13 @@ class RLLearner(Learner[RLEvaluation]):
         return initial_state(self.policy, self.config.meta)
 
     def iterate(self, state: State) -> tuple[State, Metrics]:
-        """One pass through the loop of Algorithm 3, together with the other ranks if this process has joined some."""
+        """One pass through the loop of Algorithm 3, together with the other ranks if this process has joined some.
+
+        Raises:
+            InputError: If the settings are those of an imitation, and the learner has no experts.
+        """
+        if self.config.imitates:
+            raise InputError("the run is trained by imitation of experts: open its learner with open_learner(config)")
         state = state.to(self.device).ordered(self._names)
         config = self.config
         threads = self.threads.sharing(task_share(config))

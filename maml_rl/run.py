@@ -68,13 +68,15 @@ class Run(NamedTuple):
     def open(self, machine: Machine = THIS_MACHINE, evaluation: EvaluationConfig | None = None) -> AnyLearner:
         """The run's learner, a context that closes it; see `open_learner` for the arguments.
 
+        It can do all but train a run that imitates experts, for which `open_learner` has them.
+
         Raises:
             InputError: If the run's tensors do not fit its tasks and network. Otherwise as `open_learner`.
         """
         own = type(self.config.evaluation)
         if evaluation is not None and not isinstance(evaluation, own):
             raise InputError(f"evaluation must be a {own.__name__} for this run, got a {type(evaluation).__name__}")
-        return _checked(open_learner(self.config, machine, self.constants, evaluation), self)
+        return _checked(_opened(self.config, machine, self.constants, evaluation), self)
 
     def open_rl(self, machine: Machine = THIS_MACHINE, episodes: int | None = None) -> "RLLearner":
         """The learner of a run that has to be one of reinforcement learning; see `maml_rl.reinforcement.open_rl`.
@@ -127,6 +129,33 @@ def open_learner(
         InputError: If the environment, data, device or a setting cannot be used.
         WorkerError: If a process cannot make the environment.
     """
+    if isinstance(config, RLConfig) and config.imitation.experts is not None and evaluation is None:
+        return _open_mimic(config, Path(config.imitation.experts), machine, constants)
+    return _opened(config, machine, constants, evaluation)
+
+
+def _open_mimic(config: RLConfig, directory: Path, machine: Machine, constants: Params | None) -> AnyLearner:
+    """The learner of an imitation, with the experts of a run."""
+    from maml_rl.actor_mimic import MimicLearner, check_experts, experts_of
+
+    run = load_run(directory)
+    check_experts(directory, run.rl_config, config)
+    # Its own inner loss may be of another module, which nothing here needs and the user need not trust.
+    run = run._replace(config=replace(run.rl_config, meta=config.meta))
+    learner = _opened(config, machine, constants, None)
+    try:
+        with run.open_rl(machine, 1) as oracle:
+            experts = experts_of(directory, oracle, run.state, learner)
+        return MimicLearner(config, learner.envs, learner.policy, experts, machine)
+    except BaseException:
+        learner.close()
+        raise
+
+
+def _opened(
+    config: RunConfig, machine: Machine, constants: Params | None, evaluation: EvaluationConfig | None
+) -> AnyLearner:
+    """`open_learner`, without the experts of an imitation."""
     if isinstance(config, RLConfig):
         from maml_rl.reinforcement import open_rl
 

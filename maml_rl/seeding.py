@@ -33,6 +33,8 @@ class Purpose(IntEnum):
     RESETS = 1
     ACTIONS = 2
     PARAMS = 3
+    MINIBATCHES = 4
+    FEATURES = 5
 
 
 class Draw(NamedTuple):

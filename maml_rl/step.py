@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maml_rl.config import SGD, Adam, ProMP, TrustRegion, needs_policy
 from maml_rl.errors import InputError, NonFiniteError
-from maml_rl.optimizers import Moments, adam, cosine
+from maml_rl.optimizers import AdamConstants, Moments, adam, cosine
 from maml_rl.trpo import LineSearch, backtracking, trust_region_step
 from maml_rl.types import Params, State, detached, flatten, split, unflatten
 
@@ -138,12 +138,16 @@ def _descent(
     if isinstance(rule, SGD):
         return vector - lr * _bounded(rule, flat), {}
     moments = Moments(*(_kept(state, moment, learned) for moment in (_FIRST, _SECOND)))
+    constants = AdamConstants()
+    if isinstance(rule, Adam):
+        constants = AdamConstants(rule.mean_decay, rule.square_decay, rule.epsilon)
     epochs = rule.epochs if isinstance(rule, ProMP) else 1
     for epoch in range(epochs):
         if epoch and proximal:
             flat = proximal.gradient(vector)
             require_finite("meta-gradient", flat)
-        vector, moments = adam(vector, _bounded(rule, flat), moments, lr, state.iteration * epochs + epoch + 1)
+        count = state.iteration * epochs + epoch + 1
+        vector, moments = adam(vector, _bounded(rule, flat), moments, lr, count, constants)
     named = zip((_FIRST, _SECOND), (unflatten(moment, learned) for moment in moments), strict=True)
     return vector, {moment + name: value for moment, values in named for name, value in values.items()}
 

@@ -201,6 +201,23 @@ def training_tasks(space: spaces.Space[Any], count: int, draw: Draw) -> list[Tas
     return sample_tasks(space, count, draw.integers(Purpose.TASKS, 1)[0])
 
 
+def source_tasks(space: spaces.Space[Any], count: int, draw: Draw) -> list[Task]:
+    """Tasks of a training that has the same ones in every iteration, no two of a finite space alike.
+
+    Raises:
+        InputError: If a finite space has fewer.
+    """
+    if not _is_enumerated(space):
+        return training_tasks(space, count, draw)
+    if count > space.n:
+        raise InputError(
+            f"each task has one expert, and {one_line(space)} has {space.n} tasks, not {count}: set "
+            f"meta.meta_batch_size to at most {space.n}"
+        )
+    order = np.arange(space.n) if count == space.n else draw.generator(Purpose.TASKS).permutation(space.n)
+    return [space.start + np.int64(i) for i in order[:count]]
+
+
 def evaluation_tasks(
     space: spaces.Space[Any], count: int, seed: int = 0, phase: Phase = Phase.EVALUATION
 ) -> list[Task]:

@@ -19,7 +19,9 @@ class State(NamedTuple):
     """What training has reached: all that the next iteration depends on."""
 
     meta: Params  # theta under its own names, and learned step sizes under "inner_lr." and the name of their parameter
-    optimizer: Params  # Adam's moments, or the mean meta-gradient of a trust region with momentum; else empty
+    # Adam's moments, or the mean meta-gradient of a trust region with momentum; maps of the feature regression of an
+    # imitation; else empty
+    optimizer: Params
     iteration: int  # meta-iterations finished
 
     def to(self, device: torch.device) -> "State":

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from maml_rl.config import PolicyConfig, ProMP, RLConfig, RLEvaluation, RLMeta, TrustRegion
+from maml_rl.config import Adam, Imitation, PolicyConfig, ProMP, RLConfig, RLEvaluation, RLMeta, TrustRegion
 from maml_rl.experiments.presets.preset import Preset
 
 _FINN = "Finn, Abbeel, Levine 2017"
@@ -11,6 +11,7 @@ _ROTHFUSS = "Rothfuss et al. 2019 (ProMP)"
 _ZINTGRAF = "Zintgraf et al. 2019 (CAVIA)"
 _NAGABANDI = "Nagabandi et al. 2019"
 _DUAN = "Duan et al. 2016 (RL^2)"
+_PARISOTTO = "Parisotto, Ba, Salakhutdinov 2016 (Actor-Mimic)"
 _META_WORLD = "Yu et al. 2019 and McLean et al. 2025 (Meta-World), from their code"
 
 
@@ -416,6 +417,24 @@ def _baselines(name: str, returns: tuple[str, str, str]) -> dict[str, Preset[RLC
     return presets
 
 
+# Tasks and episodes of each in an iteration, and iterations.
+_MIMICS = {"half-cheetah-dir": (2, 20, 100), "half-cheetah-vel": (20, 10, 100), "ant-vel": (20, 10, 100)}
+
+
+def _mimic(name: str) -> Preset[RLConfig]:
+    """Actor-Mimic with the oracle of a MAML preset for experts, all else equal, evaluated as its pretrained is."""
+    maml, (tasks, episodes, iterations) = RL_PRESETS[name], _MIMICS[name]
+    config = maml.config
+    meta = replace(config.meta, inner_steps=0, meta_batch_size=tasks, episodes=episodes, step=Adam())
+    return Preset(
+        replace(config, iterations=iterations, meta=meta, imitation=Imitation(experts=f"trained/{name}-oracle")),
+        f"{maml.task}: Actor-Mimic, imitates {name}-oracle on {tasks} tasks, fine-tuned with the best step size on "
+        "validation tasks",
+        f"{_PARISOTTO}, student-driven; loss and settings: chosen here; otherwise as {name}",
+        "not measured",
+    )
+
+
 for _name in _ROTHFUSS_TASKS:
     RL_PRESETS |= _rothfuss(_name)
 RL_PRESETS |= _zintgraf("half-cheetah-dir", "HalfCheetahDir", "run forward or backward")
@@ -424,3 +443,4 @@ for _name, _returns in _PAPER_BASELINES.items():
     RL_PRESETS |= _baselines(_name, _returns)
 _ORACLE = RL_PRESETS["ant-vel-oracle"]  # its return on training tasks hardly rises from iteration 160 on
 RL_PRESETS["ant-vel-oracle"] = _ORACLE._replace(config=replace(_ORACLE.config, iterations=260))
+RL_PRESETS |= {f"{_name}-mimic": _mimic(_name) for _name in _MIMICS}
