@@ -36,6 +36,8 @@ DEFINITIONS: dict[str, tuple[str, dict[str, Any], int]] = {
     "duan2016/BernoulliBandit-v0": ("bandits:Bandit", {"rewards": "bernoulli"}, 10),
     "duan2016/GaussianBandit-v0": ("bandits:Bandit", {"rewards": "gaussian"}, 10),
     "duan2016/TabularMDP-v0": ("tabular:TabularMDP", {}, 10),
+    "parisotto2016/GridWorldSources-v0": ("gridworld:GridWorld", {"goals": "sources"}, 50),
+    "parisotto2016/GridWorldTargets-v0": ("gridworld:GridWorld", {"goals": "targets"}, 50),
 }
 
 # Dynamics as tasks, which no paper defines: every family for every robot of `maml_rl.envs.runners`.

@@ -179,6 +179,20 @@ _TABULAR = RLConfig(
     ),
     network=_SMALL,
 )
+# A network as large as the experts', as in Actor-Mimic's study of several games; the steps of Adam are its code's.
+_GRIDWORLD = RLConfig(
+    env_id="maml_rl.envs:parisotto2016/GridWorldSources-v0",
+    iterations=30,
+    meta=RLMeta(meta_batch_size=13, inner_steps=0, episodes=10, gae_lambda=0.97, step=TrustRegion(max_kl=0.02)),
+    network=_RAW,
+    evaluation=RLEvaluation(tasks=13),
+)
+_GRIDWORLD_MIMIC = replace(
+    _GRIDWORLD,
+    iterations=200,
+    meta=replace(_GRIDWORLD.meta, episodes=4, step=Adam(lr=2.5e-4, mean_decay=0.95, square_decay=0.95, epsilon=0.01)),
+    imitation=Imitation(experts="runs/gridworld-experts", epsilon=0.1, updates=25, minibatch=8),
+)
 
 RL_PRESETS = {
     "navigation": Preset(
@@ -313,6 +327,30 @@ RL_PRESETS = {
         "bandit of 5 arms with normal rewards, 10 pulls an episode",
         f"task: {_DUAN}, section 3.1, with other rewards; settings: chosen here",
         "5.3, 8.1 to 8.2, 8.0 to 8.1, 8.2 to 8.3 (three seeds); the best arm of these tasks: 8.5",
+    ),
+    "gridworld-oracle": Preset(
+        replace(_GRIDWORLD, observe_task=True, evaluation=replace(_GRIDWORLD.evaluation, gradient_steps=0)),
+        "gridworld of 13 visible goals: TRPO on all of them, with the goal's number in the observation as well",
+        "chosen here; maml_rl.experiments.paper.gridworld_experts makes one from exact values",
+        "not measured",
+    ),
+    "gridworld-mimic": Preset(
+        _GRIDWORLD_MIMIC,
+        "gridworld of 13 visible goals: Actor-Mimic, imitates runs/gridworld-experts, which python -m "
+        "maml_rl.experiments.paper.gridworld_experts runs/gridworld-experts makes",
+        f"{_PARISOTTO}: loss, epsilon, minibatch and steps of Adam of its code; room and length: chosen here",
+        "not measured",
+    ),
+    "gridworld-transfer": Preset(
+        replace(
+            _GRIDWORLD,
+            env_id="maml_rl.envs:parisotto2016/GridWorldTargets-v0",
+            meta=replace(_GRIDWORLD.meta, meta_batch_size=12),
+            evaluation=replace(_GRIDWORLD.evaluation, tasks=12),
+        ),
+        "gridworld of 12 new goals: TRPO from random weights, or with --start-from from those of gridworld-mimic",
+        "chosen here",
+        "not measured",
     ),
     "tabular-mdp": Preset(
         _TABULAR,
