@@ -456,7 +456,7 @@ def _baselines(name: str, returns: tuple[str, str, str]) -> dict[str, Preset[RLC
 
 
 # Tasks and episodes of each in an iteration, and iterations.
-_MIMICS = {"half-cheetah-dir": (2, 20, 100), "half-cheetah-vel": (20, 10, 100), "ant-vel": (20, 10, 100)}
+_MIMICS = {"half-cheetah-dir": (2, 20, 100), "half-cheetah-vel": (20, 10, 60), "ant-vel": (20, 10, 60)}
 
 
 def _mimic(name: str) -> Preset[RLConfig]:

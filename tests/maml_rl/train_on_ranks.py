@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from maml_rl.config import Adam, ProMP, RLConfig, RLEvaluation, RLMeta
+from maml_rl.config import Adam, Imitation, ProMP, RLConfig, RLEvaluation, RLMeta
 from maml_rl.experiments.commands.ranked import ending_at_once
 from maml_rl.ranks import Launch, join, this_rank
 from maml_rl.run import Run, train
@@ -21,6 +21,7 @@ from maml_rl.supervised.settings import (
     TasksConfig,
 )
 
+TRAINED = Path(__file__).parents[2] / "trained"
 META = RLMeta(meta_batch_size=4, episodes=5)  # on three ranks 1, 1 and 2 tasks, whose rows begin anywhere in memory
 NAVIGATION = RLConfig(env_id="maml_rl.envs:finn2017/Navigation2D-v0", max_episode_steps=20, iterations=2, meta=META)
 SINUSOID = SupervisedConfig(
@@ -38,6 +39,11 @@ RUNS = {
     ),
     "credit": replace(NAVIGATION, meta=replace(META, sampling_credit=1.0, filtered_lr=True, inner_steps=2)),
     "pretrained": replace(ONCE, meta=replace(META, inner_steps=0)),  # whose evaluation chooses a step size
+    "mimic": replace(
+        ONCE,
+        meta=replace(META, inner_steps=0, step=Adam()),
+        imitation=Imitation(str(TRAINED / "navigation-oracle"), updates=3, minibatch=7),
+    ),
     "supervised": SINUSOID,
 }
 EVALUATIONS = {
