@@ -155,10 +155,12 @@ def optimal_values(
     rows, columns = np.divmod(np.arange(size**2), size)
     places = np.stack([rows, columns], axis=1)[:, None] + _MOVES  # [cells, moves, 2]
     reached = np.clip(places, 0, size - 1) @ np.array([size, 1])  # [cells, moves]
-    q = np.zeros((size**2, len(_MOVES)))
+    q: NDArray[np.float64] = np.zeros((size**2, len(_MOVES)))
     while True:
         after = q.max(axis=1)[reached]  # the value that a move leads to, if it is made
-        new = -1 + discount * ((1 - world.slip) * after + world.slip * after.mean(axis=1, keepdims=True))
+        new: NDArray[np.float64] = -1 + discount * (
+            (1 - world.slip) * after + world.slip * after.mean(axis=1, keepdims=True)
+        )
         new[goal] = 0.0
         if np.abs(new - q).max() < tolerance:
             return new

@@ -16,7 +16,6 @@ mixture: of normal distributions the one with the mean action and a deviation th
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from gymnasium.spaces import Box, Space, flatdim
 from gymnasium.spaces import flatten as flatten_task
 from torch import Tensor
 
-from maml_rl.config import RLConfig
+from maml_rl.config import SGD, Adam, RLConfig
 from maml_rl.distributions import Categorical, Distribution
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, one_line
 from maml_rl.initial import MLPPolicy
@@ -315,7 +314,7 @@ def imitated(policy: MLPPolicy, params: Params, lesson: Lesson, feature_map: Ten
     """
     features = policy.features(params, lesson.observations)
     student = policy.from_features(params, features)
-    kl = lesson.expert.kl(student).mean()  # type: ignore[arg-type]  # both are of the same kind
+    kl = lesson.expert.kl(student).mean()
     distance = torch.zeros_like(kl)
     if feature_map is not None:
         distance = (features @ feature_map.T - lesson.features).square().sum(-1).mean()
@@ -330,9 +329,9 @@ def _imitate(
     An update of all parameters is a meta-step of `maml_rl.step`, whose count of iterations here counts updates.
     """
     settings, rule = config.imitation, config.meta.step
-    if rule.rule in ("adam", "sgd") and rule.cosine_iterations is not None:  # type: ignore[union-attr]
-        period = rule.cosine_iterations * settings.updates  # type: ignore[union-attr]
-        rule = replace(rule, cosine_iterations=period)  # type: ignore[call-arg]
+    if isinstance(rule, Adam | SGD) and rule.cosine_iterations is not None:
+        period = rule.cosine_iterations * settings.updates
+        rule = replace(rule, cosine_iterations=period)
     maps, moments = split(state.optimizer, {_MAPS})
     own = threads.share.indices if threads.share else range(len(lessons))
     generators = [draw.generator(Purpose.MINIBATCHES, m) for m in own]
@@ -357,14 +356,12 @@ def _gradient(
     maps, params = split(learned, {_MAPS})
     own = threads.share.indices if threads.share else range(len(batch))
 
-    def loss(of_task: Params, lesson: Lesson) -> Tensor:
-        found = imitated(policy, of_task, lesson, of_task.get(_MAPS))
-        return found.kl + feature_weight * found.features
-
     def of_task(m: int, lesson: Lesson) -> tuple[Params, Tensor]:
-        given = params | {name: value[m] for name, value in maps.items()}
-        gradient, value = torch.func.grad_and_value(partial(loss, lesson=lesson))(given)
-        return gradient, value
+        given = {name: value.detach().requires_grad_() for name, value in params.items()}
+        given |= {name: value[m].detach().requires_grad_() for name, value in maps.items()}
+        found = imitated(policy, given, lesson, given.get(_MAPS))
+        value = found.kl + feature_weight * found.features
+        return dict(zip(given, torch.autograd.grad(value, list(given.values())), strict=True)), value.detach()
 
     gradients, losses = zip(*threads.map(of_task, own, batch), strict=True)
     vectors = [flatten({name: gradient[name] for name in params}) for gradient in gradients]

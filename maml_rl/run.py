@@ -142,7 +142,7 @@ def _open_mimic(config: RLConfig, directory: Path, machine: Machine, constants: 
     check_experts(directory, run.rl_config, config)
     # Its own inner loss may be of another module, which nothing here needs and the user need not trust.
     run = run._replace(config=replace(run.rl_config, meta=config.meta))
-    learner = _opened(config, machine, constants, None)
+    learner = _opened_rl(config, machine, constants, None)
     try:
         with run.open_rl(machine, 1) as oracle:
             experts = experts_of(directory, oracle, run.state, learner)
@@ -157,17 +157,23 @@ def _opened(
 ) -> AnyLearner:
     """`open_learner`, without the experts of an imitation."""
     if isinstance(config, RLConfig):
-        from maml_rl.reinforcement import open_rl
-
-        if constants is None and config.start_from is not None:
-            constants = load_run(config.start_from).constants
-        episodes = evaluation.tasks * evaluation.episodes if isinstance(evaluation, RLEvaluation) else None
-        return open_rl(config, machine, constants, episodes)
+        return _opened_rl(config, machine, constants, evaluation)
     if isinstance(config, SupervisedConfig):
         from maml_rl.supervised.supervised_learner import open_supervised
 
         return open_supervised(config, machine, for_training=evaluation is None)
     raise InputError(f"{type(config).__name__} is of no kind of learning: give an RLConfig or a SupervisedConfig")
+
+
+def _opened_rl(
+    config: RLConfig, machine: Machine, constants: Params | None, evaluation: EvaluationConfig | None
+) -> "RLLearner":
+    from maml_rl.reinforcement import open_rl
+
+    if constants is None and config.start_from is not None:
+        constants = load_run(config.start_from).constants
+    episodes = evaluation.tasks * evaluation.episodes if isinstance(evaluation, RLEvaluation) else None
+    return open_rl(config, machine, constants, episodes)
 
 
 def new_run(learner: AnyLearner, config: RLConfig | SupervisedConfig) -> Run:

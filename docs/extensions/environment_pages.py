@@ -33,6 +33,7 @@ SOURCES = {
         "https://arxiv.org/abs/1803.11347",
     ),
     "duan2016": ("Duan, Schulman, Chen, Bartlett, Sutskever, Abbeel 2016 (RL²)", "https://arxiv.org/abs/1611.02779"),
+    "parisotto2016": ("Parisotto, Ba, Salakhutdinov 2016 (Actor-Mimic)", "https://arxiv.org/abs/1511.06342"),
     "mclean2025": ("McLean et al. 2025 (Meta-World, release 3)", "https://arxiv.org/abs/2505.11289"),
     "maml_rl": ("this package", ""),
 }

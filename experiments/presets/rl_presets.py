@@ -189,7 +189,7 @@ _GRIDWORLD = RLConfig(
 )
 _GRIDWORLD_MIMIC = replace(
     _GRIDWORLD,
-    iterations=200,
+    iterations=120,
     meta=replace(_GRIDWORLD.meta, episodes=4, step=Adam(lr=2.5e-4, mean_decay=0.95, square_decay=0.95, epsilon=0.01)),
     imitation=Imitation(experts="runs/gridworld-experts", epsilon=0.1, updates=25, minibatch=8),
 )
