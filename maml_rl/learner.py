@@ -152,10 +152,9 @@ Advance = Callable[[float], object]
 class Learner(Protocol[Settings]):
     """A task distribution, a network and a method that learns the one with the other.
 
-    There are two: `RLLearner` (`maml_rl.reinforcement`), with `MimicLearner` (`maml_rl.actor_mimic`) where experts take
-    the place of rewards, and `SupervisedLearner` (`maml_rl.supervised`). What only one
-    of them can do, such as to adapt a policy to one task, takes it by its name. Use a learner as a context, or close
-    it.
+    There are two: `RLLearner` (`maml_rl.reinforcement`) and `SupervisedLearner` (`maml_rl.supervised`). `MimicLearner`
+    (`maml_rl.actor_mimic`) is the first with experts in place of rewards. What only one of them can do, such as to
+    adapt a policy to one task, takes it by its name. Use a learner as a context, or close it.
     """
 
     def __enter__(self) -> Self:

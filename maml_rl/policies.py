@@ -190,7 +190,9 @@ class StandardisedMLP(nn.Module):
 
     def features(self, params: Params, observations: Tensor) -> Tensor:
         """Last hidden features `[..., units]` for observations `[..., obs]`; these, standardised, if none is hidden."""
-        return self.network(params, self.layers - 1)(observations) if self.layers > 1 else self.standardised(observations)
+        if self.layers == 1:
+            return self.standardised(observations)
+        return self.network(params, self.layers - 1)(observations)
 
     def last_output(self, params: Params, features: Tensor) -> Tensor:
         """Output of the last layer `[..., output]` for its features `[..., units]`; of one parameter set."""

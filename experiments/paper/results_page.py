@@ -33,7 +33,7 @@ from maml_rl.run import CHECKPOINT, load_run
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
 METHODS_PAGE = Path("docs/methods.md")
-_NOT_SHOWN = ("pretrained", "random")  # in the table of README
+_NOT_SHOWN = ("mimic", "pretrained", "random")  # in the table of README
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
 _ORDER = ["navigation", *figure5.TASKS, "sinusoid"]  # of the sections; others come after
@@ -74,18 +74,21 @@ it is **over tasks alone**: it says what these very runs would have on other tas
 column *interval over* says which.
 
 All methods of an environment have the same policy, sampler, optimiser and number of training episodes, so that only the
-idea differs (ant-vel's oracle had about half of them: its return had long stood still):
+idea differs (ant-vel's oracle had about half of them: its return had long stood still; mimic is trained otherwise):
 
 - **maml**: the method; `maml-filtered-std-factor` has filtered step sizes and a learned deviation of the adapted
   policy.
 - **cavia-first-order-normalised-std-factor**: CAVIA, which adapts one context number by a normalised gradient and not
   the policy's weights, with a learned deviation of the adapted policy
   ([methods.md](methods.md#what-is-adapted-and-by-what-step)).
+- **mimic**: a policy that imitates the oracle without being told the task, and is fine-tuned as pretrained is
+  ([actor_mimic.md](actor_mimic.md)). It takes its steps by Adam and no rewards; its env steps are its own, and those of
+  the oracle come on top.
 - **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.
 - **oracle**: the same with the task in the observation; it needs no gradient steps.
 - **random**: not trained, and fine-tuned as maml is.
 
-The step size of the gradient steps is that of the training for maml. For pretrained and random it is the best of
+The step size of the gradient steps is that of the training for maml. For mimic, pretrained and random it is the best of
 several on validation tasks, which are neither those of the training nor those of a table; of only two directions, on
 other episodes. The tables of runs have it.
 

@@ -4,13 +4,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.presets.preset import Preset, rules_for, with_rule
+from maml_rl.experiments.presets.preset import Preset, rules_for, takes_rule, with_rule
 from maml_rl.experiments.presets.rl_presets import CUSTOM, RL_PRESETS, UNNAMED
 from maml_rl.experiments.presets.supervised_presets import SUPERVISED_PRESETS
 
 PRESETS: dict[str, Preset[Any]] = {**RL_PRESETS, **SUPERVISED_PRESETS}
 
-__all__ = ["CUSTOM", "PRESETS", "UNNAMED", "Preset", "find_preset", "rules_for", "with_rule"]
+__all__ = ["CUSTOM", "PRESETS", "UNNAMED", "Preset", "find_preset", "rules_for", "takes_rule", "with_rule"]
 
 
 def find_preset(name: str) -> Preset[Any]:

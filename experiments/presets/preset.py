@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_type_hints
 
 from maml_rl.config import ProMP, RLConfig, RunConfig, TrustRegion
+from maml_rl.errors import InputError
 from maml_rl.supervised.settings import SupervisedConfig
 
 _OF = {"all": "", "last-layer": " of the last layer", "context": " of the context"}
@@ -57,3 +58,12 @@ def with_rule(config: Any, rule: str | None) -> Any:
         return config
     own = {"inner_objective": "lvc"} if rules[rule] is ProMP else {}
     return replace(config, meta=replace(config.meta, step=rules[rule](), **own))
+
+
+def takes_rule(config: Any, rule: str) -> bool:
+    """Whether settings can have a rule for the meta-step: an imitation takes its steps by adam or sgd alone."""
+    try:
+        with_rule(config, rule)
+    except InputError:
+        return False
+    return True

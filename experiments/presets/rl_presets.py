@@ -331,7 +331,8 @@ RL_PRESETS = {
     "gridworld-oracle": Preset(
         replace(_GRIDWORLD, observe_task=True, evaluation=replace(_GRIDWORLD.evaluation, gradient_steps=0)),
         "gridworld of 13 visible goals: TRPO on all of them, with the goal's number in the observation as well",
-        "chosen here; maml_rl.experiments.paper.gridworld_experts makes one from exact values",
+        f"in place of a game of {_PARISOTTO}; settings: chosen here; maml_rl.experiments.paper.gridworld_experts makes "
+        "one from exact values",
         "not measured",
     ),
     "gridworld-mimic": Preset(
@@ -349,7 +350,7 @@ RL_PRESETS = {
             evaluation=replace(_GRIDWORLD.evaluation, tasks=12),
         ),
         "gridworld of 12 new goals: TRPO from random weights, or with --start-from from those of gridworld-mimic",
-        "chosen here",
+        f"in place of a new game of {_PARISOTTO}; settings: chosen here",
         "not measured",
     ),
     "tabular-mdp": Preset(

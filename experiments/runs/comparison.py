@@ -41,7 +41,8 @@ from maml_rl.run import Run, load_run, run_directory
 from maml_rl.statistics import FEWEST_SEEDS, Interval, interquartile_mean, interval, mean
 from maml_rl.supervised.settings import SupervisedConfig
 
-_LAST = ["maml-oracle", "pretrained", "oracle", "random"]  # maml comes first, and then its variants
+# maml comes first, and then its variants
+_LAST = ["maml-oracle", "mimic", "pretrained", "mimic-oracle", "oracle", "random"]
 _OF_ALL = ("later_lr_factor", "validation_tasks", "inner_lrs")  # settings of an evaluation that make another method
 _RULE = "meta.step.rule"
 _IMMATERIAL = {"seed": 0, "num_envs": None, "checkpoint_every": 1, "log_every": 1, "data": None}

@@ -13,7 +13,7 @@ import torch
 from maml_rl.checkpoint import write_json
 from maml_rl.config import RunConfig
 from maml_rl.errors import InputError
-from maml_rl.experiments.presets import PRESETS, with_rule
+from maml_rl.experiments.presets import PRESETS, takes_rule, with_rule
 from maml_rl.json_types import read_typed
 from maml_rl.processes import available_cores
 from maml_rl.ranks import this_rank
@@ -44,12 +44,13 @@ class TrainingMachine(Hardware):
 
 def training_command(config: RunConfig) -> str:
     """The shortest `maml-rl train` that makes a run of these settings, from the preset that is nearest to them."""
-    settings = flat(asdict(config))
-    configs = {name: preset.config for name, preset in PRESETS.items() if preset.config.kind == config.kind}
+    settings, rule = flat(asdict(config)), config.meta.step.rule
+    of_kind = {name: preset.config for name, preset in PRESETS.items() if preset.config.kind == config.kind}
+    configs = {name: preset for name, preset in of_kind.items() if takes_rule(preset, rule)}
 
     def arguments(name: str) -> list[str]:
         own = flat(asdict(configs[name]))
-        default = own | flat(asdict(with_rule(configs[name], config.meta.step.rule))) | {_RULE: own[_RULE]}
+        default = own | flat(asdict(with_rule(configs[name], rule))) | {_RULE: own[_RULE]}
         options = [_option(key, value) for key, value in settings.items() if value != default[key]]
         return [name, *chain.from_iterable(options)]
 
