@@ -1,7 +1,7 @@
 """Actor-Mimic (Parisotto, Ba, Salakhutdinov 2016): one student learns from the experts of a fixed set of tasks.
 
 The student acts, and in the states that it visits learns to act as the expert of each task would. It minimises the mean
-over tasks and time steps of equations 2 and 3::
+over tasks and time steps of::
 
     KL(pi_E(. | s, task) || pi(. | s)) + beta |F_task h(s) - h_E(s, task)|^2
 

@@ -323,7 +323,7 @@ class Imitation:
     expert. The student imitates it on the same `meta_batch_size` tasks in every iteration. None trains by rewards."""
     feature_weight: float = 0.01
     """Weight beta of the feature regression: squared distance of the expert's last hidden features from a linear map of
-    the student's, one map a task (equation 3; its code: 0.01); 0 leaves it out."""
+    the student's, one map a task (its code: 0.01); 0 leaves it out."""
     epsilon: float | None = None
     """Probability of an action at random where the student otherwise takes its likeliest one while it is trained, for
     discrete actions (its code: 0.1). If None, actions are sampled from the student's distribution."""
