@@ -185,7 +185,6 @@ class StandardisedMLP(nn.Module):
                 hidden = activation(hidden) if i < self.layers else hidden
             return hidden.reshape(*observations.shape[:-1], -1) if is_stack else hidden
 
-
         return output
 
     def features(self, params: Params, observations: Tensor) -> Tensor:

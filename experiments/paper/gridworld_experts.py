@@ -69,14 +69,14 @@ def fitted(policy: MLPPolicy, observations: Tensor, values: Tensor, updates: int
     moments = Moments(torch.zeros_like(vector), torch.zeros_like(vector))
 
     def loss(of: dict[str, Tensor]) -> Tensor:
-        return (policy.output(of, observations) - values).square().mean()
+        return (policy(of, observations).parameters()[0] - values).square().mean()
 
     for update in range(updates):
         gradient = joined(torch.func.grad(loss)(params))
         vector, moments = adam(vector, gradient, moments, cosine(_LR, updates, update), update + 1)
         params = laid_out(unflatten(vector, params))
     with torch.no_grad():
-        error = policy.output(params, observations) - values
+        error = policy(params, observations).parameters()[0] - values
         return State(params, {}, updates), float((error - error.mean(1, keepdim=True)).abs().max())
 
 
