@@ -69,7 +69,8 @@ def fitted(policy: MLPPolicy, observations: Tensor, values: Tensor, updates: int
     moments = Moments(torch.zeros_like(vector), torch.zeros_like(vector))
 
     def loss(of: dict[str, Tensor]) -> Tensor:
-        return (policy(of, observations).parameters()[0] - values).square().mean()
+        logits: Tensor = policy(of, observations).parameters()[0]
+        return (logits - values).square().mean()
 
     for update in range(updates):
         gradient = joined(torch.func.grad(loss)(params))
