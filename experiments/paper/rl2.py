@@ -1,7 +1,7 @@
 """RL^2 by PPO of sb3-contrib: trained on trials of several episodes, and evaluated by episode of the trial.
 
-    python -m maml_rl.experiments.paper.rl2 train maml_rl.envs:duan2016/BernoulliBandit-v0 --out runs/rl2-bandit
-    python -m maml_rl.experiments.paper.rl2 evaluate runs/rl2-bandit --tasks 1000
+    python -m maml_rl.experiments.paper.rl2 train maml_rl.envs:duan2016/TabularMDP-v0 --episodes 10 --out runs/rl2-mdp
+    python -m maml_rl.experiments.paper.rl2 evaluate runs/rl2-mdp --tasks 1000
 
 A directory has the policy after the last evaluation (`policy.safetensors`) and the learning curve so far (`rl2.json`),
 so that Ctrl-C keeps what has been trained. docs/rl2.md has more.

@@ -59,7 +59,7 @@ def initial_lstm(config: LSTMConfig, generator: np.random.Generator) -> Params:
 def preprocessed(values: Tensor, p: float) -> Tensor:
     """Two numbers of moderate size, `[..., 2]`, of each value: its size and its sign (Andrychowicz et al. 2016, A).
 
-    (log abs(x) / p, sign(x)) where abs(x) is at least e^-p, else (-1, e^p x): gradients differ by orders of magnitude.
+    `(log |x| / p, sign x)` where `|x|` is at least e^-p, else (-1, e^p x): gradients differ by orders of magnitude.
     """
     size = values.abs()
     is_large = size >= math.exp(-p)
