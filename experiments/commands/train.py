@@ -244,7 +244,7 @@ def _resumption(arguments: Sequence[str]) -> _Asked:
     given = [*([] if directory is None else [directory]), *(option for option in options if option != "--resume")]
     if arguments[-1] in ("-h", "--help"):
         given = ["--help"]
-    others = "--iterations, --data, --render-every, --tracker, --trust-module and those of the machine"
+    others = "--iterations, --data, --render-every, --trust-module, --tracker and those of the machine"
     remark = f"; a resumed run keeps its settings and takes only {others}"
     chosen = parse(ResumedRun, given, "maml-rl train --resume", remark=remark)
     return _Asked(chosen.resume, chosen)

@@ -320,7 +320,7 @@ def test_the_way_from_the_command_line_to_the_meta_iteration_is_short(run_comman
 
     monkeypatch.setattr(reinforcement, "meta_iteration", look)
     assert run_command("train", "navigation", *SHRUNK, "--iterations=1").code == 2
-    assert stack == ["iterate", "training_loop", "train", "run", "main"]
+    assert stack == ["iterate", "training_loop", "train", "_run_one", "run", "main"]
 
 
 @pytest.mark.parametrize(
@@ -529,7 +529,8 @@ def test_help_tells_the_commands(run_command, arguments):
         assert f"\n  {command}" in result.out
 
 
-def test_help_of_train_lists_its_presets_and_shows_examples(run_command):
+def test_help_of_train_lists_its_presets_and_shows_examples(run_command, tmp_path):
+    (tmp_path / "run.toml").write_text('preset = "navigation"')
     result = run_command("train", "--help")
     assert result.code == 0
     assert all(name in result.out for name in PRESETS)
