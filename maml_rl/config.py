@@ -1,8 +1,8 @@
 """Settings, each with its unit and source.
 
-What both kinds of learning share is declared once: `MetaConfig`, `EvaluationConfig` and `RunConfig`, each with a
-subclass for reinforcement learning here and one for supervised learning in `maml_rl.supervised.settings`. Nothing here
-needs PyTorch, so that a command line can list settings without loading it.
+Settings that both kinds of learning share are declared once: `MetaConfig`, `EvaluationConfig` and `RunConfig`, each
+with a subclass for reinforcement learning here and one for supervised learning in `maml_rl.supervised.settings`.
+Nothing here needs PyTorch, so the command line can list settings without loading it.
 """
 
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ BaselineObservations = Literal["raw", "standardised"]
 StatisticsOf = Literal["network", "noise"]
 StartMethod = Literal["spawn", "fork"]
 ENVS_PER_PROCESS = 32
-"""Environments without a batched form that a process holds, if no other number is given."""
+"""Default number of environments without a batched form in a process."""
 INNER_OBJECTIVES = ("reinforce", "lvc", "dice")
-"""Inner losses that the package has."""
+"""Built-in inner losses."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class TrustRegion:
     cg_damping: float = 1e-5
     """Multiple of the identity added to the curvature (rllab: 1e-5)."""
     curvature_fraction: float = 0.25
-    """Share of each task's query steps on which the Fisher matrix is computed; gradient, loss and KL always use all of
-    them (Schulman et al. 2015, appendix C.1, use 0.1)."""
+    """Share of each task's query steps used for the Fisher matrix (Schulman et al. 2015, appendix C.1, use 0.1).
+    Gradient, loss and KL always use all steps."""
     hessian_fraction: float = 1.0
-    """Share of each task's support steps on which the inner Hessian of the curvature is computed. Fewer are faster, but
-    then the curvature misjudges the KL (docs/implementation_details.md)."""
+    """Share of each task's support steps used for the inner Hessian of the curvature. A smaller share is faster, but
+    the curvature then misjudges the KL (docs/implementation_details.md)."""
     momentum: float = 0.0
-    """Weight of the earlier iterations' mean meta-gradient; 0, as in TRPO, uses this iteration's alone. It averages the
-    noise of about 1 / (1 - momentum) iterations."""
+    """Weight of the mean meta-gradient of earlier iterations, which averages the noise of about 1 / (1 - momentum)
+    iterations; 0, as in TRPO, uses only this iteration's."""
     backtrack_ratio: float = 0.8
     """Factor by which the line search shortens the step (rllab: 0.8)."""
     max_backtracks: int = 15
@@ -69,12 +69,12 @@ class _Descent:
     lr: float = 1e-3
     """Step size beta of the meta-update (paper, supervised: 0.001)."""
     cosine_iterations: int | None = None
-    """Meta-iterations over which beta falls along a half cosine to a hundredth (Antoniou et al. 2019); training that is
-    longer repeats it (Loshchilov & Hutter 2017). Constant if None."""
+    """Meta-iterations over which beta falls to a hundredth along a half cosine (Antoniou et al. 2019). Longer training
+    repeats the schedule (Loshchilov & Hutter 2017). Constant if None."""
     gradient_clip: float | None = None
-    """Bound on each number of the meta-gradient of the mean loss; None for none. The paper's code bounds that of a sum
-    over ways x queries divided by shots: its 10 for MiniImagenet is 10 x shots / (ways x queries) here, so 0.133 for 1
-    shot and 0.667 for 5."""
+    """Bound on each number in the meta-gradient of the mean loss; None for no bound. The paper's code uses a sum over
+    ways x queries divided by shots, so its 10 for MiniImagenet is 10 x shots / (ways x queries) here: 0.133 for 1 shot
+    and 0.667 for 5."""
     norm_clip: float | None = None
     """Bound on the Euclidean length of the meta-gradient, all numbers together, after `gradient_clip`; None for none
     (Ravi, Larochelle 2017: 0.25)."""
@@ -123,8 +123,8 @@ class SGD(_Descent):
 class ProMP(_Descent):
     """Meta-steps by Adam on the clipped objective of proximal meta-policy search (Rothfuss et al. 2019, Algorithm 1).
 
-    Between them the inner update is computed again, from importance weights: `inner_objective` is lvc, the paper's, or
-    dice. With one epoch it may be reinforce.
+    The inner update is computed again before each later step, with importance weights. `inner_objective` therefore has
+    to be lvc (as in the paper) or dice; with one epoch, reinforce is possible too.
     """
 
     rule: Literal["promp"] = "promp"
@@ -132,8 +132,8 @@ class ProMP(_Descent):
     epochs: int = 5
     """Steps of Adam on the episodes of one meta-iteration, N (its code: 5)."""
     clip: float = 0.3
-    """Distance from 1 beyond which the adapted policy's probability ratio gains nothing more, epsilon (equation 13; its
-    code: 0.3)."""
+    """Clip range epsilon: how far the adapted policy's probability ratio may move from 1 before it gains nothing more
+    (equation 13; its code: 0.3)."""
     kl_penalty: float = 5e-4
     """Weight eta of the mean KL(old || new), in nats, of the policies that sampled the support steps (equation 13; its
     code: 5e-4, for random dynamics 1e-3)."""
@@ -153,17 +153,17 @@ class MetaConfig:
     meta_batch_size: int = 40
     """Tasks in a meta-iteration, M (paper: 20 in navigation, 40 in locomotion)."""
     inner_steps: int = 1
-    """Gradient steps of the inner update (paper: 1; Omniglot and MiniImagenet up to 5); 0 trains on all tasks at once,
+    """Gradient steps of the inner update (paper: 1; Omniglot and MiniImagenet up to 5). 0 trains on all tasks at once:
     the paper's pretrained baseline."""
     inner_lr: float = 0.1
     """Step size alpha of the inner update (paper, Algorithm 3, line 7: 0.1)."""
     first_order: bool = False
-    """Leave out the derivative of the inner update: first-order MAML."""
+    """First-order MAML: ignore the derivative of the inner update."""
     adapted: Adapted = "all"
-    """Which parameters the inner update changes: all; those of the last layer (Raghu et al. 2020, ANIL); or the context
-    alone, which each task begins with at 0 and no meta-step learns (Zintgraf et al. 2019, CAVIA)."""
+    """Which parameters the inner update changes: all, only the last layer (Raghu et al. 2020, ANIL), or only the
+    context (Zintgraf et al. 2019, CAVIA), which starts at 0 for each task and is not meta-learned."""
     learned_lr: LearnedLr = "no"
-    """Step sizes learned together with theta, beginning with `inner_lr`: one for each number (parameter; Li et al.
+    """Learn inner step sizes together with theta, starting at `inner_lr`: one for each number (parameter; Li et al.
     2017, Meta-SGD), or one for each tensor and gradient step (tensor-and-step; Antoniou et al. 2019, MAML++)."""
     step: TrustRegion | Adam | SGD | ProMP = field(default_factory=TrustRegion)
 
@@ -184,38 +184,38 @@ class RLMeta(MetaConfig):
     """One meta-iteration of Algorithm 3: MAML for reinforcement learning."""
 
     episodes: int = 20
-    """Episodes of each task before and again after each gradient step, K (paper: 20)."""
+    """Episodes per task, K, before each gradient step and again after it (paper: 20)."""
     inner_objective: str = "reinforce"
-    """Inner loss: reinforce, the paper's; lvc, the likelihood ratio (Rothfuss et al. 2019); dice, the same with credit
-    for later actions (Farquhar et al. 2019), which needs a trust region's hessian_fraction to be 1; or module:function,
-    a loss of your own (docs/extending.md)."""
+    """Inner loss: reinforce (as in the paper); lvc, the likelihood ratio (Rothfuss et al. 2019); dice, the same with
+    credit for later actions (Farquhar et al. 2019), which needs a hessian_fraction of 1 in a trust region; or
+    module:function for your own loss (docs/extending.md)."""
     dice_lambda: float = 0.5
-    """Lambda of dice: factor, for each time step between them, on the credit of an action for changing the probability
-    of a later one; 0 is lvc, 1 is DiCE with its baselines (Foerster et al. 2018), the noisiest, and without bias where
-    the advantages have none (discount and gae_lambda 1)."""
+    """Lambda of dice: factor per time step on the credit of an action for changing the probability of a later one. 0 is
+    lvc. 1 is DiCE with baselines (Foerster et al. 2018), which has the most noise, and no bias if the advantages have
+    none (discount and gae_lambda 1)."""
     filtered_lr: bool = False
     """Multiply the inner step size of each number by a Wiener filter of its gradient, signal^2 / (signal^2 + noise^2)
-    over the tasks of the last iterations, scaled to keep the length of the step along the signal. It is measured on the
-    first gradient step, before adaptation, and multiplies all of them."""
+    over the tasks of the last iterations, scaled to keep the length of the step along the signal. The filter is
+    measured on the first gradient step, before adaptation, and applied to all steps."""
     normalised_gradient: bool = False
-    """Divide the inner gradient by its length, over all numbers that the inner update changes: then each step has the
-    length inner_lr, however steep the loss is, as far as the step sizes are equal."""
+    """Divide the inner gradient by its length, over all numbers that the inner update changes. If all step sizes are
+    equal, each step then has the length inner_lr, however steep the loss is."""
     adapted_std_factor: float | None = None
     """Factor by which the first inner update multiplies the standard deviation, so that the policy explores widely
-    before it and acts precisely after it. Its logarithm is learned together with theta, beginning with this value, one
-    for each action dimension; none, as in the paper, if None."""
+    before it and acts precisely after it. Its logarithm is learned together with theta, for each action dimension,
+    starting at this value. None, as in the paper, disables it."""
     discount: float = 0.99
-    """Discount factor gamma of a time step (rllab: 0.99)."""
+    """Discount factor gamma per time step (rllab: 0.99)."""
     gae_lambda: float = 1.0
     """Lambda of generalised advantage estimation; 1 is the discounted return minus the baseline (rllab: 1)."""
     sampling_credit: float = 0.0
     """Weight of the credit that theta gets for the support episodes it samples (E-MAML: Stadie et al. 2018, equations 3
-    and 4). 0 leaves it out, as MAML does. 1 makes the meta-gradient that of the return after adaptation to K episodes,
-    as far as the query's advantages are exact and the tasks' returns spread alike; published code has 1 / (K T) of it
-    (docs/algorithm.md)."""
+    and 4). 0, as in MAML, disables it. 1 gives the meta-gradient of the return after adaptation to K episodes, provided
+    that the query's advantages are exact and the returns of all tasks have the same spread. Published code uses 1 / (K
+    T) of it (docs/algorithm.md)."""
     baseline_observations: BaselineObservations = "raw"
-    """What the baseline's features are made of: raw observations (rllab), or standardised ones, which make its fit
-    independent of their units. Either is clipped to +-10."""
+    """Observations for the baseline's features: raw (rllab), or standardised, which makes the fit independent of their
+    units. Both are clipped to +-10."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -289,20 +289,19 @@ class PolicyConfig:
     activation: Activation = "relu"
     """Activation of the hidden layers (paper: relu)."""
     context_size: int = 0
-    """Context numbers that the network sees next to the observation, and as they are: adapted context is for them
-    (Zintgraf et al. 2019: 2 to 50). With adapted all they are learned as well, a bias transformation (Finn, Yu et al.
-    2017)."""
+    """Number of context inputs that the network sees unchanged next to the observation, for adapted context (Zintgraf
+    et al. 2019: 2 to 50). With adapted all, they are learned as well: a bias transformation (Finn, Yu et al. 2017)."""
     initial_std: float = 1.0
     """Standard deviation of each action dimension at the start, in units of the action (paper: 1)."""
     standardise: bool = True
-    """Shift and scale observations by mean and standard deviation of the initial policy's episodes (not in the paper;
-    see docs/implementation_details.md)."""
+    """Standardise observations with the mean and standard deviation over the initial policy's episodes (not in the
+    paper; see docs/implementation_details.md)."""
     statistics_of: StatisticsOf = "network"
-    """Whose episodes these statistics are of: network, the untrained policy on raw observations; or noise, actions that
-    do not depend on observations, so that neither do the episodes on their units."""
+    """Episodes from which these statistics are computed: network, those of the untrained policy on raw observations; or
+    noise, those of actions that do not depend on observations, and so not on their units."""
     observation_clip: float | None = 10.0
     """Bound on the absolute value of a standardised observation, in standard deviations (Stable-Baselines3's
-    VecNormalize: 10); None for none. Raw observations are never clipped."""
+    VecNormalize: 10); None for no bound. Raw observations are never clipped."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -348,13 +347,13 @@ class EvaluationConfig:
     tasks: int = 40
     """Held-out tasks (paper: 40)."""
     gradient_steps: int = 3
-    """Gradient steps, with fresh episodes for each in reinforcement learning (paper: 3; navigation 4)."""
+    """Gradient steps; reinforcement learning samples new episodes for each (paper: 3; navigation 4)."""
     seed: int = 0
-    """Seed of the held-out tasks and of everything random in the evaluation; no training draws from it."""
+    """Seed of the held-out tasks and of everything random in the evaluation; training never uses it."""
     validation_tasks: int = 20
-    """Additional held-out tasks, on which the step size is chosen for a run that was trained without inner updates."""
+    """Additional held-out tasks for choosing the step size of a run that was trained without inner updates."""
     inner_lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-    """Step sizes that it is chosen from (the paper: 0.1, navigation 0.5; random policy: half-cheetah 0.5, ant 1)."""
+    """Candidates for this step size (paper: 0.1, navigation 0.5; random policy: half-cheetah 0.5, ant 1)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -371,10 +370,10 @@ class RLEvaluation(EvaluationConfig):
     """How a trained policy is evaluated."""
 
     episodes: int = 20
-    """Episodes of each task for each gradient step (paper: 20; navigation 40)."""
+    """Episodes per task for each gradient step (paper: 20; navigation 40)."""
     later_lr_factor: float = 0.5
-    """Factor on the inner step size after the first gradient step, or the last of the `inner_steps` that were trained
-    (the paper's code: 0.5; ant direction 0.01)."""
+    """Factor on the inner step size after the first gradient step, or after the `inner_steps` used in training (paper's
+    code: 0.5; ant direction 0.01)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -403,9 +402,9 @@ class RunConfig:
     seed: int = 0
     """Seed of everything random."""
     checkpoint_every: int = 10
-    """Meta-iterations from one checkpoint to the next."""
+    """Meta-iterations between checkpoints."""
     log_every: int = 1
-    """Meta-iterations of a row of the log, which has their means."""
+    """Meta-iterations per row of the log, which contains their means."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -426,7 +425,7 @@ class RunConfig:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Modules that the run imports by name, which run their code."""
+        """Modules that the run imports by name. Importing them runs their code."""
         raise NotImplementedError
 
 
@@ -438,15 +437,15 @@ class RLConfig(RunConfig):
     env_id: str
     """Environment with a task distribution, as gymnasium.make takes it."""
     num_envs: int | None = None
-    """Sub-environments stepped at once; as many as an iteration has episodes if None. It does not change what is
+    """Sub-environments stepped at once; as many as an iteration has episodes if None. Does not affect what is
     sampled."""
     start_from: str | None = None
-    """Directory of a run whose policy this one begins with: the same kind of network, and any other settings. Random
-    weights if None."""
+    """Directory of a run whose policy this run starts from. It needs the same kind of network; other settings may
+    differ. Random weights if None."""
     observe_task: bool = False
-    """Whether an observation ends with the task, as the paper's oracle has it."""
+    """Append the task to the observation, as for the paper's oracle."""
     max_episode_steps: int | None = None
-    """Steps after which an episode is truncated; as the environment is registered if None."""
+    """Steps after which an episode is truncated; the limit that the environment is registered with if None."""
     meta: RLMeta = field(default_factory=RLMeta)
     network: PolicyConfig = field(default_factory=PolicyConfig)
     evaluation: RLEvaluation = field(default_factory=RLEvaluation)
@@ -514,7 +513,7 @@ class RLConfig(RunConfig):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The environment's, and that of a loss of the user's own."""
+        """The modules of the environment and of the user's own loss."""
         return tuple(filter(None, (self.env_id.rpartition(":")[0], self.meta.inner_objective.rpartition(":")[0])))
 
 
