@@ -1,7 +1,7 @@
-"""Where the command `maml-rl` starts: its commands, and how it ends.
+"""Entry point of the command `maml-rl`: its commands, and how it ends.
 
 A command's module is imported when it is called, and PyTorch when it computes: neither `maml-rl --help` nor the
-processes of an environment, which import this module as their main one, have use for them.
+processes of an environment, which import this module as their main one, need them.
 """
 
 import os
@@ -26,17 +26,17 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "presets": Command("list_presets", "", "list presets: settings with their source and what to expect"),
+    "presets": Command("list_presets", "", "list presets: settings, their source, and what to expect"),
     "check": Command("check", "ENV_ID", "check that your environment can be meta-trained"),
-    "train": Command("train", "PRESET", "meta-train; leaves a run, by default in runs/PRESET"),
-    "evaluate": Command("evaluate", "RUN", "return, error or accuracy by gradient step on held-out tasks"),
-    "compare": Command("compare", "RUN ...", "the same for several runs and methods, next to the paper's"),
-    "family": Command("family", "", "MAML and its relatives side by side, trained on the same env steps"),
-    "visualize": Command("visualize", "RUN", "a page that shows how it adapts; also a video, or a figure"),
+    "train": Command("train", "PRESET", "meta-train; saves a run, by default in runs/PRESET"),
+    "evaluate": Command("evaluate", "RUN", "measure return, error or accuracy by gradient step on held-out tasks"),
+    "compare": Command("compare", "RUN ...", "compare several runs and methods, and the paper's results"),
+    "family": Command("family", "", "compare MAML with related methods, trained with equal env steps"),
+    "visualize": Command("visualize", "RUN", "make a page that shows how it adapts; also a video or a figure"),
     "view": Command("view", "RUN", "watch it adapt, live in a browser, to tasks that you choose"),
-    "adapt": Command("adapt", "RUN --out FILE", "adapt to one task, for Stable-Baselines3 to train further"),
+    "adapt": Command("adapt", "RUN --out FILE", "adapt to one task and export the policy, also to Stable-Baselines3"),
     "push": Command("push", "RUN OWNER/NAME", "put a run on the Hugging Face Hub, with a model card"),
-    "evaluate-metaworld": Command("evaluate_metaworld", "RUN", "success rate by Meta-World's own protocol"),
+    "evaluate-metaworld": Command("evaluate_metaworld", "RUN", "measure the success rate by Meta-World's own protocol"),
 }
 
 _USAGE = """\
@@ -50,15 +50,15 @@ commands:
 
 examples:
   maml-rl train navigation                     meta-train with a preset
-  maml-rl train navigation --seed 1            again with another seed, in runs/navigation-seed1
+  maml-rl train navigation --seed 1            the same with another seed, in runs/navigation-seed1
   maml-rl train --resume runs/navigation       resume a run that was interrupted, bit for bit
-  maml-rl evaluate runs/navigation             a table and a picture
-  maml-rl train --env-id my_module:My-v0       meta-train in your own environment
+  maml-rl evaluate runs/navigation             a table and a figure
+  maml-rl train --env-id my_module:My-v0       meta-train on your own environment
 
-A RUN is the directory of a run, or one of the Hugging Face Hub: hub:owner/name. To begin: maml-rl train navigation
+A RUN is a run directory, or a run on the Hugging Face Hub: hub:owner/name. To begin: maml-rl train navigation
 (a few minutes), then maml-rl evaluate runs/navigation.
 
-maml-rl COMMAND --help lists the options of each.
+maml-rl COMMAND --help lists the options of a command.
 """
 
 

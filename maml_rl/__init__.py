@@ -1,7 +1,7 @@
 """Meta-reinforcement learning with MAML (Finn, Abbeel, Levine 2017).
 
-The names here lead from a run or an environment to an adapted policy (docs/tour.md). Each is loaded when it is first
-used: processes that run an environment import this package, and have no use for PyTorch.
+The names here cover the way from a run or an environment to an adapted policy (docs/tour.md). Each is loaded on first
+use, because processes that run an environment import this package and do not need PyTorch.
 """
 
 from importlib import import_module

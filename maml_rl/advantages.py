@@ -1,7 +1,7 @@
 """Advantages: discounted returns, the linear feature baseline and generalised advantage estimation.
 
-Arrays are of one task `[K, T]` or of all, `[M, K, T]`; padding has mask 0. A time limit is part of the task, as in the
-paper: the value after it is 0, which the baseline's time features let it express.
+Arrays are for one task `[K, T]` or for all, `[M, K, T]`; padding has mask 0. A time limit is part of the task, as in
+the paper: the value after it is 0, which the baseline can express through its time features.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
-"""Checkpoints: one safetensors file with tensors and a JSON record, written whole or not at all.
+"""Checkpoints: one safetensors file with tensors and a JSON record, written completely or not at all.
 
-Loading executes no code, and refuses a file that is not what was written: its header has a digest of tensors and
-record. A file is written next to the old one and renamed over it, so a run that is interrupted at any moment leaves a
-readable checkpoint.
+Loading executes no code. It rejects a file that has changed since it was written, by a digest of tensors and record in
+the header. A new file is written next to the old one and then renamed, so an interrupted run always leaves a readable
+checkpoint.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class Checkpoint(NamedTuple):
 
 
 class NamedArray(NamedTuple):
-    """A named array as it enters a digest."""
+    """Form of a named array for the digest."""
 
     name: str
     dtype: str
@@ -116,7 +116,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     text = metadata.get("record", "")
     check_version(f"{path}", metadata.get("version"), CHECKPOINT_VERSION)
     if metadata.get("sha256") != _digest(text, tensors):
-        raise InputError(f"{path} is damaged (its content does not fit its checksum): {RESTORE}")
+        raise InputError(f"{path} is damaged (its content does not match its checksum): {RESTORE}")
     try:
         record = parse_json(text)
     except ValueError as error:

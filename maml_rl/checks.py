@@ -1,4 +1,4 @@
-"""Checks an environment that is to be a task distribution, with findings in sentences for its author."""
+"""Checks that an environment can be a task distribution, and reports findings for its author as sentences."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -35,14 +35,16 @@ _HARDLY = 1e-3  # of the size of a component, and of the others' standard deviat
 
 
 class Finding(NamedTuple):
-    """A fault or a doubt, for the author of an environment."""
+    """An error, a warning or a note for the author of an environment."""
 
-    level: Literal["error", "warning", "note"]  # an error makes training fail or mean nothing; a note asks for nothing
+    level: Literal[
+        "error", "warning", "note"
+    ]  # an error makes training fail or its results meaningless; a note needs no action
     text: str  # what was found, and what to do
 
 
 class Episode(NamedTuple):
-    """What an environment returned, as it returned it."""
+    """Everything that an environment returned, unchanged."""
 
     observations: list[Any]  # one more than rewards
     rewards: list[Any]
@@ -51,14 +53,14 @@ class Episode(NamedTuple):
 
 
 class _FatalError(Exception):
-    """Nothing else can be checked, because of this finding, or of the last one."""
+    """Ends the check: because of this finding, or the last one, nothing else can be checked."""
 
     def __init__(self, finding: Finding | None = None) -> None:
         self.finding = finding
 
 
 def check_task_env(env: AnyEnv, seed: int = 0) -> list[Finding]:
-    """Checks that an environment can be meta-trained: what prevents it is an error, a probable mistake a warning.
+    """Checks that an environment can be meta-trained. An error prevents it; a warning is a probable mistake.
 
     The environment is run with random actions: a few thousand steps and some hundred resets, and up to twenty thousand
     steps if the task, or parts of it, change nothing in the first ones. One that is registered with a batched form is
@@ -125,7 +127,7 @@ def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
     base: Any = env.unwrapped
     space = base.task_space
     if not space.contains(base.task):
-        yield _error(f"task is {one_line(base.task)}, which task_space does not contain: begin with an element of it")
+        yield _error(f"task is {one_line(base.task)}, which task_space does not contain: start with an element of it")
     tasks, again = _tasks(env, _TASKS, seed), _tasks(env, _TASKS, seed)
     try:
         json.dumps(_called("task_space.to_jsonable", space.to_jsonable, tasks))
@@ -136,14 +138,14 @@ def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
         )
     written = [_written(space, task) for task in tasks]
     if written != [_written(space, task) for task in again]:
-        yield _error("task_space draws other tasks from the same seed: its sample has to use self.np_random only")
+        yield _error("task_space draws different tasks from the same seed: its sample has to use only self.np_random")
     if len(set(written)) == 1:
         yield _warning(f"task_space drew the same task {len(tasks)} times: there is nothing to adapt to")
     for task in tasks[:2]:
         _called("assigning a task", setattr, base, "task", task)
         if not _same(base.task, task):
             yield _error(
-                f"after task = {one_line(task)}, task is {one_line(base.task)}: it has to keep what it is given"
+                f"after task = {one_line(task)}, task is {one_line(base.task)}: it has to keep the assigned value"
             )
 
 
@@ -157,15 +159,15 @@ def _doubts(env: AnyEnv, _: int) -> Iterator[Finding]:
         return
     if not np.issubdtype(actions.dtype, np.floating):
         yield _warning(
-            f"actions are in {one_line(actions)}: a policy draws real numbers, whose fraction is cut off; let them be "
-            "of a floating type and round them inside, or make them Discrete"
+            f"actions are in {one_line(actions)}: a policy draws real numbers, whose fraction is cut off; use a "
+            "floating type and round inside the environment, or make the actions Discrete"
         )
     if actions.is_bounded():
         half = (actions.high - actions.low) / 2
         if half.min() < 0.5 or half.max() > 5:
             yield _warning(
-                f"actions range over {one_line(actions)}, while a policy begins with a standard deviation of 1: let "
-                "them range over [-1, 1] and scale them inside, or set network.initial_std"
+                f"actions range over {one_line(actions)}, while a policy starts with a standard deviation of 1: "
+                "let them range over [-1, 1] and scale them inside the environment, or set network.initial_std"
             )
 
 
@@ -211,15 +213,15 @@ def _observation_faults(space: spaces.Space[Any], observation: Any) -> Iterator[
     elif observation.shape != space.shape:
         yield _error(f"an observation has shape {observation.shape}, observation_space has {space.shape}")
     elif not np.isfinite(observation).all():
-        yield _error("an observation is not finite: look for a division by zero or a simulation that blew up")
+        yield _error("an observation is not finite: look for a division by zero or an unstable simulation")
     elif observation.dtype != space.dtype:
-        yield _warning(f"observations are {observation.dtype}, observation_space says {space.dtype}: let them agree")
+        yield _warning(f"observations are {observation.dtype}, observation_space says {space.dtype}: use the same type")
     elif not space.contains(observation):
         yield _warning("an observation is outside the bounds of observation_space: widen them")
 
 
 def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
-    """The task takes effect at the next reset, then and only then, and an episode depends on it and the seed alone."""
+    """The task takes effect only at the next reset, and an episode depends only on the task and the seed."""
     base: Any = env.unwrapped
     unique = list({_written(base.task_space, task): task for task in _tasks(env, _TASKS, seed)}.values())
     task, *others = unique
@@ -227,11 +229,11 @@ def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
     _run(env, task, seed, actions)
     episode = _run(env, task, seed, actions)
     if not _same(base.task, task):
-        yield _error("reset changes task: it has to begin the task that was assigned, and draw none")
+        yield _error("reset changes task: it has to start the assigned task and must not draw one")
     if not _same(episode, _run(env, task, seed, actions)):
         yield _error(
-            "the same seed and task and the same actions gave two different episodes: draw random numbers from "
-            "self.np_random only, and let reset(seed=...) call super().reset(seed=seed) and put everything back"
+            "the same seed, task and actions gave two different episodes: draw random numbers only from "
+            "self.np_random, and let reset(seed=...) call super().reset(seed=seed) and restore the whole state"
         )
         return
     differs = False
@@ -240,7 +242,7 @@ def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
         if not _same(first, _run(env, other, seed, actions)):
             yield _error(
                 "the first episode after a change of task differs from the second: the task has to take effect at the "
-                "next reset, and reset has to put back whatever the last task changed"
+                "next reset, and reset has to undo whatever the last task changed"
             )
             return
         differs |= not _same(first, episode)
@@ -255,7 +257,7 @@ def _task_effect(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 
 def _no_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Finding]:
-    """What tasks do not change in long episodes; a reward that never varies may be one that is seldom earned."""
+    """Whether tasks have no effect in long episodes. A reward that never varies may just be rarely earned."""
     actions = _actions(env, min(time_limit(env) or _LONGEST, _LONGEST), seed)
     episodes = [_run(env, task, seed, actions) for task in tasks]
     if not all(_same(episode, episodes[0]) for episode in episodes):
@@ -264,7 +266,7 @@ def _no_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Findin
     if len({float(reward) for reward in episodes[0].rewards}) == 1:
         yield _warning(
             f"{same}, and every reward was {float(episodes[0].rewards[0]):g}: if the reward is sparse, random actions "
-            "do not reach it, and neither will a policy that begins like them, so let it show how near the goal is; "
+            "do not reach it, and neither will an untrained policy, so let it show how near the goal is; "
             "otherwise let the task change the reward or the dynamics (is it read at reset?)"
         )
     else:
@@ -272,7 +274,7 @@ def _no_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Findin
 
 
 def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Finding]:
-    """Parts of a task that change nothing when they alone are varied, in episodes alike in everything else.
+    """Parts of a task that have no effect when they are varied separately, in otherwise equal episodes.
 
     A part that takes effect late, or with some tasks only, is found by whole episodes with several tasks.
     """
@@ -282,7 +284,7 @@ def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iter
     if len(named) == 1:
         return
     if len(named) > _PARTS:
-        yield Finding("note", f"a task has {len(named)} parts: whether each has an effect is checked of {_PARTS}")
+        yield Finding("note", f"a task has {len(named)} parts: only {_PARTS} of them are checked for an effect")
     # Each round varies every part that has shown no effect yet: first in short episodes, which find most effects, then
     # in whole ones, and for sparse effects on until `_PART_STEPS`.
     whole = min(time_limit(env) or _LONGEST, _LONGEST)
@@ -323,15 +325,15 @@ def _gives(env: AnyEnv, task: Task, seed: int, actions: Sequence[Any], expected:
 def _idle_finding(names: Sequence[str], episodes: int, rewards: set[float]) -> Finding:
     several = len(names) > 1
     text = (
-        f"{', '.join(names)} {'change' if several else 'changes'} nothing: {episodes} random episodes had the same "
-        f"observations, rewards and ends whatever {'they are' if several else 'it is'}; "
+        f"{', '.join(names)} {'have' if several else 'has'} no effect: {episodes} random episodes had the same "
+        f"observations, rewards and ends for all values; "
     )
     if len(rewards) == 1:
         return _warning(
             f"{text}every reward was {rewards.pop():g}, so if the reward is sparse, let it show how near the goal is; "
-            "otherwise read the whole task at reset, or leave the rest out of task_space"
+            "otherwise read the whole task at reset, or remove the rest from task_space"
         )
-    return _warning(f"{text}read the whole task at reset, or leave out of task_space what has no effect")
+    return _warning(f"{text}read the whole task at reset, or remove parts without effect from task_space")
 
 
 def _whole_episodes(env: AnyEnv, seed: int) -> Iterator[Finding]:
@@ -359,7 +361,7 @@ def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
     if largest.max() > _LARGE:
         yield _warning(
             f"observations reach {largest.max():.3g} in {_components([int(largest.argmax())])}: a policy that does not "
-            "standardise them diverges; set network.standardise, or scale them inside"
+            "standardise them diverges; set network.standardise, or scale them inside the environment"
         )
     varies = np.ptp(observations, axis=0) > 0
     coarse = varies & unresolved(observations, _RESOLVED)
@@ -368,8 +370,8 @@ def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
         step = np.spacing(np.float32(largest[first]))
         yield _warning(
             f"{_components(np.flatnonzero(coarse))} varies by {deviation[first]:.2g} around "
-            f"{observations[:, first].mean():.6g}, where float32, in which policies compute, has steps of "
-            f"{step:.2g}: subtract what is constant before you return it"
+            f"{observations[:, first].mean():.6g}, where float32, which policies use, has steps of "
+            f"{step:.2g}: subtract the constant part in the environment"
         )
     if not varies.any():
         return
@@ -380,7 +382,7 @@ def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
         yield _warning(
             f"{_components(np.flatnonzero(hardly))} hardly varies under random actions (standard deviation "
             f"{deviation[first]:.2g}), and standardising divides by that: noise becomes as large as the other "
-            "components, and a real change far larger; leave the component out, or round its noise away"
+            "components, and a real change far larger; remove the component, or round off its noise"
         )
 
 
@@ -405,9 +407,9 @@ def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
         inputs = np.stack([np.asarray(e.observations[index], np.float64).reshape(-1) for e in episodes])
         single = [j for j in range(size) if _reveals(inputs[:, [j]], targets)]
         if single:
-            yield _warning(f"{when} contains the task, in component {single[0]}: then there is nothing to adapt to")
+            yield _warning(f"{when} contains the task, in component {single[0]}: there is nothing left to adapt to")
         elif _reveals(inputs, targets):
-            yield _warning(f"{when} reveals the task, as a linear function: then there is nothing to adapt to")
+            yield _warning(f"{when} reveals the task, as a linear function: there is nothing left to adapt to")
         else:
             continue
         return
@@ -457,7 +459,7 @@ def _batch_faults(env: AnyEnv, batch: TaskVectorEnv, seed: int) -> Iterator[Find
 def _batch_fault(what: str, row: int) -> Finding:
     return _error(
         f"in a batch of {_ROWS}, the {what} of row {row} differs from the single environment's with the same task, "
-        "seed and actions: a row must depend on nothing of the others (look for sums or means without axis=1)"
+        "seed and actions: a row must not depend on the others (look for sums or means without axis=1)"
     )
 
 

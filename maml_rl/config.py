@@ -174,7 +174,7 @@ class MetaConfig:
         require("inner_steps", self.inner_steps, self.inner_steps >= 0, "at least 0")
         require("inner_lr", self.inner_lr, self.inner_lr > 0, "above 0")
         if self.learned_lr != "no" and self.inner_steps < 1:
-            raise InputError("learned_lr needs inner_steps of at least 1, got 0: there is no step whose size it learns")
+            raise InputError("learned_lr needs inner_steps of at least 1, got 0: there is no step size to learn")
         if self.adapted == "context" and self.inner_steps < 1:
             raise InputError("adapted context needs inner_steps of at least 1, got 0: the context would stay at 0")
 
@@ -227,7 +227,7 @@ class RLMeta(MetaConfig):
             if getattr(self, name) and self.inner_steps < 1:
                 raise InputError(f"{name} needs inner_steps of at least 1, got 0: there is no inner update")
         if self.filtered_lr and self.episodes < 2:
-            raise InputError("filtered_lr needs episodes of at least 2, got 1: it compares one half with the other")
+            raise InputError("filtered_lr needs episodes of at least 2, got 1: it compares two halves of them")
         require("discount", self.discount, 0 < self.discount <= 1, "above 0 and at most 1")
         require("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "from 0 to 1")
         require("dice_lambda", self.dice_lambda, 0 <= self.dice_lambda <= 1, "from 0 to 1")
@@ -246,10 +246,10 @@ class RLMeta(MetaConfig):
         if objective == "dice" and fraction != 1:
             raise InputError(
                 "inner_objective dice needs all steps of an episode in its Hessian, and step.hessian_fraction "
-                f"{fraction} leaves some out: set it to 1"
+                f"{fraction} omits some: set it to 1"
             )
         if objective != "dice" and self.dice_lambda != RLMeta.dice_lambda:
-            raise InputError(f"dice_lambda is for inner_objective dice, got {objective}: leave dice_lambda out")
+            raise InputError(f"dice_lambda is for inner_objective dice, got {objective}: remove dice_lambda")
         if not self.inner_steps:
             return
         if objective == "reinforce" and isinstance(rule, ProMP) and rule.epochs > 1:
@@ -259,11 +259,11 @@ class RLMeta(MetaConfig):
             )
         if self.first_order and fraction != 1:
             raise InputError(
-                f"step.hessian_fraction {fraction} thins the inner Hessian, which first_order leaves out: set it to 1"
+                f"step.hessian_fraction {fraction} thins the inner Hessian, which first_order ignores: set it to 1"
             )
         if self.first_order and objective == "dice" and not isinstance(rule, ProMP):
             raise InputError(
-                "inner_objective dice has the gradient of reinforce and another Hessian, which first_order leaves out: "
+                "inner_objective dice differs from reinforce only in its Hessian, which first_order ignores: "
                 "set inner_objective to reinforce"
             )
 
@@ -272,7 +272,7 @@ class RLMeta(MetaConfig):
         if self.inner_steps < 1:
             raise InputError("sampling_credit needs inner_steps of at least 1, got 0: there are no support episodes")
         if self.meta_batch_size < 2:
-            raise InputError("sampling_credit needs meta_batch_size of at least 2: a task is compared with the others")
+            raise InputError("sampling_credit needs meta_batch_size of at least 2: it compares a task with the others")
         if self.inner_objective in ("lvc", "dice"):
             raise InputError(
                 f"sampling_credit needs inner_objective reinforce, got {self.inner_objective}: its second derivative "
@@ -415,7 +415,7 @@ class RunConfig:
 
     @property
     def method(self) -> str:
-        """What the settings make of a run, by the paper's name (Finn, Abbeel, Levine 2017) or the variant's."""
+        """Method of these settings: its name in the paper (Finn, Abbeel, Levine 2017), or the name of the variant."""
         raise NotImplementedError
 
     @property
@@ -518,7 +518,7 @@ class RLConfig(RunConfig):
 
 
 def variant(meta: MetaConfig) -> str:
-    """Name of MAML with these settings: maml, or those of the relatives that they make of it, such as anil-promp."""
+    """Name of the method with these settings: maml, or related methods such as anil-promp."""
     relatives = {
         "anil": meta.adapted == "last-layer",
         "cavia": meta.adapted == "context",
@@ -531,14 +531,14 @@ def variant(meta: MetaConfig) -> str:
 
 
 def needs_policy(rule: str) -> InputError:
-    """The error of a rule for the meta-step that compares policies, where there is none."""
-    return InputError(f"meta.step {rule} needs a policy: supervised learning takes its meta-steps by adam or sgd")
+    """The error for a meta-step rule that needs a policy, if there is none."""
+    return InputError(f"meta.step {rule} needs a policy: for supervised learning, use adam or sgd")
 
 
 def require_context(adapted: Adapted, context_size: int) -> None:
-    """Raises InputError where the inner update adapts a context that the network does not have, or the reverse."""
+    """Raises InputError if the inner update adapts a context that the network does not have, or the reverse."""
     if adapted == "context" and not context_size:
-        raise InputError("adapted is context, and the network has none: set network.context_size to at least 1")
+        raise InputError("adapted is context, but the network has none: set network.context_size to at least 1")
     if adapted == "last-layer" and context_size:
         raise InputError(
             f"context_size of {context_size} is for an inner update that changes the context: set adapted to context "
@@ -547,7 +547,7 @@ def require_context(adapted: Adapted, context_size: int) -> None:
 
 
 def require_choices(settings: Any) -> None:
-    """Raises InputError for a setting of a dataclass that is none of the values that its type names."""
+    """Raises InputError for a setting of a dataclass whose value is not among those that its type allows."""
     for name, hint in get_type_hints(type(settings)).items():
         value, choices = getattr(settings, name), get_args(hint)
         if get_origin(hint) is Literal and value not in choices:
@@ -555,7 +555,7 @@ def require_choices(settings: Any) -> None:
 
 
 def require(name: str, value: float | str, passed: bool, expected: str) -> None:
-    """Raises InputError, naming the setting, unless its value passed the check and is no infinite number."""
+    """Raises InputError, naming the setting, unless its value passed the check and is finite."""
     if passed and value in (inf, -inf):
         passed, expected = False, f"{expected} and finite"
     if not passed:

@@ -1,8 +1,8 @@
 """First and second derivatives of a task's loss: recorded by PyTorch, or the loss's own.
 
-Recording takes any loss. A loss that knows its derivatives (`OwnDerivatives`), as those of a multilayer perceptron do
-(`maml_rl.linear_policy`), is asked for them instead. Recorded are plain tensors, without `torch.func`, whose first use
-imports PyTorch's compiler, for a second.
+Recording works for any loss. A loss that computes its own derivatives (`OwnDerivatives`), such as those of a multilayer
+perceptron (`maml_rl.linear_policy`), is used directly. Recording uses plain tensors instead of `torch.func`, whose
+first use imports PyTorch's compiler, which takes a second.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -50,7 +50,7 @@ class OwnDerivatives(Protocol):
 
 
 class RecordedGradient(NamedTuple):
-    """The gradient of a scalar by some tensors, and the graph that led there, if it is kept."""
+    """The gradient of a scalar with respect to some tensors, and its graph, if it is kept."""
 
     at: Sequence[Tensor]  # what the scalar was computed from
     parts: Sequence[Tensor]  # the gradient by the first of them

@@ -1,7 +1,7 @@
 """Action distributions as plain records of tensors, with the derivatives that TRPO needs in closed form.
 
-Each has its parameters as fields with any leading shape `[...]`. Sampling is a function of noise that the caller
-draws, so that randomness stays a function of the seed on every device.
+The fields are the parameters, with any leading shape `[...]`. Sampling is a function of noise that the caller draws, so
+randomness is a function of the seed on every device.
 """
 
 import math
@@ -17,7 +17,7 @@ PerParameter = tuple[Tensor, ...]
 
 
 class Distribution(Protocol):
-    """What the method asks of a distribution over actions."""
+    """Interface of a distribution over actions."""
 
     @staticmethod
     def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:

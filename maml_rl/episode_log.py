@@ -1,4 +1,4 @@
-"""Episodes logged outside of this package, for example on a robot. It needs NumPy alone."""
+"""Episodes logged outside of this package, for example on a robot. Needs only NumPy."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class LoggedSteps(NamedTuple):
 
 
 class EpisodeLog:
-    """Collects steps while they happen.
+    """Collects steps as they happen.
 
     A step is what an action did: `log.add(observation, action, *env.step(env_action)[1:4])`.
     """
@@ -135,14 +135,14 @@ def logged_steps(arrays: Mapping[str, Sequence[Any] | NDArray[Any]], name: str) 
         if not values.ndim or len(values) != count or values.dtype.kind not in "biuf":
             raise InputError(
                 f"{name} has {field} of shape {values.shape} and type {values.dtype} for {count} rewards: expected "
-                "numbers, one row for each step"
+                "numbers, one row per step"
             )
         if not np.isfinite(values).all():
-            raise InputError(f"{name} has {field} that are not finite: leave those episodes out")
+            raise InputError(f"{name} has {field} that are not finite: remove those episodes")
     if given["rewards"].ndim > 1:
         raise InputError(f"{name} has rewards of shape {given['rewards'].shape}: expected one number for each step")
     terminated, truncated = (given[field].reshape(count, -1).astype(np.bool_)[:, 0] for field in _ENDS)
     if not (terminated[-1] or truncated[-1]):
-        raise InputError(f"{name} ends within an episode: set truncated of its last step, or leave that episode out")
+        raise InputError(f"{name} ends within an episode: set truncated at its last step, or remove that episode")
     observations = np.ascontiguousarray(given["observations"].reshape(count, -1), np.float32)
     return LoggedSteps(observations, given["actions"], given["rewards"].astype(np.float32), terminated, truncated)

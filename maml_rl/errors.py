@@ -8,19 +8,19 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """Something given to the package is not usable; the message says what was expected, what came and what to do."""
+    """Unusable input. The message says what was expected, what was given and what to do."""
 
 
 class AgreedError(InputError):
-    """An InputError that all ranks find alike, from facts that all of them have: rank 0 alone reports it."""
+    """An InputError that all ranks detect from facts that all of them have, so only rank 0 reports it."""
 
 
 class NonFiniteError(ArithmeticError):
-    """A quantity became infinite or not a number; the message names it."""
+    """A quantity is infinite or not a number; the message names it."""
 
 
 class NonFiniteEnvironmentError(NonFiniteError):
-    """An environment returned an infinite number, or none, for finite actions; the message names the task."""
+    """An environment returned infinity or NaN for finite actions; the message names the task."""
 
 
 class WorkerError(RuntimeError):
@@ -36,11 +36,11 @@ class WorkerError(RuntimeError):
 
 
 class RankError(RuntimeError):
-    """Another rank, a process that shares the tasks, has ended or does not answer; the message names it."""
+    """Another rank (a process that shares the tasks) has ended or does not answer; the message names it."""
 
 
 def one_line(value: object) -> str:
-    """A value as it is shown in a message, the same in every process: without the address of an object."""
+    """A value for a message, the same in every process: without the addresses of objects."""
     return re.sub(" object at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
 
 
@@ -57,7 +57,7 @@ def place(error: BaseException) -> str:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Adds the path to the operating system's errors that name none, such as that of a full disk.
+    """Adds the path to errors of the operating system that do not name one, such as a full disk.
 
     Raises:
         OSError: With the path.

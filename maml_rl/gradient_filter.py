@@ -1,9 +1,9 @@
 """A Wiener filter of the inner gradient: smaller steps where it is mostly noise.
 
-A task's gradient is the mean of those of its episodes: signal s and noise n of each of its elements. Stepping along
-w * g with w = s^2 / (s^2 + n^2) has the least squared distance to stepping along s (Wiener 1949). The two halves of the
-episodes have independent noise, so s^2 is the mean of g_1 * g_2 over tasks, and s^2 + n^2 that of g^2; both are running
-means over iterations, part of the meta-parameters, and change only between iterations.
+A task's gradient is the mean of those of its episodes: signal s and noise n of each of its elements. Stepping along w *
+g with w = s^2 / (s^2 + n^2) has the least squared distance to stepping along s (Wiener 1949). The two halves of the
+episodes have independent noise, so s^2 is the mean of g_1 * g_2 over tasks, and s^2 + n^2 is the mean of g^2. Both are
+running means over iterations. They belong to the meta-parameters and change only between iterations.
 
 The filter is scaled so that the step along the signal keeps its length, <w * s, s> = <s, s>: where all elements have
 the same share of noise it changes nothing.

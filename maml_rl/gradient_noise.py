@@ -1,8 +1,8 @@
 """Signal and noise of the meta-gradient at fixed meta-parameters, from independent draws of tasks and episodes.
 
 A draw is the meta-gradient g = s + e of one iteration: s its expectation, the signal, and e noise of mean 0,
-independent from draw to draw. Then `E[g . g'] = |s|^2` for two draws, while `|g|^2` has the noise as well: the length
-of a mean of draws says nothing of the signal while the noise is large.
+independent from draw to draw. Then `E[g . g'] = |s|^2` for two draws, while `|g|^2` includes the noise: if the noise is
+large, the length of a mean of draws does not reveal the signal.
 """
 
 import math
@@ -19,7 +19,7 @@ from maml_rl.types import Params, State, flatten
 
 
 class GradientNoise(NamedTuple):
-    """What draws of the meta-gradient say of its signal s and noise e."""
+    """Estimates of the meta-gradient's signal s and noise e from draws."""
 
     signal_squared: float  # `|s|^2`, without bias: the mean of g . g' over all pairs of draws, which may be negative
     noise_squared: float  # `E |e|^2` of one draw, without bias: the variances of all numbers, summed

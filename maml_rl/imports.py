@@ -1,4 +1,4 @@
-"""Functions of the user's own, by name."""
+"""Imports the user's own functions by name."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -24,7 +24,7 @@ def import_function(setting: str, name: str) -> Callable[..., Any]:
         source = Path(getattr(found, "__file__", None) or module).name
         raise InputError(f"{setting} {name!r}: {source} has no function {attribute}: give module:function")
     if not callable(function):
-        raise InputError(f"{setting} {name!r} is no function but {one_line(function)}: give module:function")
+        raise InputError(f"{setting} {name!r} is not a function but {one_line(function)}: give module:function")
     result: Callable[..., Any] = function
     return result
 

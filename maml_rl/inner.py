@@ -1,7 +1,7 @@
 """The inner update (Finn, Abbeel, Levine 2017, Algorithms 1 to 3): a gradient step on the loss of one task.
 
-Of one task and of any loss, so that reinforcement and supervised learning share it. Its derivative with respect to what
-it started from is in `maml_rl.jacobian`.
+It works for one task and any loss, so reinforcement and supervised learning share it. Its derivative with respect to
+its starting point is in `maml_rl.jacobian`.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ def inverse_length(vector: Params) -> Tensor:
 
 
 def inner_path(losses: Sequence[TaskLoss], params: Params, updates: Sequence[InnerUpdate]) -> list[Params]:
-    """Parameters before and after each inner update, on each loss in turn."""
+    """Parameters before and after each inner update, with one loss per update."""
     path = [params]
     for loss, update in zip(losses, updates, strict=True):
         path.append(inner_update(loss, path[-1], update))

@@ -64,7 +64,7 @@ def _factored(rates: Rates) -> tuple[float, Rates]:
 
 
 class AdaptationJacobian(NamedTuple):
-    """J of inner updates in turn: the product of their factors, together with the blocks of what is learned."""
+    """J of successive inner updates: the product of their factors, with the blocks of learned quantities."""
 
     steps: Sequence[StepJacobian]  # none where J is the identity
     rates: InnerRates

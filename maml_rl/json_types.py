@@ -1,6 +1,7 @@
 """Records: JSON objects whose fields and types are declared, checked when they are read.
 
-A declaration is a dataclass or a NamedTuple, of which one is made, or a TypedDict, which leaves the object as it is.
+A declaration is a dataclass or a NamedTuple, which is created from the object, or a TypedDict, which leaves the object
+unchanged.
 """
 
 from collections.abc import Mapping

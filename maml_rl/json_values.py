@@ -1,8 +1,8 @@
-"""Text and JSON from files that may be damaged or hostile: read, or refused in one line that names the file.
+"""Reads text and JSON from files that may be damaged or hostile, or rejects them with one line that names the file.
 
-Every JSON file and JSON text of this package is read here. What is read is plain: text is Unicode, numbers are finite,
-and nothing is nested deeper or has more digits than any record of this package. The fields of a record and
-their types are checked by `maml_rl.json_types`.
+Every JSON file and JSON text of this package is read here. The content is plain: text is Unicode, numbers are finite,
+and nothing is nested deeper or has more digits than the records of this package. The fields of a record and their types
+are checked by `maml_rl.json_types`.
 """
 
 import json
@@ -80,7 +80,7 @@ def parse_json(text: str) -> Any:
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON values as text; a number that is not finite, for which JSON has no form, is null.
 
-    With an indent, every value has a line of its own, except that a list of numbers is on one.
+    With an indent, every value is on its own line, except that a list of numbers is on one line.
     """
     text = json.dumps(_with_nulls(value), indent=indent, allow_nan=False)
     return text if indent is None else _NUMBERS.sub(lambda found: " ".join(found[0].split()), text)

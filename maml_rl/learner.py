@@ -1,4 +1,5 @@
-"""What both kinds of learning are to all that trains, evaluates, compares and shows: `Learner` and `Curve`."""
+"""Common interface of both kinds of learning for training, evaluation, comparison and display: `Learner` and
+`Curve`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +17,14 @@ from maml_rl.types import Params, State
 
 
 class Metrics(NamedTuple):
-    """What to log of one meta-iteration; docs/metrics.md explains each quantity."""
+    """Quantities to log for one meta-iteration; docs/metrics.md explains each."""
 
     values: dict[str, float]
     by_task: dict[str, Tensor]  # [M]   of those that are means over tasks, what each task contributes
 
 
 class Quantity(NamedTuple):
-    """How a quantity is read and written."""
+    """How a quantity is named and formatted."""
 
     unit: str
     scale: float  # of a value, for the unit

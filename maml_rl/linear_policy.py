@@ -1,8 +1,8 @@
 """A policy near its parameters, to first order: D v and D^T u, D the derivative of its distribution's parameters.
 
-The Fisher matrix, the outer gradient and the Hessian of a loss of the distribution are made of them. Where the policy
-is one of the package's perceptrons they are written out (`maml_rl.perceptron`); else PyTorch records them. The choice
-is made here alone.
+The Fisher matrix, the outer gradient and the Hessian of a loss of the distribution are built from them. For the
+package's perceptrons they are written out (`maml_rl.perceptron`); otherwise PyTorch records them. Only this module
+makes that choice.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Adaptation to episodes that were logged, for example on a robot, in place of sampled ones.
 
-The inner update (Finn, Abbeel, Levine 2017, Algorithm 3, lines 5 to 7) does not ask where episodes come from, but it
-asks that the policy which it changes has sampled them: `explorer` is that policy. What can be seen of it in the
-episodes is checked.
+The inner update (Finn, Abbeel, Levine 2017, Algorithm 3, lines 5 to 7) does not depend on where episodes come from, but
+the policy that it changes must have sampled them: `explorer` is that policy. This module checks whatever the episodes
+reveal about it.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ _OUTSIDE = 10.0  # standard deviations of the training's observations, root mean
 
 
 class LoggedAdaptation(NamedTuple):
-    """A policy adapted to logged episodes, by a gradient step for each log."""
+    """A policy adapted to logged episodes, with one gradient step per log."""
 
     policy: MLPPolicy
     params: Params  # after the last gradient step, on the CPU
@@ -208,10 +208,10 @@ def _logged_actions(log: LoggedSteps, space: spaces.Space[Any]) -> Any:
     assert isinstance(space, spaces.Discrete)
     choices = log.actions.reshape(len(log.actions), -1)
     if choices.shape[1] != 1 or (choices != np.floor(choices)).any():
-        raise InputError(f"the logged actions are no choices: expected whole numbers of {one_line(space)}")
+        raise InputError(f"the logged actions are not choices: expected whole numbers in {one_line(space)}")
     choices = choices[:, 0].astype(np.int64) - space.start
     if choices.min() < 0 or choices.max() >= space.n:
-        raise InputError(f"some of the logged actions are outside of {one_line(space)}: log what the policy chose")
+        raise InputError(f"some of the logged actions are outside {one_line(space)}: log what the policy chose")
     return choices
 
 

@@ -1,4 +1,4 @@
-"""What training and evaluation may use of the machine. None of it changes a result.
+"""Machine resources for training and evaluation. None of them changes a result.
 
 The command line lists these settings, so nothing here imports PyTorch or Gymnasium before it is needed.
 """
@@ -18,25 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a command may use of the machine. None of it changes the result."""
+    """Machine resources that a command may use. None of them changes the result."""
 
     device: str = "cpu"
-    """Where the network and its updates are computed: cpu, cuda, cuda:1, ... With several ranks on a machine, cuda is
-    an accelerator for each, in turn."""
+    """Device for the network and its updates: cpu, cuda, cuda:1, ... With several ranks on a machine, cuda assigns its
+    accelerators to them in rotation."""
     threads: int | None = None
-    """Threads that share the tasks of the update; all cores if None, and with several ranks on a machine an equal part
-    of them. (Physics uses as many.)"""
+    """Threads that share the tasks of the update. Default: all cores, or an equal share of them with several ranks on a
+    machine. Physics uses the same number."""
     processes: int | None = None
-    """Processes for an environment that is not batched; as many as cores if None."""
+    """Processes for an environment without a batched form; one per core if None."""
     envs_per_process: int = ENVS_PER_PROCESS
-    """Environments in each of these processes, which steps them one after the other; 1 for an environment of which a
-    process can hold only one."""
+    """Environments per process, stepped one after the other. Use 1 if a process can hold only one."""
     start_method: StartMethod = "spawn"
-    """How these processes start: spawn, a fresh interpreter, right for every environment; or fork, a copy of this one,
-    which is faster, for environments that use neither PyTorch nor a GPU."""
+    """How these processes start: spawn, a fresh interpreter, works for every environment; fork, a copy of this process,
+    is faster, for environments that use neither PyTorch nor a GPU."""
     report_hang_after: float = REPORT_AFTER
-    """Seconds after which stderr names an environment in a process that has not come back from a step or reset, and its
-    task; inf for never."""
+    """Seconds after which a line on stderr names a process whose environment has not returned from a step or reset, and
+    its task; inf for never."""
 
     def torch_device(self) -> "torch.device":
         """The device.

@@ -33,7 +33,8 @@ from maml_rl.types import Batch, Params, State, Trajectories, laid_out, repeat, 
 
 
 class Sampled(NamedTuple):
-    """Episodes of the tasks of this rank with one parameter set each, and what the losses make of them."""
+    """Episodes of this rank's tasks, with one parameter set each, and the quantities that the losses derive from
+    them."""
 
     trajectories: Trajectories
     seconds: float  # spent on sampling

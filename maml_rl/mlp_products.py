@@ -1,8 +1,8 @@
 """Derivatives of a multilayer perceptron, written out: D v, D^T u and the product with a Hessian (Pearlmutter 1994).
 
-D is the derivative of the outputs by the parameters. Activations are computed once and kept; each product computes
-their slopes from them. Tensors have features as rows, `[features, N]`: the few outputs then fill the vector registers
-of a processor, which rows of steps `[N, features]` leave half empty.
+D is the derivative of the outputs with respect to the parameters. Activations are computed once and stored; each
+product computes their slopes from them. Tensors have features as rows, `[features, N]`: the few outputs then fill the
+vector registers of a processor, which rows of steps `[N, features]` would leave half empty.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ from maml_rl.types import Params
 
 
 class Layers(NamedTuple):
-    """Weights and biases of a perceptron, and what stands between its layers."""
+    """Weights and biases of a perceptron, and the activation between its layers."""
 
     params: Params  # weight_0, bias_0, weight_1, ..., and context, if the last inputs are that; others are ignored
     depth: int

@@ -1,6 +1,6 @@
-"""A policy in NumPy alone, to act and to collect episodes where PyTorch is not installed, such as on a robot.
+"""A policy that needs only NumPy, to act and collect episodes where PyTorch is not installed, such as on a robot.
 
-It is stored as an npz archive of plain arrays, which executes no code when it is read.
+It is stored as an npz archive of plain arrays. Reading it executes no code.
 """
 
 import io
@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float32]
 
 
 class NumpyPolicy(NamedTuple):
-    """A multilayer perceptron of standardised observations, and how it makes an action.
+    """A multilayer perceptron on standardised observations, and its rule for actions.
 
     With `log_std` it is a normal distribution around the network's output; without, a choice whose logits they are.
     """
@@ -98,7 +98,8 @@ def load_policy(path: str | Path) -> NumpyPolicy:
         policy.act(np.zeros_like(policy.mean))
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise InputError(
-            f"{path} holds no policy ({' '.join(str(error).split())}): write it with maml-rl adapt --out policy.npz"
+            f"{path} does not contain a policy ({' '.join(str(error).split())}): write it with maml-rl adapt --out "
+            "policy.npz"
         ) from error
     return policy
 
@@ -117,4 +118,4 @@ def read_arrays(path: str | Path, expected: str) -> dict[str, NDArray[Any]]:
         raise InputError(f"there is no file {path}: expected {expected}") from None
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} is no npz archive of plain arrays ({reason}): expected {expected}") from error
+        raise InputError(f"{path} is not an npz archive of plain arrays ({reason}): expected {expected}") from error

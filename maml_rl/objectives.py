@@ -1,4 +1,4 @@
-"""Losses of one task, each a mean over the steps of a `Batch`: what the inner and the outer update minimise."""
+"""Losses of one task for the inner and the outer update, each a mean over the steps of a `Batch`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ DistributionLoss = Callable[[Distribution, Batch], Tensor]
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """A loss that depends on the parameters through the policy's distribution alone."""
+    """A loss that depends on the parameters only through the policy's distribution."""
 
     policy: Policy
     of_distribution: DistributionLoss
@@ -66,7 +66,7 @@ def inner_loss(policy: Policy, config: RLMeta) -> Loss:
             be differentiated twice with respect to `params`.
 
     Raises:
-        InputError: If a loss of your own cannot be imported; and where it is called, if it fails or returns no scalar.
+        InputError: If your own loss cannot be imported; and when it is called, if it fails or does not return a scalar.
     """
     objective = config.inner_objective
     if objective == "dice":
@@ -77,7 +77,7 @@ def inner_loss(policy: Policy, config: RLMeta) -> Loss:
 
 
 def check_own_loss(policy: Policy, params: Params, config: RLMeta, observation_size: int) -> None:
-    """Tries a loss of your own on made-up episodes of two steps, so that it need not fail after a training has begun.
+    """Tests your own loss on artificial episodes of two steps, so that errors appear before training starts.
 
     Args:
         policy: The policy.
@@ -105,7 +105,7 @@ def check_own_loss(policy: Policy, params: Params, config: RLMeta, observation_s
         value = loss({name: tensor.detach().requires_grad_() for name, tensor in params.items()}, batch)
     if not value.requires_grad:
         raise InputError(
-            f"inner_objective {objective!r} does not depend on params, so the inner update would change nothing: "
+            f"inner_objective {objective!r} does not depend on params, so the inner update would have no effect: "
             "compute it from policy(params, batch.observations)"
         )
 
@@ -131,7 +131,7 @@ def _own_loss(function: Callable[..., Any], name: str, policy: Policy, params: P
 
 
 class Surrogate(NamedTuple):
-    """What the line search compares, of one task or averaged over tasks."""
+    """Quantities that the line search compares, for one task or averaged over tasks."""
 
     loss: Tensor  # []   likelihood_ratio of the adapted policy on the query steps
     kl: Tensor  # []     mean KL(old adapted || new adapted) over the query steps, nats

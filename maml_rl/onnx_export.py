@@ -78,7 +78,7 @@ def _outputs(policy: NumpyPolicy, kind: Any) -> dict[str, tuple[int, list[Any]]]
 
 
 class _Graph:
-    """Nodes and constants of a model, as they are added."""
+    """Nodes and constants of a model while it is being built."""
 
     def __init__(self, onnx: ModuleType) -> None:
         self._onnx, self._nodes, self._constants = onnx, list[Any](), list[Any]()

@@ -1,6 +1,6 @@
 """Adam (Kingma, Ba 2015) as a function of a vector, and the schedule of its step size.
 
-What it keeps is a value, so a checkpoint holds it and an interrupted iteration leaves none half changed.
+Its state is a value, so a checkpoint can store it, and an interrupted iteration never leaves it half changed.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The package's policies as `LinearPolicy`, and losses of their distribution as losses with derivatives of their own.
+"""The package's policies as `LinearPolicy`, and losses of their distribution with derivatives written out.
 
 A loss f(d(theta)) of the distribution's parameters d has the gradient D^T c and the Hessian
 v -> D^T (M D v) + sum over the outputs of c_k (Hessian of d_k) v, with c and M the first two derivatives of f. PyTorch
@@ -38,7 +38,7 @@ def perceptron(policy: Policy) -> Perceptron | None:
 
 
 class PerceptronPoint:
-    """A perceptron in some observations, near its parameters.
+    """A perceptron at given observations, near its parameters.
 
     Args:
         network: The perceptron.

@@ -1,8 +1,8 @@
 """Policies: multilayer perceptrons, applied as functions of any parameters.
 
-`policy(params, observations)` takes one parameter set for all observations, or a stack of M sets for observations
-`[M, ..., obs]`. Observations are standardised inside, by statistics that are part of the policy and never change.
-Context numbers, if a policy has any, are a parameter that the network sees next to every observation.
+`policy(params, observations)` accepts one parameter set for all observations, or a stack of M sets for observations
+`[M, ..., obs]`. Policies standardise observations internally, with statistics that are part of the policy and never
+change. Context numbers, if a policy has any, are a parameter that the network sees next to every observation.
 """
 
 import math
@@ -25,7 +25,7 @@ _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
 
 class Policy(Protocol):
-    """What the method asks of a policy."""
+    """Interface of a policy."""
 
     @property
     def distribution(self) -> type[Distribution]:
@@ -98,10 +98,10 @@ _RAW = Standardisation()
 
 
 class StandardisedMLP(nn.Module):
-    """Multilayer perceptron of standardised inputs, with Glorot-uniform weights and zero biases.
+    """Multilayer perceptron on standardised inputs, with Glorot-uniform weights and zero biases.
 
-    Context numbers (Zintgraf et al. 2019, CAVIA) are further inputs, neither standardised nor clipped: a
-    parameter that begins at 0, with weights that are the last columns of the first layer's.
+    Context numbers (Zintgraf et al. 2019, CAVIA) are additional inputs, neither standardised nor clipped: a parameter
+    that begins at 0, with weights that are the last columns of the first layer's.
 
     Args:
         input_size: Size of an observation.
@@ -199,7 +199,7 @@ class StandardisedMLP(nn.Module):
 
 
 class GaussianMLP(StandardisedMLP):
-    """Normal distribution with a mean from a network and a learned standard deviation that no state changes.
+    """Normal distribution with a mean from a network and a learned standard deviation, the same in all states.
 
     Args:
         input_size: Size of an observation.

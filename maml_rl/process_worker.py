@@ -1,4 +1,4 @@
-"""What a process of `maml_rl.processes` does: it holds a few sub-environments, and steps them one after the other.
+"""A process of `maml_rl.processes`, which holds a few sub-environments and steps them one after the other.
 
 Nothing in this module imports PyTorch, so neither do the processes, unless the environment does.
 """
@@ -28,7 +28,7 @@ Infos = list[tuple[int, dict[str, Any]]]
 
 
 class Shared:
-    """Arrays that the owner and all processes see, with a row for each sub-environment.
+    """Arrays shared by the owner and all processes, with one row per sub-environment.
 
     Args:
         env: A sub-environment, for its spaces.
@@ -74,7 +74,7 @@ class SharedArrays(NamedTuple):
 
 
 class WorkerEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One episode as sampling needs it: idle after its end, and without what a pipe between processes cannot carry.
+    """One episode for sampling: idle after its end, without data that cannot go through a pipe.
 
     After its end a step costs nothing and leaves the environment alone: the last observation and flags stay, the
     reward is 0. Of `info` only numbers pass. An exception ends the episode, and `info` holds its traceback, because the
@@ -131,7 +131,7 @@ class WorkerEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class Job(NamedTuple):
-    """What a process is given when it starts."""
+    """Settings that a process receives when it starts."""
 
     process: int  # its index
     rows: range  # its sub-environments'
@@ -174,7 +174,7 @@ def _send(pipe: "Connection[Any, Any]", answer: Any) -> None:
 
 
 class _Served:
-    """The sub-environments of a process, and what it answers."""
+    """The sub-environments of a process, and its answers to requests."""
 
     def __init__(self, job: Job, envs: list[WorkerEnv]) -> None:
         self._job, self._envs, self._shared = job, envs, job.shared.arrays()

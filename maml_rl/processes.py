@@ -1,4 +1,4 @@
-"""An environment without a batched form: its sub-environments are in processes, a few in each.
+"""Runs an environment without a batched form in processes, with a few sub-environments in each.
 
 Nothing in this module imports PyTorch, so neither do the processes, unless the environment does.
 """
@@ -44,7 +44,7 @@ def available_cores() -> int:
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes of an environment without a batched form: how many, and how they start. Neither changes a result.
+    """Number and start method of processes for an environment without a batched form. Neither changes a result.
 
     `spawn` begins each with a fresh interpreter, which imports Gymnasium and the environment, and nothing else: no
     state of PyTorch, of OpenMP, of a GPU or of a lock is inherited that could hang or break the environment. It is the
@@ -80,7 +80,7 @@ ALL_CORES = Processes()
 
 
 class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
-    """Sub-environments in processes, which end with this one, and whose failures name their task.
+    """Sub-environments in processes. The processes end with this one, and their failures name the task.
 
     A process steps its sub-environments one after the other, all of them between two evaluations of the policy.
     Observations, actions and rewards are in memory that all processes share. Autoreset is disabled: a finished

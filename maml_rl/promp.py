@@ -1,8 +1,8 @@
 """The objective of proximal meta-policy search, of one task (Rothfuss et al. 2019, ProMP, equation 13).
 
-Several meta-steps use the same episodes, each after adapting again from the meta-parameters that the one before has
-reached. Two bounds keep them near the policies that sampled: where the adapted policy has changed the probability of an
-action too much, it gains nothing more, and the policies that sampled the support steps pay for their KL.
+Several meta-steps use the same episodes, and each adapts again from the meta-parameters that the previous one reached.
+Two limits keep them near the policies that sampled: once the adapted policy has changed the probability of an action
+too much, it gains nothing more, and the KL of the policies that sampled the support steps is penalised.
 """
 
 from collections.abc import Sequence

@@ -1,14 +1,14 @@
 """Ranks: processes, on one machine or several, that share the tasks of a meta-iteration.
 
-`torchrun` starts them, and this module alone knows `torch.distributed`, which connects them. Each rank samples, adapts
-and differentiates a contiguous share of the tasks. What travels is a vector for each task: every rank gathers all of
-them, in the order of the tasks, and computes the mean as a single process does. So the result is the same, bit for
-bit, for any number of ranks.
+`torchrun` starts them, and `torch.distributed`, which only this module uses, connects them. Each rank samples, adapts
+and differentiates a contiguous share of the tasks. The ranks exchange one vector per task: every rank gathers all of
+them, in the order of the tasks, and computes the mean as a single process does. The result is therefore identical, bit
+for bit, for any number of ranks.
 
-Vectors travel by gloo, through the processor's memory: they are small, and it needs no accelerator. A rank that ends
-closes its connections, which the others notice at once. One that is stopped, or whose machine is unreachable, is
-noticed by its missing pulse, a counter that every rank raises twice a second; a rank that only computes for long keeps
-its pulse.
+Vectors are sent with gloo, through CPU memory: they are small, and gloo needs no accelerator. A rank that ends closes
+its connections, which the others notice at once. A rank that is stopped or whose machine is unreachable is detected by
+its missing pulse, a counter that every rank raises twice a second. A rank that computes for a long time keeps its
+pulse.
 """
 
 import hashlib
@@ -47,11 +47,11 @@ _PLACES = 16  # tasks after which rows of 4-byte numbers begin at a boundary of 
 
 
 class _ConnectionLostError(RankError):
-    """A rank has ended or does not answer; it is not known yet which, and why."""
+    """A rank has ended or does not answer; it is not yet known which one, or why."""
 
 
 class Launch(NamedTuple):
-    """This process among those that a launcher such as torchrun started."""
+    """Place of this process among those that a launcher such as torchrun started."""
 
     rank: int
     size: int
@@ -60,7 +60,7 @@ class Launch(NamedTuple):
 
 
 class Share:
-    """Contiguous tasks of all those of an iteration: the part of one rank.
+    """One rank's contiguous share of an iteration's tasks.
 
     Attributes:
         start: Index of the first.
@@ -144,7 +144,7 @@ class Share:
 
 
 class Ranks:
-    """The processes that share the tasks, as one of them sees them. Without a connection, it is this one alone."""
+    """The processes that share the tasks, as seen by one of them. Without a connection, this process alone."""
 
     def __init__(self, launch: Launch | None = None, connection: "_Connection | None" = None) -> None:
         self.launch = launch or Launch(0, 1, 0, 1)
@@ -161,7 +161,7 @@ class Ranks:
         return self.launch.size
 
     def device(self, name: str) -> str:
-        """Name of this rank's device: the accelerators of a machine go to its ranks in turn."""
+        """Name of this rank's device. The accelerators of a machine are assigned to its ranks in rotation."""
         count = torch.cuda.device_count() if name == "cuda" and self.launch.local_size > 1 else 0
         return f"cuda:{self.launch.local_rank % count}" if count else name
 
@@ -249,7 +249,7 @@ class Ranks:
     def endings(self) -> list[str]:
         """Why other ranks have ended, those that end without a word or do not answer among them; takes a few seconds.
 
-        Rank 0 asks all of the others, which ask rank 0 alone. A rank that was interrupted has no reason of its own.
+        Rank 0 asks all of the others, which ask only rank 0. A rank that was interrupted has no reason to report.
         """
         return self._connection.endings() if self._connection else []
 
@@ -454,7 +454,7 @@ class _Connection:
     def _end_stopped(self) -> None:
         """Kills the lost ranks that the same torchrun has started: it would wait 30 seconds for one that is stopped.
 
-        Rank 0 tells the others which ranks are lost, since each machine has its own torchrun.
+        Rank 0 informs the others which ranks are lost, because each machine has its own torchrun.
         """
         if self._launch.rank == 0:
             self._store.set("lost", json.dumps(self._silent))
@@ -516,7 +516,7 @@ def naming_the_ended(ranks: Ranks) -> Iterator[None]:
     """Says which rank has ended, and why, where that ends the block: by an error, or by a signal of the launcher.
 
     Raises:
-        RankError: If another rank ended for a reason of its own, or without a word.
+        RankError: If another rank ended for its own reason, or without reporting one.
         KeyboardInterrupt: If all were interrupted.
     """
     try:

@@ -5,8 +5,7 @@ Step sizes a: one for all (the paper), of the last layer (Raghu et al. 2020, ANI
 gradient step (Antoniou et al. 2019, MAML++). A Wiener filter may multiply them (`maml_rl.gradient_filter`). The shift b
 of the logarithm of the standard deviation is learned too, or absent.
 
-What is learned or measured of them is part of the meta-parameters, under a prefix and the name of the parameter that it
-belongs to.
+Learned or measured quantities are part of the meta-parameters, under a prefix and the name of their parameter.
 """
 
 from collections.abc import Collection, Mapping
@@ -31,7 +30,7 @@ CONTEXT = "context"
 
 
 class InnerUpdate(NamedTuple):
-    """What one inner update does with a gradient."""
+    """How one inner update uses a gradient."""
 
     rates: Rates
     shift: Params = {}  # noqa: RUF012  what it adds besides; never changed in place

@@ -304,7 +304,7 @@ def rl_learner(learner: object) -> RLLearner:
         InputError: If it is another one.
     """
     if not isinstance(learner, RLLearner):
-        raise InputError("this is for runs of reinforcement learning, and the run is one on supervised tasks")
+        raise InputError("this is for runs of reinforcement learning, but the run is supervised")
     return learner
 
 
@@ -337,7 +337,7 @@ def evaluation_episodes(config: RLConfig, settings: RLEvaluation, tasks: int, is
 
 
 class Counted(VectorWrapper[Any, Any, Any, Any, Any]):
-    """Sub-environments that report how many episodes begin; what the report raises ends the sampling.
+    """Sub-environments that report how many episodes start. An exception in the report ends the sampling.
 
     Args:
         envs: Sub-environments.

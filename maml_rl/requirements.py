@@ -1,4 +1,4 @@
-"""What an environment needs to be meta-trained, in one place for `maml_rl.checks` and for training.
+"""Requirements for meta-training an environment, shared by `maml_rl.checks` and training.
 
 Nothing in this module imports PyTorch, because processes that run an environment import it.
 """
@@ -24,7 +24,7 @@ _PICTURE = 64  # components of an observation of two or more axes, from which on
 
 
 class Interface(NamedTuple):
-    """What training asks of an environment, alone or in a batch."""
+    """What training requires of an environment, single or batched."""
 
     task_space: Any  # p(T); anything if it is not a Space
     has_task: bool  # whether there is an attribute `task` to assign
@@ -83,7 +83,7 @@ def vector_time_limit(envs: VectorEnv[Any, Any, Any]) -> int | None:
 
 
 def unmet(found: Interface) -> Iterator[str]:
-    """What keeps an environment from being meta-trained and what to do about it, one sentence each."""
+    """What prevents an environment from being meta-trained, and what to do about it: one sentence each."""
     yield from unusable(found)
     if found.has_task and not found.is_batch and isinstance(found.task_space, spaces.Space):
         yield from _cannot_travel(found.task_space)
@@ -92,23 +92,23 @@ def unmet(found: Interface) -> Iterator[str]:
 
 
 def unusable(found: Interface) -> Iterator[str]:
-    """The part of `unmet` that keeps episodes from being run or a policy from being built."""
+    """The part of `unmet` that prevents running episodes or building a policy."""
     if not isinstance(found.task_space, spaces.Space):
         yield no_task_space(found.task_space)
     elif not found.has_task:
-        yield "there is no attribute task: begin with one, which may be assigned and takes effect at the next reset"
+        yield "there is no attribute task: add one that may be assigned and takes effect at the next reset"
     if not isinstance(found.observation_space, spaces.Box):
         yield (
-            f"observations have to be in a Box, they are in {one_line(found.observation_space)}: "
+            f"observations have to be in a Box, but are in {one_line(found.observation_space)}: "
             f"{_observation_advice(found)}"
         )
     if not isinstance(found.action_space, (spaces.Box, spaces.Discrete)):
         advice = _action_advice(found.action_space)
-        yield f"actions have to be in a Box or Discrete, they are in {one_line(found.action_space)}: {advice}"
+        yield f"actions have to be in a Box or Discrete, but are in {one_line(found.action_space)}: {advice}"
 
 
 def no_task_space(found: object) -> str:
-    """What is missing where `task_space` is no Space."""
+    """Message for a `task_space` that is not a Space."""
     return (
         "there is no task_space: give the environment an attribute task_space, a gymnasium.Space of its tasks such as "
         "Box(0, 2, (1,)), and an attribute task, which may be assigned and takes effect at the next reset (task_space "
@@ -117,10 +117,10 @@ def no_task_space(found: object) -> str:
 
 
 def trainable(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """The environment, if nothing keeps it from being meta-trained.
+    """The environment, if nothing prevents meta-training.
 
     Raises:
-        InputError: With the first thing that does; the environment is then closed.
+        InputError: With the first thing that prevents it; the environment is then closed.
     """
     for sentence in unmet(interface(env)):
         env.close()
@@ -129,15 +129,15 @@ def trainable(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
 
 
 def picture_advice(space: spaces.Space[Any]) -> str | None:
-    """Advice for observations that a perceptron was not made for; None for others."""
+    """Advice for observations that do not suit a perceptron; None for others."""
     shape = space.shape or ()
     size = int(np.prod(shape))
     if size < _MANY_COMPONENTS and (len(shape) < 2 or size < _PICTURE):
         return None
     return (
-        f"observations have shape {shape}: the policy is a perceptron and sees them as {size:,} numbers in a row, and "
+        f"observations have shape {shape}: the policy is a perceptron and sees them as a row of {size:,} numbers, and "
         f"the baseline fits {2 * size + 4:,} weights to the episodes of each task, which makes updates slow and "
-        "advantages poor: let the environment return a few features instead, or a picture of a few pixels"
+        "advantages poor: let the environment return a few features instead, or an image of a few pixels"
     )
 
 
@@ -147,7 +147,7 @@ def _cannot_travel(space: spaces.Space[Any]) -> Iterator[str]:
     except Exception as error:  # a custom Space may raise anything
         yield (
             f"task_space cannot be sent to the processes that run the environment ({reason(error)}): define its class "
-            "at the top of a module, and let it hold no lambda and no open file"
+            "at the top level of a module, without lambdas or open files in it"
         )
 
 
@@ -158,9 +158,9 @@ def _observation_advice(found: Interface) -> str:
     if not unknown:
         return f"flatten them by registering the environment with {_FLATTENED}"
     if unknown == [""]:
-        return "wrap the environment in a gymnasium.ObservationWrapper that makes an array of them"
+        return "wrap the environment in a gymnasium.ObservationWrapper that converts them to an array"
     return (
-        f"{', '.join(unknown)} cannot be flattened: leave it out with gymnasium.wrappers.FilterObservation, and "
+        f"{', '.join(unknown)} cannot be flattened: remove it with gymnasium.wrappers.FilterObservation, and "
         "flatten the rest with gymnasium.wrappers.FlattenObservation, both in additional_wrappers"
     )
 

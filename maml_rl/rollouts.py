@@ -72,7 +72,7 @@ def collect(
 
 
 class _Request(NamedTuple):
-    """What is to be sampled, and by whom."""
+    """What to sample, and with which policy."""
 
     policy: Policy
     params: Params  # with a leading M
@@ -106,7 +106,7 @@ def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> NDArray[Any]:
 
 
 class _Buffers(NamedTuple):
-    """`Trajectories` while they are filled."""
+    """`Trajectories` while they are being filled."""
 
     observations: NDArray[np.float32]
     actions: NDArray[np.float32] | NDArray[np.int64]

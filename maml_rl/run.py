@@ -1,4 +1,4 @@
-"""A run: settings, what training has reached, and the file that holds both::
+"""A run: settings, the state that training has reached, and the file that stores both::
 
     run = load_run("trained/navigation")
     with run.open() as learner:
@@ -49,7 +49,7 @@ _KINDS: dict[str, type[RLConfig] | type[SupervisedConfig]] = {c.kind: c for c in
 
 
 class Progress(NamedTuple):
-    """What training took, in addition to the iterations that the state counts."""
+    """Effort of training, in addition to the iterations that the state counts."""
 
     seconds: float = 0.0
     env_steps: int = 0  # of reinforcement learning
@@ -96,9 +96,7 @@ class Run(NamedTuple):
             InputError: If it is another one.
         """
         if not isinstance(self.config, RLConfig):
-            raise InputError(
-                f"{self.directory or 'the run'} is on supervised tasks: give one of reinforcement learning"
-            )
+            raise InputError(f"{self.directory or 'the run'} is a supervised run: give a run of reinforcement learning")
         return self.config
 
 
@@ -162,7 +160,7 @@ def _opened(
         from maml_rl.supervised.supervised_learner import open_supervised
 
         return open_supervised(config, machine, for_training=evaluation is None)
-    raise InputError(f"{type(config).__name__} is of no kind of learning: give an RLConfig or a SupervisedConfig")
+    raise InputError(f"{type(config).__name__} belongs to no kind of learning: give an RLConfig or a SupervisedConfig")
 
 
 def _opened_rl(
@@ -341,9 +339,9 @@ def _content(path: Path, record: dict[str, Any]) -> tuple[_Content, RLConfig | S
             raise TypeError(f"kind should be one of {', '.join(_KINDS)}, is {content.kind[:40]!r}")
         config = from_json(_KINDS[content.kind], content.config)
     except TypeError as error:
-        raise InputError(f"{path} holds settings that this version of maml-rl does not know ({error})") from error
+        raise InputError(f"{path} has settings that this version of maml-rl does not know ({error})") from error
     except InputError as error:
-        raise InputError(f"{path} holds a setting that cannot be: {error}") from error
+        raise InputError(f"{path} has an invalid setting: {error}") from error
     reached = {"iteration": content.iteration, "seconds": content.progress.seconds}
     for name, value in (reached | {"env_steps": content.progress.env_steps}).items():
         require(f"{name} in {path}", value, value >= 0, "at least 0")
@@ -377,8 +375,8 @@ def _check_forms(expected: Params, found: Params, run: Run) -> None:
         name = next(n for n in sorted({*wanted, *given}) if wanted.get(n) != given.get(n))
         source = f"the checkpoint in {run.directory}" if run.directory else "the run"
         raise InputError(
-            f"{source} does not fit its tasks and network: {name} should be {wanted.get(name, 'absent')}, is "
-            f"{given.get(name, 'absent')}; is it of another environment, or other data?"
+            f"{source} does not match its tasks and network: {name} should be {wanted.get(name, 'absent')}, is "
+            f"{given.get(name, 'absent')}; does it belong to another environment or other data?"
         )
 
 

@@ -1,11 +1,11 @@
 """To and from Stable-Baselines3: policies as PPO models and back, vector environments as its `VecEnv`.
 
-A policy observes what `gymnasium.spaces.flatten` makes of an environment's observation, and so does the network of a
-PPO model, one-hot choices included. Pictures are the exception: Stable-Baselines3 moves their colours to the front and
-divides them by 255. Both become part of the first layer (`to_ppo`) or of the standardisation (`from_ppo`).
+A policy observes the result of `gymnasium.spaces.flatten`, and so does the network of a PPO model, including one-hot
+choices. Images are the exception: Stable-Baselines3 moves their colour channels to the front and divides them by 255.
+Both become part of the first layer (`to_ppo`) or of the standardisation (`from_ppo`).
 
-A model from `to_ppo` is made of Stable-Baselines3's and PyTorch's classes only, so what it saves is loaded, used and
-trained where this package is not installed.
+A model from `to_ppo` consists only of Stable-Baselines3's and PyTorch's classes, so its saved files can be loaded, used
+and trained where this package is not installed.
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
     if policy.clip is not None and policy.activation != "relu":
         raise InputError(
             f"this policy clips standardised observations to +-{policy.clip:g}, which a network of Stable-Baselines3 "
-            f"can do with relu and not with {policy.activation}: to export, train with network.activation relu or "
+            f"supports with relu but not with {policy.activation}: to export, train with network.activation relu or "
             "network.observation_clip None"
         )
     size, outputs = len(policy.observation_mean), policy.noise_size
@@ -107,10 +107,11 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
         expected = f"a bounded Box of {outputs} numbers"
     if found != outputs:
         raise InputError(
-            f"Stable-Baselines3 needs actions in {expected} for this policy, those of env are in {one_line(actions)}"
+            f"Stable-Baselines3 needs actions in {expected} for this policy, but those of env are in "
+            f"{one_line(actions)}"
         )
     if _observation_size(observations) != size:
-        raise InputError(f"this policy observes {size} numbers, env has observations in {one_line(observations)}")
+        raise InputError(f"this policy observes {size} numbers, but env has observations in {one_line(observations)}")
     normalised = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
     if normalised is not None and normalised.norm_obs:
         raise InputError(
@@ -132,7 +133,7 @@ def _observation_size(space: spaces.Space[Any]) -> int:
     if not isinstance(space, kinds) or no_axis or not begins_at_zero or not one_row:
         raise InputError(
             "observations must be in a Box of one axis or more, a MultiBinary, or a Discrete or MultiDiscrete that "
-            f"begins at 0, they are in {one_line(space)}"
+            f"begins at 0, but are in {one_line(space)}"
         )
     return spaces.flatdim(space)
 
@@ -189,7 +190,7 @@ def check_spaces(observations: spaces.Space[Any], actions: spaces.Space[Any]) ->
         usable = isinstance(actions, spaces.Box) and actions.is_bounded() and actions.dtype.kind == "f"
         expected = "in a bounded Box of real numbers, or Discrete"
     if not usable:
-        raise InputError(f"Stable-Baselines3 needs actions {expected}, those of env are in {one_line(actions)}")
+        raise InputError(f"Stable-Baselines3 needs actions {expected}, but those of env are in {one_line(actions)}")
     _observation_size(observations)
 
 
@@ -316,7 +317,7 @@ def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
         policy = GaussianMLP(size, outputs, **settings)
     else:
         raise InputError(
-            f"actions must be in a Box, or a Discrete that begins at 0, those of the model are in {actions}"
+            f"actions must be in a Box, or a Discrete that begins at 0, but those of the model are in {actions}"
         )
     with torch.no_grad():
         for i, layer in enumerate(layers):

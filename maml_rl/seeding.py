@@ -1,7 +1,7 @@
 """Random numbers as a function of (seed, phase, iteration, purpose), never of stored generator state.
 
-So a run resumed at iteration i draws what the uninterrupted run drew, and what one task draws depends on its index
-and not on the number of threads, workers or other tasks.
+A run that is resumed at iteration i therefore draws the same numbers as the uninterrupted run. The numbers of a task
+depend on its index, not on the number of threads, workers or other tasks.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-"""Statistics by which a policy standardises observations. Without PyTorch, which environment checks do not load."""
+"""Statistics with which a policy standardises observations. Does not import PyTorch, so environment checks stay
+quick."""
 
 import numpy as np
 from numpy.typing import NDArray

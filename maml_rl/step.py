@@ -1,8 +1,8 @@
 """The meta-step: from a meta-gradient to new meta-parameters (Finn, Abbeel, Levine 2017, line 10).
 
-A trust region, Adam, plain gradient descent, or several steps of Adam on the same episodes (ProMP). What a step keeps
-for the next one are named tensors, part of the `State`, so that a checkpoint holds them and an interrupted iteration
-leaves none half changed.
+A trust region, Adam, plain gradient descent, or several steps of Adam on the same episodes (ProMP). A step keeps named
+tensors for the next one in the `State`, so a checkpoint can store them, and an interrupted iteration never leaves them
+half changed.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,8 @@ Rule = TrustRegion | Adam | SGD | ProMP
 
 
 class Proximal(NamedTuple):
-    """A loss of the same episodes at any meta-parameters `[P]`, which near the current ones is the meta-objective."""
+    """A loss on the same episodes at any meta-parameters `[P]`, which equals the meta-objective near the current
+    ones."""
 
     gradient: Callable[[Tensor], Tensor]  # its gradient there, `[P]`
     metrics: Callable[[Tensor], dict[str, float]]  # what to log of it there
@@ -156,7 +157,7 @@ def _kept(state: State, prefix: str, learned: Params) -> Tensor:
     """What the steps before have kept of each learned parameter, `[P]`."""
     missing = [prefix + name for name in learned if prefix + name not in state.optimizer]
     if missing:
-        raise InputError(f"the state has no {missing[0]}: begin with what `initial_optimizer` gives for this meta-step")
+        raise InputError(f"the state has no {missing[0]}: start from `initial_optimizer` for this meta-step")
     return flatten({name: state.optimizer[prefix + name] for name in learned})
 
 

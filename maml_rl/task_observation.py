@@ -148,7 +148,7 @@ def _extended(observation_space: spaces.Space[Any], task_space: Any) -> spaces.B
         ) from error
     if not isinstance(flat, spaces.Box):
         raise InputError(
-            f"a task of {one_line(task_space)} cannot be observed: gymnasium.spaces.flatten makes no array"
+            f"a task of {one_line(task_space)} cannot be observed: gymnasium.spaces.flatten does not give an array"
         )
     dtype = np.dtype(observation_space.dtype)
     if not np.issubdtype(dtype, np.floating):

@@ -1,4 +1,4 @@
-"""A task as JSON values for people, and its parts, each of which can be varied while the rest stays."""
+"""A task as readable JSON values, and its parts, each of which can be varied separately."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

@@ -102,7 +102,7 @@ def vectorize(
         env_id: Id as `gymnasium.make` takes it, for example `my_module:My-v0`, or what is registered.
         num_envs: Number of sub-environments.
         processes: Processes for an environment without a batched form, one sub-environment in each and at most
-            `num_envs`. If None, this process steps all of them in turn.
+            `num_envs`. If None, this process steps all of them one after the other.
         observe_task: Whether an observation ends with the task, as the paper's oracle has it (`TaskObservation`).
         max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
         settings: Keyword arguments of the environment.

@@ -1,4 +1,4 @@
-"""Trust-region policy optimisation (Schulman et al. 2015) as functions of a vector: it knows no policy and no task.
+"""Trust-region policy optimisation (Schulman et al. 2015) as functions of a vector, independent of policies and tasks.
 
 A step minimises the linearised loss under 1/2 s^T F s <= max_kl, then backtracks until the real loss has improved and
 the real KL is within max_kl.
@@ -14,7 +14,7 @@ MatrixProduct = Callable[[Tensor], Tensor]
 
 
 class Solution(NamedTuple):
-    """Approximate solution x of A x = b, and what it leaves over."""
+    """Approximate solution x of A x = b, and its residual."""
 
     vector: Tensor  # [P]   x
     residual: Tensor  # [P]   b - A x

@@ -1,6 +1,6 @@
 """Types that every part of the method shares, and the letters of their shapes.
 
-M tasks, K episodes of a task, T time steps of an episode; N steps of one task, episodes joined, padding left out.
+M tasks, K episodes per task, T time steps per episode; N steps of one task, with episodes joined and padding removed.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,7 +16,7 @@ Params = dict[str, Tensor]
 
 
 class State(NamedTuple):
-    """What training has reached: all that the next iteration depends on."""
+    """State of training: everything that the next iteration depends on."""
 
     meta: Params  # theta under its own names, and learned step sizes under "inner_lr." and the name of their parameter
     # Adam's moments, or the mean meta-gradient of a trust region with momentum; maps of the feature regression of an
@@ -59,7 +59,7 @@ class Trajectories(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Steps of one task's episodes, joined, as the losses take them."""
+    """Joined steps of one task's episodes, as input for the losses."""
 
     observations: Tensor  # [N, obs]
     actions: Tensor  # [N, act], or [N] for discrete actions

@@ -1,4 +1,4 @@
-"""Reports on stderr of what takes long, such as an environment that hangs.
+"""Reports slow operations on stderr, such as an environment that hangs.
 
 Nothing in this module imports PyTorch, so that processes of an environment may import it.
 """

@@ -1,4 +1,4 @@
-"""`maml-rl check`: whether an environment can be meta-trained, and what single commands cannot do with it."""
+"""`maml-rl check`: checks whether an environment can be meta-trained, and which commands cannot use it."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Checks that your environment can be meta-trained: exit code 2 after an error, else 0.
+    """Checks that your environment can be meta-trained. The exit code is 2 after an error, and 0 otherwise.
 
     examples:
       maml-rl check my_module:My-v0
     """
 
     env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
-    """Environment as gymnasium.make takes it, for example my_module:My-v0."""
+    """Environment id for gymnasium.make, for example my_module:My-v0."""
     max_episode_steps: int | None = None
-    """Steps after which an episode is truncated; as the environment is registered if not given."""
+    """Steps after which an episode is truncated. Default: the limit that the environment is registered with."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Checks an environment, and lists what was found."""
+    """Checks an environment and lists the findings."""
     options = parse(CheckOptions, arguments, "maml-rl check")
     from maml_rl.experiments.commands.computing import computing
     from maml_rl.experiments.runs.trust import allow
@@ -56,11 +56,11 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def findings(env_id: str, max_episode_steps: int | None = None) -> "list[Finding]":
-    """What an environment's author has to know before training in it, and in notes, what single commands refuse.
+    """Findings for an environment's author, with notes on commands that cannot use the environment.
 
     Args:
-        env_id: Id as `gymnasium.make` takes it.
-        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
+        env_id: Id for `gymnasium.make`.
+        max_episode_steps: Time limit that replaces the registered one; the registered one if None.
 
     Raises:
         InputError: If there is no such environment, or it cannot be made.

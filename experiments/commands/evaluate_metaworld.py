@@ -15,7 +15,8 @@ from maml_rl.experiments.runs.trust import check_runs
 
 @dataclass(frozen=True)
 class MetaWorldOptions:
-    """Measures the success rate on the test tasks of a Meta-World benchmark, by its own protocol (reinforcement)."""
+    """Measures the success rate on a Meta-World benchmark's test tasks, by its own protocol (reinforcement
+    learning)."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run, or hub:owner/name on the Hugging Face Hub."""

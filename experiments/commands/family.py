@@ -1,4 +1,4 @@
-"""`maml-rl family`: MAML and its relatives side by side, on the same env steps."""
+"""`maml-rl family`: MAML and related methods side by side, with equal env steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,50 +15,49 @@ _LIST = tyro.conf.arg(metavar="NAME ...", help_behavior_hint="(default: all)")
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyOptions:
-    """Compares MAML with its relatives: trains each method with the same env steps, evaluates it, and writes a table.
+    """Compares MAML with related methods: trains each with equal env steps, evaluates it, and writes a table.
 
-    A run lies in RUNS/PROBLEM/METHOD-seedN. Ctrl-C saves it; the same command skips runs that are finished, resumes the
-    one that was interrupted, and trains the others. Methods and seeds that OUT has from before stay in the table.
-    Updates use one thread, so that their times can be compared. docs/methods.md describes methods and results.
+    Runs are stored in RUNS/PROBLEM/METHOD-seedN. Ctrl-C saves the current run. The same command then skips finished
+    runs, resumes the interrupted one, and trains the others. Methods and seeds that are already in OUT stay in the
+    table. Updates use one thread, so that their times can be compared. docs/methods.md describes methods and results.
 
     examples:
       maml-rl family --list                                       problems, methods, and the commands of all runs
       maml-rl family --problems tabular-mdp                       all methods on one problem
-      maml-rl family --choose --problems tabular-mdp --seeds 2    step sizes that a method cannot share with MAML
+      maml-rl family --choose --problems tabular-mdp --seeds 2    choose step sizes that differ from MAML's
       maml-rl family --problems navigation --methods maml lvc --seeds 2 --iterations 5 --runs runs/short --out short
     """
 
     problems: Annotated[tuple[str, ...], _LIST] = ()
     """Problems."""
     methods: Annotated[tuple[str, ...], _LIST] = ()
-    """Methods. Differences and ratios need maml among them."""
+    """Methods. Differences and ratios are only computed if maml is included."""
     seeds: int | None = None
-    """Seeds of each method, 0, 1, ...; as many as the problem has if not given. 0 trains nothing, and measures
-    times and noise at the parameters of MAML's run of seed 0, which has to be there."""
+    """Number of seeds per method: 0, 1, ... Default: the problem's own. 0 trains nothing, and measures times and noise
+    at the parameters of MAML's run with seed 0, which has to exist."""
     iterations: int | None = None
-    """Meta-iterations of every run; those of the problem if not given. Runs of another length need other
-    directories."""
+    """Meta-iterations of every run. Default: the problem's own. Runs of another length need other directories."""
     timing_rounds: int = 5
-    """Iterations of each method, in turns, whose median time is compared; 0 measures no times."""
+    """Timed iterations per method, taken in turns; their medians are compared. 0 measures no times."""
     draws: int = 10
-    """Meta-gradients of each method, at the parameters that MAML's run of seed 0 reached, whose noise is measured: at
-    least 2, or 0 for none."""
+    """Meta-gradients per method for measuring noise, at the parameters that MAML's run with seed 0 reached: at least 2,
+    or 0 for none."""
     runs: Path = Path("runs/family")
-    """Where the runs are, or will be."""
+    """Directory of the runs."""
     out: Path = Path("results/family")
-    """Where PROBLEM.json and PROBLEM.png go."""
+    """Directory for PROBLEM.json and PROBLEM.png."""
     page: Path | None = None
-    """A page of Markdown, such as docs/methods.md, that gets the tables between its markers, the lines
-    "<!-- results_page: PROBLEM -->" and "<!-- end -->"."""
+    """Markdown page, such as docs/methods.md, to update with the tables, between the lines "<!-- results_page: PROBLEM
+    -->" and "<!-- end -->"."""
     choose: bool = False
-    """Compare candidates for the step sizes that ProMP, Adam and CAVIA cannot share with MAML, on training seeds from
-    100 on and on other held-out tasks than those of the table; write nothing."""
+    """Compare candidates for the step sizes that ProMP, Adam and CAVIA cannot share with MAML. Uses training seeds from
+    100 on and other held-out tasks than the table. Writes no files."""
     list: bool = False
-    """Print problems, methods and the commands of their runs, and train nothing."""
+    """Print problems, methods and the commands of their runs, without training."""
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Trains, measures, and writes tables and pictures."""
+    """Trains, measures, and writes tables and figures."""
     options = parse(FamilyOptions, arguments, "maml-rl family")
     check_directory(options.out)
     _check(options)

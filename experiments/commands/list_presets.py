@@ -1,4 +1,4 @@
-"""`maml-rl presets`: ready settings."""
+"""`maml-rl presets`: lists ready-made settings."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from maml_rl.experiments.presets import PRESETS
 def run(arguments: Sequence[str]) -> None:
     """Lists the presets."""
     if arguments and arguments[0] in ("-h", "--help"):
-        print("usage: maml-rl presets\n\nLists ready settings, with their source and what to expect.")
+        print("usage: maml-rl presets\n\nLists ready-made settings, their source, and what to expect.")
         return
     if arguments:
         raise InputError(f"presets takes no arguments, got {' '.join(arguments)}")

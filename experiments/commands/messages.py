@@ -1,4 +1,4 @@
-"""What tyro says about arguments that it cannot parse, in one line and in the words of the other messages."""
+"""Rewrites tyro's messages about arguments that it cannot parse as one line, in the style of the other messages."""
 
 import re
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ _REWORDED = (
 
 
 def in_one_line(message: str, arguments: Sequence[str], remark: str) -> str:
-    """Tyro's message about arguments that cannot be parsed, with the options that are near to a misspelt one.
+    """Tyro's message about arguments that cannot be parsed, with options that resemble a misspelt one.
 
     Args:
         message: What tyro printed: a frame of several lines.
         arguments: What the user typed.
-        remark: What is said after options that do not exist.
+        remark: Text to add after options that do not exist.
     """
     # A frame of box characters, or, where the terminal cannot show them, a title over a line of dashes.
     lines = message.splitlines()
@@ -64,7 +64,7 @@ def _with_article(operand: str) -> str:
 
 
 def _unknown(text: str, others: Sequence[str]) -> str:
-    """Options that do not exist, without their values, and those that are near to them."""
+    """Options that do not exist, without their values, and similar ones."""
     words = text.removeprefix("Unrecognized options: ").split(", ")
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
     if not options:

@@ -1,4 +1,4 @@
-"""How the options of a command are read: dataclasses, by tyro, whose docstrings `--help` shows."""
+"""Reads the options of a command: tyro parses dataclasses and shows their docstrings in `--help`."""
 
 import contextlib
 import io
@@ -32,9 +32,9 @@ OF_ONE_KIND: Mapping[str, tuple[str, ...]] = {
     "reinforcement": (*_EPISODES, *_PROCESSES),
     "supervised": ("shots", "data"),
 }
-"""Options that one kind of learning alone has, by the kind's name."""
+"""Options that only one kind of learning has, by the name of that kind."""
 
-_RULE = "Rule of the meta-step. Options of another rule: maml-rl train PRESET --meta.step RULE --help"
+_RULE = "Rule of the meta-step. For the options of another rule: maml-rl train PRESET --meta.step RULE --help"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Trust:
     """Whose code a command may run."""
 
     trust_module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Module that a run names and that may be imported, which runs its code; repeat the option for several. Modules
-    that you have trained with, or named here, are remembered."""
+    """Allow the import of a module that a run names, which runs its code. Repeat the option for several modules.
+    Modules that you have trained with or named here are remembered."""
 
 
 NO_OTHERS = Trust()
@@ -54,7 +54,7 @@ GivenTracking = Annotated[Tracking, tyro.conf.arg(name="")]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What every command on a run takes."""
+    """Options of every command that works on a run."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run, or hub:owner/name on the Hugging Face Hub."""
@@ -78,12 +78,13 @@ def parse(
         arguments: What the user typed.
         prog: The command, for the help and for messages.
         default: Values of the options that are not given; those of the dataclass if None.
-        description: What the help says of the command; the docstring of the dataclass if None.
+        description: Description in the help; the docstring of the dataclass if None.
         without: Names of options that the command does not have here.
-        remark: What a message says after options that do not exist.
+        remark: Text that a message adds after options that do not exist.
 
     Raises:
-        InputError: If they cannot be parsed, or a value is outside its range; in one line instead of tyro's box.
+        InputError: If they cannot be parsed, or a value is outside its range. The message is one line instead of tyro's
+            box.
     """
     message = io.StringIO()
     settings: dict[str, Any] = {"prog": prog, "description": description, "registry": _registry(without)}
@@ -159,7 +160,7 @@ def _given(options: Any) -> Iterator[str]:
 
 
 def _registry(without: Sequence[str]) -> ConstructorRegistry:
-    """How dataclasses of settings, which know nothing of a command line, become options."""
+    """Rules that turn dataclasses of settings into options. The dataclasses do not depend on the command line."""
     registry = ConstructorRegistry()
     registry.primitive_rule(_optional)
     rules: dict[type, tuple[str, ...]] = {}  # of each dataclass that is one choice of several, the names of all

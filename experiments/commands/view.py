@@ -1,4 +1,4 @@
-"""`maml-rl view`: a run live in a browser."""
+"""`maml-rl view`: shows a run live in a browser."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -9,9 +9,9 @@ from maml_rl.experiments.commands.options import RunOptions, joined, parse
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions(RunOptions):
-    """Shows a run live in a browser (reinforcement): its robots side by side, one for each number of gradient steps.
+    """Shows a run live in a browser (reinforcement learning): robots side by side, one per number of gradient steps.
 
-    There is a slider for the task, to which the policy adapts on the spot. Ctrl-C ends it.
+    Move the slider to change the task; the policy adapts at once. Press Ctrl-C to stop.
 
     examples:
       maml-rl view trained/half-cheetah-vel
@@ -19,17 +19,18 @@ class ViewOptions(RunOptions):
     """
 
     host: str = "127.0.0.1"
-    """Interface that the page is served on. Any other than this machine's own lets others in, without a password."""
+    """Network interface that serves the page. With any other than the default, others can connect without a
+    password."""
     port: int | None = None
-    """Port of the page; the first free one from 8080 on if not given."""
+    """Port of the page. Default: the first free one from 8080."""
     task: str | None = None
-    """First task, as maml-rl adapt takes it; drawn at random if not given."""
+    """First task, in the format of maml-rl adapt. Default: drawn at random."""
     gradient_steps: int | None = None
-    """Gradient steps; those of the run's evaluation if not given (paper: 3)."""
+    """Gradient steps. Default: those of the run's evaluation (paper: 3)."""
     episodes: int | None = None
-    """Episodes for each gradient step; those of the run's evaluation if not given (paper: 20)."""
+    """Episodes per gradient step. Default: those of the run's evaluation (paper: 20)."""
     seed: int = 0
-    """Seed of the first task, if none is given, and of everything random in each adaptation."""
+    """Seed of a randomly drawn first task and of everything random in each adaptation."""
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""`maml-rl visualize`: a report of a run, and a video and a figure."""
+"""`maml-rl visualize`: makes a report of a run, and optionally a video and a figure."""
 
 import sys
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from maml_rl.experiments.runs.tracker_options import NO_TRACKER, check_tracker
 
 @dataclass(frozen=True, kw_only=True)
 class VisualizeOptions(RunOptions):
-    """Makes a report of a run: one page that shows a few tasks before and after adaptation, and the run's evaluation.
+    """Makes a report of a run: a page that shows a few tasks before and after adaptation, and the run's evaluation.
 
-    If there is no evaluation of its last checkpoint, it is made (see maml-rl evaluate).
+    If the last checkpoint has not been evaluated, this is done first (see maml-rl evaluate).
 
     examples:
       maml-rl visualize runs/navigation
@@ -21,25 +21,25 @@ class VisualizeOptions(RunOptions):
     """
 
     out: Path | None = None
-    """File for the report; report.html in the run's directory if not given."""
+    """File for the report. Default: report.html in the run directory."""
     video: Path | None = None
-    """File for a video of the recorded episodes side by side as well (reinforcement): .mp4 (extra video), .gif or
-    .webp."""
+    """File for a video of the recorded episodes side by side (reinforcement learning): .mp4 (needs the extra video),
+    .gif or .webp."""
     figure: Path | None = None
-    """File for a figure of the results as well, for a paper: .pdf, .svg or .png."""
+    """File for a figure of the results, for example for a paper: .pdf, .svg or .png."""
     tasks: int | None = None
-    """Held-out tasks to watch; those that are recorded, or 4, if not given."""
+    """Number of held-out tasks to show. Default: the recorded ones, or else 4."""
     gradient_steps: int | None = None
-    """Gradient steps to watch; as many as are recorded, or as the run is evaluated for, if not given."""
+    """Number of gradient steps to show. Default: as many as are recorded, or else as in the run's evaluation."""
     record: bool = False
-    """Record the episodes again (reinforcement), whatever is recorded already."""
+    """Record the episodes again, even if there is a recording (reinforcement learning)."""
     data: str | None = None
-    """Directory of the images (supervised); the run's own if not given."""
+    """Directory of the images (supervised learning). Default: the run's own."""
     tracking: GivenTracking = NO_TRACKER
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Makes a report, and a video and a figure."""
+    """Makes the report, the video and the figure."""
     options = parse(VisualizeOptions, arguments, "maml-rl visualize")
     check_tracker(options.tracking)
     from maml_rl.experiments.commands.computing import computing
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> None:
         given = (options.tasks, options.gradient_steps, options.record, options.data)
         reason = visualize(options.run, outputs, *given, options.machine)
     if reason:
-        print(f"the report has plots in the place of moving pictures: {reason}", file=sys.stderr)
+        print(f"the report has plots instead of moving pictures: {reason}", file=sys.stderr)
     for name, path in outputs._asdict().items():
         if path is not None:
             print(f"{name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")

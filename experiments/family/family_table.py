@@ -53,7 +53,7 @@ def read_family(path: Path) -> FamilyComparison:
     comparison: FamilyComparison = read_typed(path, FamilyComparison, REMEDY)
     unknown = {run.method for run in comparison.runs} - METHODS.keys()
     if unknown:
-        raise InputError(f"{path} has runs of {', '.join(sorted(unknown))}, which is no method here: {REMEDY}")
+        raise InputError(f"{path} has runs of {', '.join(sorted(unknown))}, which are not methods here: {REMEDY}")
     if not comparison.runs or any(len(run.returns) != _STEPS or not run.curve for run in comparison.runs):
         raise InputError(f"{path} is damaged (a run has no curve, or not {_STEPS} returns): {REMEDY}")
     return comparison

@@ -60,7 +60,7 @@ class _Viewer(web_viewer.WebViewer):
             self._http_sock.listen()
         except OSError as error:
             self._close_sockets()
-            raise InputError(f"port {port} of {self.interface} was taken this moment: start again") from error
+            raise InputError(f"port {port} of {self.interface} has just been taken: start again") from error
         web_server.serve = guarded(self.interface)
         super()._start_server()
         if not _refuses_strangers(bound, port):

@@ -158,7 +158,7 @@ def load_recording(path: Path) -> Recording:
     check_version(f"{path}", version, VERSION)
     try:
         if sha256 != content_digest(text, arrays):
-            raise ValueError("its content does not fit its checksum")
+            raise ValueError("its content does not match its checksum")
         recording = _recording(from_json(_Record, record), arrays)
         _check(recording)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

@@ -171,10 +171,10 @@ def settings_with(
     """
     own = config.evaluation
     if unknown := given.keys() - {setting.name for setting in fields(own)}:
-        raise InputError(f"{', '.join(sorted(unknown))} is no setting of the evaluation of a {config.kind} run")
+        raise InputError(f"{', '.join(sorted(unknown))} is not a setting of the evaluation of a {config.kind} run")
     if isinstance(config, SupervisedConfig):
         if config.tasks.family == "function" and given.get("shots"):
-            raise InputError("tasks of a function have as many examples as it returns: leave --shots out")
+            raise InputError("tasks of a function have as many examples as it returns: remove --shots")
         if task_set == "paper":
             raise InputError(f"the paper has no list of its tasks of {config.problem}: give --tasks N")
     elif task_set == "paper":

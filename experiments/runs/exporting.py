@@ -35,7 +35,7 @@ def check_new_file(path: Path, opset: int | None = None) -> None:
     if path.suffix == ONNX:
         check_opset(OPSET if opset is None else opset)
     elif opset is not None:
-        raise InputError(f"--opset is for ONNX models, and {path} is none: leave it out, or give --out policy{ONNX}")
+        raise InputError(f"--opset is for ONNX models, but {path} is not one: remove it, or give --out policy{ONNX}")
 
 
 def save(path: Path, policy: NumpyPolicy, model: PPO | None, opset: int | None = None) -> None:

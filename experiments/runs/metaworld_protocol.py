@@ -1,8 +1,8 @@
 """Success rate on Meta-World's test tasks, by the benchmark's own protocol for meta-learning.
 
 The protocol (`metaworld.evaluation.metalearning_evaluation`) adapts an agent to a test task on a few episodes and
-counts in how many later episodes it succeeds. Here are the agent that it asks for, which is the policy of a run with
-the inner update, and the environments that it runs on.
+counts in how many later episodes it succeeds. This module provides the agent, which is a run's policy with the inner
+update, and the environments.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ class Protocol:
     """Settings of Meta-World's evaluation, with its defaults."""
 
     goals: int = 50
-    """Goals of each test manipulation, at most the 50 that there are."""
+    """Goals per test manipulation, at most 50."""
     adaptation_steps: int = 1
-    """Gradient steps, with fresh episodes for each (Meta-World: 1)."""
+    """Gradient steps, with new episodes for each (Meta-World: 1)."""
     adaptation_episodes: int = 10
-    """Episodes for each gradient step (Meta-World: 10)."""
+    """Episodes per gradient step (Meta-World: 10)."""
     evaluation_episodes: int = 3
-    """Episodes of the adapted policy, which then takes its mean action (Meta-World: 3)."""
+    """Episodes of the adapted policy, with its mean action (Meta-World: 3)."""
     seed: int = 0
     """Seed of the actions in the episodes that the policy adapts to."""
 

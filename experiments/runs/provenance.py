@@ -86,7 +86,7 @@ def check_same_settings(out: Path, there: RunConfig, given: RunConfig) -> None:
         InputError: If some differ; names them.
     """
     if there.kind != given.kind:
-        raise InputError(f"{out} is no run of {given.kind} learning: give another --out")
+        raise InputError(f"{out} is not a run of {given.kind} learning: give another --out")
     ours, others = flat(asdict(there)), flat(asdict(given))
     different = [
         f"{_option(name, '')[0]} is {ours[name]} there and {others[name]} here"

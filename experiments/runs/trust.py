@@ -1,10 +1,10 @@
-"""Whose code a command runs: the module that a run names is imported if its user has named it, and not otherwise.
+"""Controls whose code a command runs: a module that a run names is imported only if the user has named it.
 
 A run directory names code: the module of its environment, or of its function of tasks. Someone else's run may name any
-module, and bring it along. So the commands import unasked only this package's environments, and modules that the user
-has named on a command line. Those are remembered with the files they are in, outside of any run: no run can bring that
-along, nor can a module of the same name in another place be taken for them. What Python code imports is its author's
-business: nothing here concerns the functions of this package.
+module and include it. Without asking, the commands therefore import only this package's environments and modules that
+the user has named on a command line. Those are remembered outside of any run, with the files they are in. No run can
+include that memory, and a module of the same name in another place is not mistaken for them. What Python code imports
+is up to its author: nothing here concerns the functions of this package.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def allow(modules: Iterable[str]) -> None:
 def check_runs(runs: Iterable[Path], named: Collection[str] = ()) -> list[Run]:
     """Loads runs, checks that the modules which they name may be imported, and makes those importable.
 
-    Whether one may be imported is asked on a terminal, if there is one.
+    On a terminal, the user is asked whether a module may be imported.
 
     Args:
         runs: Their directories.

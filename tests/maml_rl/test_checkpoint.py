@@ -183,7 +183,7 @@ def test_content_that_does_not_fit_its_digest_is_refused(path, change):
     else:
         del metadata["sha256"]
     save_file(values, path, metadata)
-    assert "does not fit its checksum" in refused(path)
+    assert "does not match its checksum" in refused(path)
 
 
 def test_the_digest_does_not_depend_on_the_order_of_tensors():

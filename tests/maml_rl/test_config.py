@@ -113,7 +113,7 @@ def test_a_choice_that_there_is_not_is_refused_with_those_there_are(kind, name: 
         ({"adapted_std_factor": 0.5, "inner_steps": 0}, "adapted_std_factor needs inner_steps of at least 1, .*"),
         ({"filtered_lr": True, "inner_steps": 0}, "filtered_lr needs inner_steps of at least 1, got 0: .*"),
         ({"filtered_lr": True, "episodes": 1}, "filtered_lr needs episodes of at least 2, got 1: .*"),
-        ({"dice_lambda": 0.4}, "dice_lambda is for inner_objective dice, got reinforce: leave dice_lambda out"),
+        ({"dice_lambda": 0.4}, "dice_lambda is for inner_objective dice, got reinforce: remove dice_lambda"),
         ({"dice_lambda": 0.0, "inner_objective": "lvc"}, "dice_lambda is for inner_objective dice, got lvc: .*"),
         ({"inner_objective": "dice", "first_order": True}, ".* set inner_objective to reinforce"),
         ({"step": THINNED, "first_order": True}, "step.hessian_fraction 0.5 .*: set it to 1"),

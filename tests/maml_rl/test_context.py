@@ -190,9 +190,9 @@ def test_the_jacobian_is_that_of_the_adaptation_from_a_fixed_context(objective, 
 @pytest.mark.parametrize(("adapted", "size"), [("context", 0), ("last-layer", 2)])
 def test_a_context_is_there_exactly_where_the_inner_update_changes_it(adapted: str, size: int) -> None:
     network, of_supervised = PolicyConfig(context_size=size), NetworkConfig(context_size=size)
-    with pytest.raises(InputError, match=r"^(adapted is context, and the network has none|context_size of 2 is for)"):
+    with pytest.raises(InputError, match=r"^(adapted is context, but the network has none|context_size of 2 is for)"):
         replace(NAVIGATION, network=network, meta=replace(NAVIGATION.meta, adapted=adapted))
-    with pytest.raises(InputError, match=r"^(adapted is context, and the network has none|context_size of 2 is for)"):
+    with pytest.raises(InputError, match=r"^(adapted is context, but the network has none|context_size of 2 is for)"):
         SupervisedConfig(tasks=TasksConfig(), network=of_supervised, meta=SupervisedMeta(adapted=adapted))
 
 

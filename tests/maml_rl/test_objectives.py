@@ -177,7 +177,7 @@ def test_a_loss_of_ones_own_is_imported_by_name_and_sees_when_each_step_was(case
     ("function", "message"),
     [
         ("missing", r": own_losses_for_tests.py has no function missing: give module:function$"),
-        ("constant", " is no function but 3: give module:function$"),
+        ("constant", " is not a function but 3: give module:function$"),
     ],
 )
 def test_a_loss_that_cannot_be_imported_is_refused_in_one_line(own_losses: str, function: str, message: str) -> None:
@@ -224,7 +224,7 @@ def test_a_loss_that_depends_on_the_parameters_passes_its_trial(case, own_losses
     [
         (
             "of_advantages",
-            "does not depend on params, so the inner update would change nothing: compute it",
+            "does not depend on params, so the inner update would have no effect: compute it",
         ),
         ("fails", "failed .*rewards"),
     ],

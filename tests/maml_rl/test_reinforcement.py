@@ -169,5 +169,5 @@ def test_too_few_episodes_for_the_baseline_are_warned_of() -> None:
 
 def test_only_a_learner_of_reinforcement_learning_is_one(learner: RLLearner) -> None:
     assert rl_learner(learner) is learner
-    with pytest.raises(InputError, match="supervised tasks"):
+    with pytest.raises(InputError, match="the run is supervised"):
         rl_learner(object())

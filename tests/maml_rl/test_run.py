@@ -334,7 +334,7 @@ def test_without_the_optimizers_state_a_run_is_evaluated_but_not_resumed(tmp_pat
 def test_what_only_one_kind_of_run_can_do_is_refused_for_the_other() -> None:
     supervised = Run(SUPERVISED, State({}, {}, 0), {}, directory=Path("runs/omniglot"))
     for needs_environment in (supervised.open_rl, lambda: supervised.rl_config):
-        assert refused(needs_environment).startswith("runs/omniglot is on supervised tasks")
+        assert refused(needs_environment).startswith("runs/omniglot is a supervised run")
 
 
 # Training

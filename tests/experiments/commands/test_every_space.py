@@ -242,7 +242,7 @@ def test_the_wrapper_that_the_check_names_makes_observations_usable(registered, 
 
 def test_what_cannot_be_flattened_is_named_and_left_out_by_the_wrappers_that_the_check_names(registered, run_command):
     (text,) = Commands(run_command, registered(observations=OBSERVATIONS["Dict with a Space of its own"])).said
-    assert "'mission' cannot be flattened: leave it out with gymnasium.wrappers.FilterObservation" in text
+    assert "'mission' cannot be flattened: remove it with gymnasium.wrappers.FilterObservation" in text
     wrappers = (FilterObservation.wrapper_spec(filter_keys=["image"]), FlattenObservation.wrapper_spec())
     gymnasium.registry["SpacesForTests-v0"].additional_wrappers = wrappers
     assert Commands(run_command, "SpacesForTests-v0").passed

@@ -25,7 +25,7 @@ from maml_rl.experiments.presets import PRESETS
 from maml_rl.machine import Machine
 
 RUN = Path("run")
-LEARNED = "--meta.learned-lr needs inner_steps of at least 1, got 0: there is no step whose size it learns"
+LEARNED = "--meta.learned-lr needs inner_steps of at least 1, got 0: there is no step size to learn"
 MAML, SINUSOID = PRESETS["navigation"].config, PRESETS["sinusoid"].config
 
 

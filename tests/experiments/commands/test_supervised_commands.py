@@ -106,7 +106,7 @@ def test_a_run_on_a_function_of_the_users_has_as_many_shots_as_it_returns(run_co
     (curve,) = json.loads(output)["curves"]
     assert (code, curve["condition"], len(curve["mean"])) == (0, "5-shot", 11)
     code, _, err = run_command("evaluate", tmp_path / "run", "--shots", 3)
-    assert (code, "leave --shots out" in err) == (2, True)
+    assert (code, "remove --shots" in err) == (2, True)
 
 
 def test_a_run_is_evaluated_from_within_its_directory(runs, run_command, monkeypatch):
@@ -125,9 +125,9 @@ def test_a_training_that_diverges_tells_what_to_lower(run_command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["adapt", "RUN", "--out", "x.zip"], "RUN is on supervised tasks: give one of reinforcement learning"),
-        (["evaluate-metaworld", "RUN"], "RUN is on supervised tasks: give one of reinforcement learning"),
-        (["view", "RUN"], "RUN is on supervised tasks: give one of reinforcement learning"),
+        (["adapt", "RUN", "--out", "x.zip"], "RUN is a supervised run: give a run of reinforcement learning"),
+        (["evaluate-metaworld", "RUN"], "RUN is a supervised run: give a run of reinforcement learning"),
+        (["view", "RUN"], "RUN is a supervised run: give a run of reinforcement learning"),
         (["evaluate", "RUN", "--episodes", "3"], "RUN is a run of supervised learning, which has no --episodes"),
         (["evaluate", "RUN", "--tasks", "paper"], "the paper has no list of its tasks of sinusoid: give --tasks N"),
         (["visualize", "RUN", "--video", "adaptation.webp"], "which has no --video"),
@@ -141,7 +141,7 @@ def test_a_training_that_diverges_tells_what_to_lower(run_command):
         (["train", "sinusoid", "--tasks.family", "function"], "function must be module:function for the family"),
         (["train", "omniglot-5way-1shot", "--tasks.family", "images"], "the family images needs data, a directory"),
         (["train", "sinusoid", "--tasks.family=function", "--tasks.function=./wave.py:line"], "give module:function"),
-        (["train", "sinusoid", "--tasks.family=function", "--tasks.function=math:pi"], "is no function but 3.14"),
+        (["train", "sinusoid", "--tasks.family=function", "--tasks.function=math:pi"], "is not a function but 3.14"),
     ],
     ids=" ".join,
 )

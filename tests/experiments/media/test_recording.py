@@ -304,7 +304,7 @@ def test_an_array_that_does_not_fit_the_checksum_is_refused(recording, tmp_path,
         arrays = dict(file)
     arrays[name] = arrays[name] + 1 if arrays[name].size else np.zeros(1, arrays[name].dtype)
     path.write_bytes(archive(**arrays))
-    with pytest.raises(InputError, match="does not fit its checksum"):
+    with pytest.raises(InputError, match="does not match its checksum"):
         load_recording(path)
 
 

@@ -321,7 +321,7 @@ def test_without_opengl_the_report_is_made_and_a_video_is_refused_in_one_line(
     monkeypatch.setattr(player, "Drawing", refuse_to_draw)
     done = visualize(run, "--gradient-steps=1")
     assert done.code == 0, done.err
-    assert "plots in the place of moving pictures: rendering needs OpenGL" in done.err
+    assert "plots instead of moving pictures: rendering needs OpenGL" in done.err
     assert data_of((run / "report.html").read_text())["kind"] == "lines"
 
 

@@ -251,7 +251,7 @@ def test_the_spread_of_one_episode_is_none(run_command):
         ([NAVIGATION, "--out=p.npz", "--episodes-from=none.npz"], "there is no file none.npz: expected an npz archive"),
         ([NAVIGATION, "--out=p.npz", "--episodes-from", "a", "--task=1"], "--task is for episodes that are sampled"),
         ([NAVIGATION, "--out=p.npz", "--episodes-from=minari:a/b-v0"], "Minari cannot read the data set a/b-v0"),
-        ([NAVIGATION, "--out=p.npz", "--episodes-from=there.zip"], "there.zip is no npz archive of plain arrays"),
+        ([NAVIGATION, "--out=p.npz", "--episodes-from=there.zip"], "there.zip is not an npz archive of plain arrays"),
         ([NAVIGATION], "--out"),
         ([NAVIGATION, "--out=p.zip", "--gradient-steps=-1"], "gradient_steps must be at least 0"),
         ([NAVIGATION, "--out=p.zip", "--episodes=0"], "episodes must be at least 1"),

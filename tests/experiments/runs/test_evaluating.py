@@ -156,7 +156,7 @@ def test_settings_given_by_the_user_replace_the_runs_own(navigation, evaluation)
         ({"gradient_steps": -1}, "gradient_steps must be"),
         ({"episodes": 0}, "episodes must be"),
         ({"seed": -1}, "seed must be"),
-        ({"shots": (5,)}, "shots is no setting of the evaluation of a reinforcement run"),
+        ({"shots": (5,)}, "shots is not a setting of the evaluation of a reinforcement run"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_and_named(navigation, given, told):
@@ -355,7 +355,7 @@ def test_tasks_of_a_function_have_as_many_shots_as_it_returns(tmp_path, monkeypa
     config = replace(WAVE, iterations=0, tasks=TasksConfig("function", function="lines:line"))
     train(config, tmp_path / "run", ONE)
     assert evaluate(tmp_path / "run", machine=ONE).conditions == ["5-shot"]
-    with pytest.raises(InputError, match="leave --shots out"):
+    with pytest.raises(InputError, match="remove --shots"):
         evaluate(tmp_path / "run", {"shots": (3,)})
 
 

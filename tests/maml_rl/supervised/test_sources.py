@@ -51,7 +51,7 @@ def test_other_numbers_of_examples_leave_a_function_as_it_is() -> None:
         ({"family": "images"}, "the family images needs data, a directory with a folder of images for each class"),
         ({"family": "function", "function": "absent_module:f"}, "tasks.function 'absent_module:f' cannot be imported"),
         ({"family": "function", "function": "./a.py:f"}, "give module:function"),
-        ({"family": "function", "function": "math:pi"}, "tasks.function 'math:pi' is no function but 3.14"),
+        ({"family": "function", "function": "math:pi"}, "tasks.function 'math:pi' is not a function but 3.14"),
     ],
 )
 def test_what_cannot_be_a_source_is_refused(settings: dict[str, str], message: str) -> None:
