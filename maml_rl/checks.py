@@ -326,7 +326,7 @@ def _idle_finding(names: Sequence[str], episodes: int, rewards: set[float]) -> F
     several = len(names) > 1
     text = (
         f"{', '.join(names)} {'have' if several else 'has'} no effect: {episodes} random episodes had the same "
-        f"observations, rewards and ends for all values; "
+        "observations, rewards and ends for all values; "
     )
     if len(rewards) == 1:
         return _warning(

@@ -261,10 +261,10 @@ FAULTS = [
     (without_task, "error", "attribute task"),
     (task_outside, "error", "task is array([5.]"),
     (draws_outside, "error", "which it does not contain"),
-    (draws_unseeded, "error", "other tasks from the same seed"),
+    (draws_unseeded, "error", "different tasks from the same seed"),
     (one_task, "warning", "nothing to adapt to"),
     (no_json, "warning", "to_jsonable and a from_jsonable"),
-    (read_only_task, "error", "it has to keep what it is given"),
+    (read_only_task, "error", "it has to keep the assigned value"),
     (observations_in_a_dict, "error", "observations have to be in a Box"),
     (observations_in_a_dict, "error", "FlattenObservation.wrapper_spec()"),
     (many_discrete_actions, "error", "actions have to be in a Box or Discrete"),
@@ -273,7 +273,7 @@ FAULTS = [
     (pictures, "warning", "observations have shape (8, 8, 3): the policy is a perceptron"),
     (degrees, "warning", "set network.standardise"),
     (far_away, "warning", "component 0 varies by "),
-    (noise_on_a_constant, "warning", "around 99.456, where float32, in which policies compute, has steps of 7.6e-06"),
+    (noise_on_a_constant, "warning", "around 99.456, where float32, which policies use, has steps of 7.6e-06"),
     (hardly_varying, "warning", "component 1 hardly varies under random actions (standard deviation "),
     (sends_no_space, "error", "task_space cannot be sent to the processes"),
     (narrow_actions, "warning", "standard deviation of 1"),
@@ -337,17 +337,25 @@ def test_a_task_that_shows_only_late_in_the_episode_is_seen():
 
 NUMBER = spaces.Box(0.0, 2.0, (1,), np.float32)
 PARTS = {
-    "a dict": (spaces.Dict(a=NUMBER, unused=spaces.Discrete(3)), lambda t: t["a"][0], "task['unused'] changes"),
-    "a tuple": (spaces.Tuple((NUMBER, spaces.Discrete(3))), lambda t: t[0][0], "task[1] changes"),
-    "an array": (spaces.Box(0.0, 1.0, (3,), np.float32), lambda t: t[0] + t[2], "task[1] changes"),
-    "a matrix": (spaces.Box(0.0, 1.0, (2, 2), np.float32), lambda t: t[0].sum(), "task[1, 0], task[1, 1] change"),
-    "choices": (spaces.MultiDiscrete([3, 3]), lambda t: t[1], "task[0] changes"),
+    "a dict": (spaces.Dict(a=NUMBER, unused=spaces.Discrete(3)), lambda t: t["a"][0], "task['unused'] has no effect"),
+    "a tuple": (spaces.Tuple((NUMBER, spaces.Discrete(3))), lambda t: t[0][0], "task[1] has no effect"),
+    "an array": (spaces.Box(0.0, 1.0, (3,), np.float32), lambda t: t[0] + t[2], "task[1] has no effect"),
+    "a matrix": (
+        spaces.Box(0.0, 1.0, (2, 2), np.float32),
+        lambda t: t[0].sum(),
+        "task[1, 0], task[1, 1] have no effect",
+    ),
+    "choices": (spaces.MultiDiscrete([3, 3]), lambda t: t[1], "task[0] has no effect"),
     "inside": (
         spaces.Dict(inner=spaces.Dict(x=NUMBER, y=NUMBER), word=spaces.Text(5)),
         lambda t: t["inner"]["x"][0],
-        "task['inner']['y'], task['word'] change",
+        "task['inner']['y'], task['word'] have no effect",
     ),
-    "a graph": (spaces.Dict(a=NUMBER, graph=spaces.Graph(NUMBER, None)), lambda t: t["a"][0], "task['graph'] changes"),
+    "a graph": (
+        spaces.Dict(a=NUMBER, graph=spaces.Graph(NUMBER, None)),
+        lambda t: t["a"][0],
+        "task['graph'] has no effect",
+    ),
     "all used": (spaces.Dict(a=NUMBER, b=spaces.Tuple((NUMBER, NUMBER))), lambda t: (t["a"] + sum(t["b"]))[0], None),
     "one that never varies": (spaces.Dict(a=NUMBER, b=spaces.Discrete(1)), lambda t: t["a"][0], None),
     "one that counts with some tasks only": (
@@ -376,7 +384,7 @@ def with_tasks(space: spaces.Space, value: Callable[[object], float]) -> Right:
 def test_a_part_of_the_task_that_changes_nothing_is_named(name):
     space, value, expected = PARTS[name]
     findings = check_task_env(limited(with_tasks(space, value)))
-    idle = [finding for finding in findings if "nothing: " in finding.text]
+    idle = [finding for finding in findings if " no effect: " in finding.text]
     assert [finding.level for finding in idle] == ([] if expected is None else ["warning"])
     assert all(finding.text.startswith(expected) for finding in idle), idle
     assert findings == idle
@@ -395,7 +403,7 @@ def test_a_part_of_the_task_that_takes_effect_late_is_seen():
         return np.array([env.np_random.normal(), env.start])
 
     env.step, env.begin = step, begin
-    assert not [f for f in check_task_env(limited(env, steps=700)) if "nothing: " in f.text]
+    assert not [f for f in check_task_env(limited(env, steps=700)) if " no effect: " in f.text]
 
 
 def test_a_part_that_may_decide_a_sparse_reward_is_reported_as_such():
@@ -407,7 +415,7 @@ def test_a_part_that_may_decide_a_sparse_reward_is_reported_as_such():
 
     env.step = step
     (finding,) = check_task_env(limited(env))
-    assert finding.text.startswith("task['goal'] changes nothing: ")
+    assert finding.text.startswith("task['goal'] has no effect: ")
     assert "every reward was -1, so if the reward is sparse, let it show how near the goal is" in finding.text
 
 
@@ -422,7 +430,7 @@ def test_varying_parts_takes_a_bounded_number_of_steps_however_many_change_nothi
 
     env.step = step
     note, idle, *_ = check_task_env(limited(env, steps=1000))
-    assert note == Finding("note", "a task has 40 parts: whether each has an effect is checked of 24")
+    assert note == Finding("note", "a task has 40 parts: only 24 of them are checked for an effect")
     assert idle.text.startswith("task['part 1'], task['part 10'], ")
     assert len(steps) < 25_000
 
@@ -517,5 +525,5 @@ def test_the_check_repeats_itself_and_changes_no_space():
 def test_nothing_is_wrong_with_the_registered_environments(name):
     findings = check_task_env(make(f"maml_rl.envs:{name}"))
     assert [
-        finding for finding in findings if "a policy begins with a standard deviation of 1" not in finding.text
+        finding for finding in findings if "a policy starts with a standard deviation of 1" not in finding.text
     ] == []
