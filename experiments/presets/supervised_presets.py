@@ -102,6 +102,7 @@ _OMNIGLOT_LSTM = replace(
         lstm=_MEAN_GRADIENT,
         batch_norm="support",
         step=_LSTM_STEP,
+        chunk_size=1,  # of an evaluation: the LSTM of a task takes 100 MB a step
     ),
     network=NetworkConfig("strided-conv", filters=32),
     evaluation=SupervisedEvaluation(gradient_steps=5),
@@ -111,7 +112,7 @@ _OMNIGLOT_LSTM = replace(
 def _mini_imagenet_lstm(shots: int, steps: int, iterations: int) -> SupervisedConfig:
     maml = _mini_imagenet(shots, meta_batch_size=1)
     meta = SupervisedMeta(
-        meta_batch_size=1, inner_steps=steps, algorithm="meta-lstm", batch_norm="support", step=_LSTM_STEP
+        meta_batch_size=1, inner_steps=steps, algorithm="meta-lstm", batch_norm="support", step=_LSTM_STEP, chunk_size=1
     )
     return replace(maml, iterations=iterations, meta=meta, evaluation=SupervisedEvaluation(gradient_steps=steps))
 
