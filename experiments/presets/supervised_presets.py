@@ -159,7 +159,7 @@ SUPERVISED_PRESETS = {
         _SINUSOID_LSTM,
         "the same: an LSTM takes 5 steps in place of gradient descent",
         f"{_RAVI}, with the tasks of {_FINN}, 5.1; the number of steps is this package's",
-        "not measured",
+        "after 4726 iterations, 10-shot squared error after 5, 10 steps: 0.48, 0.36",
     ),
     "omniglot-5way-1shot": Preset(
         _OMNIGLOT,
@@ -171,7 +171,7 @@ SUPERVISED_PRESETS = {
         _OMNIGLOT_LSTM,
         "the same: an LSTM takes 5 steps in place of gradient descent",
         f"{_RAVI}, with the tasks of {_FINN}, 5.2; steps and filters are this package's",
-        "not measured",
+        "after 1241 iterations 71.4 ± 1.0 %",
     ),
     "omniglot-5way-5shot": Preset(
         _shots(_OMNIGLOT, 5, 5),
