@@ -134,7 +134,7 @@ MOMENTUM = TrustRegion(momentum=0.5)
     ],
 )
 def test_a_state_of_another_rule_is_refused_by_one_that_keeps_something(rule, other, absent: str) -> None:
-    with pytest.raises(InputError, match=f"^the state has no {absent}: begin with [^\n]*$"):
+    with pytest.raises(InputError, match=f"^the state has no {absent}: start from [^\n]*$"):
         meta_step(rule, start(other), in_a_region(quadratic()))
 
 
