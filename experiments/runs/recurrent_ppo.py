@@ -52,8 +52,8 @@ class RL2Config:
     reward_scale: float = 1.0
     """Factor on the reward that the policy observes."""
     units: int = 64
-    """Units of the LSTM, and of another one for the values (Duan et al. 2016: a GRU of 256; Rothfuss et al. 2019: an
-    LSTM of 64)."""
+    """Units of the LSTM, and of another one for the values (Rothfuss et al. 2019: an LSTM of 64; Lingle's pytorch_rl2: a
+    GRU of 256)."""
     num_envs: int = 100
     """Trials sampled at once."""
     n_steps: int | None = None
@@ -65,9 +65,9 @@ class RL2Config:
     lr: float = 1e-3
     """Step size of Adam (Rothfuss et al. 2019: 0.001; Lingle's pytorch_rl2: 0.0002)."""
     discount: float = 0.99
-    """Discount factor gamma of a time step, over the whole trial (Duan et al. 2016: 0.99)."""
+    """Discount factor gamma of a time step, over the whole trial (Lingle's pytorch_rl2: 0.99)."""
     gae_lambda: float = 0.3
-    """Lambda of generalised advantage estimation (Duan et al. 2016: 0.3)."""
+    """Lambda of generalised advantage estimation (Lingle's pytorch_rl2: 0.3)."""
     clip: float = 0.2
     """Distance from 1 beyond which a probability ratio gains nothing more (sb3-contrib's default; Lingle's pytorch_rl2:
     0.1)."""
