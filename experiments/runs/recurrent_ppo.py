@@ -52,8 +52,8 @@ class RL2Config:
     reward_scale: float = 1.0
     """Factor on the reward that the policy observes."""
     units: int = 64
-    """Units of the LSTM, and of another one for the values (Rothfuss et al. 2019: an LSTM of 64; Lingle's pytorch_rl2: a
-    GRU of 256)."""
+    """Units of the LSTM, and of another one for the values (Rothfuss et al. 2019: an LSTM of 64; Lingle's pytorch_rl2:
+    a GRU of 256)."""
     num_envs: int = 100
     """Trials sampled at once."""
     n_steps: int | None = None
