@@ -184,5 +184,5 @@ def test_an_oracle_is_named_after_its_inner_objective_too() -> None:
 
 @pytest.mark.parametrize("rule", [TrustRegion(), ProMP()])
 def test_supervised_learning_has_no_meta_step_that_compares_policies(rule) -> None:
-    with pytest.raises(InputError, match=f"^meta.step {rule.rule} needs a policy: [^\n]* by adam or sgd$"):
+    with pytest.raises(InputError, match=f"^meta.step {rule.rule} needs a policy: [^\n]* use adam or sgd$"):
         SupervisedMeta(step=rule)

@@ -421,7 +421,7 @@ def test_one_command_starts_resumes_and_extends_a_run(run_command, tmp_path, pre
             ["navigation", *SHRUNK, "--meta.inner-lr=0.1", "--network.activation=tanh"],
             ["--meta.inner-lr is 0.5 there and 0.1 here", "--network.activation is relu there and tanh here"],
         ),
-        (["sinusoid"], ["no run of supervised learning"]),
+        (["sinusoid"], ["not a run of supervised learning"]),
     ],
 )
 def test_a_run_with_other_settings_is_not_resumed(run_command, run, arguments, told):
