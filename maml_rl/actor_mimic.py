@@ -14,7 +14,7 @@ mixture: of normal distributions the one with the mean action and a deviation th
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,10 +109,6 @@ class _EpsilonGreedy(NamedTuple):
         (logits,) = self.policy(params, observations).parameters()
         likeliest = torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits)
         return Categorical(((1 - self.epsilon) * likeliest + self.epsilon / logits.shape[-1]).log())
-
-    def at(self, params: Params) -> Callable[[Tensor], Categorical]:
-        """The same as a function of observations, to be called many times."""
-        return lambda observations: self(params, observations)
 
     def standardised(self, observations: Tensor) -> Tensor:
         """Observations as the network sees them."""
