@@ -189,8 +189,8 @@ def check_experts(directory: Path, theirs: RLConfig, own: RLConfig) -> None:
     """
     if theirs.method not in _ORACLES:
         raise InputError(
-            f"imitation.experts {directory} is a run of the method {theirs.method}, and experts are told the task: "
-            "give a run of the method oracle, such as that of maml-rl train PRESET-oracle"
+            f"imitation.experts {directory} is a run of the method {theirs.method}, but an expert has to observe the "
+            "task: give a run of the method oracle, such as that of maml-rl train PRESET-oracle"
         )
     if theirs.env_id != own.env_id:
         raise InputError(

@@ -81,7 +81,7 @@ idea differs (ant-vel's oracle had about half of them: its return had long stood
 - **cavia-first-order-normalised-std-factor**: CAVIA, which adapts one context number by a normalised gradient and not
   the policy's weights, with a learned deviation of the adapted policy
   ([methods.md](methods.md#what-is-adapted-and-by-what-step)).
-- **mimic**: a policy that imitates the oracle without being told the task, and is fine-tuned as pretrained is
+- **mimic**: a policy that imitates the oracle without observing the task, and is fine-tuned as pretrained is
   ([actor_mimic.md](actor_mimic.md)). It takes its steps by Adam and no rewards; its env steps are its own, and those of
   the oracle come on top.
 - **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.

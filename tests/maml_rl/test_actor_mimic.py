@@ -250,7 +250,7 @@ def test_an_imitation_continues_a_policy_and_a_policy_an_imitation(tmp_path: Pat
     [
         (
             {"observe_task": False},
-            "is a run of the method pretrained, and experts are told the task: give a run of the",
+            "is a run of the method pretrained, but an expert has to observe the task: give a run of the",
         ),
         ({"iterations": 0}, "is a run of the method random"),
         ({"meta": RLMeta()}, "is a run of the method maml-oracle"),
@@ -272,7 +272,7 @@ def test_experts_of_other_spaces_and_missing_ones_are_refused(tmp_path: Path) ->
     run = load_run(experts)
     other = run.state._replace(meta=run.state.meta | {"log_std": torch.zeros(3)})
     save_run(experts, run._replace(state=other))
-    with pytest.raises(InputError, match=r"does not fit its tasks and network: log_std should be \(2,\)"):
+    with pytest.raises(InputError, match=r"does not match its tasks and network: log_std should be \(2,\)"):
         train(student(experts), tmp_path / "out", ONE_THREAD)
     with pytest.raises(InputError, match="nowhere"):
         train(student(tmp_path / "nowhere"), tmp_path / "out", ONE_THREAD)
