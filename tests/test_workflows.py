@@ -1,0 +1,39 @@
+"""GitHub's workflows call what there is here."""
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def commands(workflow: Path) -> list[str]:
+    jobs = yaml.safe_load(workflow.read_text())["jobs"].values()
+    return [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_target_is_one_of_the_makefile(workflow: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    called = [name for command in commands(workflow) for name in re.findall(r"\bmake ([a-z-]+)", command)]
+    assert called
+    assert set(called) <= targets
+
+
+def test_the_versions_of_python_that_are_tested_are_those_of_the_classifiers() -> None:
+    metadata = configparser.ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    promised = re.findall(r"Python :: (3\.\d+)", metadata["metadata"]["classifiers"])
+    checks = yaml.safe_load((ROOT / ".github" / "workflows" / "checks.yml").read_text())
+    assert checks["jobs"]["test"]["strategy"]["matrix"]["python"] == promised
+
+
+def test_a_release_needs_the_line_of_the_version_as_setup_cfg_has_it() -> None:
+    (check,) = [command for command in commands(ROOT / ".github/workflows/release.yml") if "grep" in command]
+    found = re.search(r'"(version = )\$\{GITHUB_REF_NAME#v\}"', check)
+    assert found
+    assert re.search(rf"^{found[1]}\d+\.\d+\.\d+$", (ROOT / "setup.cfg").read_text(), re.M)
