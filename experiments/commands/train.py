@@ -43,7 +43,7 @@ usage: maml-rl train PRESET [OPTIONS]
        maml-rl train --config FILE [PRESET] [OPTIONS]
        maml-rl train --resume RUN [OPTIONS]
 
-Meta-trains, and leaves a run directory. Without a preset, an environment of yours is trained with the preset custom.
+Meta-trains, and saves a run directory. Without a preset, your own environment is trained with the preset custom.
 
 presets:
 {presets}
@@ -328,7 +328,7 @@ def _beginning(arguments: Sequence[str]) -> _Asked:
     described = f"Meta-trains with the settings {about}"
     new = parse(NewRun, options, f"maml-rl train {name}", NewRun(config), described, other_kinds)
     if isinstance(new.run, RLConfig) and new.run.env_id == UNNAMED:
-        raise InputError(f"the preset {name} is for an environment of yours: give its id, --env-id {UNNAMED}")
+        raise InputError(f"the preset {name} is for your own environment: give its id, --env-id {UNNAMED}")
     return _Asked(new.out or _default_out(name, new.run, has_option("--seed", options)), new)
 
 

@@ -36,7 +36,7 @@ def train(
     watch: Watch | None = None,
     tracking: Tracking = NO_TRACKER,
 ) -> Run:
-    """Meta-trains from the start, or from another run's policy, and leaves a run directory.
+    """Meta-trains from the start, or from another run's policy, and saves a run directory.
 
     Args:
         config: Settings: an `RLConfig` or a `SupervisedConfig`.
