@@ -187,6 +187,10 @@ class StandardisedMLP(nn.Module):
 
         return output
 
+    def output(self, params: Params, observations: Tensor) -> Tensor:
+        """Output of the last layer `[..., output]` for observations `[..., obs]`, or `[M, ..., obs]` for M stacks."""
+        return self.network(params)(observations)
+
     def features(self, params: Params, observations: Tensor) -> Tensor:
         """Last hidden features `[..., units]` for observations `[..., obs]`; these, standardised, if none is hidden."""
         if self.layers == 1:

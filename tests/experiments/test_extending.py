@@ -20,6 +20,8 @@ def elsewhere(monkeypatch, tmp_path) -> Path:
     """An empty directory, which Python and the command find modules in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    for path in re.findall(r"^# (\w+)\.py$", PAGE.read_text(), re.M):
+        monkeypatch.delitem(sys.modules, path, raising=False)  # another test may have had one of that name
     return tmp_path
 
 

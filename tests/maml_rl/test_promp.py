@@ -271,7 +271,7 @@ def test_other_rules_have_no_proximal_objective(rule):
 
 
 def test_it_needs_a_policy():
-    with pytest.raises(InputError, match="promp needs a policy: supervised learning"):
+    with pytest.raises(InputError, match="promp needs a policy: for supervised learning"):
         meta_step(ProMP(), Problem().state, Problem().objective(step=Adam()))
 
 
