@@ -4,7 +4,9 @@ Gymnasium's own camera stands still, so a running robot leaves the picture. The 
 metre that keeps the sense of speed: a clip of it is a fifth of the size of one with a checkerboard.
 """
 
+from contextlib import suppress
 from copy import copy
+from importlib import import_module
 from typing import NamedTuple
 
 import mujoco
@@ -48,6 +50,7 @@ class TrackingRenderer:
     ) -> None:
         self._model = model = _plain(model)
         model.vis.global_.offwidth, model.vis.global_.offheight = 2 * width, 2 * height
+        load_triton()
         try:
             self._renderer = mujoco.Renderer(model, 2 * height, 2 * width)
         except Exception as error:  # each OpenGL backend raises another type, from import errors to attribute errors
@@ -95,6 +98,16 @@ class TrackingRenderer:
             place = np.array([metre, self._camera.lookat[1], 0.002])  # above the floor, which would flicker otherwise
             mujoco.mjv_initGeom(scene.geoms[scene.ngeom], mujoco.mjtGeom.mjGEOM_PLANE, size, place, flat, colour)
             scene.ngeom += 1
+
+
+def load_triton() -> None:
+    """Loads Triton, if it is installed, as it is with PyTorch for CUDA: to be called before anything is drawn.
+
+    Triton and the software renderer of OpenGL (Mesa) both bring LLVM. Loaded after it, Triton crashes the process, and
+    PyTorch loads it when an optimiser or a compiled function is first made.
+    """
+    with suppress(ImportError):
+        import_module("triton")
 
 
 def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from maml_rl.config import RLEvaluation, RLMeta
 from maml_rl.envs.batched import BatchedTaskEnv
+from maml_rl.envs.mujoco.tracking import load_triton
 from maml_rl.evaluation import task_returns
 from maml_rl.experiments.media.recording import RECORDED_TASKS, Kind, Recording, picture_times
 from maml_rl.experiments.media.sheets import to_sheet
@@ -170,6 +171,7 @@ def _one_number(task: Task) -> float | None:
 
 def _draws(env_id: str) -> bool:
     """Whether an environment can draw here: anything that it draws with may be missing, from a package to a screen."""
+    load_triton()
     try:
         with closing(make(env_id, render_mode="rgb_array")) as env:
             env.reset()
