@@ -87,6 +87,12 @@ def recorded_gradient(
     return RecordedGradient(leaves, parts, value.detach())
 
 
+def gradient_and_value(loss: TaskLoss, params: Params) -> tuple[Params, Tensor]:
+    """Gradient of any loss with respect to all of its parameters, and its value `[]`, from one recording."""
+    found = recorded_gradient(lambda *values: loss(dict(zip(params, values, strict=True))), list(params.values()))
+    return dict(zip(params, found.parts, strict=True)), found.value
+
+
 class _RecordedLoss(NamedTuple):
     """Derivatives of any loss."""
 

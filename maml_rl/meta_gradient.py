@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maml_rl.config import ProMP, RLMeta, TrustRegion
-from maml_rl.derivatives import Product, TaskLoss, derivatives, recorded_gradient
+from maml_rl.derivatives import Product, TaskLoss, gradient_and_value, recorded_gradient
 from maml_rl.distributions import Distribution
 from maml_rl.inner import inner_path
 from maml_rl.jacobian import AdaptationJacobian, adaptation_jacobian, largest_curvature
@@ -154,11 +154,12 @@ def _linearise(objective: _Objective, data: TaskData, measured: bool) -> _Linear
     surrogate = recorded_gradient(
         lambda *p: likelihood_ratio(policy.distribution(*p), data.query), near.distribution.parameters()
     )
-    credits = list(zip(objective.credit_losses(data), data.path, strict=False))
-    along = [derivatives(loss, start).gradient(start) for loss, start in credits]
+    credited = [
+        gradient_and_value(loss, start) for loss, start in zip(objective.credit_losses(data), data.path, strict=False)
+    ]
+    along = [of_start for of_start, _ in credited]
     gradient = full.transposed_product(near.transposed(tuple(surrogate.parts)), along)
-    with torch.no_grad():
-        value = sum((loss(start) for loss, start in credits), start=surrogate.value)
+    value = sum((credit for _, credit in credited), start=surrogate.value)
     of_region = None
     if isinstance(region, TrustRegion):
         if region.hessian_fraction != 1:
