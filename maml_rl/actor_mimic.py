@@ -9,7 +9,7 @@ whose first term is the cross-entropy minus the expert's own entropy, which no s
 hidden features of student and expert, and F_task is a linear map that is learned too. No reward is used.
 
 The experts are the policy of an oracle's run, which has the task in its observation (Finn, Abbeel, Levine 2017, section
-5.3). The original's games are told apart by their pictures. A student that cannot see its task learns, in each state, a
+5.3). In the original, the picture shows which game it is. A student that cannot see its task learns, in each state, a
 mixture: of normal distributions the one with the mean action and a deviation that covers all experts (moment matching).
 """
 
