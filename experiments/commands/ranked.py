@@ -77,10 +77,12 @@ def on_this_rank(command: str) -> Iterator[None]:
             raise SystemExit(2)
         raise InputError(f"maml-rl {command} runs in one process: start it without torchrun")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection is reported in one line, without a trace
+    _end_when_interrupted()
     from maml_rl.ranks import join, naming_the_ended
 
-    _interrupt_once()
+    import_module(f"maml_rl.experiments.commands.{command}")
     ranks = join(_launch())
+    _interrupt_once()
     with _following(ranks) if ranks.rank else _leading(ranks), naming_the_ended(ranks):
         yield
         ranks.close()
@@ -171,6 +173,16 @@ def _has_joined() -> bool:
     """Whether this process has joined other ranks; where nothing has imported them, it has not."""
     module = sys.modules.get("maml_rl.ranks")
     return module is not None and module.this_rank().size > 1
+
+
+def _end_when_interrupted() -> None:
+    """Lets SIGINT and SIGTERM end this process at once: before it has joined the others, there is nothing to save.
+
+    An exception would not do. Imports of other packages may catch it, and the process group is made in C++, which
+    returns only when all ranks have arrived.
+    """
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_DFL)
 
 
 def _interrupt_once() -> None:

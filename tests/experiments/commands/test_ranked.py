@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import PrefixStore, TCPStore
 
 from maml_rl.experiments.commands.ranked import code_digest, several_ranks
 from maml_rl.experiments.runs.provenance import trained_on
@@ -102,6 +104,28 @@ def test_an_interruption_saves_once_and_a_single_process_resumes_to_the_same_bit
     assert resumed.progress.env_steps == uninterrupted.progress.env_steps
     assert all(value.equal(uninterrupted.state.meta[name]) for name, value in resumed.state.meta.items())
     assert rows(tmp_path / "run") == rows(tmp_path / "uninterrupted")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_rank_that_joins_one_that_has_just_died_ends_at_once_when_interrupted(tmp_path, sent):
+    """It waits in C++ then, where an exception of a signal handler does not end it."""
+    port = free_port()
+    place = dict(zip(VARIABLES, ("0", "2", "0", "2", "localhost", port), strict=True))
+    command = (sys.executable, *PROGRAM, "train", *SMALL, "--out=run")
+    with subprocess.Popen(command, cwd=tmp_path, env={**ALONE, **place}, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            store = PrefixStore(
+                "maml-rl/0", TCPStore("localhost", int(port), 2, is_master=False, timeout=timedelta(seconds=LONGEST))
+            )
+            store.wait(["process/0"])
+            store.set("host/1", HOST)
+            store.wait(["0//cpu//0/0"])  # of gloo, which now waits for rank 1
+            process.send_signal(sent)
+            _, err = process.communicate(timeout=20)  # torchrun would kill it after 30 seconds
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (-sent, "")
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_machines_resume_and_evaluate_the_run_of_one(tmp_path, run_command):
