@@ -48,6 +48,7 @@ _FAMILIES = {
     "Slope": "slope",
     "MotorStrength": "motor strength",
     "DisabledJoint": "disabled joint",
+    "ReversedMotor": "reversed motor",
     "WeakJoint": "weak joint",
     "ActionDelay": "action delay",
     "SensorOffset": "sensor offset",

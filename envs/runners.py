@@ -76,6 +76,7 @@ def families(robot: RunnerDefinition) -> dict[str, dict[str, Variation]]:
         "slope": {"slope": slope},
         "motor strength": {"motor strength": Variation("gear", 0.4, 1.2, by="factor", numbers="each")},
         "disabled joint": {"disabled joint": Variation("gear", 0.0, 0.0, by="factor", numbers="one")},
+        "reversed motor": {"reversed motor": Variation("gear", -1.0, -1.0, by="factor", numbers="one")},
         "weak joint": {"weak joint": Variation("gear", 0.0, 1.0, by="factor", numbers="one")},
         "action delay": {"action delay": delay},
         "sensor offset": {"sensor offset": Variation("joint offset", -0.2, 0.2, numbers="each")},
@@ -124,6 +125,7 @@ class Runner(MujocoMDP):
     | `slope`          | `Box(-0.2, 0.2, (1,))`                        | pitch of the ground in rad, positive uphill  |
     | `motor strength` | `Box(0.4, 1.2, (k,))`                         | factor on the torque of each motor           |
     | `disabled joint` | `Discrete(k)`                                 | the motor that gives no torque               |
+    | `reversed motor` | `Discrete(k)`                                 | the motor that turns the wrong way           |
     | `weak joint`     | `Dict(actuator=Discrete(k), factor=Box(0,1))` | a motor, and the factor on its torque        |
     | `action delay`   | `Discrete(4)`                                 | how many control steps an action is late     |
     | `sensor offset`  | `Box(-0.2, 0.2, (k,))`                        | what each joint's sensor reads too much, rad |

@@ -471,6 +471,7 @@ NAMES = {
     "SensorOffset": r"sensor offset \((-?\d\.\d\d, ){5}-?\d\.\d\d\) rad or m",
     "Slope": r"slope -?0\.\d\d rad",
     "DisabledJoint": r"disabled joint (hip|ankle)_\d",
+    "ReversedMotor": r"reversed motor (hip|ankle)_\d",
     "WeakJoint": r"weak joint \w+_joint x \d\.\d\d",
     "Friction": r"friction x \d\.\d\d",
     "ActionDelay": r"action delay [0-3] control steps?",

@@ -229,6 +229,14 @@ def test_a_disabled_joint_gets_no_torque(robot):
 
 
 @every_robot
+def test_a_reversed_motor_turns_the_other_way(robot):
+    mdp = Runner(robot, "reversed motor", threads=1)
+    tasks = [np.int64(i) for i in range(mdp.model.nu)]
+    controls = [controls_of(mdp) * np.where(np.arange(mdp.model.nu) == i, -1, 1) for i in range(mdp.model.nu)]
+    check_rows(mdp, tasks, [plain_model(robot)] * mdp.model.nu, controls)
+
+
+@every_robot
 def test_a_weak_joint_gets_a_part_of_its_torque(robot):
     mdp = Runner(robot, "weak joint", threads=1)
     tasks = [{"actuator": np.int64(i), "factor": number(f)} for i, f in ((0, 0.0), (2, 0.25), (1, 0.5))]
@@ -377,6 +385,7 @@ def test_an_unknown_setting_is_refused(settings, message):
         ("friction", number(0.5), "friction x 0.50"),
         ("slope", number(0.1), "slope 0.10 rad"),
         ("disabled joint", np.int64(2), "disabled joint bfoot"),
+        ("reversed motor", np.int64(3), "reversed motor fthigh"),
         ("weak joint", {"actuator": np.int64(0), "factor": number(0.25)}, "weak joint bthigh x 0.25"),
         ("action delay", np.int64(1), "action delay 1 control step"),
     ],
