@@ -117,7 +117,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_files_and_headings_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        if target.startswith("http"):
+        if target.startswith(("http", "reference/")):  # a build of the documentation writes reference/, and checks it
             continue
         file, _, heading = target.partition("#")
         linked = page.parent / file if file else page
