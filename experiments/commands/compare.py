@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class CompareOptions:
     """Compares runs on the same tasks by gradient step, next to the paper's values.
 
-      Runs that differ by their seed only are one method.
+    Runs that differ by their seed only are one method.
 
-      examples:
-        maml-rl compare runs/navigation runs/navigation-pretrained runs/navigation-oracle
-        maml-rl compare runs/navigation-seed* --tasks paper        on the paper's own tasks
-    maml-rl compare runs/navigation* --figure out.pdf --latex table.tex
+    examples:
+      maml-rl compare runs/navigation runs/navigation-pretrained runs/navigation-oracle
+      maml-rl compare runs/navigation-seed* --tasks paper        on the paper's own tasks
+      maml-rl compare runs/navigation* --figure out.pdf --latex table.tex
     """
 
     runs: Annotated[

@@ -15,8 +15,12 @@ from maml_rl.experiments.runs.trust import check_runs
 
 @dataclass(frozen=True)
 class MetaWorldOptions:
-    """Measures the success rate on a Meta-World benchmark's test tasks, by its own protocol (reinforcement
-    learning)."""
+    """Measures the success rate on a Meta-World benchmark's test tasks, by its own protocol.
+
+    examples:
+      maml-rl evaluate-metaworld runs/metaworld-ml10
+      maml-rl evaluate-metaworld runs/metaworld-ml10 --json      for a program
+    """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run, or hub:owner/name on the Hugging Face Hub."""

@@ -520,6 +520,14 @@ def words(text: str) -> str:
     return " ".join("".join(" " if character in "│─╭╮╰╯" else character for character in text).split())
 
 
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "presets"])
+def test_each_example_of_a_help_has_a_line_of_its_own(run_command, command):
+    _, _, examples = run_command(command, "--help").out.partition("\nexamples:\n")
+    lines = examples.partition("\n\n")[0].splitlines()
+    assert lines
+    assert all(line.startswith("  maml-rl ") and line.count("maml-rl ") == 1 for line in lines)
+
+
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
 def test_help_tells_the_commands(run_command, arguments):
     result = run_command(*arguments)
