@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from maml_rl.config import SGD, Adam, PolicyConfig, ProMP, TrustRegion
-from maml_rl.envs import DEFINITIONS
+from maml_rl.envs import DEFINITIONS, DYNAMICS
 from maml_rl.errors import InputError
 from maml_rl.experiments.paper.published import published
 from maml_rl.experiments.presets import PRESETS as EVERY_PRESET
@@ -28,7 +28,7 @@ PUBLISHED = {
     "ant-vel-raw": (40, 20, 0.1, 0.01, 375, 120),
     "ant-dir-raw": (40, 40, 0.1, 0.01, 575, 368),
 }
-HORIZONS = {f"maml_rl.envs:{env_id}": limit for env_id, (_, _, limit) in DEFINITIONS.items()}
+HORIZONS = {f"maml_rl.envs:{env_id}": limit for env_id, (_, _, limit) in {**DEFINITIONS, **DYNAMICS}.items()}
 TRAINED = Path(__file__).parents[3] / "trained"
 META_WORLD = [name for name in PRESETS if name.startswith("metaworld-")]
 every_preset = pytest.mark.parametrize("name", EVERY_PRESET)
@@ -154,7 +154,9 @@ def test_evaluation_is_the_papers(name):
     assert evaluation.later_lr_factor == (0.3 if navigation else 0.01 if normalised else 0.5)
 
 
-@pytest.mark.parametrize("name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir"])
+@pytest.mark.parametrize(
+    "name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir", "half-cheetah-reversed-motor"]
+)
 def test_baselines_differ_from_maml_by_their_idea_only(name):
     maml, pretrained, oracle, random = (
         PRESETS[f"{name}{suffix}"].config for suffix in ("", "-pretrained", "-oracle", "-random")
