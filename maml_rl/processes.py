@@ -32,7 +32,7 @@ from maml_rl.task_parts import plain_text
 from maml_rl.waiting import REPORT_AFTER, report_times, report_waiting, reporting_waits
 
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
-_NAMES = {"reset": "reset", "step": "step"}  # calls that a user of environments knows
+_KNOWN = ("reset", "step")  # calls that a user of environments knows
 _LOOK_SECONDS = 1.0  # between looks at whether all processes are alive, while one takes long to answer
 _GRACE_SECONDS = 5.0  # for a process to finish its step and close its environment, before it is killed
 
@@ -212,7 +212,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         with self._reporting():
             for pipe, given in zip(self.parent_pipes, arguments, strict=True):
                 pipe.send((call, given))
-            self._await_answers(_NAMES.get(call, "a call"))
+            self._await_answers(call if call in _KNOWN else "a call")
             answers = [pipe.recv() for pipe in self.parent_pipes]
         for index, answer in enumerate(answers):
             if isinstance(answer, dict):
