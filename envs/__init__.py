@@ -47,6 +47,7 @@ _FAMILIES = {
     "Friction": "friction",
     "Slope": "slope",
     "MotorStrength": "motor strength",
+    "MotorGain": "motor gain",
     "DisabledJoint": "disabled joint",
     "ReversedMotor": "reversed motor",
     "WeakJoint": "weak joint",

@@ -75,6 +75,7 @@ def families(robot: RunnerDefinition) -> dict[str, dict[str, Variation]]:
         "friction": {"friction": friction},
         "slope": {"slope": slope},
         "motor strength": {"motor strength": Variation("gear", 0.4, 1.2, by="factor", numbers="each")},
+        "motor gain": {"motor gain": Variation("gear", -1.0, 1.0, by="factor")},
         "disabled joint": {"disabled joint": Variation("gear", 0.0, 0.0, by="factor", numbers="one")},
         "reversed motor": {"reversed motor": Variation("gear", -1.0, -1.0, by="factor", numbers="one")},
         "weak joint": {"weak joint": Variation("gear", 0.0, 1.0, by="factor", numbers="one")},
@@ -124,6 +125,8 @@ class Runner(MujocoMDP):
     | `friction`       | `Box(0.25, 1.5, (1,))`                        | factor on sliding friction, in all contacts  |
     | `slope`          | `Box(-0.2, 0.2, (1,))`                        | pitch of the ground in rad, positive uphill  |
     | `motor strength` | `Box(0.4, 1.2, (k,))`                         | factor on the torque of each motor           |
+    | `motor gain`     | `Box(-1, 1, (1,))`                            | factor on the torque of all motors, negative |
+    |                  |                                               | where they turn the wrong way                |
     | `disabled joint` | `Discrete(k)`                                 | the motor that gives no torque               |
     | `reversed motor` | `Discrete(k)`                                 | the motor that turns the wrong way           |
     | `weak joint`     | `Dict(actuator=Discrete(k), factor=Box(0,1))` | a motor, and the factor on its torque        |

@@ -470,6 +470,7 @@ NAMES = {
     "MotorStrength": r"motor strength x \((\d\.\d\d, ){5}\d\.\d\d\)",
     "SensorOffset": r"sensor offset \((-?\d\.\d\d, ){5}-?\d\.\d\d\) rad or m",
     "Slope": r"slope -?0\.\d\d rad",
+    "MotorGain": r"motor gain x -?\d\.\d\d",
     "DisabledJoint": r"disabled joint (hip|ankle)_\d",
     "ReversedMotor": r"reversed motor (hip|ankle)_\d",
     "WeakJoint": r"weak joint \w+_joint x \d\.\d\d",

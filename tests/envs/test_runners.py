@@ -82,6 +82,7 @@ def check_rows(mdp: Runner, tasks: list[Any], models: list[mujoco.MjModel], cont
         ("payload", {"payload": number(0.0), "place": number(0.1)}),
         ("friction", number(1.0)),
         ("slope", number(0.0)),
+        ("motor gain", number(1.0)),
         ("motor strength", None),
         ("action delay", np.int64(0)),
         ("sensor offset", None),
@@ -218,6 +219,14 @@ def test_motors_are_as_strong_as_the_task_says(robot):
             model.actuator_gear[i, 0] *= float(factor)
         models.append(model)
     check_rows(mdp, tasks, models, [controls_of(mdp)] * 3)
+
+
+@every_robot
+def test_a_negative_gain_turns_all_motors_the_other_way(robot):
+    mdp = Runner(robot, "motor gain", threads=1)
+    gains = (-1.0, -0.25, 0.0, 0.5)  # powers of 2, so that products are exact
+    controls = [controls_of(mdp) * gain for gain in gains]
+    check_rows(mdp, [number(gain) for gain in gains], [plain_model(robot)] * len(gains), controls)
 
 
 @every_robot
