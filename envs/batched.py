@@ -117,7 +117,8 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
     step that ends an episode because its state is no longer finite earns 0.
 
     Until a task is assigned, sub-environment i has the i-th sample of a copy of `task_space` seeded with 0. Assign with
-    `set_attr("task", task)` for one task everywhere or `set_attr("task", [task, ...])` with one for each.
+    `set_attr("task", task)` for one task everywhere or `set_attr("task", [task, ...])` with one for each. Tasks have to
+    be in `admitted`, which is `task_space` until a wider Space is assigned, to evaluate beyond p(T).
 
     Args:
         mdp: The MDP, or `module:Class` with its keyword arguments in `settings`.
@@ -151,7 +152,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         self.single_action_space = self.mdp.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.task_space = self.mdp.task_space
+        self.task_space = self.admitted = self.mdp.task_space
 
         space = deepcopy(self.task_space)
         space.seed(0)
@@ -195,7 +196,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
 
         Raises:
             AttributeError: For any other name.
-            ValueError: If the number of tasks is not `num_envs`, or one is not in `task_space`.
+            ValueError: If the number of tasks is not `num_envs`, or one is not in `admitted`.
         """
         if name != "task":
             raise AttributeError(f"only 'task' can be set, got {name!r}")
@@ -203,7 +204,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         if len(tasks) != self.num_envs:
             raise ValueError(f"expected one task or {self.num_envs} of them, got {len(tasks)}")
         for task in tasks:
-            if not self.task_space.contains(task):
+            if not self.admitted.contains(task):
                 raise ValueError(f"task {task!r} is not in the task space {self.task_space}")
         self._next_tasks = stacked_tasks(self.task_space, tasks)
 

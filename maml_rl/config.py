@@ -5,9 +5,9 @@ with a subclass for reinforcement learning here and one for supervised learning 
 Nothing here needs PyTorch, so the command line can list settings without loading it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from maml_rl.errors import InputError
 
@@ -374,12 +374,27 @@ class RLEvaluation(EvaluationConfig):
     later_lr_factor: float = 0.5
     """Factor on the inner step size after the first gradient step, or after the `inner_steps` used in training (paper's
     code: 0.5; ant direction 0.01)."""
+    episodes_used: tuple[int, ...] = ()
+    """How many of these episodes a gradient step uses, one evaluation for each number; all of them if none is given.
+    The return is measured on all of them in any case."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
         super().__post_init__()
         require("episodes", self.episodes, self.episodes >= 1, "at least 1")
         require("later_lr_factor", self.later_lr_factor, self.later_lr_factor > 0, "above 0")
+        used, distinct = self.episodes_used, set(self.episodes_used)
+        in_range = len(distinct) == len(used) and all(1 <= number <= self.episodes for number in used)
+        require("episodes_used", str(used), in_range, f"different numbers from 1 to episodes, {self.episodes}")
+
+    @property
+    def step_episodes(self) -> int:
+        """Episodes of each task that a gradient step uses, by the first of `episodes_used` if there are several."""
+        return self.episodes_used[0] if self.episodes_used else self.episodes
+
+    def by_episodes_used(self) -> list[Self]:
+        """The settings of each evaluation, with one number of episodes used: these if none is given."""
+        return [replace(self, episodes_used=(number,)) for number in self.episodes_used] or [self]
 
     def factor(self, step: int, trained_steps: int) -> float:
         """Factor on the step size that the policy was trained for, after `step` gradient steps.

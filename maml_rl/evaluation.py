@@ -61,7 +61,8 @@ def adaptation(
         envs: Task-distributed sub-environments, any number of them.
         task_set: M tasks.
         config: Settings of the inner update that the policy was trained for.
-        evaluation: Settings of the evaluation; its `later_lr_factor` multiplies learned step sizes as well.
+        evaluation: Settings of the evaluation; its `later_lr_factor` multiplies learned step sizes as well. Gradient
+            steps use the first `step_episodes` of each task's episodes.
         threads: Threads that share the tasks.
     """
     tasks, indices, phase = task_set
@@ -74,7 +75,8 @@ def adaptation(
         trajectories = collect(envs, policy, params, tasks, evaluation.episodes, draw, indices)
         yield params, trajectories
         if step < evaluation.gradient_steps:
-            batches, _ = advantage_batches(policy, trajectories, config, threads)
+            used = Trajectories(*(values[:, : evaluation.step_episodes] for values in trajectories))
+            batches, _ = advantage_batches(policy, used, config, threads)
             of_step = rates.at(meta, step, evaluation.factor(step, config.inner_steps))
             params = adapt_each(policy, params, batches, config, of_step, threads)
             params = share.placed(params) if share else params

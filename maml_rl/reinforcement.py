@@ -126,6 +126,10 @@ class RLLearner(Learner[RLEvaluation]):
         Both take gradient steps of the size that the run was trained for. A run that was trained without inner updates
         has none: then it is chosen on validation tasks.
 
+        There is a curve of the run for each number of `config.episodes_used`, and none of its random policy if there
+        are several. All numbers have the same tasks, noise and number of episodes by which the return is measured, so
+        they differ in what the gradient steps have seen.
+
         If this process has joined other ranks, they share the tasks, and all of them have to come here.
 
         Args:
@@ -142,14 +146,17 @@ class RLLearner(Learner[RLEvaluation]):
         tasks = evaluation_tasks(space, config.tasks, config.seed) if tasks is None else tasks
         total = evaluation_episodes(self.config, config, len(tasks), validation is not None)
         envs = Counted(self.envs, lambda count: advance(count * ranks.size / total))
-        meta, validation = self.with_step_size(state, config, envs, validation, ranks)
         shared = (tuple(plain(task) for task in tasks), strata(space, tasks))
-        inner_lr = tuple(step_sizes(meta, config))
         curves, task_set = [], SeededTasks(tasks).of_rank(ranks)
-        for name, params in ((THIS_RUN, state.meta), (RANDOM, self.untrained().meta)):
-            path = adaptation(self.policy, params, envs, task_set, meta, config, self.threads)
-            returns = returns_by_step(path, ranks)
-            curves.append(Curve(name, "return", returns, inner_lr, "", *shared, validation))
+        for own in config.by_episodes_used():
+            meta, chosen = self.with_step_size(state, own, envs, validation, ranks)
+            inner_lr, used = tuple(step_sizes(meta, own)), own.step_episodes
+            condition = f"{used} episode{'' if used == 1 else 's'}" if own.episodes_used else ""
+            for name in _policies(config):
+                params = state.meta if name == THIS_RUN else self.untrained().meta
+                path = adaptation(self.policy, params, envs, task_set, meta, own, self.threads)
+                returns = returns_by_step(path, ranks)
+                curves.append(Curve(name, "return", returns, inner_lr, condition, *shared, chosen))
         return curves
 
     def with_step_size(
@@ -328,12 +335,18 @@ def few_episodes(envs: TaskVectorEnv, episodes: int) -> list[str]:
     ]
 
 
+def _policies(settings: RLEvaluation) -> tuple[str, ...]:
+    """The policies that are evaluated: the run's own, and the random one unless several numbers of episodes are."""
+    return (THIS_RUN,) if len(settings.episodes_used) > 1 else (THIS_RUN, RANDOM)
+
+
 def evaluation_episodes(config: RLConfig, settings: RLEvaluation, tasks: int, is_validated: bool = False) -> int:
     """Episodes of an evaluation: of the run, of its random policy, and to choose a step size if need be."""
     stages = settings.gradient_steps + 1
     chooses = config.meta.inner_steps == 0 and settings.gradient_steps and not is_validated
     validation = len(settings.inner_lrs) * settings.validation_tasks if chooses else 0
-    return (2 * tasks + validation) * settings.episodes * stages
+    each = (len(_policies(settings)) * tasks + validation) * settings.episodes * stages
+    return len(settings.by_episodes_used()) * each
 
 
 class Counted(VectorWrapper[Any, Any, Any, Any, Any]):

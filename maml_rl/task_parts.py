@@ -60,6 +60,20 @@ def parts(
         yield name, keys
 
 
+def without_bounds(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """A space of tasks of the same form whose real numbers may be any: a `Box` of them has no bounds any more.
+
+    Integers, choices and custom Spaces keep their elements.
+    """
+    if type(space) is spaces.Box and np.issubdtype(space.dtype, np.floating):
+        return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
+    if type(space) is spaces.Dict:
+        return spaces.Dict({key: without_bounds(inner) for key, inner in space.items()})
+    if type(space) is spaces.Tuple:
+        return spaces.Tuple([without_bounds(inner) for inner in space])
+    return space
+
+
 def part(task: Any, keys: Keys) -> Any:
     """The part of a task under these keys.
 

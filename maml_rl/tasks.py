@@ -26,6 +26,7 @@ from maml_rl.requirements import (
 )
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.task_observation import TaskObservation, VectorTaskObservation
+from maml_rl.task_parts import without_bounds
 from maml_rl.waiting import reporting_waits
 
 Task = Any
@@ -171,6 +172,16 @@ def observation_size(envs: TaskVectorEnv) -> int:
 def assign_tasks(envs: TaskVectorEnv, tasks: Sequence[Task]) -> None:
     """Gives each sub-environment the task that its next reset begins."""
     envs.unwrapped.set_attr("task", list(tasks))  # type: ignore[attr-defined]
+
+
+def admit_beyond(envs: TaskVectorEnv) -> None:
+    """Lets a batch that refuses tasks outside p(T) take those whose real numbers are outside its bounds.
+
+    Sub-environments that are no such batch take what their author lets them take.
+    """
+    for batch in (envs, *groups(envs)):
+        if hasattr(batch.unwrapped, "admitted"):
+            batch.unwrapped.admitted = without_bounds(task_space(envs))
 
 
 def sample_tasks(space: spaces.Space[Any], count: int, seed: int) -> list[Task]:

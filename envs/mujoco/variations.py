@@ -143,7 +143,12 @@ class _Part(NamedTuple):
         assert self.quantity.write is not None
         which, numbers = self.numbers(task)
         ids = self.ids[which]
-        self.quantity.write(model, ids, _changed(self.variation.by, self.quantity.read(model, ids), numbers))
+        values = _changed(self.variation.by, self.quantity.read(model, ids), numbers)
+        if values.min() < self.quantity.least:  # of a task beyond the bounds, which were checked
+            raise ValueError(
+                f"{self.variation.quantity} must be at least {self.quantity.least:g}, got {values.min():g}"
+            )
+        self.quantity.write(model, ids, values)
 
 
 def _changed(by: str, values: Array, numbers: Array) -> Array:

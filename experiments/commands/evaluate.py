@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maml_rl.machine import Machine
     from maml_rl.run import Run
 
-_SETTINGS = ("gradient_steps", "shots", "episodes", "later_lr_factor", "seed")  # of the evaluation
+_SETTINGS = ("gradient_steps", "shots", "episodes", "episodes_used", "later_lr_factor", "seed")  # of the evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,22 @@ class EvaluateOptions(RunOptions):
       maml-rl evaluate runs/navigation
       maml-rl evaluate runs/navigation --tasks paper             on the paper's own tasks
       maml-rl evaluate runs/navigation --tasks 8 --json          quickly, for a program
+      maml-rl evaluate runs/navigation --episodes-used 1 5 20    return by number of episodes that a step uses
     """
 
-    tasks: Annotated[str | None, tyro.conf.arg(metavar="INT|paper")] = None
+    tasks: Annotated[str | None, tyro.conf.arg(metavar="INT|paper|FILE.json")] = None
     """Number of held-out tasks (paper: 40; supervised 600); or paper, for the very 40 tasks that the paper's policies
-    were tested on, in its five environments. Those go into evaluation-paper.json and adaptation-paper.png."""
+    were tested on, in its five environments; or a JSON file with a list of tasks, such as [[0.3], [2.5]], which may be
+    outside the range of the training (reinforcement). The last two go into evaluation-paper.json and
+    adaptation-paper.png, and into evaluation-given.json and adaptation-given.png."""
     gradient_steps: int | None = None
     """Gradient steps, with fresh episodes for each in reinforcement learning (paper: 3; supervised 3 to 10)."""
     episodes: int | None = None
     """Episodes of each task for each gradient step (reinforcement; paper: 20; navigation 40)."""
+    episodes_used: tuple[int, ...] | None = None
+    """How many of these episodes a gradient step uses, one evaluation on the same tasks for each number
+    (reinforcement); all of them by default. The return is measured on all of them, and there are at least as many as
+    the largest number here."""
     later_lr_factor: float | None = None
     """Factor on the inner step size after the first gradient step (reinforcement; the paper's code: 0.5; ant direction
     0.01)."""
@@ -59,8 +66,13 @@ class EvaluateOptions(RunOptions):
 
     @property
     def task_set(self) -> Literal["held-out", "paper"]:
-        """Which tasks."""
+        """Which tasks, if no file lists them."""
         return "paper" if self.tasks == "paper" else "held-out"
+
+    @property
+    def task_file(self) -> Path | None:
+        """The file that lists the tasks."""
+        return Path(self.tasks) if self.tasks is not None and self.tasks.endswith(".json") else None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -70,11 +82,11 @@ class EvaluateOptions(RunOptions):
             InputError: If the number of tasks is none.
         """
         given: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
-        if self.tasks not in (None, "paper"):
+        if self.tasks not in (None, "paper") and self.task_file is None:
             try:
                 given["tasks"] = int(self.tasks)
             except ValueError:
-                raise InputError(f"--tasks: expected a number, or paper, got {self.tasks!r}") from None
+                raise InputError(f"--tasks: expected a number, paper or a file .json, got {self.tasks!r}") from None
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -102,8 +114,11 @@ def run(arguments: Sequence[str]) -> None:
             f"{directory / RECORDING} is of held-out tasks, as the report shows them: leave --record or --tasks paper "
             "out, or give another --out"
         )
+    if options.record and options.task_file:
+        raise InputError("--record is for tasks that are not from a file: leave it out, or use maml-rl adapt --record")
     with computing(options.json) as show:
-        evaluation = evaluate(options.run, options.settings, task_set, options.data, options.machine)
+        about = (options.settings, task_set, options.data, options.machine, options.task_file)
+        evaluation = evaluate(options.run, *about)
         end_evaluations()
         if options.record:
             out.mkdir(parents=True, exist_ok=True)
@@ -115,11 +130,11 @@ def run(arguments: Sequence[str]) -> None:
     if options.record:
         print(f"\nrecording: {out / RECORDING}")
     if options.out is None and files.is_kept(directory, evaluated, evaluation):
-        kept = directory / files.file_of(files.EVALUATION, task_set)
+        kept = directory / files.file_of(files.EVALUATION, evaluation.task_set)
         print(f"\n{kept} stays as it is, with the run's own settings; give --out DIR to keep this one")
         return
     files.write_evaluation(out, evaluation, lambda path: draw_evaluation(evaluation, directory, path))
-    print(f"\npicture: {out / files.file_of(files.PICTURE, task_set)}")
+    print(f"\npicture: {out / files.file_of(files.PICTURE, evaluation.task_set)}")
 
 
 def _recorded(run: "Run", evaluation: "Evaluation", machine: "Machine") -> "Recording":

@@ -26,7 +26,7 @@ from maml_rl.machine import THIS_MACHINE, Machine
 
 Options = TypeVar("Options")
 
-_EPISODES = ("episodes", "later_lr_factor", "record", "render_every", "video")
+_EPISODES = ("episodes", "episodes_used", "later_lr_factor", "record", "render_every", "video")
 _PROCESSES = ("processes", "start_method", "report_hang_after")
 OF_ONE_KIND: Mapping[str, tuple[str, ...]] = {
     "reinforcement": (*_EPISODES, *_PROCESSES),

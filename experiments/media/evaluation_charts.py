@@ -52,6 +52,24 @@ def _curves(evaluation: Evaluation) -> Iterator[Series]:
             yield Series(label, "paper-result", list(paper), means, line=line, dashed=True, marks="hollow")
 
 
+def episodes_charts(evaluation: Evaluation) -> list[Chart]:
+    """The return by number of episodes that a gradient step uses, a line for each number of gradient steps.
+
+    None where only one number was evaluated.
+    """
+    numbers = getattr(evaluation.settings, "episodes_used", ())
+    if len(numbers) < 2:
+        return []
+    means, series = [curve.means() for curve in evaluation.main_curves()], []
+    for step, colour in zip(range(evaluation.gradient_steps + 1), cycle(("before", *_OF_CURVES)), strict=False):
+        values = np.array([(of[step].value, of[step].low, of[step].high) for of in means])
+        series.append(with_band(steps_label(step), colour, values))
+    quantity, tasks = evaluation.curves[0].quantity, tasks_named(evaluation.task_set, evaluation.settings.tasks)
+    axis = Axis("episodes that a gradient step uses", list(range(len(numbers))), [str(number) for number in numbers])
+    subtitle = f"with 95 % intervals over {tasks}, the same for each number"
+    return [Chart(f"{quantity.capitalize()} by episodes used", subtitle, axis, value_axis(quantity), series)]
+
+
 def task_charts(evaluation: Evaluation, task_quantity: str) -> list[Chart]:
     """Each task's value: which tasks are hard?
 

@@ -140,7 +140,7 @@ def filmed(
         task_names=task_names(learner.envs, tasks),
         task_quantity=task_quantity(learner.envs),
         inner_lrs=step_sizes(meta, config),
-        episodes=config.episodes,
+        episodes=config.step_episodes,
         seed=config.seed,
         iteration=state.iteration,
         seconds_per_step=envs.seconds_per_step,

@@ -1,7 +1,7 @@
 """Words that pictures, videos and reports share."""
 
 from maml_rl.experiments.media.charts import Axis
-from maml_rl.experiments.runs.evaluations import TaskSet
+from maml_rl.experiments.runs.evaluations import EvaluatedTasks
 from maml_rl.learner import QUANTITIES
 
 
@@ -22,11 +22,11 @@ def value_axis(quantity: str) -> Axis:
     return Axis(label, is_log=not QUANTITIES[quantity].higher_is_better)
 
 
-def paper_label(task_set: TaskSet, condition: str = "") -> str:
+def paper_label(task_set: EvaluatedTasks, condition: str = "") -> str:
     """The paper's values, next to others on such tasks."""
     if condition:
         return f"{condition}, paper"
-    return "paper, on other tasks" if task_set == "held-out" else "paper"
+    return "paper" if task_set == "paper" else "paper, on other tasks"
 
 
 def number(quantity: str, value: float) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from maml_rl.config import RLConfig, RLEvaluation
 from maml_rl.experiments.media.charts import Axis, Chart, Series, draw_charts
 from maml_rl.experiments.media.comparison_charts import methods_chart
-from maml_rl.experiments.media.evaluation_charts import step_chart, task_charts
+from maml_rl.experiments.media.evaluation_charts import episodes_charts, step_chart, task_charts
 from maml_rl.experiments.media.fits import sinusoid_charts
 from maml_rl.experiments.media.labels import steps_label
 from maml_rl.experiments.media.learning_curves import training_charts
@@ -30,7 +30,7 @@ from maml_rl.experiments.runs.text import env_steps_text
 from maml_rl.reinforcement import rl_learner
 from maml_rl.run import load_run
 from maml_rl.supervised.settings import SupervisedConfig
-from maml_rl.tasks import make, task_space
+from maml_rl.tasks import admit_beyond, make, task_space
 
 _TRAJECTORIES = 4  # tasks whose paths are drawn
 
@@ -45,7 +45,7 @@ def draw_evaluation(evaluation: Evaluation, directory: Path, path: Path, recordi
         recording: Episodes of the run, for their paths; the evaluation's own are sampled again if None.
     """
     config = evaluation.config
-    charts = [training_charts(evaluation, directory)[0], step_chart(evaluation)]
+    charts = [training_charts(evaluation, directory)[0], step_chart(evaluation), *episodes_charts(evaluation)]
     if isinstance(config, SupervisedConfig) and config.tasks.family == "sinusoid" and not config.tasks.observe_task:
         charts += sinusoid_charts(evaluation, directory)
     else:
@@ -110,6 +110,7 @@ def first_episodes(evaluation: Evaluation, directory: Path, gradient_steps: int)
     few = replace(settings, tasks=max(2, len(goals)), gradient_steps=gradient_steps)
     with run.open(evaluation=few) as opened:
         learner, episodes = rl_learner(opened), []
+        admit_beyond(learner.envs)
         tasks = [np.asarray(goal, task_space(learner.envs).dtype) for goal in goals]
         for _, sampled in learner.adaptation(run.state, tasks, few, meta, range(len(tasks))):
             lengths = sampled.mask[:, 0].sum(-1).long()

@@ -7,7 +7,7 @@ from typing import Any
 
 from maml_rl.config import RLEvaluation, RunConfig
 from maml_rl.experiments.media.charts import Chart, Series
-from maml_rl.experiments.media.evaluation_charts import step_chart, task_charts
+from maml_rl.experiments.media.evaluation_charts import episodes_charts, step_chart, task_charts
 from maml_rl.experiments.media.labels import counted, minus
 from maml_rl.experiments.media.learning_curves import training_charts
 from maml_rl.experiments.report.page import Fact, Section, html_table, text
@@ -41,7 +41,7 @@ def _adapted_to(evaluation: Evaluation) -> str:
     """What the gradient steps of an evaluation's first curve are taken on."""
     settings, config = evaluation.settings, evaluation.config
     if isinstance(settings, RLEvaluation):
-        return counted(settings.episodes, "episode")
+        return counted(settings.step_episodes, "episode")
     assert isinstance(config, SupervisedConfig)
     examples = counted(int(evaluation.curves[0].condition.partition("-shot")[0]), "example")
     return f"{examples} of each of {config.tasks.ways} classes" if config.tasks.is_classification else examples
@@ -71,7 +71,7 @@ def results(evaluation: Evaluation, comparison: Comparison | None, task_quantity
     by_step, steps = step_chart(evaluation, comparison), range(evaluation.gradient_steps + 1)
     rows = [[by_step.y.label, *(counted(step, "step") for step in steps)]]
     rows += [_row(one, steps, evaluation.quantity) for one in by_step.series]
-    charts = [by_step, *task_charts(evaluation, task_quantity)]
+    charts = [by_step, *episodes_charts(evaluation), *task_charts(evaluation, task_quantity)]
     body = f"{_settings_note(evaluation)}{_grid(charts)}{html_table(rows)}"
     return Section("What a gradient step brings", body)
 

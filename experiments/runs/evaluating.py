@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,11 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from maml_rl.config import EvaluationConfig, RLConfig, RLEvaluation
+from maml_rl.errors import InputError, reason
 from maml_rl.experiments.paper.published import paper_tasks
 from maml_rl.experiments.runs.evaluations import (
     OWN_SETTINGS,
+    EvaluatedTasks,
     Evaluation,
     TaskSet,
     baseline_runs,
@@ -20,15 +23,17 @@ from maml_rl.experiments.runs.evaluations import (
     settled,
     stored_validation,
 )
+from maml_rl.experiments.runs.task_input import read_tasks, task_list
 from maml_rl.experiments.runs.text import duration
 from maml_rl.experiments.runs.training import with_data
 from maml_rl.experiments.runs.trust import allow
 from maml_rl.learner import Advance, AnyLearner, Curve, Validation
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.ranks import this_rank
-from maml_rl.reinforcement import RLLearner, evaluation_episodes, few_episodes
+from maml_rl.reinforcement import RLLearner, evaluation_episodes, few_episodes, make_envs
 from maml_rl.run import Progress, Run, load_run, run_directory
-from maml_rl.tasks import Task
+from maml_rl.task_parts import plain_text
+from maml_rl.tasks import Task, admit_beyond, assign_tasks
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
@@ -39,8 +44,9 @@ def evaluate(
     task_set: TaskSet = "held-out",
     data: str | None = None,
     machine: Machine = THIS_MACHINE,
+    tasks: Path | None = None,
 ) -> Evaluation:
-    """Evaluates a run on held-out tasks, or on the paper's, and next to it what it is compared with on the same tasks.
+    """Evaluates a run on held-out tasks, or on others, and next to it what it is compared with on the same tasks.
 
     Ranks that `follow_evaluations` share the tasks, if there are any.
 
@@ -52,15 +58,23 @@ def evaluate(
         task_set: Which tasks; those of the paper are 40, whatever the settings.
         data: Directory of the images; that of the run if None.
         machine: What may be used of the machine. None of it changes the result.
+        tasks: A JSON file with a list of tasks to take in place of the task set, in reinforcement learning. They may be
+            outside the task space as far as the environment takes them.
 
     Raises:
-        InputError: If the run, its environment or data, the device or a setting cannot be used, or the paper has no
-            such tasks.
+        InputError: If the run, its environment or data, the device, a setting or a task cannot be used, or the paper
+            has no such tasks.
         WorkerError: If the environment fails in one of its processes.
     """
     directory = run_directory(directory)
     run = _with_own_data(load_run(directory), data, directory)
+    listed = None
+    if tasks is not None:
+        listed = _Listed(tasks, task_list(tasks))
+        given = {**given, "tasks": len(listed.values)}
     settings = settings_with(run.config, given, task_set)
+    if listed and not isinstance(settings, RLEvaluation):
+        raise InputError(f"tasks of {run.config.problem} cannot be listed in a file: give --tasks N")
     others = {
         name: (path, _with_own_data(load_run(path), data, path)) for name, path in baseline_runs(directory, run.config)
     }
@@ -69,14 +83,41 @@ def evaluate(
         def advance(share: float) -> None:
             bar.update(min(share / (1 + len(others)), 1.0 - bar.n))  # which rounding may exceed
 
-        curves = _evaluated(directory, run, settings, task_set, machine, advance)
+        curves = _evaluated(directory, run, settings, listed or task_set, machine, advance)
         for name, (path, other) in others.items():
             own = replace(settled(settings, run.config), inner_lrs=other.config.evaluation.inner_lrs)
             theirs = _evaluated(path, other, own, task_set, machine, advance)
             curves += [curve._replace(of=name) for curve in theirs]
     iterations = {name: other.state.iteration for name, (_, other) in others.items()}
     reached = (run.config.seed, run.state.iteration, run.progress.env_steps, run.progress.seconds)
-    return Evaluation(run.config, run.config.problem, *reached, settings, task_set, curves, iterations)
+    evaluated_on: EvaluatedTasks = "given" if listed else task_set
+    return Evaluation(run.config, run.config.problem, *reached, settings, evaluated_on, curves, iterations)
+
+
+class _Listed(NamedTuple):
+    """Tasks that a user listed in a file."""
+
+    path: Path
+    values: list[Any]  # JSON
+
+    def of(self, learner: RLLearner) -> list[Task]:
+        """The tasks, if the environment can take a step with each; prints how many are outside the task space."""
+        tasks = read_tasks(learner.task_space, self.values, str(self.path))
+        with closing(make_envs(learner.config, 1, replace(learner.machine, processes=1))) as envs:
+            admit_beyond(envs)
+            for number, task in enumerate(tasks, start=1):
+                try:
+                    assign_tasks(envs, [task])
+                    envs.reset(seed=0)
+                    envs.step(envs.action_space.sample())
+                except Exception as error:  # the author's code may raise anything
+                    raise InputError(
+                        f"{self.path}: {learner.config.env_id} cannot take a step with task {number}, "
+                        f"{plain_text(task)} ({reason(error)})"
+                    ) from error
+        if outside := sum(not learner.task_space.contains(task) for task in tasks):
+            print(f"{outside} of {len(tasks)} tasks are outside the task space of the training", file=sys.stderr)
+        return tasks
 
 
 class _Job(NamedTuple):
@@ -90,20 +131,24 @@ class _Job(NamedTuple):
     def curves(self, learner: AnyLearner, advance: Advance = lambda _: None) -> list[Curve]:
         """What the run does."""
         if isinstance(learner, RLLearner) and isinstance(self.settings, RLEvaluation):
+            if self.tasks is not None:
+                admit_beyond(learner.envs)
             return learner.evaluate(self.run.state, self.settings, advance, self.tasks, self.validation)
         return learner.evaluate(self.run.state, self.settings, advance)
 
 
 def _evaluated(
-    directory: Path, run: Run, settings: EvaluationConfig, task_set: TaskSet, machine: Machine, advance: Advance
+    directory: Path, run: Run, settings: EvaluationConfig, chosen: TaskSet | _Listed, machine: Machine, advance: Advance
 ) -> list[Curve]:
     job = _Job(run._replace(progress=Progress(pending={})), settings)
     learner: AnyLearner
     with run.open(machine, evaluation=settings) as learner:
         if isinstance(learner, RLLearner) and isinstance(settings, RLEvaluation):
-            for line in few_episodes(learner.envs, settings.episodes) if settings.gradient_steps else ():
+            for line in few_episodes(learner.envs, settings.step_episodes) if settings.gradient_steps else ():
                 print(f"warning: {line}", file=sys.stderr)
-            if task_set == "paper":
+            if isinstance(chosen, _Listed):
+                job = job._replace(tasks=chosen.of(learner))
+            elif chosen == "paper":
                 job = job._replace(tasks=paper_tasks(learner.config.env_id))
                 if replace(settings, tasks=run.config.evaluation.tasks) == run.config.evaluation:
                     job = job._replace(validation=stored_validation(directory, run))

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from maml_rl.config import RLConfig, RLEvaluation
 from maml_rl.experiments.paper.published import paper_task
-from maml_rl.experiments.runs.evaluations import Evaluation, TaskSet
+from maml_rl.experiments.runs.evaluations import EvaluatedTasks, Evaluation
 from maml_rl.experiments.runs.text import text_table
 from maml_rl.learner import RANDOM, THIS_RUN, Curve, Quantity
 
 
-def tasks_named(task_set: TaskSet, count: int) -> str:
+def tasks_named(task_set: EvaluatedTasks, count: int) -> str:
     """The tasks of an evaluation, as its tables name them."""
-    return f"{count} held-out tasks" if task_set == "held-out" else f"the paper's own {count} tasks"
+    return f"the paper's own {count} tasks" if task_set == "paper" else f"{count} {task_set} tasks"
 
 
 def heading(evaluation: Evaluation) -> list[str]:
@@ -32,13 +32,27 @@ def table(evaluation: Evaluation) -> str:
     """The main quantity by gradient step: its mean with its 95 % interval, and what it is compared with.
 
     That is the random policy or the baselines, and the paper's values if it has any. There is a table for each
-    condition. A regression run's has the median and the share of tasks that diverged as well.
+    condition. A regression run's has the median and the share of tasks that diverged as well. Where several numbers of
+    episodes were used, they are the rows of one table.
     """
+    if len(getattr(evaluation.settings, "episodes_used", ())) > 1:
+        return _by_episodes_used(evaluation)
     tables = []
     for condition in evaluation.conditions:
         text = text_table(list(zip(*_columns(evaluation, evaluation.under(condition)), strict=True)))
         tables.append(f"{condition}\n\n{text}" if condition else text)
     return "\n\n".join(tables)
+
+
+def _by_episodes_used(evaluation: Evaluation) -> str:
+    """Rows of numbers of episodes, columns of gradient steps."""
+    quantity, steps = evaluation.quantity, range(1, evaluation.gradient_steps + 1)
+    rows = [["episodes used", "before", *(f"after {step} step{'' if step == 1 else 's'}" for step in steps)]]
+    for curve in evaluation.main_curves():
+        before, *after = curve.means()
+        cells = [f"{quantity.text(m.value)} [{quantity.text(m.low)}, {quantity.text(m.high)}]" for m in after]
+        rows.append([curve.condition.partition(" ")[0], quantity.text(before.value), *cells])
+    return text_table(rows)
 
 
 def _columns(evaluation: Evaluation, curves: Sequence[Curve]) -> list[list[str]]:
@@ -75,6 +89,6 @@ def remarks(evaluation: Evaluation) -> list[str]:
     config = evaluation.config
     if not evaluation.quantity.higher_is_better:
         lines.append("diverged: tasks whose error is not finite, or above that of any task before adaptation")
-    if evaluation.task_set == "held-out" and isinstance(config, RLConfig) and paper_task(config.env_id):
+    if evaluation.task_set != "paper" and isinstance(config, RLConfig) and paper_task(config.env_id):
         lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper evaluates on those")
     return lines

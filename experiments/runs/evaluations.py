@@ -23,6 +23,8 @@ EVALUATION = "evaluation.json"
 PICTURE = "adaptation.png"
 TaskSet = Literal["held-out", "paper"]
 """Tasks of an evaluation: held-out ones, drawn by its seed, or the 40 that the paper's policies were tested on."""
+EvaluatedTasks = Literal[TaskSet, "given"]
+"""Tasks of an evaluation, where its user may have given them too."""
 OWN_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 """No setting that differs from those of the run."""
 _BASELINES = ("pretrained", "oracle")
@@ -40,7 +42,7 @@ class Evaluation(NamedTuple):
     env_steps: int
     seconds: float
     settings: EvaluationConfig
-    task_set: TaskSet
+    task_set: EvaluatedTasks
     curves: list[Curve]  # first the run's own, then the random policy's or those of baselines
     baselines: dict[str, int]  # iterations of the runs whose curves are shown with it, by their name
 
@@ -80,7 +82,9 @@ class Evaluation(NamedTuple):
 
     @property
     def has_own_settings(self) -> bool:
-        """Whether its settings are the run's own."""
+        """Whether its settings are the run's own, and so are its tasks."""
+        if self.task_set == "given":
+            return False
         own = settings_with(self.config, task_set=self.task_set)
         return settled(self.settings, self.config) == settled(own, self.config)
 
@@ -128,7 +132,7 @@ class EvaluationRecord(TypedDict):
     iteration: int
     env_steps: int
     seconds: float
-    task_set: TaskSet
+    task_set: EvaluatedTasks
     settings: dict[str, Any]  # of the evaluation
     gradient_steps: list[int]  # [S]   0, 1, ...
     interval_over: str  # tasks: of this run, not of other seeds
@@ -166,6 +170,8 @@ def settings_with(
 ) -> EvaluationConfig:
     """Settings of an evaluation: the run's own, with those in their place that are given.
 
+    With no number of episodes, there are as many as the largest of `episodes_used` needs.
+
     Raises:
         InputError: If a setting is unknown, of no use or outside its range, or the paper has no such tasks.
     """
@@ -177,8 +183,11 @@ def settings_with(
             raise InputError("tasks of a function have as many examples as it returns: remove --shots")
         if task_set == "paper":
             raise InputError(f"the paper has no list of its tasks of {config.problem}: give --tasks N")
-    elif task_set == "paper":
-        given = {**given, "tasks": len(paper_tasks(config.env_id))}
+    else:
+        if task_set == "paper":
+            given = {**given, "tasks": len(paper_tasks(config.env_id))}
+        if used := given.get("episodes_used"):
+            given = {"episodes": max(config.evaluation.episodes, *used), **given}
     return overridden(own, **given)
 
 
@@ -209,7 +218,7 @@ def baseline_runs(directory: Path, config: RunConfig | None = None) -> list[tupl
     return [(b, p) for b, p in found if (p / CHECKPOINT).exists() and load_run(p).config.problem == config.problem]
 
 
-def file_of(name: str, task_set: TaskSet) -> str:
+def file_of(name: str, task_set: EvaluatedTasks) -> str:
     """Name of a file about an evaluation on these tasks: `evaluation.json`, or `evaluation-paper.json`."""
     stem, _, ending = name.rpartition(".")
     return name if task_set == "held-out" else f"{stem}-{task_set}.{ending}"
@@ -349,7 +358,9 @@ def why_again(
 
 def is_kept(directory: Path, run: Run, new: Evaluation) -> bool:
     """Whether the stored evaluation, with the run's own settings, stays in place of a new one with others."""
-    return not new.has_own_settings and current_evaluation(directory, run, new.task_set) is not None
+    if new.task_set == "given" or new.has_own_settings:
+        return False
+    return current_evaluation(directory, run, new.task_set) is not None
 
 
 def stored_validation(directory: Path, run: Run) -> Validation | None:

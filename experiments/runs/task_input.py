@@ -1,6 +1,8 @@
-"""Tasks as users give them: typed in a command or in the live view, or drawn."""
+"""Tasks as users give them: typed in a command or in the live view, drawn, or listed in a file."""
 
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,9 @@ from gymnasium import spaces
 
 from maml_rl.envs.drawn_tasks import DrawnTasks
 from maml_rl.errors import InputError, one_line
-from maml_rl.json_values import json_text, parse_json
+from maml_rl.json_values import json_text, parse_json, read_json
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.task_parts import plain
+from maml_rl.task_parts import plain, without_bounds
 from maml_rl.tasks import Task, sample_tasks
 
 
@@ -53,6 +55,45 @@ def read_task(space: spaces.Space[Any], text: str) -> Task:
         found = f"task {text} is not in the task space, {one_line(space)}{_wrong_part(space, values[0])}"
         raise InputError(f"{found}: give one such as {example}")
     return tasks[0]
+
+
+def read_tasks(space: spaces.Space[Any], values: Sequence[Any], name: str) -> list[Task]:
+    """Tasks to evaluate on from their JSON values. Their real numbers may be outside the bounds of p(T).
+
+    Args:
+        space: p(T).
+        values: The JSON values, as `plain` makes them of tasks.
+        name: Where they come from, for the message.
+
+    Raises:
+        InputError: If one has not the form of a task.
+    """
+    wide, tasks = without_bounds(space), []
+    for number, value in enumerate(values, start=1):
+        found = _elements(wide, value)
+        if not found:
+            example = json_text(plain(sample_tasks(space, 1, 0)[0]))
+            raise InputError(
+                f"{name}: task {number}, {json_text(value)[:200]}, does not have the form of the task space, "
+                f"{one_line(space)}{_wrong_part(wide, value)}: give one such as {example}"
+            )
+        tasks += found
+    return tasks
+
+
+def task_list(path: Path) -> list[Any]:
+    """The JSON values of a file with a list of tasks.
+
+    Raises:
+        InputError: If there is no such file, or it holds no list of two or more.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: give a JSON file with a list of tasks")
+    values = read_json(path, "give a JSON file with a list of tasks")
+    if not isinstance(values, list) or len(values) < 2:
+        found = f"a list of {len(values)}" if isinstance(values, list) else json_text(values)[:60]
+        raise InputError(f"{path} should be a list of two or more tasks as JSON values, is {found}")
+    return values
 
 
 def _elements(space: spaces.Space[Any], value: Any) -> list[Any]:

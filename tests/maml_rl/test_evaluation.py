@@ -305,3 +305,18 @@ def test_the_best_step_size_has_the_best_score():
 def test_step_sizes_to_choose_from_are_positive(lrs):
     with pytest.raises(InputError, match=r"^inner_lrs must be"):
         RLEvaluation(inner_lrs=lrs)
+
+
+def test_a_gradient_step_uses_the_first_episodes_and_the_return_is_that_of_all(reference):
+    """Episodes have the same noise however many there are, so four of seven are the four alone."""
+    seven = run(config=replace(CONFIG, episodes=7, episodes_used=(4,)))
+    assert [trajectories.rewards.shape[1] for trajectories in seven] == [7] * 4
+    for four, of_seven in zip(reference, seven, strict=True):
+        torch.testing.assert_close(of_seven.actions[:, :4], four.actions, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(run(config=replace(CONFIG, episodes=7))[1].actions[:, :4], reference[1].actions)
+
+
+@pytest.mark.parametrize("used", [(0,), (2, 5), (3, 3)])
+def test_numbers_of_episodes_used_are_different_ones_that_there_are(used):
+    with pytest.raises(InputError, match=r"^episodes_used must be different numbers from 1 to episodes, 4"):
+        RLEvaluation(episodes=4, episodes_used=used)

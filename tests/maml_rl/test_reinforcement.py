@@ -171,3 +171,19 @@ def test_only_a_learner_of_reinforcement_learning_is_one(learner: RLLearner) -> 
     assert rl_learner(learner) is learner
     with pytest.raises(InputError, match="the run is supervised"):
         rl_learner(object())
+
+
+def test_each_number_of_episodes_used_has_a_curve_on_the_same_tasks_and_episodes(learner: RLLearner) -> None:
+    state, shares = learner.initial(), list[float]()
+    both = replace(EVALUATION, episodes_used=(1, 3))
+    one, three = learner.evaluate(state, both, shares.append)
+    assert [curve.condition for curve in (one, three)] == ["1 episode", "3 episodes"]
+    assert one.of == three.of == THIS_RUN
+    assert one.tasks == three.tasks
+    np.testing.assert_array_equal(one.values[0], three.values[0])
+    assert not np.allclose(one.values[1], three.values[1])
+    whole, random = learner.evaluate(state, EVALUATION)  # which uses all three
+    np.testing.assert_array_equal(three.values, whole.values)
+    assert random.of == RANDOM
+    assert sum(shares) == pytest.approx(1)
+    assert evaluation_episodes(CONFIG, both, 4) == 2 * 4 * 3 * 3  # numbers, tasks, episodes, 0 to 2 steps

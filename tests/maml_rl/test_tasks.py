@@ -13,7 +13,9 @@ from maml_rl.checks import check_task_env
 from maml_rl.errors import InputError
 from maml_rl.requirements import time_limit
 from maml_rl.seeding import Draw, Phase
+from maml_rl.task_parts import without_bounds
 from maml_rl.tasks import (
+    admit_beyond,
     assign_tasks,
     episode_limit,
     evaluation_tasks,
@@ -379,3 +381,28 @@ def test_an_exception_of_the_author_s_code_is_reported_with_its_place(monkeypatc
     monkeypatch.delitem(gymnasium.registry, "Broken-v0", raising=False)
     with pytest.raises(InputError, match=expected):
         make("broken_env:Broken-v0")
+
+
+def test_a_batch_takes_tasks_beyond_its_distribution_once_it_may() -> None:
+    beyond, shapeless = np.array([2.0, -3.0], np.float32), np.array([2.0], np.float32)
+    envs = vectorize("maml_rl.envs:finn2017/Navigation2D-v0", 2)
+    with pytest.raises(ValueError, match="not in the task space"):
+        assign_tasks(envs, [beyond, beyond])
+    admit_beyond(envs)
+    assign_tasks(envs, [beyond, beyond])
+    np.testing.assert_array_equal(envs.get_attr("task"), [beyond, beyond])
+    assert task_space(envs) == spaces.Box(-0.5, 0.5, (2,), np.float32)
+    with pytest.raises(ValueError, match="not in the task space"):
+        assign_tasks(envs, [shapeless, shapeless])
+    envs.close()
+
+
+def test_only_real_numbers_lose_their_bounds() -> None:
+    whole = spaces.Box(0, 3, (1,), np.int64)
+    space = spaces.Dict(mass=spaces.Box(0, 1, (2,)), joint=spaces.Discrete(3), pair=spaces.Tuple([whole, Indexed(2)]))
+    wide = without_bounds(space)
+    assert isinstance(wide, spaces.Dict)
+    assert wide["mass"] == spaces.Box(-np.inf, np.inf, (2,))
+    assert wide["joint"] == spaces.Discrete(3)
+    assert list(wide["pair"]) == [whole, Indexed(2)]
+    assert without_bounds(PlusOrMinusOne()) == PlusOrMinusOne()  # whose elements its author chose

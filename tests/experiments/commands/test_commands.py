@@ -459,6 +459,23 @@ def test_evaluation_prints_the_table_and_where_the_picture_is(run_command, run):
     assert json.loads(printed.out) == record
 
 
+def test_an_evaluation_on_tasks_from_a_file_has_files_of_its_own(run_command, run, tmp_path):
+    tasks = tmp_path / "goals.json"
+    tasks.write_text("[[0.1, 0.2], [0.9, -0.9]]")
+    options = (f"--tasks={tasks}", "--episodes=2", "--gradient-steps=1", "--threads=1")
+    result = run_command("evaluate", run, *options, "--episodes-used", "1", "2")
+    assert result.code == 0, result.err
+    assert "mean return over 2 given tasks, 2 episodes each" in result.out
+    assert "episodes used" in result.out
+    assert result.out.endswith("adaptation-given.png\n")
+    stored = json.loads((run / "evaluation-given.json").read_text())
+    assert [curve["condition"] for curve in stored["curves"]] == ["1 episode", "2 episodes"]
+    assert stored["settings"]["episodes_used"] == [1, 2]
+    assert (run / "adaptation-given.png").exists()
+    refused = run_command("evaluate", run, *options, "--record")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
 def test_an_evaluation_on_the_papers_tasks_has_files_of_its_own(run_command, run):
     checkpoint = load_checkpoint(run / CHECKPOINT)
     checkpoint.record["config"]["evaluation"] |= {"tasks": 3, "episodes": 2, "gradient_steps": 1}

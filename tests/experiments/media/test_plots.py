@@ -1,5 +1,6 @@
 """Pictures of evaluations and comparisons that are made up, and the charts that they consist of."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from maml_rl.experiments.media.charts import COLOURS, FIGURES, Axis, Chart, Series, draw_charts, thinned
 from maml_rl.experiments.media.comparison_charts import methods_chart
-from maml_rl.experiments.media.evaluation_charts import step_chart, task_charts
+from maml_rl.experiments.media.evaluation_charts import episodes_charts, step_chart, task_charts
 from maml_rl.experiments.media.plots import draw_comparison, draw_evaluation, first_episodes
 from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.runs.comparison_files import Comparison, Estimate, Method, MethodCurve, PaperPoint
@@ -67,6 +68,18 @@ def test_a_mean_that_is_not_finite_is_left_out(evaluation_of):
     made = evaluation_of("sinusoid", steps=2)
     made.curves[0].values[1, 0] = np.inf
     assert [one.x for one in step_chart(made).series[:2]] == [[0, 2], [0, 1, 2]]
+
+
+def test_several_numbers_of_episodes_used_have_a_line_for_each_number_of_gradient_steps(evaluation_of):
+    made = evaluation_of("navigation", tasks=GOALS, steps=1)
+    assert episodes_charts(made) == []
+    first = made.curves[0]
+    curves = [first._replace(values=first.values + n, condition=f"{n} episodes") for n in (2, 5)]
+    (chart,) = episodes_charts(made._replace(curves=curves, settings=replace(made.settings, episodes_used=(2, 5))))
+    assert (chart.x.ticks, chart.x.names) == ([0, 1], ["2", "5"])
+    assert [one.label for one in chart.series] == ["before adaptation", "after 1 gradient step"]
+    for step, one in enumerate(chart.series):
+        np.testing.assert_allclose(one.y, first.values[step].mean() + np.array([2, 5]))
 
 
 # Which tasks are hard

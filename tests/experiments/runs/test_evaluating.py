@@ -16,7 +16,14 @@ from maml_rl.evaluation import task_returns
 from maml_rl.experiments.paper.published import paper_tasks
 from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.runs.evaluating import announcement, evaluate, how_long
-from maml_rl.experiments.runs.evaluations import EVALUATION, Evaluation, baseline_runs, settings_with
+from maml_rl.experiments.runs.evaluations import (
+    EVALUATION,
+    Evaluation,
+    baseline_runs,
+    read_evaluation,
+    settings_with,
+    write_evaluation,
+)
 from maml_rl.experiments.runs.training import train
 from maml_rl.inner import inner_update
 from maml_rl.learner import RANDOM, THIS_RUN, Curve, Validation, validated
@@ -255,6 +262,51 @@ def test_other_environments_and_supervised_runs_have_no_tasks_of_the_paper(waves
         evaluate(tmp_path / "run", task_set="paper")
     with pytest.raises(InputError, match="the paper has no list of its tasks of sinusoid: give --tasks N"):
         evaluate(waves / "wave", task_set="paper")
+
+
+# Tasks from a file
+
+
+def test_a_run_is_evaluated_on_tasks_from_a_file_also_beyond_its_distribution(navigation, tmp_path, capsys):
+    tasks, few = tmp_path / "goals.json", {"gradient_steps": 1, "episodes": 2}
+    tasks.write_text("[[0.1, 0.2], [0.9, -0.9], [0.3, 0.3]]")
+    made = evaluate(navigation, few, machine=ONE, tasks=tasks)
+    assert (made.task_set, made.settings.tasks, made.has_own_settings) == ("given", 3, False)
+    np.testing.assert_array_equal(made.curves[0].tasks, np.array(json.loads(tasks.read_text()), np.float32))
+    assert capsys.readouterr().err.endswith("1 of 3 tasks are outside the task space of the training\n")
+    write_evaluation(tmp_path, made, lambda path: path.write_bytes(b""))
+    assert read_evaluation(tmp_path / "evaluation-given.json", load_run(navigation).config).task_set == "given"
+    same, other = (evaluate(navigation, few, machine=ONE, tasks=tasks) for _ in range(2))
+    np.testing.assert_array_equal(values(same), values(other))
+
+
+def test_what_cannot_be_a_task_is_refused_with_its_place_in_the_file(navigation, waves, tmp_path):
+    tasks = tmp_path / "goals.json"
+    tasks.write_text("[[0.1, 0.2], [0.9]]")
+    with pytest.raises(InputError, match=r"goals.json: task 2, \[0.9\], does not have the form of the task space"):
+        evaluate(navigation, machine=ONE, tasks=tasks)
+    with pytest.raises(InputError, match="tasks of sinusoid cannot be listed in a file: give --tasks N"):
+        evaluate(waves / "wave", machine=ONE, tasks=tasks)
+
+
+def test_a_task_that_the_environment_cannot_run_is_refused_in_one_line(tmp_path):
+    hopper = replace(shrunk(NAVIGATION), env_id="maml_rl.envs:maml_rl/HopperPayload-v0", iterations=0)
+    train(replace(hopper, max_episode_steps=3), tmp_path / "run", ONE)
+    tasks = tmp_path / "loads.json"
+    tasks.write_text('[{"payload": [30.0], "place": [0.0]}, {"payload": [-1.0], "place": [0.0]}]')
+    with pytest.raises(InputError, match=r"cannot take a step with task 2, .*mass must be at least 0, got -1"):
+        evaluate(tmp_path / "run", machine=ONE, tasks=tasks)
+
+
+# Episodes used
+
+
+def test_there_are_as_many_episodes_as_the_largest_number_used_needs():
+    given = settings_with(NAVIGATION, {"episodes_used": (1, 60)})
+    assert (given.episodes, given.episodes_used) == (60, (1, 60))
+    assert settings_with(NAVIGATION, {"episodes_used": (1, 2)}).episodes == NAVIGATION.evaluation.episodes
+    with pytest.raises(InputError, match="from 1 to episodes, 5"):
+        settings_with(NAVIGATION, {"episodes_used": (1, 60), "episodes": 5})
 
 
 # Supervised learning

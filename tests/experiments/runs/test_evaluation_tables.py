@@ -61,6 +61,18 @@ def test_the_table_has_no_paper_numbers_for_other_environments():
     assert len(remarks(OF_POLICY._replace(task_set="paper"))) == 1
 
 
+def test_numbers_of_episodes_used_are_the_rows_of_one_table():
+    """Two tasks: of means -10 and -20, whose returns differ by 2, Student's interval is 12.7 wide to each side."""
+    curves = [
+        Curve(THIS_RUN, "return", np.array([[-39.0, -41.0], [-19.0, -21.0]]), condition="1 episode"),
+        Curve(THIS_RUN, "return", np.array([[-39.0, -41.0], [-9.0, -11.0]]), condition="20 episodes"),
+    ]
+    made = evaluation(NAVIGATION, curves, episodes_used=(1, 20))
+    header, _, *rows = cells(table(made))
+    assert header == ["episodes used", "before", "after 1 step"]
+    assert rows == [["1", "-40.0", "-20.0 [-32.7, -7.3]"], ["20", "-40.0", "-10.0 [-22.7, 2.7]"]]
+
+
 def test_there_is_a_table_for_each_number_of_shots_with_its_baselines():
     first, second = table(OF_WAVE).split("\n\n10-shot\n\n")
     title, _, header, _, *rows = cells(first)

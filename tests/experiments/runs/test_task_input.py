@@ -7,7 +7,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Tuple
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.runs.task_input import read_task
+from maml_rl.experiments.runs.task_input import read_task, read_tasks, task_list
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,31 @@ def test_the_message_names_the_part_of_a_task_that_is_wrong_and_no_key_is_ignore
     with pytest.raises(InputError) as refusal:
         read_task(LEG, json.dumps(wrong))
     assert told in str(refusal.value)
+
+
+def test_tasks_of_a_list_may_be_beyond_the_bounds_but_have_the_form_of_a_task():
+    space = Dict(mass=Box(0, 5, (1,), np.float32), joint=Discrete(4))
+    near, far = read_tasks(space, [{"mass": [1.5], "joint": 0}, {"mass": [-7.5], "joint": 3}], "my.json")
+    assert space.contains(near)
+    assert not space.contains(far)
+    assert (far["mass"].tolist(), far["mass"].dtype, far["joint"]) == ([-7.5], np.float32, 3)
+    for wrong, told in (
+        ({"mass": [1.5], "joint": 4}, r"joint 4 is not in Discrete\(4\)"),
+        ({"mass": [1.5, 2.0], "joint": 0}, r"mass \[1.5, 2.0\] is not in Box"),
+        ({"mass": [1.5]}, "joint missing"),
+        ([1.5], "does not have the form of the task space"),
+    ):
+        with pytest.raises(InputError, match=rf"^my.json: task 2, .*{told}.*give one such as {{") as refusal:
+            read_tasks(space, [{"mass": [1.5], "joint": 0}, wrong], "my.json")
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", ["[[0.5]]", "{}", "[1, NaN]", "[[0.5], ", "0.5"])
+def test_a_file_of_tasks_holds_a_list_of_two_or_more(tmp_path, content):
+    path = tmp_path / "my.json"
+    with pytest.raises(InputError, match="there is no file"):
+        task_list(path)
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"^.*my.json ") as refusal:
+        task_list(path)
+    assert "\n" not in str(refusal.value)
