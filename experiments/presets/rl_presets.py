@@ -152,6 +152,13 @@ _CUSTOM = RLConfig(
 # The control step is five times as long as in HalfCheetahDir, and the reward the same in all tasks: settings of custom.
 _PAYLOAD = replace(_CUSTOM, env_id="maml_rl.envs:maml_rl/HalfCheetahPayload-v0", iterations=300)
 _REVERSED_MOTOR = replace(_PAYLOAD, env_id="maml_rl.envs:maml_rl/HalfCheetahReversedMotor-v0", iterations=150)
+_MOTOR_GAIN = replace(_PAYLOAD, env_id="maml_rl.envs:maml_rl/HalfCheetahMotorGain-v0", iterations=80)
+_MOTOR_GAIN_CAVIA = replace(
+    _MOTOR_GAIN,
+    meta=replace(_MOTOR_GAIN.meta, **_SIGN),
+    network=replace(_MOTOR_GAIN.network, context_size=1),
+    evaluation=RLEvaluation(later_lr_factor=0.01),
+)
 # Episodes of 1000 steps: half as many of them as custom has.
 _CRIPPLED = replace(
     _CUSTOM,
@@ -300,6 +307,19 @@ RL_PRESETS = {
         f"task: chosen here; network and batch: {_FINN}, otherwise as custom, 150 iterations",
         "not measured",
     ),
+    "half-cheetah-motor-gain": Preset(
+        _MOTOR_GAIN,
+        "half-cheetah, run forward with all motors weaker, or turning the wrong way",
+        f"task: chosen here; network and batch: {_FINN}, otherwise as custom, 80 iterations",
+        "not measured",
+    ),
+    "half-cheetah-motor-gain-cavia": Preset(
+        _MOTOR_GAIN_CAVIA,
+        "half-cheetah, run forward with all motors weaker, or turning the wrong way: CAVIA with one context number and "
+        "a normalised gradient",
+        f"{_ZINTGRAF}, 1 context number, gradient normalised, inner lr 3; otherwise as half-cheetah-motor-gain",
+        "not measured",
+    ),
     "ant-crippled": Preset(
         _CRIPPLED,
         "ant, run forward with one of three legs crippled",
@@ -441,7 +461,13 @@ _PAPER_BASELINES = {
 
 
 # Tasks that differ by the dynamics: before its first gradient step, pretrained is domain randomisation.
-_DYNAMICS = ("half-cheetah-payload", "half-cheetah-reversed-motor", "half-cheetah-disabled-joint", "ant-crippled")
+_DYNAMICS = (
+    "half-cheetah-payload",
+    "half-cheetah-reversed-motor",
+    "half-cheetah-motor-gain",
+    "half-cheetah-disabled-joint",
+    "ant-crippled",
+)
 
 
 def _baselines(name: str, returns: tuple[str, str, str] | None = None) -> dict[str, Preset[RLConfig]]:

@@ -155,7 +155,7 @@ def test_evaluation_is_the_papers(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir", "half-cheetah-reversed-motor"]
+    "name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir", "half-cheetah-motor-gain"]
 )
 def test_baselines_differ_from_maml_by_their_idea_only(name):
     maml, pretrained, oracle, random = (
