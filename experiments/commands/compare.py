@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.commands.options import NO_OTHERS, GivenMachine, GivenTrust, check_directory, parse
+from maml_rl.experiments.commands.options import NO_OTHERS, GivenMachine, GivenTrust, check_directory, listed_in, parse
 from maml_rl.experiments.commands.ranked import followed
 from maml_rl.machine import THIS_MACHINE
 
 if TYPE_CHECKING:
     from maml_rl.experiments.runs.comparison_files import Comparison
+    from maml_rl.experiments.runs.evaluations import TaskSet
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class CompareOptions:
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
     ]
     """Directories of the runs, or hub:owner/name on the Hugging Face Hub."""
-    tasks: Literal["paper"] | None = None
-    """paper: the very 40 tasks that the paper's policies were tested on, in its five environments; the runs' held-out
-    tasks if not given."""
+    tasks: Annotated[str | None, tyro.conf.arg(metavar="paper|FILE.json")] = None
+    """paper: the very 40 tasks that the paper's policies were tested on, in its five environments; or a JSON file with
+    a list of tasks, such as [[0.3], [2.5]], which may be outside the range of the training (reinforcement). The runs'
+    held-out tasks if not given."""
     gradient_steps: int | None = None
     """Gradient steps to compare; as many as the runs are evaluated for if not given."""
     data: str | None = None
@@ -42,8 +44,9 @@ class CompareOptions:
     json: bool = False
     """Print one JSON object and nothing else; write no comparison."""
     out: Path | None = None
-    """Where comparison.json, comparison.csv and comparison.png go (with --tasks paper comparison-paper.json, ...). If
-    not given, results/TASK, where a comparison that has other runs too is not replaced."""
+    """Where comparison.json, comparison.csv and comparison.png go (with --tasks paper comparison-paper.json, ..., with
+    a file comparison-given.json, ...). If not given, results/TASK, where a comparison that has other runs too is not
+    replaced."""
     figure: Path | None = None
     """File for a figure for a paper as well: learning curves with Student's intervals over seeds, next to the
     comparison; .pdf, .svg or .png."""
@@ -51,6 +54,11 @@ class CompareOptions:
     """File for the table as LaTeX as well, with the package booktabs."""
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
+
+    def __post_init__(self) -> None:
+        """Raises InputError for tasks that are neither."""
+        if self.tasks not in (None, "paper") and listed_in(self.tasks) is None:
+            raise InputError(f"--tasks: expected paper or a file .json, got {self.tasks!r}")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -68,10 +76,11 @@ def run(arguments: Sequence[str]) -> None:
     from maml_rl.experiments.runs.evaluations import file_of
     from maml_rl.experiments.runs.trust import check_runs
 
-    task_set = options.tasks or "held-out"
     check_runs(options.runs, options.trust.trust_module)
     with computing(options.json) as show:
-        comparison = compare(options.runs, options.gradient_steps, task_set, options.data, options.machine)
+        task_set: TaskSet = "paper" if options.tasks == "paper" else "held-out"
+        about = (options.gradient_steps, task_set, options.data, options.machine, listed_in(options.tasks))
+        comparison = compare(options.runs, *about)
         end_evaluations()
         show(asdict(comparison))
         _write_files(options, comparison)
@@ -83,7 +92,7 @@ def run(arguments: Sequence[str]) -> None:
         if path := getattr(options, name):
             print(f"{name}: {path}")
     out = options.out or Path("results") / comparison.name
-    stored = out / file_of(files.COMPARISON, task_set)
+    stored = out / file_of(files.COMPARISON, comparison.task_set)
     if options.out is None and files.stored_runs(stored) - comparison.directories:
         print(f"\n{stored} also covers other runs and was left unchanged; give --out DIR to keep this one")
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.commands.options import RunOptions, check_directory, parse, refuse_other_kinds
+from maml_rl.experiments.commands.options import RunOptions, check_directory, listed_in, parse, refuse_other_kinds
 from maml_rl.experiments.commands.ranked import followed
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class EvaluateOptions(RunOptions):
     @property
     def task_file(self) -> Path | None:
         """The file that lists the tasks."""
-        return Path(self.tasks) if self.tasks is not None and self.tasks.endswith(".json") else None
+        return listed_in(self.tasks)
 
     @property
     def settings(self) -> dict[str, Any]:

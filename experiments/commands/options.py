@@ -136,6 +136,11 @@ def check_directory(out: Path | None) -> None:
         raise InputError(f"--out {out} is a file: give a directory")
 
 
+def listed_in(tasks: str | None) -> Path | None:
+    """The file with tasks that a value of `--tasks` names; None if it is no file."""
+    return Path(tasks) if tasks is not None and tasks.endswith(".json") else None
+
+
 def refuse_other_kinds(run: Path, config: RunConfig, options: Any) -> None:
     """Refuses options that the run's kind of learning does not have.
 

@@ -61,6 +61,7 @@ def compare(
     task_set: TaskSet = "held-out",
     data: str | None = None,
     machine: Machine = THIS_MACHINE,
+    tasks: Path | None = None,
 ) -> Comparison:
     """Compares runs of one task distribution; those that differ by their seed only are one method.
 
@@ -75,6 +76,7 @@ def compare(
         task_set: See `evaluate`; so are all that follow.
         data: Directory of the images.
         machine: What may be used of the machine.
+        tasks: A file with tasks to take in place of the task set: all runs are evaluated on them, which is not stored.
 
     Raises:
         InputError: If a directory holds no run, or runs cannot be compared: they are of different task distributions or
@@ -89,16 +91,18 @@ def compare(
     steps = _gradient_steps(members, gradient_steps)
     groups = _grouped(members)
     settings_with(members[0].run.config, task_set=task_set)
-    evaluated = {
-        label: [(member, evaluated_run(*member, task_set, data, machine)) for member in group]
-        for label, group in groups.items()
-    }
-    return _comparison(evaluated, problem_name(members[0].run.config), task_set, steps)
+
+    def evaluation_of(member: _Member) -> Evaluation:
+        if tasks is None:
+            return evaluated_run(*member, task_set, data, machine)
+        print(f"evaluating {member.directory} on the tasks of {tasks}", file=sys.stderr)
+        return evaluate(member.directory, machine=machine, tasks=tasks)
+
+    evaluated = {label: [(member, evaluation_of(member)) for member in group] for label, group in groups.items()}
+    return _comparison(evaluated, problem_name(members[0].run.config), steps)
 
 
-def _comparison(
-    evaluated: Mapping[str, Sequence[tuple[_Member, Evaluation]]], name: str, task_set: TaskSet, steps: int
-) -> Comparison:
+def _comparison(evaluated: Mapping[str, Sequence[tuple[_Member, Evaluation]]], name: str, steps: int) -> Comparison:
     """Evaluated runs by label, under the conditions that are common to all."""
     conditions = _common_conditions([run for group in evaluated.values() for run in group])
     evaluation = next(iter(evaluated.values()))[0][1]
@@ -109,7 +113,7 @@ def _comparison(
         quantity=first.quantity,
         conditions=conditions,
         gradient_steps=steps,
-        task_set=task_set,
+        task_set=evaluation.task_set,
         num_tasks=settings.tasks,
         episodes=settings.episodes if isinstance(settings, RLEvaluation) else None,
         seed=settings.seed,

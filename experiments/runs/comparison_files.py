@@ -11,7 +11,7 @@ from typing import Any
 from maml_rl.checkpoint import write_atomically, write_json
 from maml_rl.errors import InputError
 from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
-from maml_rl.experiments.runs.evaluations import TaskSet, file_of
+from maml_rl.experiments.runs.evaluations import EvaluatedTasks, file_of
 from maml_rl.experiments.runs.provenance import Hardware
 from maml_rl.experiments.runs.text import env_steps_text, text_table
 from maml_rl.json_types import read_typed
@@ -93,7 +93,7 @@ class Comparison:
     quantity: str  # a key of `maml_rl.learner.QUANTITIES`
     conditions: list[str]
     gradient_steps: int
-    task_set: TaskSet
+    task_set: EvaluatedTasks
     num_tasks: int
     episodes: int | None  # of each task by gradient step, in reinforcement learning
     seed: int  # of the tasks
@@ -217,7 +217,7 @@ def comparison_remarks(comparison: Comparison) -> list[str]:
     if any(method.interval_over == "tasks" for method in comparison.methods):
         lines[0] += ": with one or two seeds, over tasks only: it says nothing about other seeds"
     has_paper = any(curve.paper for method in comparison.methods for curve in method.curves)
-    if comparison.task_set == "held-out" and comparison.episodes and has_paper:
+    if comparison.task_set != "paper" and comparison.episodes and has_paper:
         lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper compares on those")
     return lines
 

@@ -31,6 +31,7 @@ from maml_rl.experiments.runs.comparison_files import (
     stored_runs,
     write_comparison,
 )
+from maml_rl.experiments.runs.evaluating import evaluate
 from maml_rl.experiments.runs.evaluations import EVALUATION, PICTURE
 from maml_rl.experiments.runs.training import train
 from maml_rl.machine import Machine
@@ -145,6 +146,21 @@ def test_runs_that_differ_by_their_seed_only_are_one_method_in_the_papers_order(
     assert [method.label for method in comparison.methods] == ["maml", "pretrained", "oracle", "random"]
     assert [run.seed for run in comparison.methods[0].runs] == [0, 1]
     assert (comparison.gradient_steps, comparison.conditions) == (2, [""])
+
+
+def test_tasks_from_a_file_replace_the_held_out_ones_for_all_runs(runs, tmp_path):
+    far = [[2.0, 1.0], [-1.5, 0.5], [0.1, 0.2]]
+    path = tmp_path / "far.json"
+    path.write_text(json.dumps(far))
+    names = ("navigation", "navigation-pretrained")
+    stored = {name: (runs[name] / EVALUATION).read_bytes() for name in names}
+    comparison = compare([runs[name] for name in names], tasks=path, machine=ONE)
+    assert (comparison.task_set, comparison.num_tasks) == ("given", 3)
+    np.testing.assert_allclose(comparison.tasks, far)
+    for name, method in zip(names, comparison.methods, strict=True):
+        expected = evaluate(runs[name], machine=ONE, tasks=path).main_curves()[0].values
+        np.testing.assert_array_equal(method.runs[0].values[""], expected)
+    assert {name: (runs[name] / EVALUATION).read_bytes() for name in names} == stored
 
 
 def test_numbers_are_those_of_the_evaluations(runs):
