@@ -19,7 +19,7 @@ from maml_rl.experiments.commands.options import (
     refuse_other_kinds,
     value_of,
 )
-from maml_rl.experiments.commands.train import ResumedRun
+from maml_rl.experiments.commands.train_arguments import ResumedRun
 from maml_rl.experiments.commands.visualize import VisualizeOptions
 from maml_rl.experiments.presets import PRESETS
 from maml_rl.machine import Machine

@@ -10,7 +10,7 @@ import torch
 
 from maml_rl.config import SGD, Adam, PolicyConfig, RLConfig, TrustRegion
 from maml_rl.experiments.commands.options import parse, value_of
-from maml_rl.experiments.commands.train import NewRun
+from maml_rl.experiments.commands.train_arguments import NewRun
 from maml_rl.experiments.presets import PRESETS, with_rule
 from maml_rl.experiments.runs import provenance
 from maml_rl.experiments.runs.provenance import MACHINES, machine, note_machine, trained_on, training_command
