@@ -374,8 +374,8 @@ class RLEvaluation(EvaluationConfig):
     later_lr_factor: float = 0.5
     """Factor on the inner step size after the first gradient step, or after the `inner_steps` used in training (paper's
     code: 0.5; ant direction 0.01)."""
-    episodes_used: tuple[int, ...] = ()
-    """How many of these episodes a gradient step uses, one evaluation for each number; all of them if none is given.
+    episodes_used: tuple[int, ...] | None = None
+    """How many of these episodes a gradient step uses, one evaluation for each number; all of them if None.
     The return is measured on all of them in any case."""
 
     def __post_init__(self) -> None:
@@ -383,9 +383,10 @@ class RLEvaluation(EvaluationConfig):
         super().__post_init__()
         require("episodes", self.episodes, self.episodes >= 1, "at least 1")
         require("later_lr_factor", self.later_lr_factor, self.later_lr_factor > 0, "above 0")
-        used, distinct = self.episodes_used, set(self.episodes_used)
-        in_range = len(distinct) == len(used) and all(1 <= number <= self.episodes for number in used)
-        require("episodes_used", str(used), in_range, f"different numbers from 1 to episodes, {self.episodes}")
+        used = self.episodes_used
+        if used is not None:
+            in_range = 0 < len(used) == len(set(used)) and min(used) >= 1 and max(used) <= self.episodes
+            require("episodes_used", str(used), in_range, f"different numbers from 1 to episodes, {self.episodes}")
 
     @property
     def step_episodes(self) -> int:
@@ -394,7 +395,7 @@ class RLEvaluation(EvaluationConfig):
 
     def by_episodes_used(self) -> list[Self]:
         """The settings of each evaluation, with one number of episodes used: these if none is given."""
-        return [replace(self, episodes_used=(number,)) for number in self.episodes_used] or [self]
+        return [replace(self, episodes_used=(number,)) for number in self.episodes_used or ()] or [self]
 
     def factor(self, step: int, trained_steps: int) -> float:
         """Factor on the step size that the policy was trained for, after `step` gradient steps.

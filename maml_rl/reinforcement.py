@@ -337,7 +337,7 @@ def few_episodes(envs: TaskVectorEnv, episodes: int) -> list[str]:
 
 def _policies(settings: RLEvaluation) -> tuple[str, ...]:
     """The policies that are evaluated: the run's own, and the random one unless several numbers of episodes are."""
-    return (THIS_RUN,) if len(settings.episodes_used) > 1 else (THIS_RUN, RANDOM)
+    return (THIS_RUN,) if len(settings.by_episodes_used()) > 1 else (THIS_RUN, RANDOM)
 
 
 def evaluation_episodes(config: RLConfig, settings: RLEvaluation, tasks: int, is_validated: bool = False) -> int:

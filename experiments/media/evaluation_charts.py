@@ -57,8 +57,8 @@ def episodes_charts(evaluation: Evaluation) -> list[Chart]:
 
     None where only one number was evaluated.
     """
-    numbers = getattr(evaluation.settings, "episodes_used", ())
-    if len(numbers) < 2:
+    numbers = evaluation.settings.episodes_used if isinstance(evaluation.settings, RLEvaluation) else None
+    if numbers is None or len(numbers) < 2:
         return []
     means, series = [curve.means() for curve in evaluation.main_curves()], []
     for step, colour in zip(range(evaluation.gradient_steps + 1), cycle(("before", *_OF_CURVES)), strict=False):

@@ -48,36 +48,27 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a run on held-out tasks, or on others, and next to it what it is compared with on the same tasks.
 
-    Ranks that `follow_evaluations` share the tasks, if there are any.
-
-    That is its own random policy in reinforcement learning, and the runs of `baseline_runs` on supervised tasks.
+    That is its own random policy in reinforcement learning, and the runs of `baseline_runs` on supervised tasks. Ranks
+    that `follow_evaluations` share the tasks, if there are any.
 
     Args:
         directory: The run.
         given: Settings that differ from the run's own, by name.
         task_set: Which tasks; those of the paper are 40, whatever the settings.
         data: Directory of the images; that of the run if None.
-        machine: What may be used of the machine. None of it changes the result.
-        tasks: A JSON file with a list of tasks to take in place of the task set, in reinforcement learning. They may be
-            outside the task space as far as the environment takes them.
+        machine: What may be used of the machine, which does not change the result.
+        tasks: A JSON file that lists other tasks (reinforcement learning), also outside the bounds of p(T).
 
     Raises:
-        InputError: If the run, its environment or data, the device, a setting or a task cannot be used, or the paper
-            has no such tasks.
+        InputError: If the run, its environment or data, the device, a setting or a task cannot be used.
         WorkerError: If the environment fails in one of its processes.
     """
     directory = run_directory(directory)
     run = _with_own_data(load_run(directory), data, directory)
-    listed = None
-    if tasks is not None:
-        listed = _Listed(tasks, task_list(tasks))
-        given = {**given, "tasks": len(listed.values)}
-    settings = settings_with(run.config, given, task_set)
-    if listed and not isinstance(settings, RLEvaluation):
-        raise InputError(f"tasks of {run.config.problem} cannot be listed in a file: give --tasks N")
-    others = {
-        name: (path, _with_own_data(load_run(path), data, path)) for name, path in baseline_runs(directory, run.config)
-    }
+    listed = None if tasks is None else _listed(run, tasks)
+    settings = settings_with(run.config, {**given, "tasks": len(listed.values)} if listed else given, task_set)
+    found = baseline_runs(directory, run.config)
+    others = {name: (path, _with_own_data(load_run(path), data, path)) for name, path in found}
     with tqdm(total=1.0, desc="evaluating", bar_format=_BAR, disable=None, leave=False) as bar:
 
         def advance(share: float) -> None:
@@ -86,12 +77,12 @@ def evaluate(
         curves = _evaluated(directory, run, settings, listed or task_set, machine, advance)
         for name, (path, other) in others.items():
             own = replace(settled(settings, run.config), inner_lrs=other.config.evaluation.inner_lrs)
-            theirs = _evaluated(path, other, own, task_set, machine, advance)
-            curves += [curve._replace(of=name) for curve in theirs]
+            curves += [c._replace(of=name) for c in _evaluated(path, other, own, task_set, machine, advance)]
     iterations = {name: other.state.iteration for name, (_, other) in others.items()}
     reached = (run.config.seed, run.state.iteration, run.progress.env_steps, run.progress.seconds)
-    evaluated_on: EvaluatedTasks = "given" if listed else task_set
-    return Evaluation(run.config, run.config.problem, *reached, settings, evaluated_on, curves, iterations)
+    return Evaluation(
+        run.config, run.config.problem, *reached, settings, listed.name if listed else task_set, curves, iterations
+    )
 
 
 class _Listed(NamedTuple):
@@ -99,6 +90,7 @@ class _Listed(NamedTuple):
 
     path: Path
     values: list[Any]  # JSON
+    name: EvaluatedTasks = "given"
 
     def of(self, learner: RLLearner) -> list[Task]:
         """The tasks, if the environment can take a step with each; prints how many are outside the task space."""
@@ -118,6 +110,12 @@ class _Listed(NamedTuple):
         if outside := sum(not learner.task_space.contains(task) for task in tasks):
             print(f"{outside} of {len(tasks)} tasks are outside the task space of the training", file=sys.stderr)
         return tasks
+
+
+def _listed(run: Run, tasks: Path) -> _Listed:
+    if not isinstance(run.config, RLConfig):
+        raise InputError(f"tasks of {run.config.problem} cannot be listed in a file: give --tasks N")
+    return _Listed(tasks, task_list(tasks))
 
 
 class _Job(NamedTuple):

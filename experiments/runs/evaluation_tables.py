@@ -35,7 +35,7 @@ def table(evaluation: Evaluation) -> str:
     condition. A regression run's has the median and the share of tasks that diverged as well. Where several numbers of
     episodes were used, they are the rows of one table.
     """
-    if len(getattr(evaluation.settings, "episodes_used", ())) > 1:
+    if isinstance(evaluation.settings, RLEvaluation) and len(evaluation.conditions) > 1:
         return _by_episodes_used(evaluation)
     tables = []
     for condition in evaluation.conditions:

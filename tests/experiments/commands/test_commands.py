@@ -761,7 +761,7 @@ def unknown_setting(run: Path) -> None:
         (["compare", "run", "run"], ["same seed"]),
         (["compare", "run", "--gradient-steps", "9"], ["at most 3 gradient steps, 9"]),
         (["compare", "run", "--tasks", "40"], ["paper"]),
-        (["evaluate", "run", "--tasks", "papers"], ["expected a number, or paper, got 'papers'"]),
+        (["evaluate", "run", "--tasks", "papers"], ["expected a number, paper or a file .json, got 'papers'"]),
         (["compare", "run", "--out", "run/config.json"], ["is a file"]),
         (["train", "--resume", "run", "--iterations", "1"], ["finished 2 iterations"]),
         (["train", "--resume", "run", "--device", "cuda:99"], ["'cuda:99'"]),
