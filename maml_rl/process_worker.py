@@ -98,6 +98,13 @@ class WorkerEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Time limit of the environment."""
         return time_limit(self.env)
 
+    @property
+    def body_poses(self) -> NDArray[np.float64]:
+        """Place and quaternion of each of MuJoCo's bodies but the world, one after the other, `[7 (nbody - 1)]`."""
+        data: Any = self.env.unwrapped.data  # type: ignore[attr-defined]
+        poses: NDArray[np.float64] = np.concatenate([data.xpos[1:], data.xquat[1:]], axis=1).ravel()
+        return poses
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begins an episode with the assigned task."""
         try:

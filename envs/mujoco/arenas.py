@@ -27,6 +27,7 @@ class Arenas:
 
     measure_name = "to the goal"
     elevation = -55.0  # degrees, of the camera
+    scale = 1.0
     spacing = 2 * _HALF + 0.1
 
     def __init__(self, colours: Sequence[Colour]) -> None:

@@ -18,7 +18,7 @@ Colour = tuple[float, float, float]  # red, green, blue, from 0 to 1
 GROUND, _STRIPE = (0.84, 0.86, 0.89, 1.0), (0.66, 0.70, 0.76, 1.0)
 _SKY, _HORIZON = (0.72, 0.80, 0.90), (0.93, 0.95, 0.97)
 _HALF_LENGTH = 12  # m, of a lane
-_GAP = 0.9  # m, between the widest parts of two robots
+GAP = 0.9  # m, between the widest parts of two robots
 _STRIPE_WIDTH = 0.05  # m
 _THICKNESS = 0.02  # m, of the ground
 
@@ -37,17 +37,18 @@ class Lanes:
 
     measure_name = "x"
     elevation = -30.0  # degrees, of the camera
+    scale = 1.0
 
     def __init__(self, robot: mujoco.MjModel, colours: Sequence[Colour]) -> None:
-        self._robot, self._horizontal = robot, _horizontal_positions(robot)
+        self._robot, self._horizontal = robot, horizontal_positions(robot)
         data = mujoco.MjData(robot)
         mujoco.mj_forward(robot, data)
-        self.spacing = float(2 * _half_width(robot, data) + _GAP)
+        self.spacing = float(2 * half_width(robot, data) + GAP)
         self._origins = origins_in_line(len(colours), self.spacing)
         spec = daylight()
-        _add_meshes(spec, robot)
+        add_meshes(spec, robot)
         for i, (origin, colour) in enumerate(zip(self._origins, colours, strict=True)):
-            _add_ground(spec, f"ground_{i}", origin, self.spacing, moves_sideways=1 in self._horizontal.values())
+            add_ground(spec, f"ground_{i}", origin, self.spacing, moves_sideways=1 in self._horizontal.values())
             _add_robot(spec, robot, f"robot_{i}", origin, colour)
         self.model = spec.compile()
 
@@ -101,7 +102,7 @@ def _free_joints(model: mujoco.MjModel) -> NDArray[np.int64]:
     return np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE.value)
 
 
-def _horizontal_positions(model: mujoco.MjModel) -> dict[int, int]:
+def horizontal_positions(model: mujoco.MjModel) -> dict[int, int]:
     """Which elements of qpos move the whole robot over the ground, and along which axis: 0 for x, 1 for y."""
     found: dict[int, int] = {}
     for joint in range(model.njnt):
@@ -118,17 +119,18 @@ def _horizontal_positions(model: mujoco.MjModel) -> dict[int, int]:
     return found
 
 
-def _half_width(model: mujoco.MjModel, data: mujoco.MjData) -> float:
+def half_width(model: mujoco.MjModel, data: mujoco.MjData) -> float:
     """Largest distance in y, in m, of a part of the robot from its origin."""
     widths = [0.1]
-    for geom in np.flatnonzero(model.geom_bodyid > 0):
+    for geom in np.flatnonzero((model.geom_bodyid > 0) & (model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE.value)):
         rotation = data.geom_xmat[geom].reshape(3, 3)
         centre = data.geom_xpos[geom] + rotation @ model.geom_aabb[geom, :3]
         widths.append(abs(centre[1]) + abs(rotation[1]) @ model.geom_aabb[geom, 3:])
     return max(widths)
 
 
-def _add_meshes(spec: mujoco.MjSpec, robot: mujoco.MjModel) -> None:
+def add_meshes(spec: mujoco.MjSpec, robot: mujoco.MjModel) -> None:
+    """Gives a scene the meshes of a compiled model, by their numbers in it."""
     for mesh in range(robot.nmesh):
         vertices, faces = robot.mesh_vertadr[mesh], robot.mesh_faceadr[mesh]
         spec.add_mesh(
@@ -138,9 +140,7 @@ def _add_meshes(spec: mujoco.MjSpec, robot: mujoco.MjModel) -> None:
         )
 
 
-def _add_ground(
-    spec: mujoco.MjSpec, name: str, origin: NDArray[np.float64], width: float, moves_sideways: bool
-) -> None:
+def add_ground(spec: mujoco.MjSpec, name: str, origin: NDArray[np.float64], width: float, moves_sideways: bool) -> None:
     """A lane with a stripe at every metre, across, and along too if the robot can move in y."""
     box = mujoco.mjtGeom.mjGEOM_BOX
     body = spec.worldbody.add_body(name=name, pos=origin, mocap=True)
@@ -176,13 +176,24 @@ def _add_robot(
             settings["ref"] = robot.qpos0[robot.jnt_qposadr[joint]]
         bodies[robot.jnt_bodyid[joint]].add_joint(type=kind, **settings)
     for geom in np.flatnonzero((robot.geom_bodyid > 0) & (robot.geom_group < 3)):
-        kind = mujoco.mjtGeom(int(robot.geom_type[geom]))
-        mesh = {"meshname": f"mesh_{robot.geom_dataid[geom]}"} if kind == mujoco.mjtGeom.mjGEOM_MESH else {}
-        bodies[robot.geom_bodyid[geom]].add_geom(
-            type=kind,
-            size=robot.geom_size[geom],
-            pos=robot.geom_pos[geom],
-            quat=robot.geom_quat[geom],
-            rgba=[*colour, robot.geom_rgba[geom, 3]],
-            **mesh,
-        )
+        add_geom(bodies[robot.geom_bodyid[geom]], robot, int(geom), colour)
+
+
+def add_geom(body: mujoco.MjsBody, robot: mujoco.MjModel, geom: int, colour: Colour | None = None) -> None:
+    """Gives a body a shape of a compiled model, in a colour, or in its own if None.
+
+    Shapes of terrain and of signed distance functions are left out.
+    """
+    kind = mujoco.mjtGeom(int(robot.geom_type[geom]))
+    if kind in (mujoco.mjtGeom.mjGEOM_HFIELD, mujoco.mjtGeom.mjGEOM_SDF):
+        return
+    own = robot.geom_rgba[geom] if robot.geom_matid[geom] < 0 else robot.mat_rgba[robot.geom_matid[geom]]
+    mesh = {"meshname": f"mesh_{robot.geom_dataid[geom]}"} if kind == mujoco.mjtGeom.mjGEOM_MESH else {}
+    body.add_geom(
+        type=kind,
+        size=robot.geom_size[geom],
+        pos=robot.geom_pos[geom],
+        quat=robot.geom_quat[geom],
+        rgba=own if colour is None else [*colour, robot.geom_rgba[geom, 3]],
+        **mesh,
+    )

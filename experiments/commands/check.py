@@ -77,7 +77,8 @@ def findings(env_id: str, max_episode_steps: int | None = None) -> "list[Finding
 
 
 def _refused(env_id: str, env: "gymnasium.Env[Any, Any]") -> Iterator[str]:
-    from maml_rl.experiments.live.session import is_shown, not_shown
+    from maml_rl.envs.mujoco.scenes import subject
+    from maml_rl.experiments.live.session import not_shown
     from maml_rl.sb3 import check_spaces
     from maml_rl.task_observation import TaskObservation
 
@@ -89,5 +90,5 @@ def _refused(env_id: str, env: "gymnasium.Env[Any, Any]") -> Iterator[str]:
         check_spaces(env.observation_space, env.action_space)
     except InputError as error:
         yield f"maml-rl adapt refuses it: {error}"
-    if not is_shown(env):
+    if subject(env) is None:
         yield not_shown(env_id)

@@ -3,10 +3,7 @@
 from contextlib import closing
 from importlib.metadata import version
 
-from maml_rl.envs.mujoco.arenas import Arenas
-from maml_rl.envs.mujoco.lanes import Colour, Lanes
-from maml_rl.envs.mujoco.mdp import MujocoMDP
-from maml_rl.envs.navigation import Navigation2D
+from maml_rl.envs.mujoco.scenes import scene_of
 from maml_rl.errors import InputError
 from maml_rl.experiments.live.session import Adapting, Session
 from maml_rl.experiments.runs.task_input import chosen_task
@@ -36,11 +33,6 @@ def view(session: Session, host: str = "127.0.0.1", port: int | None = None, tas
     first = chosen_task(session.task_space, task, session.config.seed)
     with closing(Adapting(session, lambda line: print(line, flush=True))) as adapting:
         adapting.ask(first)
-        scene = scene_of(session.mdp, panel.colours(adapting.total))
+        scene = scene_of(session.subject, panel.colours(adapting.total))
         title = f"{session.run.rl_config.env_id}, {session.run.state.iteration} meta-iterations"
-        studio.serve(panel.LivePanel(title, session.task_space, session.mdp, scene, adapting), host, port)
-
-
-def scene_of(mdp: MujocoMDP | Navigation2D, colours: list[Colour]) -> Lanes | Arenas:
-    """What the page shows of an environment, once in each colour."""
-    return Lanes(mdp.model, colours) if isinstance(mdp, MujocoMDP) else Arenas(colours)
+        studio.serve(panel.LivePanel(title, session, scene, adapting), host, port)

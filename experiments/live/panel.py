@@ -14,11 +14,9 @@ from mujoco.studio.dear_imgui import dear_imgui as imgui
 from mujoco.studio.implot import implot
 from numpy.typing import NDArray
 
-from maml_rl.envs.batched import TaskMDP
 from maml_rl.envs.mujoco.lanes import Colour
 from maml_rl.errors import InputError
-from maml_rl.experiments.live.session import Adapting, ShownAdaptation
-from maml_rl.experiments.media.task_display import task_text
+from maml_rl.experiments.live.session import Adapting, Session, ShownAdaptation
 from maml_rl.experiments.runs.task_input import read_task
 from maml_rl.task_parts import plain_text
 from maml_rl.tasks import Task, sample_tasks
@@ -45,7 +43,8 @@ class Scene(Protocol):
     model: mujoco.MjModel
     spacing: float  # m, in y
     elevation: float  # degrees, from where it is best seen
-    measure_name: str
+    scale: float  # size, compared with a robot of about a metre
+    measure_name: str  # nothing is measured if it is empty
 
     def show(self, data: mujoco.MjData, poses: NDArray[np.floating], task: Task) -> None:
         """Puts them into poses `[n, P]`."""
@@ -64,8 +63,7 @@ class LivePanel(plugin.ViewerPlugin):
 
     Args:
         title: What is shown.
-        space: p(T).
-        mdp: Names the tasks.
+        session: Names the tasks, and has their space.
         scene: The robots, one for each number of gradient steps.
         adapting: Adapts to the tasks that are chosen.
     """
@@ -73,12 +71,12 @@ class LivePanel(plugin.ViewerPlugin):
     def __init__(
         self,
         title: str,
-        space: spaces.Space[Any],
-        mdp: TaskMDP,
+        session: Session,
         scene: Scene,
         adapting: Adapting,
     ) -> None:
-        self._title, self._space, self._mdp, self.scene, self._adapting = title, space, mdp, scene, adapting
+        self._title, self._session, self.scene, self._adapting = title, session, scene, adapting
+        self._space, self._quantity = session.task_space, session.task_quantity
         self._shown: ShownAdaptation | None = None
         self._time = 0.0  # s, of the episodes
         self._clock = time.monotonic()
@@ -91,9 +89,9 @@ class LivePanel(plugin.ViewerPlugin):
     @messages.handler
     def _on_viewer_init(self, event: viewer_protocol.ViewerInitEvent) -> None:
         """Looks at all robots from the side, with the panel to their left."""
-        camera, depth = event.viewer.camera, self.scene.spacing * self._adapting.total
-        camera.lookat[:] = [-0.7 - 0.1 * depth, 0.0, 0.2]
-        camera.distance, camera.azimuth, camera.elevation = 2.6 + 0.9 * depth, 90.0, self.scene.elevation
+        camera, depth, scale = event.viewer.camera, self.scene.spacing * self._adapting.total, self.scene.scale
+        camera.lookat[:] = [-0.7 * scale - 0.1 * depth, 0.0, 0.2 * scale]
+        camera.distance, camera.azimuth, camera.elevation = 2.6 * scale + 0.9 * depth, 90.0, self.scene.elevation
         for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE):
             event.viewer.render_flags.flags[flag.value] = 0
 
@@ -157,7 +155,7 @@ class LivePanel(plugin.ViewerPlugin):
         imgui.End()
 
     def _task_controls(self) -> None:
-        imgui.SeparatorText(f"Task: {self._mdp.task_quantity}")
+        imgui.SeparatorText(f"Task: {self._quantity}")
         space = self._space
         if has_controls(space):
             imgui.PushItemWidth(-_LABEL if isinstance(space, spaces.Dict) else -60)
@@ -198,7 +196,7 @@ class LivePanel(plugin.ViewerPlugin):
             imgui.TextUnformatted(name)
         is_released = False
         for choice in space.start + np.arange(space.n):
-            text = str(choice) if name else self._mdp.task_name(choice) or task_text(choice)
+            text = str(choice) if name else self._session.task_name(choice)
             if name:
                 imgui.SameLine()
             if imgui.RadioButton(f"{text}##{name}", bool(choice == value)):
@@ -255,8 +253,9 @@ class LivePanel(plugin.ViewerPlugin):
 
     def _table(self, shown: ShownAdaptation) -> None:
         recording = shown.recording
-        if imgui.BeginTable("steps", 4):
-            for title in ("gradient steps", "reward so far", "mean return", self.scene.measure_name):
+        titles = [*filter(None, ("gradient steps", "reward so far", "mean return", self.scene.measure_name))]
+        if imgui.BeginTable("steps", len(titles)):
+            for title in titles:
                 imgui.TableSetupColumn(title)
             imgui.TableHeadersRow()
             t = int(self._step)
@@ -268,7 +267,7 @@ class LivePanel(plugin.ViewerPlugin):
                 imgui.ColorButton(f"##{step}", imgui.Vec4(*colour, 1), 0, imgui.Vec2(14, 14))
                 imgui.SameLine()
                 imgui.TextUnformatted(str(step))
-                for cell in (*cells, f"{measured[step]:.2f} m"):
+                for cell in (*cells, f"{measured[step]:.2f} m")[: len(titles) - 1]:
                     imgui.TableNextColumn()
                     imgui.TextUnformatted(cell)
             imgui.EndTable()

@@ -6,35 +6,32 @@ What is computed is here; how it is shown, in a browser through MuJoCo's Studio,
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium
 from gymnasium import spaces
 
 from maml_rl.config import RLMeta
-from maml_rl.envs.mujoco.mdp import MujocoMDP
-from maml_rl.envs.navigation import Navigation2D
+from maml_rl.envs.mujoco.scenes import Subject, has_bodies, subject
 from maml_rl.errors import InputError
-from maml_rl.evaluation import task_returns
+from maml_rl.evaluation import SeededTasks, task_returns
 from maml_rl.experiments.media.filming import Stage, filmed
 from maml_rl.experiments.media.recording import Recording
-from maml_rl.experiments.media.task_display import task_names
+from maml_rl.experiments.media.task_display import task_names, task_quantity
 from maml_rl.experiments.runs.evaluations import stored_validation
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.reinforcement import Counted
 from maml_rl.run import load_run, overridden
-from maml_rl.tasks import Task, TaskVectorEnv
-
-
-def is_shown(env: gymnasium.Env[Any, Any] | TaskVectorEnv) -> bool:
-    """Whether the page can show what an environment does."""
-    return isinstance(getattr(env.unwrapped, "mdp", None), (MujocoMDP, Navigation2D))
+from maml_rl.tasks import Task, make
 
 
 def not_shown(env_id: str) -> str:
     """What to do with an environment that the page cannot show."""
-    return f"maml-rl view shows robots in MuJoCo and navigation, not {env_id}: maml-rl visualize shows any environment"
+    return (
+        f"maml-rl view shows navigation and environments with a MuJoCo model, not {env_id}: maml-rl visualize shows "
+        "any environment"
+    )
 
 
 class Session:
@@ -48,7 +45,7 @@ class Session:
         machine: What may be used of the machine. None of it changes the result.
 
     Raises:
-        InputError: If the run cannot be used, or its environment is neither a robot in MuJoCo nor navigation.
+        InputError: If the run cannot be used, or its environment is neither in MuJoCo nor navigation.
     """
 
     def __init__(
@@ -62,16 +59,23 @@ class Session:
         self.run = load_run(directory)
         self._evaluation, self._validation = self.run.rl_config.evaluation, stored_validation(directory, self.run)
         self.config = overridden(self._evaluation, gradient_steps=gradient_steps, episodes=episodes, seed=seed)
+        env_id = self.run.rl_config.env_id
+        with closing(make(env_id)) as env:
+            shown = subject(env)
+        if shown is None:
+            raise InputError(not_shown(env_id))
+        self.subject: Subject = shown
         self._learner = self.run.open_rl(machine, self.config.episodes)
-        if not is_shown(self._learner.envs):
-            self.close()
-            raise InputError(not_shown(self.run.rl_config.env_id))
-        self.mdp: MujocoMDP | Navigation2D = self._learner.envs.unwrapped.mdp  # type: ignore[attr-defined]
 
     @property
     def task_space(self) -> spaces.Space[Any]:
         """p(T)."""
         return self._learner.task_space
+
+    @property
+    def task_quantity(self) -> str:
+        """What the numbers of a task are."""
+        return task_quantity(self._learner.envs)
 
     def task_name(self, task: Task) -> str:
         """A task in a few words."""
@@ -104,7 +108,8 @@ class Session:
                 yield Stage(params, task_returns(sampled))
                 report(done)
 
-        return filmed(learner, state, [task], stages(), self.config, meta)
+        of_bodies = has_bodies(self.subject)
+        return filmed(learner, state, SeededTasks([task]), stages(), self.config, meta, of_bodies)
 
     def close(self) -> None:
         """Closes the environments."""

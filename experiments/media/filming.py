@@ -15,7 +15,7 @@ from tqdm import tqdm
 from maml_rl.config import RLEvaluation, RLMeta
 from maml_rl.envs.batched import BatchedTaskEnv
 from maml_rl.envs.mujoco.tracking import load_triton
-from maml_rl.evaluation import task_returns
+from maml_rl.evaluation import SeededTasks, task_returns
 from maml_rl.experiments.media.recording import RECORDED_TASKS, Kind, Recording, picture_times
 from maml_rl.experiments.media.sheets import to_sheet
 from maml_rl.experiments.media.task_display import task_names, task_quantity
@@ -102,35 +102,35 @@ def film(
     path = learner.adaptation(state, tasks, config, meta, indices)
     bar = tqdm(path, "recording", config.gradient_steps + 1, unit="step", disable=None, leave=False)
     stages = (Stage(params, task_returns(sampled)) for params, sampled in bar)
-    return filmed(learner, state, tasks, stages, config, meta, indices)
+    return filmed(learner, state, SeededTasks(tasks, indices), stages, config, meta)
 
 
 def filmed(
     learner: RLLearner,
     state: State,
-    tasks: Sequence[Task],
+    task_set: SeededTasks,
     stages: Iterable[Stage],
     config: RLEvaluation,
     meta: RLMeta,
-    indices: Sequence[int] | None = None,
+    of_bodies: bool = False,
 ) -> Recording:
     """Records an episode of each task with each of the policies of `stages`.
 
     Args:
-        learner: See `film`; so are arguments that are not here.
+        learner: See `film`; so are arguments and errors that are not here.
+        task_set: M tasks, with what seeds their episodes.
         stages: Policies after 0, 1, ... gradient steps, which may be computed while they are recorded.
         meta: Settings of the inner update that they were adapted by.
-
-    Raises:
-        WorkerError: If the environment fails in one of its processes.
+        of_bodies: Whether to record MuJoCo's bodies (`WorkerEnv.body_poses`), not pictures, where there is no batch.
     """
-    draw, envs = Draw(config.seed, Phase.RECORDING), _watched(learner, len(tasks))
+    tasks, indices, _ = task_set
+    draw, envs = Draw(config.seed, Phase.RECORDING), _watched(learner, len(tasks), of_bodies)
     arrays, pictures = [], []
     with closing(envs):
-        for stage in stages:
-            sampled = collect(envs, learner.policy, stage.params, tasks, 1, draw, indices)
+        for params, returns in stages:
+            sampled = collect(envs, learner.policy, params, tasks, 1, draw, indices)
             lengths, rewards = sampled.lengths[:, 0].cpu().numpy(), sampled.rewards[:, 0].cpu().numpy()
-            arrays.append((envs.motion(lengths), rewards, lengths, stage.mean_returns))
+            arrays.append((envs.motion(lengths), rewards, lengths, returns))
             pictures.append(envs.sheets(lengths))
     motion, rewards, lengths, mean_returns = map(np.stack, zip(*arrays, strict=True))
     return Recording(
@@ -152,13 +152,20 @@ def filmed(
     )
 
 
-def _watched(learner: RLLearner, count: int) -> "_Watched":
+def _watched(learner: RLLearner, count: int, of_bodies: bool) -> "_Watched":
     """Sub-environments of a learner's kind, of which poses are kept, or else pictures, or else observations."""
-    offered = "rgb_array" in learner.envs.metadata.get("render_modes", [])
-    is_drawn = offered and not isinstance(learner.envs.unwrapped, BatchedTaskEnv) and _draws(learner.config.env_id)
-    settings = {"render_mode": "rgb_array"} if is_drawn else {}
-    envs = make_envs(learner.config, count, replace(learner.machine, processes=count), **settings)
-    return _Watched(envs, "pictures" if is_drawn else "observations")
+    machine, kind, settings = replace(learner.machine, processes=count), _kind(learner, of_bodies), {}
+    if kind == "pictures":
+        settings["render_mode"] = "rgb_array"
+    return _Watched(make_envs(learner.config, count, machine, **settings), kind)
+
+
+def _kind(learner: RLLearner, of_bodies: bool) -> Kind:
+    """What is recorded of the environments of a learner."""
+    if of_bodies or isinstance(learner.envs.unwrapped, BatchedTaskEnv):
+        return "poses"
+    is_drawn = "rgb_array" in learner.envs.metadata.get("render_modes", []) and _draws(learner.config.env_id)
+    return "pictures" if is_drawn else "observations"
 
 
 def _one_number(task: Task) -> float | None:
@@ -195,7 +202,7 @@ class _Watched(VectorWrapper[Any, Any, Any, Any, Any]):
         self._poses: list[Any] = []  # [time] [M, P]
         self._pictures: list[list[NDArray[np.uint8]]] = []  # [picture][M]
         self._time = 0
-        self.kind: Kind = "poses" if isinstance(envs.unwrapped, BatchedTaskEnv) else kind
+        self.kind = kind
 
     def reset(self, **kwargs: Any) -> Any:
         """Begins episodes."""
@@ -217,8 +224,12 @@ class _Watched(VectorWrapper[Any, Any, Any, Any, Any]):
             if self._time in self._picture_times:
                 self._pictures.append([_small(picture) for picture in base.render() or ()])
         else:
-            seen = base.poses() if isinstance(base, BatchedTaskEnv) else np.reshape(observations, (self.num_envs, -1))
-            self._poses.append(np.array(seen, np.float32))
+            self._poses.append(np.array(self._seen(base, observations), np.float32))
+
+    def _seen(self, base: Any, observations: Any) -> Any:
+        if isinstance(base, BatchedTaskEnv):
+            return base.poses()
+        return base.call("body_poses") if self.kind == "poses" else np.reshape(observations, (self.num_envs, -1))
 
     def motion(self, lengths: NDArray[np.int64]) -> NDArray[np.float32]:
         """Poses or observations `[M, T + 1, P]` since the last reset, the last of an episode repeated after its end."""

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from maml_rl.config import RLConfig, RLEvaluation, RLMeta
 from maml_rl.episode_log import load_minari, load_steps
-from maml_rl.evaluation import task_returns
+from maml_rl.evaluation import SeededTasks, task_returns
 from maml_rl.experiments.media.filming import Stage, filmed
 from maml_rl.experiments.media.recording import Recording
 from maml_rl.experiments.media.task_display import task_names
@@ -170,7 +170,7 @@ def _adapted_policy(
         returns=torch.stack([sampled.returns[0] for _, sampled in steps]).double().cpu().numpy(),
         env_steps=[sum(sizes[:step]) for step in range(total)],
         model=model,
-        recording=filmed(learner, run.state, [task], stages, config, meta) if record else None,
+        recording=filmed(learner, run.state, SeededTasks([task]), stages, config, meta) if record else None,
     )
 
 

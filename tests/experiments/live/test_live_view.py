@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import mujoco
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -39,6 +40,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from maml_rl.envs.mujoco.arenas import Arenas
 from maml_rl.envs.mujoco.lanes import Colour
+from maml_rl.envs.mujoco.mdp import MujocoMDP
 from maml_rl.experiments.live import panel, studio
 
 TRAINED = Path(__file__).parents[3] / "trained"
@@ -291,6 +293,52 @@ def test_each_part_of_a_task_has_a_control(tmp_path: Path) -> None:
     assert others[0] == others[1]
 
 
+@pytest.fixture
+def crawler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run without training on a robot that is Gymnasium's own MujocoEnv."""
+    environments = Path(__file__).parents[2] / "environments"
+    monkeypatch.chdir(environments)
+    monkeypatch.syspath_prepend(environments)
+    config = RLConfig(env_id="mujoco_environments:Crawler-v0", iterations=0)
+    with open_learner(config, Machine(threads=1, processes=1)) as learner:
+        save_run(tmp_path / "run", new_run(learner, config))
+    return tmp_path / "run"
+
+
+def test_an_environment_in_mujoco_that_is_no_batch_is_shown_with_a_control_for_each_part(
+    crawler: Path, tmp_path: Path
+) -> None:
+    right = 226  # pixels, where a slider ends
+    options = ("--trust-module", "mujoco_environments", "--processes", "1", "--task")
+    with serving(tmp_path, *options, '{"arm": [0.1], "flag": [0.5, 0.0], "way": 0}', run=crawler) as served:
+        page = Page(f"http://127.0.0.1:{served.port}/", tmp_path)
+        try:
+            wait_for(lambda: "mean return" in served.output.read_text())
+            picture = page.robots()
+            assert [coloured(picture, colour) > 30 for colour in panel.colours(2)] == [True, True]
+            page.drag(((page.LEFT + right) // 2, page.TASK), (right - 2, page.TASK))
+            wait_for(lambda: served.output.read_text().count("mean return") > 1)
+        finally:
+            page.browser.quit()
+        first, second = served.output.read_text().splitlines()[-2:]
+    assert first.startswith("arm 0.1, flag (0.5, 0), way 0: mean return")
+    assert re.match(r"arm 0\.(49\d|5), flag \(0\.5, 0\), way 0: mean return", second)
+
+
+def test_the_bodies_of_an_environment_in_mujoco_are_recorded(crawler: Path) -> None:
+    task = {"arm": np.float32([0.5]), "flag": np.float32([1.5, -1.0]), "way": np.int64(1)}
+    with closing(Session(crawler, 1, 3, machine=Machine(threads=1, processes=1))) as opened:
+        assert (opened.task_quantity, opened.task_name(task)) == ("task", "arm 0.5, flag (1.5, -1), way 1")
+        recording = opened.adapt(task, lambda _: None)
+        assert isinstance(opened.subject, mujoco.MjModel)
+        hand, flag = (opened.subject.body(name).id for name in ("hand", "flag"))
+    bodies = recording.motion.reshape(2, 1, 21, -1, 7)
+    assert bodies.shape[3] == opened.subject.nbody - 1
+    np.testing.assert_allclose(bodies[..., flag - 1, :3], np.broadcast_to([1.5, -1.0, 0.3], (2, 1, 21, 3)), atol=1e-6)
+    lengths = np.linalg.norm(bodies[..., hand - 1, :3] - bodies[..., hand - 2, :3], axis=-1)
+    np.testing.assert_allclose(lengths, np.hypot(0.5, 0.05), atol=1e-5)  # what the task sets, and no other model's
+
+
 @pytest.mark.parametrize(
     "space",
     [
@@ -349,7 +397,7 @@ def test_a_studio_that_listens_elsewhere_than_asked_is_not_started(
 
     monkeypatch.setattr(web_server, "bind_public_socket", everywhere)
     scene = Arenas(panel.colours(2))
-    shown = panel.LivePanel("title", session.task_space, session.mdp, scene, Adapting(session, print))
+    shown = panel.LivePanel("title", session, scene, Adapting(session, print))
     with pytest.raises(InputError, match=r"would serve on 0\.0\.0\.0, so it does not"):
         studio.serve(shown, "127.0.0.1", None)
     assert not answers("127.0.0.1", ports[0])
@@ -507,7 +555,7 @@ def test_a_studio_that_would_let_any_page_in_is_not_started(session: Session, mo
     monkeypatch.setattr(studio, "_refuses_strangers", lambda *_: False)
     monkeypatch.setattr(web_server.WebServer, "start", lambda _: None)
     scene = Arenas(panel.colours(2))
-    shown = panel.LivePanel("title", session.task_space, session.mdp, scene, Adapting(session, print))
+    shown = panel.LivePanel("title", session, scene, Adapting(session, print))
     with pytest.raises(InputError, match="would let any page of the browser in, so it does not"):
         studio.serve(shown, "127.0.0.1", None)
 
@@ -565,7 +613,8 @@ def test_it_adapts_as_maml_rl_adapt_does(session: Session) -> None:
     expected = adapt_run(RUN, task(1.0), gradient_steps=2, episodes=3, machine=ONE_THREAD)
     assert stages == [1, 2, 3]
     np.testing.assert_allclose(recording.mean_returns[:, 0], expected.mean_return, rtol=1e-6)
-    assert recording.motion.shape == (3, 1, 201, session.mdp.model.nq)
+    assert isinstance(session.subject, MujocoMDP)
+    assert recording.motion.shape == (3, 1, 201, session.subject.model.nq)
 
 
 def test_the_task_asked_for_last_is_the_one_that_is_shown(session: Session) -> None:
