@@ -14,6 +14,7 @@ from typing import Any
 from maml_rl.errors import InputError
 from maml_rl.experiments.family.family_table import family_table, read_family
 from maml_rl.experiments.paper import figure4, figure5
+from maml_rl.experiments.paper.headline_table import headline_table
 from maml_rl.experiments.paper.sb3_baselines import read_learner
 from maml_rl.experiments.runs.comparison_files import (
     COMPARISON,
@@ -33,17 +34,9 @@ from maml_rl.run import CHECKPOINT, load_run
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
 METHODS_PAGE = Path("docs/methods.md")
-_NOT_SHOWN = ("mimic", "pretrained", "random")  # in the table of README
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
 _ORDER = ["navigation", *figure5.TASKS, "sinusoid"]  # of the sections; others come after
-_ENV_STEPS = {  # of the paper's runs: iterations x tasks x episodes x time steps, before and after the gradient step
-    "navigation": 8e6,
-    "half-cheetah-dir": 32e6,
-    "half-cheetah-vel": 76e6,
-    "ant-vel": 120e6,
-    "ant-dir": 369e6,
-}
 _FIGURES = {
     figure4.FIGURE: "Figure 4: navigation, return by gradient step, and paths before and after adaptation",
     figure5.FIGURE: "Figure 5: locomotion, return by gradient step",
@@ -210,40 +203,6 @@ The standard error is over episodes of the one task, or over the 40 held-out tas
 # Tables of other pages
 
 
-def returns_table(results: Path = RESULTS) -> str:
-    """Mean return of maml, of its variants and of the oracle on the paper's tasks, next to the paper's values."""
-    rows = [["task", "", "seeds", "env steps", "0", "1", "2", "3"]]
-    for comparison in (c for comparisons in _by_problem(results) for c in comparisons if c.task_set == "paper"):
-        for method in (method for method in comparison.methods if method.method not in _NOT_SHOWN):
-            (curve,), quantity = method.curves, QUANTITIES[comparison.quantity]
-            is_maml, steps = method.method == "maml", range(4)
-            means = [quantity.text(mean.value or 0.0) for mean in curve.mean[:4]]
-            cells = [f"**{mean}**" if len(means) > 1 and step == 1 else mean for step, mean in enumerate(means)]
-            about = [comparison.name if is_maml else "", method.label, str(len(method.runs))]
-            env_steps = sum(run.env_steps for run in method.runs) / len(method.runs)
-            rows.append([*about, env_steps_text(env_steps), *cells])
-            if not curve.paper:
-                continue
-            paper = {point.gradient_steps: quantity.text(point.value) for point in curve.paper}
-            own = env_steps_text(_ENV_STEPS[comparison.name]) if is_maml else ""
-            rows.append(["", f"paper's {method.label}", "1", own, *(paper.get(step, "-") for step in steps)])
-    return markdown_table(rows)
-
-
-def errors_table(results: Path = RESULTS) -> str:
-    """Squared error of maml on sinusoids, next to the paper's."""
-    comparison = read_comparison(results / "sinusoid" / COMPARISON)
-    steps, quantity = (0, 1, 5, 10), QUANTITIES[comparison.quantity]
-    rows = [[f"sinusoid, {tasks_named('held-out', comparison.num_tasks)}", "0", "1", "5", "10 gradient steps"]]
-    for condition in comparison.conditions:
-        curve = comparison.methods[0].curve(condition)
-        means = [curve.mean[step].value for step in steps]
-        rows.append([f"squared error, {condition}", *("-" if m is None else quantity.text(m) for m in means)])
-        if curve.paper:
-            rows.append(["paper", *_paper_cells(curve, steps, quantity)])
-    return markdown_table(rows)
-
-
 def trained_table(kind: str, trained: Path = TRAINED) -> str:
     """The runs of one kind that come with the repository: what made each, and how long it trained."""
     rows = [["run", "made by", "env steps" if kind == "reinforcement" else "iterations"]]
@@ -263,7 +222,7 @@ def pages(root: Path = Path()) -> dict[Path, str]:
     """
     results, trained = root / RESULTS, root / TRAINED
     tables = {
-        root / "README.md": {"returns": returns_table(results), "errors": errors_table(results)},
+        root / "README.md": {"headline": headline_table(results, trained)},
         root / TRAINED / "README.md": {k: trained_table(k, trained) for k in ("reinforcement", "supervised")},
         root / METHODS_PAGE: {
             path.stem: family_table(read_family(path)) for path in sorted(results.glob("family/*.json"))
