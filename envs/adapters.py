@@ -1,6 +1,6 @@
-"""Environments written for other libraries: their ways to draw tasks, to take one, to reset and to step.
+"""Environments written for other libraries, with other conventions for tasks, `reset` and `step`.
 
-There are two conventions. Tasks are *drawn* in pytorch-maml-rl, learn2learn, garage, ProMP and varibad:
+There are two conventions for tasks. They are *drawn* in pytorch-maml-rl, learn2learn, garage, ProMP and varibad:
 `sample_tasks(n)` or `sample_task()` makes tasks, and `set_task(task)` or `reset_task(task)` takes one. Tasks are
 *indexed* in PEARL, rlkit and MACAW: an environment makes a list of tasks when it is built, and `reset_task(index)` or
 `set_task_idx(index)` takes one of them. Register such a class as an environment with `task_space` and `task`::
@@ -36,14 +36,14 @@ _COUNTS, _LISTS = ("num_tasks", "n_tasks"), ("tasks", "goals")  # attributes tha
 
 
 class SampledTaskEnv(gymnasium.Env[Any, Any]):
-    """An environment of another library, with its task distribution as a Space and today's `reset` and `step`.
+    """An environment of another library, with its task distribution as a Space and Gymnasium's `reset` and `step`.
 
-    Drawn tasks reach the environment as it drew them, in value and in type (`DrawnTasks`). Indexed ones are integers,
-    in a Discrete.
+    The environment gets drawn tasks back exactly as it drew them, in value and in type (`DrawnTasks`). Indexed
+    ones are integers, in a Discrete.
 
     Its own `reset` and `step` may be Gymnasium's or those of Gym before 0.26, which return the observation alone and
     four values; there `info["TimeLimit.truncated"]` distinguishes a time limit from an end. Its spaces may be Gym's.
-    The method that takes a task may itself call `reset`.
+    The method that sets a task may itself call `reset`.
 
     It is built with the global generators of NumPy and Python seeded, so that it has the same list of tasks each time.
 
@@ -58,7 +58,7 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
     Raises:
         TypeError: If the environment does not have what its convention needs, tasks have parts of an unknown type, or
             spaces are neither a Box nor Discrete.
-        ValueError: If equal seeds do not draw equal tasks, or the environment has other tasks each time it is built.
+        ValueError: If equal seeds draw different tasks, or the environment has different tasks each time it is built.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class SampledTaskEnv(gymnasium.Env[Any, Any]):
 class TaskSampler:
     """Draws a task as a function of a seed, from a separate environment in which no episode runs.
 
-    Copies share that environment. A pickled sampler leaves it behind, and makes another one where it arrives.
+    Copies share that environment. It is not pickled: an unpickled sampler makes a new one.
     """
 
     def __init__(self, env: str | Callable[..., Any], settings: dict[str, Any]) -> None:

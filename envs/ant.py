@@ -212,7 +212,7 @@ class Ant(MujocoMDP):
         return ~fine
 
     def groups(self) -> Sequence[Self]:
-        """Two with half of the threads each, if it has more than one."""
+        """Two MDPs with half of the threads each, if there is more than one thread."""
         groups = super().groups()
         for group, sensors in zip(groups, self._sensors.halves(), strict=True):
             group._sensors = sensors

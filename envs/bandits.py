@@ -16,10 +16,10 @@ class Bandit(TaskMDP):
     ## Description
 
     The bandits of Duan, Schulman, Chen, Bartlett, Sutskever, Abbeel 2016, "RL^2" (arXiv 1611.02779, section 3.1), at
-    the smallest size of its Table 1: k = 5 arms and n = 10 pulls. There, n pulls are all that an agent with a memory
-    gets of a task; here they are one episode.
+    the smallest size of its Table 1: k = 5 arms and n = 10 pulls. There, an agent with a memory gets n pulls
+    in total; here they are one episode.
 
-    Everything about them is known: a policy that pulls arm a with probability q_a returns n sum_a q_a p_a on average.
+    The exact returns are known: a policy that pulls arm a with probability q_a returns n sum_a q_a p_a on average.
     A uniform policy returns n / 2 over tasks, the best arm n k / (k + 1).
 
     ## Action space
@@ -45,7 +45,7 @@ class Bandit(TaskMDP):
     - `"gaussian"`: p_a + N(0, 1). It is not in the paper; the arms' means are distributed as there. The same
       distributions are those of `GaussianBanditEnv` in `tristandeleu/pytorch-maml-rl`.
 
-    The random numbers of all pulls of an episode are drawn at its start, one for each pull and whatever the arm.
+    The random numbers of all pulls are drawn at the start of an episode, one for each pull, whichever arm is pulled.
 
     ## Starting state
 

@@ -1,7 +1,7 @@
 """Task-distributed environments that step many sub-environments at once.
 
-A `TaskMDP` states one family of Markov decision processes in NumPy, over a batch of rows. `BatchedTaskEnv` is its
-`gymnasium.vector.VectorEnv` face and `TaskEnv`, a batch of one, its `gymnasium.Env` face, so both run the same code.
+A `TaskMDP` defines one family of Markov decision processes in NumPy, over a batch of rows. `BatchedTaskEnv` makes a
+`gymnasium.vector.VectorEnv` of it, and `TaskEnv` a `gymnasium.Env`, which is a batch of one: both run the same code.
 
 Both follow the convention for task distributions: `task_space` is p(T), `task` the current task, and a task that is
 assigned takes effect at the next `reset`.
@@ -39,8 +39,8 @@ class TaskMDP(ABC):
         action_space: Space of one action.
         task_space: p(T), a Space whose elements are arrays or integers, or a `Dict` of such spaces.
         render_fps: Control steps per second of simulated time; only rendering uses it.
-        task_quantity: What the numbers of a task are, with their unit, for people. If it begins with "goal", tasks of
-            two numbers are drawn as places in the plane.
+        task_quantity: What the numbers of a task mean, with their unit, as text. If it begins with "goal", tasks of
+            two numbers are drawn as points in the plane.
     """
 
     observation_space: gymnasium.Space[Any]
@@ -54,7 +54,7 @@ class TaskMDP(ABC):
         """First states `[n, S]`; row i draws from `generators[i]` only."""
 
     def initial_for(self, generators: Sequence[np.random.Generator], tasks: Array) -> Array:
-        """First states `[n, S]` of episodes with these tasks: those of `initial`, unless overridden."""
+        """First states `[n, S]` of episodes with these tasks. By default, those of `initial`."""
         return self.initial(generators)
 
     @abstractmethod
@@ -70,26 +70,26 @@ class TaskMDP(ABC):
         """Named terms `[n]` whose sum is the reward; each also goes into `info` under its name."""
 
     def terminated(self, states: Array, tasks: Array) -> Array:
-        """Whether the process ends in these states, `[n]` bool. Never, unless overridden."""
+        """Whether the process ends in these states, `[n]` bool. By default, it never does."""
         return np.zeros(len(states), dtype=np.bool_)
 
     def groups(self) -> Sequence["TaskMDP"]:
-        """Equal MDPs for a sampler to step at the same time, each in its own thread with part of a batch.
+        """Equal MDPs that a sampler steps at the same time, each in its own thread with part of a batch.
 
-        Two with half of the threads each where `transition` takes most of the time and releases the interpreter lock:
-        the policy of one then runs during the physics of the other. Only the MDP itself, unless overridden.
+        By default, only the MDP itself. If `transition` takes most of the time and releases the interpreter lock,
+        return two with half of the threads each: the policy of one then runs during the physics of the other.
         """
         return [self]
 
     def close(self) -> None:  # noqa: B027, nothing to free unless overridden
-        """Frees what drawing needs."""
+        """Frees what drawing has allocated."""
 
     def poses(self, states: Array) -> Array:
-        """What a picture shows of states, `[n, P]`: all that `render` needs. The states, unless overridden."""
+        """What `render` needs to draw these states, `[n, P]`. By default, the states themselves."""
         return states
 
     def task_name(self, task: Any) -> str | None:
-        """A task in a few words, with its unit, for people. None, unless overridden: its numbers then stand for it."""
+        """A task in a few words, with its unit. By default None, and the numbers of the task are shown."""
         return None
 
     def render(self, pose: Array, task: Any) -> Array:
@@ -98,7 +98,7 @@ class TaskMDP(ABC):
 
 
 def _build(mdp: "TaskMDP | str", settings: dict[str, Any]) -> TaskMDP:
-    """The MDP itself, or the one that `module:Class` and its settings name (how a registered id names it)."""
+    """The MDP itself, or one made from `module:Class` and settings, which is how a registration names it."""
     if isinstance(mdp, str):
         module, _, name = mdp.partition(":")
         built = getattr(import_module(module), name)(**settings)
@@ -112,7 +112,7 @@ def _build(mdp: "TaskMDP | str", settings: dict[str, Any]) -> TaskMDP:
 class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
     """Many sub-environments of one `TaskMDP`, each with its own task, stepped together.
 
-    Autoreset is disabled: a finished sub-environment keeps its last observation and flags, earns 0 and costs nothing
+    Autoreset is disabled: a finished sub-environment keeps its last observation and flags, earns 0 and takes no time
     until `reset`, which takes `options={"reset_mask": mask}` to reset some of them. `info` holds each reward term. A
     step that ends an episode because its state is no longer finite earns 0.
 
@@ -171,7 +171,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
     def groups(self) -> list["BatchedTaskEnv"]:
         """Environments of `mdp.groups()`, together as large as this one, or this one alone.
 
-        Two or more have their own states, so their episodes do not touch those of this environment.
+        If there are several, they have their own states: their episodes leave those of this environment alone.
         """
         mdps = self.mdp.groups()[: self.num_envs]
         if len(mdps) == 1:
@@ -184,7 +184,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
 
     @property
     def task(self) -> list[Any]:
-        """The task of each sub-environment that its next `reset` begins."""
+        """The task of each sub-environment, as of its next `reset`."""
         return [_element(self.task_space, task) for task in self._next_tasks]
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
@@ -294,7 +294,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         return (*self._arrays(rewards), infos)
 
     def _usable(self, actions: Array) -> Array:
-        """Actions of running sub-environments, if they can be taken: finite, and integers of a Discrete space."""
+        """Actions of running sub-environments, checked to be finite, or integers of a Discrete space."""
         if not np.isfinite(actions).all():
             raise ValueError("actions must be finite")
         if not isinstance(self.single_action_space, Discrete):
@@ -315,7 +315,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         )
 
     def _one_a_row(self, name: str, values: Any, states: Array, shape: tuple[int, ...] = ()) -> Array:
-        """The values, if there is one for each row: NumPy would broadcast another shape over all rows."""
+        """The values, checked to be one for each row: NumPy would broadcast another shape over all rows."""
         array, expected = np.asarray(values), (len(states), *shape)
         if array.shape != expected:
             raise ValueError(
@@ -336,7 +336,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         return state
 
     def poses(self) -> Array:
-        """What a picture shows of each sub-environment, `[num_envs, P]`: what `mdp.render` draws.
+        """What `mdp.render` needs to draw each sub-environment, `[num_envs, P]`.
 
         Raises:
             RuntimeError: Before the first `reset`.
@@ -355,7 +355,7 @@ class BatchedTaskEnv(VectorEnv[Array, Array, Array]):
         )
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Frees what drawing needs."""
+        """Frees what drawing has allocated."""
         self.mdp.close()
 
 
@@ -381,7 +381,7 @@ class TaskEnv(gymnasium.Env[Array, Array]):
 
     @property
     def task(self) -> Any:
-        """The task that the next `reset` begins."""
+        """The task, as of the next `reset`."""
         return self._batch.task[0]
 
     @task.setter
@@ -407,12 +407,12 @@ class TaskEnv(gymnasium.Env[Array, Array]):
         return None if frames is None else frames[0]
 
     def close(self) -> None:
-        """Frees what drawing needs."""
+        """Frees what drawing has allocated."""
         self._batch.close()
 
 
 def stacked_tasks(space: gymnasium.Space[Any], tasks: Sequence[Any]) -> Array:
-    """Elements of a task space as the array that methods of a `TaskMDP` are given.
+    """Elements of a task space as the array that a `TaskMDP` works with.
 
     Raises:
         TypeError: If the elements are neither arrays nor integers, nor dicts of them.

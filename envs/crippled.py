@@ -44,7 +44,7 @@ CRIPPLED = {
 
 
 class Crippled(MujocoMDP):
-    """A robot that runs forward although one of its joints, or one of its legs, is of no use.
+    """A robot that runs forward with a disabled joint or a crippled leg.
 
     ## Description
 
@@ -102,12 +102,12 @@ class Crippled(MujocoMDP):
     ## Arguments
 
     - `robot`: `"half-cheetah"` or `"ant"`.
-    - `split`: `"train"`, or `"test"` for the joint or leg that training does not have.
+    - `split`: `"train"`, or `"test"` for the joint or leg that training leaves out.
     - `threads`: number of threads that step a batch; all cores if None. It does not change any result.
 
     ## Version history
 
-    - v0: as in the authors' code, as far as it is published.
+    - v0: as in the authors' code, as far as it was published.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Task distributions of other libraries' environments as Spaces: drawn tasks and numbered tasks.
 
-`DrawnTasks` keeps each task exactly as it was drawn, in value and in type. `encode` is its form as JSON, from which
-`decode` makes the same task again. `maml_rl.envs.adapters` uses both kinds.
+`DrawnTasks` keeps each task exactly as it was drawn, in value and in type. `encode` writes a task as JSON, and `decode`
+reads the same task back. `maml_rl.envs.adapters` uses both kinds.
 """
 
 import json
@@ -64,14 +64,14 @@ class DrawnTasks(spaces.Space[AnyTask]):
 
         Raises:
             gymnasium.error.Error: If a mask is given; there is none for this space.
-            TypeError: If the task has a part of a type that is not known.
+            TypeError: If a part of the task has an unsupported type.
         """
         if mask is not None or probability is not None:
             raise Error(f"{self}.sample takes no mask, got {mask if probability is None else probability}")
         return self._drawn(int(self.np_random.integers(2**31)))
 
     def contains(self, x: Any) -> bool:
-        """Whether x consists of the types that a task may have. Only the environment knows more about its tasks."""
+        """Whether x consists of supported types. Only the environment can say more about its tasks."""
         try:
             encode(x)
         except TypeError:
@@ -87,10 +87,10 @@ class DrawnTasks(spaces.Space[AnyTask]):
         return [decode(value) for value in sample_n]
 
     def read(self, value: Any) -> AnyTask:
-        """A task that a person gave as plain JSON, such as `[4, 0.3]`, with the types of tasks that were drawn.
+        """A task that a user wrote as plain JSON, such as `[4, 0.3]`, converted to the types of drawn tasks.
 
         Raises:
-            ValueError: If no task that was drawn has this form.
+            ValueError: If no drawn task has this form.
         """
         fitting = []
         for example in (*self.examples, *map(self._drawn, range(_EXAMPLES, _MORE_EXAMPLES))):
@@ -107,7 +107,7 @@ class DrawnTasks(spaces.Space[AnyTask]):
 
     @cached_property
     def places(self) -> list[tuple[Any, ...]]:
-        """Where the numbers of a task are in it, by key and index.
+        """Place of each number in a task, by key and index.
 
         Raises:
             ValueError: If a task has other parts than numbers, or tasks have numbers in different places.
@@ -165,11 +165,11 @@ class IndexedTasks(spaces.Discrete):
 def encode(task: AnyTask) -> Any:
     """A task as JSON values that keep its types.
 
-    What JSON has stays as it is: null, true, 1, 1.5, "text", [1, 2], {"name": 1}. Everything else is an object with the
-    key `__type__`, such as {"__type__": "tuple", "items": [1, 2]}.
+    Values that JSON can express stay as they are: null, true, 1, 1.5, "text", [1, 2], {"name": 1}. Everything else is
+    an object with the key `__type__`, such as {"__type__": "tuple", "items": [1, 2]}.
 
     Raises:
-        TypeError: If a part of it is of none of the types that `DrawnTasks` takes.
+        TypeError: If a part has a type that `DrawnTasks` does not support.
     """
     kind = type(task)
     if task is None or kind in (bool, int, str) or (kind is float and isfinite(task)):
@@ -238,12 +238,12 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], AnyTask]] = {
 
 
 def shown(value: Any) -> str:
-    """A value as messages show it, in one line."""
+    """A value in one line, for messages."""
     return " ".join(repr(value).split())
 
 
 def same(a: AnyTask, b: AnyTask) -> bool:
-    """Whether two tasks are equal in value and in type: 1, 1.0 and True are three."""
+    """Whether two tasks are equal in value and in type: 1, 1.0 and True all differ."""
     return _text(a) == _text(b)
 
 

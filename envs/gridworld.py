@@ -14,12 +14,12 @@ _MOVES = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])  # up, down, left, right, 
 
 
 class GridWorld(TaskMDP):
-    """A walk through a square room to a goal that can be seen, with four moves of which some slip.
+    """A walk through a square room to a visible goal, with four moves that sometimes slip.
 
     ## Description
 
     A small stand-in for the games of Parisotto, Ba, Salakhutdinov 2016, "Actor-Mimic" (arXiv 1511.06342), where a
-    student learns from the experts of several games. As there, what is observed says which task it is. The goals are
+    student learns from the experts of several games. As there, the observation shows which task it is. The goals are
     split like a chessboard: 13 cells are the *sources*, whose experts a student imitates, and the 12 others the
     *targets*, new goals in rows and columns that are known. `optimal_values` has the exact values.
 

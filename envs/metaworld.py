@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
 
 
 class MetaWorld(gymnasium.Env[Array, Array]):
-    """A Sawyer arm at a table with objects, which must find out what to do with them, or where.
+    """A Sawyer arm at a table with objects, which has to discover which task to do, or where its goal is.
 
     ## Description
 
@@ -104,7 +104,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
 
     @property
     def task(self) -> int:
-        """The task that the next `reset` begins.
+        """The task, as of the next `reset`.
 
         Raises:
             ValueError: On assignment, if the task is not in `task_space`.
@@ -136,7 +136,7 @@ class MetaWorld(gymnasium.Env[Array, Array]):
         return self._arm.render()
 
     def close(self) -> None:
-        """Frees what drawing needs."""
+        """Frees what drawing has allocated."""
         for arm in self._arms.values():
             arm.close()
 

@@ -1,6 +1,6 @@
-"""Half-cheetah, ant, walker and hopper that run forward under dynamics that the task decides.
+"""Half-cheetah, ant, walker and hopper that run forward; the task sets their dynamics.
 
-The tasks are a table, `families`: a row is a name and the quantities of the robot that a task changes.
+The table `families` defines the tasks: a row has a name and the quantities of the robot that a task changes.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ RUNNERS = {
 
 
 def families(robot: RunnerDefinition) -> dict[str, dict[str, Variation]]:
-    """What tasks change in a robot, by the name of the family; numbers are uniform between the two that are given."""
+    """What tasks change in a robot, by the name of the family; numbers are uniform between the two given bounds."""
     axis, reach = robot.place
     payload = Variation("mass", 0.0, robot.payload, of="payload")
     friction = Variation("friction", 0.25, 1.5, by="factor")
@@ -92,7 +92,7 @@ def families(robot: RunnerDefinition) -> dict[str, dict[str, Variation]]:
 
 
 class Runner(MujocoMDP):
-    """A robot that runs forward under dynamics that it has to find out: a payload, another floor, a weak motor.
+    """A robot that runs forward under unknown dynamics: a payload, another floor, a weak motor.
 
     ## Description
 
@@ -130,8 +130,8 @@ class Runner(MujocoMDP):
     | `disabled joint` | `Discrete(k)`                                 | the motor that gives no torque               |
     | `reversed motor` | `Discrete(k)`                                 | the motor that turns the wrong way           |
     | `weak joint`     | `Dict(actuator=Discrete(k), factor=Box(0,1))` | a motor, and the factor on its torque        |
-    | `action delay`   | `Discrete(4)`                                 | how many control steps an action is late     |
-    | `sensor offset`  | `Box(-0.2, 0.2, (k,))`                        | what each joint's sensor reads too much, rad |
+    | `action delay`   | `Discrete(4)`                                 | delay of an action in control steps          |
+    | `sensor offset`  | `Box(-0.2, 0.2, (k,))`                        | offset of each joint's sensor in rad         |
     | `mixture`        | `Dict` of the parts below                     | all of them at once                          |
 
     A mixture has `payload`, `friction`, `slope` and `action delay` as above, and one `motor strength` for all motors.
@@ -139,12 +139,12 @@ class Runner(MujocoMDP):
     The largest payload is 7 kg of 14 kg for the half-cheetah, 0.45 of 0.91 kg for the ant, 12 of 24 kg for the walker
     and 8 of 16 kg for the hopper. It is 0.1 m (ant: 0.25 m) above the middle of the torso, and up to 0.5 m (ant:
     0.25 m) in front of it or behind; for walker and hopper up to 0.2 m above or below the middle. In a mixture that
-    distance is 0. While no action has arrived yet, the control is 0.
+    distance is 0. Until the first action arrives, the control is 0.
 
     ## Rewards
 
-    With v the change of the torso's x over the control step by its duration, and a the clipped action as it is given,
-    whatever the motors make of it:
+    With v the change of the torso's x over the control step by its duration, and a the clipped action before the
+    task changes it:
 
     - `reward_forward` = v;
     - `reward_alive` = 1 if the robot has not fallen, always 0 for the half-cheetah;

@@ -57,7 +57,7 @@ class TabularMDPs(Box):
 
 
 class TabularMDP(TaskMDP):
-    """A random walk on S states that the action biases and that pays for each action in each state.
+    """A random process with S states: the action sets the probabilities of the next state and the mean reward.
 
     ## Description
 

@@ -35,12 +35,12 @@ ROBOTS = {
 
 
 class Walker(MujocoMDP):
-    """A planar robot on one leg or two that runs forward or backward, or forward under dynamics that the task decides.
+    """A planar robot with one or two legs that runs forward or backward, or forward with dynamics set by the task.
 
     ## Description
 
     The robots are Gymnasium's `walker2d.xml` and `hopper.xml`; the tasks are those of Rothfuss et al. 2019 (ProMP) and
-    the environments of random parameters that it uses. An action is divided by 10 before it is clipped, so that the
+    the environments with random parameters that it uses. An action is divided by 10 before it is clipped, so that the
     standard deviation 1 of a new policy is a torque of a tenth of the largest.
 
     ## Action space

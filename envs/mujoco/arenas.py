@@ -15,7 +15,7 @@ _GOAL_COLOUR = (0.2, 0.2, 0.2, 1.0)
 
 
 class Arenas:
-    """Squares with a point and a goal. They are only shown: poses are given, and nothing is simulated.
+    """Squares with a point and a goal, for display only: nothing is simulated.
 
     Args:
         colours: Colour of each point. The first square is at the back, seen from negative y.
@@ -44,7 +44,7 @@ class Arenas:
         self.model = spec.compile()
 
     def show(self, data: mujoco.MjData, poses: NDArray[np.floating], task: Any) -> None:
-        """Puts the points to positions `[n, 2]`, and the goal of each square to the task `[2]`."""
+        """Moves the points to positions `[n, 2]`, and the goal of each square to the task `[2]`."""
         goals, points = self._origins.copy(), self._origins.copy()
         goals[:, :2] += np.asarray(task)
         points[:, :2] += poses

@@ -1,7 +1,7 @@
 """Stepping a batch of MuJoCo states in threads.
 
 MuJoCo releases the interpreter lock while it rolls states out, so plain threads, each with its own `MjData`, use all
-cores. The thread pool that `mujoco.rollout` offers was measured not to scale on calls as short as one control step.
+cores. In our measurements, the thread pool of `mujoco.rollout` did not scale for calls as short as one control step.
 """
 
 import os
@@ -50,7 +50,7 @@ class BatchStepper:
         self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     def halves(self) -> "list[BatchStepper]":
-        """Two steppers with half of the threads each, to step two batches at once; only itself if it has one thread."""
+        """Two steppers with half of the threads each, for two batches at once; this one alone if it has one thread."""
         if self.threads < 2:
             return [self]
         first = self.threads // 2
@@ -86,7 +86,7 @@ class BatchStepper:
         controls: NDArray[np.float64],
         models: mujoco.MjModel | Sequence[mujoco.MjModel] | None = None,
     ) -> NDArray[np.float64]:
-        """What the sensors read in states `[n, state_size]` under controls `[n, nu]`; models as in `step`."""
+        """Sensor readings in states `[n, state_size]` under controls `[n, nu]`; models as in `step`."""
         readings = np.empty((len(states), self.frame_skip, self.model.nsensordata))
         self._roll_out(states, controls, models, sensordata=readings)  # MuJoCo reads them before it moves on
         return readings[:, 0]

@@ -24,7 +24,7 @@ _THICKNESS = 0.02  # m, of the ground
 
 
 class Lanes:
-    """Copies of one robot. They are only shown: poses are given, and nothing is simulated.
+    """Copies of one robot, for display only: nothing is simulated.
 
     Args:
         robot: Model of the robot; what belongs to the world, such as its floor, is left out.
@@ -53,7 +53,7 @@ class Lanes:
         self.model = spec.compile()
 
     def show(self, data: mujoco.MjData, poses: NDArray[np.floating], task: Any) -> None:
-        """Puts the copies into poses `[n, nq]` of the robot, and the ground beneath them."""
+        """Moves the copies to poses `[n, nq]` of the robot, and the ground beneath them."""
         # What would move a robot over the ground moves its lane the other way instead, modulo the distance of two
         # stripes. A free joint's position is in the world's frame, so it gets the origin of its lane; other robots have
         # the origin in their model.

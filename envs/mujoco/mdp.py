@@ -1,4 +1,4 @@
-"""What all robots in MuJoCo share: control steps, resets, groups of threads and pictures."""
+"""What all MuJoCo robots share: control steps, resets, groups of threads and pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -40,10 +40,10 @@ def direction_name(task: Any) -> str:
 
 
 class MujocoMDP(TaskMDP):
-    """A robot in MuJoCo, moved by the actuators of its model; subclasses say what is observed and rewarded.
+    """A MuJoCo robot that the actuators of its model move; subclasses define observations and rewards.
 
-    A state is MuJoCo's (time, qpos, qvel, activations), what `derived` makes of it, and what the task adds to it:
-    controls that are late, and offsets of joints and sensors. If the model has sensors, they are read in each new
+    A state holds MuJoCo's (time, qpos, qvel, activations), the quantities that `derived` computes from it, and what the
+    task adds: delayed controls, and offsets of joints and sensors. If the model has sensors, they are read in each new
     state, by one more evaluation of the dynamics, or of the kinematics alone where that is enough for them.
 
     Args:
@@ -52,10 +52,10 @@ class MujocoMDP(TaskMDP):
         noise: Noise of a reset.
         frame_skip: Physics steps in a control step.
         action_scale: Factor on an action before it is clipped to [-1, 1], which makes it the control. The action space
-            contains the actions that are not clipped. -1 and 1 are the bounds of an actuator's `ctrlrange`.
+            contains exactly the actions that are not clipped. -1 and 1 are the bounds of an actuator's `ctrlrange`.
         threads: Number of threads that step a batch; all cores if None.
         varied: What a task changes, by the name of each part (`maml_rl.envs.mujoco.variations`). It makes `task_space`.
-            If None, tasks change nothing in the robot, and a subclass says what they are.
+            If None, tasks leave the robot as it is, and a subclass defines them.
 
     Raises:
         ValueError: If the file cannot be read, an actuator has no `ctrlrange`, there are no actuators, `qpos` has
@@ -100,7 +100,7 @@ class MujocoMDP(TaskMDP):
         self._renderer: TrackingRenderer | None = None
 
     def derived(self, physics: Array, controls: Array, tasks: Array | None = None) -> Array:
-        """What observation and reward need beyond positions and velocities, `[n, D]`; the sensors, unless overridden.
+        """What observation and reward need beyond positions and velocities, `[n, D]`. By default, the sensors.
 
         Args:
             physics: MuJoCo's states `[n, 1 + nq + nv + na]`.
@@ -125,7 +125,7 @@ class MujocoMDP(TaskMDP):
         return states[:, 1 + self.model.nq : 1 + self.model.nq + self.model.nv]
 
     def extra(self, states: Array) -> Array:
-        """What `derived` made of the states, `[n, D]`."""
+        """What `derived` computed from the states, `[n, D]`."""
         return states[:, self._stepper.state_size : states.shape[1] - self._late - self._offsets]
 
     def reading(self, states: Array, *sensors: str) -> Array:
@@ -199,7 +199,7 @@ class MujocoMDP(TaskMDP):
         return np.concatenate([physics, self.derived(physics, controls, tasks), late, offsets], axis=1)
 
     def _in_time(self, controls: Array, late: Array, tasks: Array) -> tuple[Array, Array]:
-        """The controls that take effect now, and the ones that are still to come, the last one first."""
+        """The controls that take effect now, and those still to come, the latest first."""
         if self._variations is None or not self._late:
             return controls, late
         given = np.concatenate([controls, late], axis=1)
@@ -207,11 +207,11 @@ class MujocoMDP(TaskMDP):
         return chosen, given[:, : self._late]
 
     def task_name(self, task: Any) -> str | None:
-        """What the task changes, with units; None if tasks change nothing in the robot."""
+        """What the task changes, with units; None if tasks leave the robot as it is."""
         return None if self._variations is None else self._variations.name(task)
 
     def groups(self) -> Sequence[Self]:
-        """Two with half of the threads each, if it has more than one."""
+        """Two MDPs with half of the threads each, if there is more than one thread."""
         mdps = []
         steppers = self._stepper.halves()
         sensors = self._sensing.halves() if self._sensing else [None] * len(steppers)
@@ -231,7 +231,7 @@ class MujocoMDP(TaskMDP):
         return self.qpos(states)
 
     def renderer(self, width: int, height: int) -> TrackingRenderer:
-        """Draws poses in pictures of this size.
+        """A renderer of poses, in pictures of this size.
 
         Raises:
             RuntimeError: If this machine has no OpenGL, with the packages to install.

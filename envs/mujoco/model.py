@@ -1,4 +1,4 @@
-"""What the robots' environments ask of a MuJoCo model, with errors in one line."""
+"""Helpers that read, check and copy MuJoCo models for the robots' environments; errors have one line."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ def control_ranges(model: mujoco.MjModel) -> tuple[NDArray[np.float64], NDArray[
 
 
 def sensing_model(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy whose steps cost one evaluation and are taken for the sensors only.
+    """A copy whose steps cost one evaluation, used only to read the sensors.
 
     Where no sensor needs accelerations or forces, positions and velocities are all that is computed.
     """
@@ -85,7 +85,7 @@ def sensing_model(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def sensor_columns(model: mujoco.MjModel, names: Sequence[str]) -> NDArray[np.int64]:
-    """Where the readings of these sensors are among those of all sensors, one sensor after the other.
+    """Positions of these sensors' readings among the readings of all sensors, one sensor after the other.
 
     Raises:
         ValueError: If the model has no such sensor.

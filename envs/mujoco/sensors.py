@@ -62,7 +62,7 @@ class BodySensors:
         self._stepper = BatchStepper(model, 1, threads)
 
     def halves(self) -> "list[BodySensors]":
-        """Two readers with half of the threads each, for two batches side by side; itself if it has one thread."""
+        """Two readers with half of the threads each, for two batches at once; this one alone if it has one thread."""
         halves = []
         for stepper in self._stepper.halves():
             halves.append(copy(self))
@@ -95,7 +95,7 @@ def _contact_forces(readings: NDArray[np.float64], centres: NDArray[np.float64])
     """Torque about the centre of mass and force on each body, `[n, bodies, 6]`.
 
     Args:
-        readings: What the contact sensors read, `[n, 9 bodies]`.
+        readings: Readings of the contact sensors, `[n, 9 bodies]`.
         centres: Centre of mass of the whole robot, `[n, 3]`.
     """
     of_bodies = readings.reshape(len(readings), -1, 3 * len(_CONTACT_DATA))
@@ -111,7 +111,7 @@ def _contact_forces(readings: NDArray[np.float64], centres: NDArray[np.float64])
 
 
 def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cross products `[n, 3]`; NumPy's takes four times as long on as few rows."""
+    """Cross products `[n, 3]`; NumPy's function takes four times as long for so few rows."""
     after, before = [1, 2, 0], [2, 0, 1]
     product: NDArray[np.float64] = a[:, after] * b[:, before] - a[:, before] * b[:, after]
     return product

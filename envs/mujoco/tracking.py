@@ -1,7 +1,7 @@
 """Pictures of MuJoCo robots, with a camera that follows them.
 
 Gymnasium's own camera stands still, so a running robot leaves the picture. The floor is plain, with a stripe at every
-metre that keeps the sense of speed: a clip of it is a fifth of the size of one with a checkerboard.
+metre to show the speed: a clip is a fifth of the size of one with a checkerboard.
 """
 
 from contextlib import suppress
@@ -101,10 +101,10 @@ class TrackingRenderer:
 
 
 def load_triton() -> None:
-    """Loads Triton, if it is installed, as it is with PyTorch for CUDA: to be called before anything is drawn.
+    """Loads Triton if it is installed (PyTorch for CUDA brings it); call this before anything is drawn.
 
-    Triton and the software renderer of OpenGL (Mesa) both bring LLVM. Loaded after it, Triton crashes the process, and
-    PyTorch loads it when an optimiser or a compiled function is first made.
+    Triton and the software renderer of OpenGL (Mesa) both bring LLVM. If Triton is loaded second, the process crashes.
+    PyTorch loads it when the first optimiser or compiled function is made.
     """
     with suppress(ImportError):
         import_module("triton")

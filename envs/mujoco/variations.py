@@ -1,8 +1,8 @@
 """Dynamics as tasks: what a task changes in a robot, and the MuJoCo model of each task.
 
 A `Variation` is a row of a table: a quantity, the elements of the model that have it, and the numbers that it may have.
-`QUANTITIES` lists what can vary. Sizes of arrays, kinds of elements and shapes cannot: MuJoCo fixes them, and what it
-derives from shapes for the search for contacts, when it compiles a model.
+`QUANTITIES` lists what can vary. Sizes of arrays, kinds of elements and shapes cannot: MuJoCo fixes them when it
+compiles a model, together with what contact detection derives from the shapes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ _OFFSETS = ("joint offset", "sensor offset")
 
 
 class Variation(NamedTuple):
-    """A part of a task: a quantity of the robot, and the numbers that it may have, drawn uniformly.
+    """A part of a task: a quantity of the robot, and the range that its numbers are drawn from, uniformly.
 
     The distribution over tasks is `Box(low, high, (1,))` for numbers `"shared"`, `Box(low, high, (k,))` for `"each"` of
     k elements. With `"one"` the task chooses one element, and the others stay as they are: `Discrete(k)` if low = high,
@@ -67,7 +67,7 @@ def _field(element: Any, unit: str, name: str, column: int | None = None, least:
 
 
 def _write_mass(model: mujoco.MjModel, bodies: NDArray[np.int64], masses: Array) -> None:
-    """Moments of inertia change in proportion; a body without mass, and so without moments, becomes a point mass."""
+    """Moments of inertia change in proportion; a body without mass becomes a point mass."""
     before = model.body_mass[bodies]
     model.body_inertia[bodies] *= np.divide(masses, before, out=np.ones_like(before), where=before > 0)[:, None]
     model.body_mass[bodies] = masses
@@ -86,7 +86,7 @@ def _read_slope(_model: mujoco.MjModel, _ids: NDArray[np.int64]) -> Array:
 
 
 def _write_slope(model: mujoco.MjModel, _ids: NDArray[np.int64], values: Array) -> None:
-    """Gravity as it is in the frame of ground that rises in x: turned about y."""
+    """Gravity in the frame of ground that rises in x: rotated about y."""
     (x, y, z), cos, sin = model.opt.gravity.copy(), np.cos(values[0]), np.sin(values[0])
     model.opt.gravity[:] = [cos * x + sin * z, y, cos * z - sin * x]
 
@@ -121,7 +121,7 @@ it rises in x, seen in the frame of the ground: gravity is tilted, so heights an
 
 
 class _Part(NamedTuple):
-    """A variation with the elements of the model that it changes."""
+    """A variation, and the elements of the model that it changes."""
 
     variation: Variation
     quantity: PhysicalQuantity
@@ -212,7 +212,7 @@ class Variations:
         return part
 
     def delays(self, tasks: Array) -> NDArray[np.int64]:
-        """By how many control steps the controls of n tasks are late, `[n]`."""
+        """Delay of the controls in n tasks, in control steps, `[n]`."""
         return sum((self._of(name, tasks) for name in self._delays), np.zeros(len(tasks), np.int64))
 
     @property
@@ -221,7 +221,7 @@ class Variations:
         return any(part.variation.quantity in _OFFSETS for part in self._parts.values())
 
     def offsets(self, tasks: Array) -> Array:
-        """What the joints and the sensors report too much in n tasks, `[n, njnt + nsensor]`."""
+        """What n tasks add to the readings of joints and sensors, `[n, njnt + nsensor]`."""
         model = self._base
         offsets = np.zeros((len(tasks), model.njnt + model.nsensor))
         for name, part in self._parts.items():
@@ -234,7 +234,7 @@ class Variations:
 
     @property
     def description(self) -> str:
-        """What the numbers of a task are, with their unit."""
+        """What the numbers of a task mean, with their unit."""
         if len(self._parts) > 1:
             return "dynamics"
         ((name, part),) = self._parts.items()
