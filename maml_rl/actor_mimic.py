@@ -141,8 +141,8 @@ class MimicLearner(RLLearner):
         self.tasks = source_tasks(self.task_space, config.meta.meta_batch_size, Draw(config.seed, Phase.TRAINING))
         if config.imitation.epsilon is not None and isinstance(envs.single_action_space, Box):
             raise InputError(
-                "imitation.epsilon is for discrete actions, those here are in "
-                f"{one_line(envs.single_action_space)}: leave it out, and actions are sampled"
+                "imitation.epsilon is for discrete actions, but the actions are in "
+                f"{one_line(envs.single_action_space)}: leave it out to sample actions"
             )
 
     @property
@@ -214,17 +214,17 @@ def experts_of(directory: Path, oracle: RLLearner, state: State, student: RLLear
     ours, theirs = student.envs, oracle.envs
     if ours.single_action_space != theirs.single_action_space:
         raise InputError(
-            f"the experts of {directory} have actions in {one_line(theirs.single_action_space)}, the student has them "
-            f"in {one_line(ours.single_action_space)}: give experts of the same environment"
+            f"the experts of {directory} have actions in {one_line(theirs.single_action_space)}, but the student's "
+            f"are in {one_line(ours.single_action_space)}: give experts of the same environment"
         )
-    told, task_size = student.config.observe_task, flatdim(student.task_space)
-    expected = observation_size(ours) + (0 if told else task_size)
+    observes_task, task_size = student.config.observe_task, flatdim(student.task_space)
+    expected = observation_size(ours) + (0 if observes_task else task_size)
     if observation_size(theirs) != expected:
         raise InputError(
-            f"the experts of {directory} observe {observation_size(theirs)} numbers, with the task they would have to "
-            f"observe {expected}: give experts of the same environment"
+            f"the experts of {directory} observe {observation_size(theirs)} numbers instead of "
+            f"{expected}, the student's and the task: give experts of the same environment"
         )
-    return Experts(oracle.policy, state.meta, student.task_space, appends_task=not told)
+    return Experts(oracle.policy, state.meta, student.task_space, appends_task=not observes_task)
 
 
 @one_torch_thread()

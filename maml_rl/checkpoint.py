@@ -112,7 +112,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except SafetensorError as error:
         raise InputError(f"{path} is truncated or damaged ({error}): {RESTORE}") from error
     if metadata.get("format") != CHECKPOINT_FORMAT:
-        raise InputError(f"{path} is not a checkpoint of maml-rl: give the directory of a run that it trained")
+        raise InputError(f"{path} is not a maml-rl checkpoint: give the directory of a run")
     text = metadata.get("record", "")
     check_version(f"{path}", metadata.get("version"), CHECKPOINT_VERSION)
     if metadata.get("sha256") != _digest(text, tensors):

@@ -200,7 +200,7 @@ def _values(env: AnyEnv, seed: int) -> Iterator[Finding]:
             if not isinstance(reward, Real):
                 yield _error(f"rewards have to be numbers, got {type(reward).__name__}: return float(reward)")
             elif not np.isfinite(float(reward)):
-                yield _error(f"a reward is {float(reward)}: rewards have to be finite")
+                yield _error(f"a reward is {float(reward)}: rewards must be finite")
         if any(not isinstance(flag, (bool, np.bool_)) for flags in episode.flags for flag in flags):
             yield _error("terminated and truncated have to be True or False: return bool(...)")
         if any(not isinstance(info, dict) for info in episode.infos):

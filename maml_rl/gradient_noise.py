@@ -86,7 +86,7 @@ def noise_of(gradients: Tensor) -> GradientNoise:
     """
     draws = len(gradients)
     if draws < 2:
-        raise InputError(f"draws must be at least 2, got {draws}: noise is how they differ from each other")
+        raise InputError(f"draws must be at least 2, got {draws}: the noise is estimated from their differences")
     gradients = gradients.double()
     products = gradients @ gradients.mT
     lengths = products.diagonal().sqrt()

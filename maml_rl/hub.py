@@ -39,7 +39,7 @@ def repository_of(name: str) -> tuple[str, str | None]:
     """
     found = _NAME.fullmatch(name.removeprefix(HUB))
     if not found:
-        raise InputError(f"{name!r} is no repository of the Hub: give owner/name, or owner/name@revision")
+        raise InputError(f"{name!r} names no repository on the Hub: give owner/name, or owner/name@revision")
     return found["repository"], found["revision"]
 
 

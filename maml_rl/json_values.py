@@ -33,7 +33,7 @@ def read_text(path: Path, remedy: str = RESTORE) -> str:
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is damaged (it should be text in UTF-8: {error}): {remedy}") from error
+        raise InputError(f"{path} is damaged (it should be UTF-8 text: {error}): {remedy}") from error
 
 
 def read_json(path: Path, remedy: str = RESTORE) -> Any:

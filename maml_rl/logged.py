@@ -166,12 +166,12 @@ def trajectories(log: LoggedSteps, learner: RLLearner, params: Params) -> Trajec
     size = len(learner.policy.observation_mean)
     if log.observations.shape[1] != size:
         raise InputError(
-            f"the logged observations have {log.observations.shape[1]} numbers, those of "
-            f"{learner.config.env_id} have {size}: log what the policy observes, of the same robot"
+            f"the logged observations have {log.observations.shape[1]} numbers, but those of "
+            f"{learner.config.env_id} have {size}: log what the policy observes, on the same robot"
         )
     if actions.ndim > 1 and actions.shape[1] != choices:
         raise InputError(
-            f"the logged actions have {actions.shape[1]} numbers, those of {learner.config.env_id} have {choices}: "
+            f"the logged actions have {actions.shape[1]} numbers, but those of {learner.config.env_id} have {choices}: "
             "log what the policy chose, of the same robot"
         )
     episodes = log.episodes
@@ -261,17 +261,17 @@ def _about_actions(log: LoggedSteps, learner: RLLearner, likelihood: float) -> l
         if at_bound > _CLIPPED and not ((actions < space.low) | (actions > space.high)).any():
             return [
                 f"{at_bound:.0%} of the actions are exactly at a bound and none is beyond: they were clipped before "
-                "they were logged, which bends the gradient; log what the policy sampled, and clip what the robot gets"
+                "they were logged, which biases the gradient; log what the policy sampled, and clip what the robot gets"
             ]
     half = 0.25 * learner.policy.noise_size if isinstance(learner.policy, GaussianMLP) else _FAR
     if likelihood > half:
         return [
-            f"the actions are {likelihood:.2g} nats a step more likely than the policy's own samples: they have less "
-            "noise than it, as its means have; collect with maml_rl.explorer(run).sample"
+            f"the actions are {likelihood:.2g} nats a step more likely than the policy's own samples: they may be "
+            "its means, without noise; collect with maml_rl.explorer(run).sample"
         ]
     if likelihood < -_FAR:
         return [
             f"the actions are {-likelihood:.2g} nats a step less likely than the policy's own samples: another policy "
-            "collected them, and the gradient is not that of this one; collect with maml_rl.explorer(run).sample"
+            "collected them, so the gradient would be wrong; collect with maml_rl.explorer(run).sample"
         ]
     return []

@@ -242,7 +242,7 @@ class Ranks:
         other = [self._connection.name(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
         if other:
             raise AgreedError(
-                f"after iteration {state.iteration}, {' and '.join(other)} computed other bits than "
+                f"after iteration {state.iteration}, {' and '.join(other)} computed different bits from "
                 f"{self._connection.name(0)}: use processors of one kind, and the same packages on every machine"
             )
 

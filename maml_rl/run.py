@@ -160,7 +160,7 @@ def _opened(
         from maml_rl.supervised.supervised_learner import open_supervised
 
         return open_supervised(config, machine, for_training=evaluation is None)
-    raise InputError(f"{type(config).__name__} belongs to no kind of learning: give an RLConfig or a SupervisedConfig")
+    raise InputError(f"settings of a run are an RLConfig or a SupervisedConfig, got {type(config).__name__}")
 
 
 def _opened_rl(

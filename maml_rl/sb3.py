@@ -115,8 +115,8 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
     normalised = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
     if normalised is not None and normalised.norm_obs:
         raise InputError(
-            "env is a VecNormalize that normalises observations, and this policy observes them as they are: give the "
-            "environments inside it, or norm_obs=False"
+            "env is a VecNormalize that normalises observations, but this policy needs them raw: give the environments "
+            "inside it, or set norm_obs=False"
         )
 
 
@@ -172,8 +172,8 @@ def _inputs_of(model: PPO) -> _Inputs:
         order = np.asarray(wrapper.transpose_observations(order.reshape(1, *shape))).ravel()
     elif model.env is None and is_picture and space.shape[0] > 1:  # type: ignore[index]
         raise InputError(
-            f"the model has no environment, so whether its pictures {space.shape} had their colours in front cannot be "
-            "known: load it with one, PPO.load(path, env)"
+            f"the model has no environment, so it is not known whether its pictures {space.shape} had channels "
+            "first: load it with one, PPO.load(path, env)"
         )
     return _Inputs(torch.from_numpy(order), 255.0 if is_picture and model.policy.normalize_images else 1.0)
 

@@ -59,8 +59,8 @@ return, or half the 95 % interval of an accuracy. In reinforcement learning ther
   it has five seeds of pretrained and oracle; the table above it has the one that comes with the repository.)
 
 Supervised runs have a table for each number of shots, and for both modes of batch normalisation: transductive, with the
-statistics of the query examples, as in the paper; or with those of the support examples, so that no query example knows
-of another.
+statistics of the query examples, as in the paper; or with those of the support examples, so that query examples do
+not affect each other.
 
 From three seeds on, an interval is over seeds and tasks (Student's, with seeds and tasks as units). Of one or two seeds
 it is **over tasks alone**: it says what these very runs would have on other tasks, and nothing about other seeds. The

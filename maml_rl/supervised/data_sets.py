@@ -122,7 +122,7 @@ def _listed(root: Path, listing: Path) -> dict[str, list[ImageFile]]:
     try:
         text = listing.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{listing} is no text in UTF-8 ({error}): download it again") from error
+        raise InputError(f"{listing} is not UTF-8 text ({error}): download it again") from error
     with io.StringIO(text, newline="") as file:
         rows = csv.DictReader(file)
         if not {"filename", "label"} <= set(rows.fieldnames or ()):

@@ -46,7 +46,7 @@ class FewShot:
                     )
         height, width = self.data.form.size
         if self.rotations and height != width:
-            raise InputError(f"only square images can be turned, those of {self.data.source} are {height} x {width}")
+            raise InputError(f"only square images can be rotated, those of {self.data.source} are {height} x {width}")
 
     def _check_ways(self, phase: Phase) -> None:
         count = len(self.data.classes[phase])

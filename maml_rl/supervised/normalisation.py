@@ -1,7 +1,7 @@
 """Batch normalisation of a task's own examples, which `torch.func` can differentiate twice and map over tasks.
 
 The statistics are always those of the examples given, never running ones: of the whole batch, or of its first examples
-alone, those of the support set (`support_size`), so that no query example knows of another.
+alone, those of the support set (`support_size`), so that query examples do not affect each other.
 
 Written in plain arithmetic, since PyTorch's own `batch_norm` has a wrong second derivative under `torch.func.vmap`: the
 meta-gradient of a four-layer network came out 1 to 2 % wrong, also after `replace_all_batch_norm_modules_`. The other

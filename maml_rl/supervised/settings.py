@@ -72,8 +72,8 @@ class SupervisedMeta(MetaConfig):
     over ways x shots by shots, so its alpha of 0.4 for 5 ways is 2.0 here."""
     algorithm: Algorithm = "maml"
     """How the meta-gradient is computed: maml, by differentiating the query loss after adaptation; reptile, as the
-    distance that adaptation went (Nichol et al. 2018); meta-lstm, as maml, with an LSTM in place of the gradient step,
-    which has no use for inner_lr (Ravi, Larochelle 2017)."""
+    change that adaptation made (Nichol et al. 2018); meta-lstm, as maml, with an LSTM in place of the gradient step,
+    which ignores inner_lr (Ravi, Larochelle 2017)."""
     lstm: LSTMConfig = field(default_factory=LSTMConfig)
     first_order_iterations: int = 0
     """Meta-iterations at the start that leave out the derivative of the inner update: derivative-order annealing
@@ -83,9 +83,9 @@ class SupervisedMeta(MetaConfig):
     alone (Antoniou et al. 2019, MAML++); 0 counts the last alone. It needs 2 inner steps or more."""
     batch_norm: BatchNorm = "transductive"
     """Statistics of batch normalisation for the query examples: transductive, their own (the paper's code); or support,
-    those of the support examples, so that no query example knows of another."""
+    those of the support examples, so that query examples do not affect each other."""
     chunk_size: int | None = None
-    """Tasks differentiated at once, on which memory depends, and rounding; all if None."""
+    """Tasks differentiated at once; all if None. It affects memory, and results by rounding only."""
     step: Adam | SGD = field(default_factory=Adam)
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class NetworkConfig:
     filters: int = 64
     """Filters of each of the four convolutions (paper: 64 for Omniglot, 32 for MiniImagenet)."""
     context_size: int = 0
-    """Context numbers that the mlp sees next to its input: adapted context is for them (Zintgraf et al. 2019: 5 for the
+    """Context numbers that the mlp sees next to its input, for adapted context (Zintgraf et al. 2019: 5 for the
     sinusoid). With adapted all they are learned as well."""
 
     def __post_init__(self) -> None:

@@ -295,7 +295,7 @@ def test_random_moves_are_for_discrete_actions_and_a_task_has_one_expert(tmp_pat
     experts = oracle_run(tmp_path / "oracle")
     config = student(experts)
     greedy = replace(config, imitation=replace(config.imitation, epsilon=0.1))
-    with pytest.raises(InputError, match=r"imitation\.epsilon is for discrete actions, those here are in Box"):
+    with pytest.raises(InputError, match=r"imitation\.epsilon is for discrete actions, but the actions are in Box"):
         train(greedy, tmp_path / "out", ONE_THREAD)
     space = load_space("maml_rl.envs:finn2017/HalfCheetahDir-v0")
     assert source_tasks(space, 2, Draw(0, Phase.TRAINING)) == [0, 1]

@@ -103,7 +103,7 @@ def test_a_truncated_file_is_refused(path, kept):
 def test_a_safetensors_file_of_someone_else_is_refused(tmp_path, metadata):
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.ones(3)}, path, metadata)
-    assert "not a checkpoint of maml-rl" in refused(path)
+    assert "not a maml-rl checkpoint" in refused(path)
 
 
 @pytest.mark.parametrize("text", ["hello\n", "{}", "iteration,return\n1,2\n" * 100])

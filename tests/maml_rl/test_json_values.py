@@ -58,7 +58,7 @@ def test_files_are_named_with_what_to_do(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"\xff")
     for read in (read_text, read_json):
-        with pytest.raises(InputError, match=rf"{path} is damaged \(it should be text in UTF-8.*\): remove it"):
+        with pytest.raises(InputError, match=rf"{path} is damaged \(it should be UTF-8 text.*\): remove it"):
             read(path, "remove it")
     path.write_text("{")
     with pytest.raises(InputError, match=rf"{path} is damaged \(Expecting.*\): restore it from a copy"):

@@ -157,7 +157,7 @@ def test_a_log_that_is_not_of_the_policy_is_warned_of(run, log):
     noise = np.random.default_rng(0).standard_normal(log.actions.shape).astype(np.float32)
     policy = explorer(run)
     means = policy.output(log.observations)
-    assert "less noise" in warning(run, log._replace(actions=means))
+    assert "without noise" in warning(run, log._replace(actions=means))
     assert "another policy" in warning(run, log._replace(actions=means + 2 * np.exp(policy.log_std) * noise))
     clipped = log.actions.clip(policy.low, policy.high)
     assert (clipped != log.actions).any()
@@ -179,8 +179,8 @@ def test_a_log_that_is_short_long_or_in_other_units_is_warned_of(run, log):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda log: log._replace(observations=log.observations[:, :17]), "have 17 numbers, those of .* have 20"),
-        (lambda log: log._replace(actions=log.actions[:, :5]), "actions have 5 numbers, those of .* have 6"),
+        (lambda log: log._replace(observations=log.observations[:, :17]), "have 17 numbers, but those of .* have 20"),
+        (lambda log: log._replace(actions=log.actions[:, :5]), "actions have 5 numbers, but those of .* have 6"),
     ],
 )
 def test_a_log_of_another_robot_is_refused(run, log, change, message):

@@ -804,7 +804,7 @@ def test_a_bad_input_is_refused_in_one_line_and_nothing_is_written(run_command, 
     ("damage", "told"),
     [
         (truncated, "truncated or damaged"),
-        (foreign, "not a checkpoint of maml-rl"),
+        (foreign, "not a maml-rl checkpoint"),
         (newer, "newer"),
         (text_file, "truncated or damaged"),
         (missing, "no checkpoint"),

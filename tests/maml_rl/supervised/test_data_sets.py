@@ -197,7 +197,7 @@ def test_an_image_that_a_list_names_in_vain_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train.csv, line 2, needs a filename and a label"):
         mini_imagenet(tmp_path)
     (tmp_path / "train.csv").write_bytes("filename,label\nn1.jpg,é\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"train.csv is no text in UTF-8"):
+    with pytest.raises(InputError, match=r"train.csv is not UTF-8 text"):
         mini_imagenet(tmp_path)
 
 

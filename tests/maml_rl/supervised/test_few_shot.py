@@ -158,7 +158,7 @@ def test_few_classes_for_validation_keep_nobody_from_training(data: ImageSplits)
 def test_images_that_are_not_square_are_not_turned() -> None:
     files = [encoded(np.zeros((2, 3)))] * 2
     data = ImageSplits("these", ImageForm((2, 3), "grey"), {Phase.TRAINING: {"a": files}})
-    with pytest.raises(InputError, match="only square images can be turned, those of these are 2 x 3"):
+    with pytest.raises(InputError, match="only square images can be rotated, those of these are 2 x 3"):
         FewShot(data, ways=1, rotations=True)
     with pytest.raises(InputError, match="these has no classes for evaluation"):
         FewShot(data, ways=1).batch(0, Phase.EVALUATION, [0])
