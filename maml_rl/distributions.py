@@ -5,7 +5,9 @@ randomness is a function of the seed on every device.
 """
 
 import math
-from typing import NamedTuple, Protocol, Self
+from collections.abc import Sequence
+from functools import cache
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -18,6 +20,10 @@ PerParameter = tuple[Tensor, ...]
 
 class Distribution(Protocol):
     """Interface of a distribution over actions."""
+
+    def __init__(self, *parameters: Tensor) -> None:
+        """Makes it of its `parameters()`."""
+        ...
 
     @staticmethod
     def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
@@ -98,7 +104,7 @@ class Categorical(NamedTuple):
     @staticmethod
     def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
         """Gumbel noise `[*shape, size]`, with which the largest of logits + noise is a sample."""
-        return generator.gumbel(size=(*shape, size)).astype(np.float32)
+        return _gumbel(generator, (*shape, size))
 
     def sample(self, noise: Tensor) -> Tensor:
         """Choices `[...]`, int64."""
@@ -127,3 +133,112 @@ class Categorical(NamedTuple):
         (logits,) = tangents
         probs = torch.softmax(self.logits, -1)
         return (probs * (logits - (probs * logits).sum(-1, keepdim=True)),)
+
+
+def _gumbel(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return generator.gumbel(size=shape).astype(np.float32)
+
+
+class _Logits(NamedTuple):
+    logits: Tensor  # [..., sum of sizes]   of each choice in turn
+
+
+class MultiCategorical(_Logits):
+    """Independent choices, each among its own number of alternatives: a product of categorical distributions.
+
+    `multi_categorical` makes the class for given numbers of alternatives.
+    """
+
+    __slots__ = ()
+    sizes: ClassVar[tuple[int, ...]] = ()
+    """Number of alternatives of each choice."""
+
+    @staticmethod
+    def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
+        """Gumbel noise `[*shape, size]`, for all alternatives of all choices."""
+        return _gumbel(generator, (*shape, size))
+
+    def choices(self) -> list[Categorical]:
+        """The distribution of each choice."""
+        return [Categorical(part) for part in torch.split(self.logits, list(self.sizes), -1)]
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Choices `[..., D]`, int64."""
+        parts = torch.split(noise, list(self.sizes), -1)
+        return torch.stack([choice.sample(part) for choice, part in zip(self.choices(), parts, strict=True)], -1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-probability `[...]` of choices `[..., D]`: the sum over the choices."""
+        chosen = actions.unbind(-1)
+        return _sum([choice.log_prob(action) for choice, action in zip(self.choices(), chosen, strict=True)])
+
+    def entropy(self) -> Tensor:
+        """Entropy `[...]`: the sum over the choices."""
+        return _sum([choice.entropy() for choice in self.choices()])
+
+    def kl(self, other: "MultiCategorical") -> Tensor:
+        """KL(self || other) `[...]`: the sum over the choices."""
+        return _sum([own.kl(others) for own, others in zip(self.choices(), other.choices(), strict=True)])
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.logits,)
+
+    def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The Fisher matrix has a block for each choice, that of its categorical distribution."""
+        parts = torch.split(tangents[0], list(self.sizes), -1)
+        products = [choice.fisher_product((part,))[0] for choice, part in zip(self.choices(), parts, strict=True)]
+        return (torch.cat(products, -1),)
+
+
+@cache
+def multi_categorical(sizes: tuple[int, ...]) -> type[MultiCategorical]:
+    """The distribution of choices among `sizes` alternatives each."""
+    return type("MultiCategorical", (MultiCategorical,), {"__slots__": (), "sizes": sizes})
+
+
+def _sum(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).sum(0)
+
+
+class Bernoulli(NamedTuple):
+    """Independent switches, each on (1) with the probability 1 / (1 + exp(-logit))."""
+
+    logits: Tensor  # [..., D]
+
+    @staticmethod
+    def noise(generator: np.random.Generator, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
+        """Logistic noise `[*shape, size]`: where logit + noise is above 0, a switch is on."""
+        return generator.logistic(size=(*shape, size)).astype(np.float32)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Switches `[..., D]`, 0 or 1, int64."""
+        return (self.logits + noise > 0).long()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-probability `[...]` of switches `[..., D]`: the sum over them of a l - log(1 + exp l)."""
+        return (actions * self.logits - _softplus(self.logits)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy `[...]`: the sum over the switches of log(1 + exp l) - p l."""
+        return (_softplus(self.logits) - torch.sigmoid(self.logits) * self.logits).sum(-1)
+
+    def kl(self, other: "Bernoulli") -> Tensor:
+        """KL(self || other) `[...]`: the sum over the switches of p (l - m) - log(1 + exp l) + log(1 + exp m)."""
+        difference = torch.sigmoid(self.logits) * (self.logits - other.logits)
+        return (difference - _softplus(self.logits) + _softplus(other.logits)).sum(-1)
+
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.logits,)
+
+    def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """With respect to the logits the Fisher matrix is diagonal: p (1 - p)."""
+        (logits,) = tangents
+        probs = torch.sigmoid(self.logits)
+        return (probs * (1 - probs) * logits,)
+
+
+def _softplus(logits: Tensor) -> Tensor:
+    """log(1 + exp l), smooth everywhere: PyTorch's own is l from 20 on."""
+    return -torch.nn.functional.logsigmoid(-logits)

@@ -7,7 +7,7 @@ records f, which is a function of few numbers; the network's part is in `maml_rl
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from maml_rl.derivatives import LinearGradient, RecordedGradient, recorded_gradi
 from maml_rl.distributions import Distribution, PerParameter
 from maml_rl.mlp_products import Layers, backward, curved_gradient, forward, gradient, tangent
 from maml_rl.objectives import PolicyLoss
-from maml_rl.policies import CategoricalMLP, CompletedPolicy, GaussianMLP, Policy
+from maml_rl.policies import CompletedPolicy, MLPPolicy, Policy
 from maml_rl.types import Batch, Params
 
 _ROWS = 4000  # steps at a time, whose values of a layer stay in the cache of a core
@@ -25,14 +25,14 @@ _ROWS = 4000  # steps at a time, whose values of a layer stay in the cache of a 
 class Perceptron(NamedTuple):
     """A policy whose derivatives are written out, and its frozen parameters."""
 
-    module: GaussianMLP | CategoricalMLP
+    module: MLPPolicy
     frozen: Params
 
 
 def perceptron(policy: Policy) -> Perceptron | None:
     """The perceptron behind a policy; None for any other, among them subclasses, which may compute something else."""
     module, frozen = (policy.policy, policy.frozen) if isinstance(policy, CompletedPolicy) else (policy, Params())
-    if not isinstance(module, GaussianMLP | CategoricalMLP) or type(module) not in (GaussianMLP, CategoricalMLP):
+    if not isinstance(module, MLPPolicy) or type(module) not in get_args(MLPPolicy):
         return None
     return Perceptron(module, frozen)
 

@@ -14,8 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from maml_rl.actions import ActionKind
 from maml_rl.config import Activation, Adapted, RLMeta
-from maml_rl.distributions import Categorical, DiagonalGaussian, Distribution
+from maml_rl.distributions import (
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    Distribution,
+    multi_categorical,
+)
 from maml_rl.errors import InputError
 from maml_rl.rates import CONTEXT, InnerRates, context_names, inner_rates
 from maml_rl.types import Params, frozen_names, split
@@ -93,6 +100,12 @@ class Standardisation(NamedTuple):
     std: Tensor | None = None  # [obs]   1 if None
     clip: float | None = None  # no bound if None
 
+    def of(self, observations: Tensor) -> Tensor:
+        """Observations `[..., obs]` as the network sees them."""
+        shifted = observations if self.mean is None else observations - self.mean
+        scaled = shifted if self.std is None else shifted / self.std
+        return scaled if self.clip is None else scaled.clamp(-self.clip, self.clip)
+
 
 _RAW = Standardisation()
 
@@ -113,6 +126,8 @@ class StandardisedMLP(nn.Module):
         context_size: Number of context numbers.
     """
 
+    distribution: type[Distribution]
+    """Kind of distribution over actions, whose first parameter is the network's output."""
     direct: ClassVar[tuple[str, ...]] = ()
     """Parameters that are parameters of the distribution in every observation, after the network's output."""
 
@@ -149,8 +164,7 @@ class StandardisedMLP(nn.Module):
 
     def standardised(self, observations: Tensor) -> Tensor:
         """Observations `[..., obs]` as the network sees them: (x - mean) / std, within +-clip."""
-        shifted = (observations - self.observation_mean) / self.observation_std
-        return shifted if self.clip is None else shifted.clamp(-self.clip, self.clip)
+        return Standardisation(self.observation_mean, self.observation_std, self.clip).of(observations)
 
     def layer(self, params: Params, index: int) -> tuple[Tensor, Tensor]:
         """Weight `[out, in]` and bias `[out]` of a layer, or M of each; the first is of the observation alone.
@@ -200,6 +214,19 @@ class StandardisedMLP(nn.Module):
     def last_output(self, params: Params, features: Tensor) -> Tensor:
         """Output of the last layer `[..., output]` for its features `[..., units]`; of one parameter set."""
         return nn.functional.linear(features, *self.layer(params, self.layers - 1))
+
+    def forward(self, params: Params, observations: Tensor) -> Distribution:
+        """Distribution of actions in observations `[..., obs]`."""
+        return self.at(params)(observations)
+
+    def at(self, params: Params) -> Callable[[Tensor], Distribution]:
+        """The same as a function of observations, to be called many times."""
+        network = self.network(params)
+        return lambda observations: self.distribution(network(observations))
+
+    def from_features(self, params: Params, features: Tensor) -> Distribution:
+        """Distribution of actions, from the last hidden features `[..., units]`; of one parameter set."""
+        return self.distribution(self.last_output(params, features))
 
 
 class GaussianMLP(StandardisedMLP):
@@ -265,18 +292,58 @@ class CategoricalMLP(StandardisedMLP):
         super().__init__(input_size, choices, **settings)  # type: ignore[arg-type]
         self.noise_size = choices
 
-    def forward(self, params: Params, observations: Tensor) -> Categorical:
-        """Distribution of actions `[...]` in observations `[..., obs]`."""
-        return self.at(params)(observations)
 
-    def at(self, params: Params) -> Callable[[Tensor], Categorical]:
-        """The same as a function of observations, to be called many times."""
-        network = self.network(params)
-        return lambda observations: Categorical(network(observations))
+class MultiCategoricalMLP(StandardisedMLP):
+    """Independent choices with logits from a network.
 
-    def from_features(self, params: Params, features: Tensor) -> Categorical:
-        """Distribution of actions `[...]`, from the last hidden features `[..., units]`; of one parameter set."""
-        return Categorical(self.last_output(params, features))
+    Args:
+        input_size: Size of an observation.
+        sizes: Number of alternatives of each choice.
+        settings: See `StandardisedMLP`.
+    """
+
+    def __init__(self, input_size: int, sizes: Sequence[int], **settings: object) -> None:
+        super().__init__(input_size, sum(sizes), **settings)  # type: ignore[arg-type]
+        self.distribution = multi_categorical(tuple(sizes))
+        self.noise_size = sum(sizes)
+
+
+class BernoulliMLP(StandardisedMLP):
+    """Independent switches with logits from a network.
+
+    Args:
+        input_size: Size of an observation.
+        switches: Their number.
+        settings: See `StandardisedMLP`.
+    """
+
+    distribution = Bernoulli
+
+    def __init__(self, input_size: int, switches: int, **settings: object) -> None:
+        super().__init__(input_size, switches, **settings)  # type: ignore[arg-type]
+        self.noise_size = switches
+
+
+MLPPolicy = GaussianMLP | CategoricalMLP | MultiCategoricalMLP | BernoulliMLP
+"""The package's multilayer perceptrons."""
+
+
+def perceptron_for(kind: ActionKind, input_size: int, initial_std: float = 1.0, **settings: object) -> MLPPolicy:
+    """The perceptron for a kind of actions.
+
+    Args:
+        kind: The kind.
+        input_size: Size of an observation.
+        initial_std: See `GaussianMLP`; the others have none.
+        settings: See `StandardisedMLP`.
+    """
+    if kind.distribution is Categorical:
+        return CategoricalMLP(input_size, kind.size, **settings)
+    if kind.distribution is Bernoulli:
+        return BernoulliMLP(input_size, kind.size, **settings)
+    if kind.sizes:
+        return MultiCategoricalMLP(input_size, kind.sizes, **settings)
+    return GaussianMLP(input_size, kind.size, initial_std=initial_std, **settings)
 
 
 class CompletedPolicy(NamedTuple):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, distributions
 
-from maml_rl.distributions import Categorical, DiagonalGaussian
+from maml_rl.distributions import Bernoulli, Categorical, DiagonalGaussian, multi_categorical
 
 SIZES = range(1, 8)
 ROWS = (3, 5)
@@ -24,14 +24,20 @@ def categorical(size: int, seed: int = 0) -> Categorical:
     return Categorical(torch.randn(*ROWS, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
 
 
-def reference(ours: DiagonalGaussian | Categorical) -> distributions.Distribution:
+def bernoulli(size: int, seed: int = 0) -> Bernoulli:
+    return Bernoulli(2 * categorical(size, seed).logits)
+
+
+def reference(ours: DiagonalGaussian | Categorical | Bernoulli) -> distributions.Distribution:
+    if isinstance(ours, Bernoulli):
+        return distributions.Independent(distributions.Bernoulli(logits=ours.logits), 1)
     if isinstance(ours, Categorical):
         return distributions.Categorical(logits=ours.logits)
     return distributions.Independent(distributions.Normal(ours.mean, ours.log_std.exp()), 1)
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("make", [gaussian, categorical])
+@pytest.mark.parametrize("make", [gaussian, categorical, bernoulli])
 class TestAgainstTorch:
     def test_log_prob_is_that_of_torch_and_summed_over_action_dimensions(self, make, size: int) -> None:
         ours = make(size)
@@ -135,7 +141,54 @@ def test_categorical_samples_have_the_probabilities() -> None:
     assert ((frequencies - probs).abs() < 5 * (probs * (1 - probs) / count).sqrt()).all()
 
 
-@pytest.mark.parametrize("distribution", [DiagonalGaussian, Categorical])
+def test_several_choices_are_a_product_of_categorical_distributions() -> None:
+    """Each with its own number of alternatives; the Fisher product is that of the Hessian of their KL."""
+    sizes = (2, 3, 1)
+    kind = multi_categorical(sizes)
+    ours, other = (kind(categorical(sum(sizes), seed).logits) for seed in (0, 1))
+    parts = [[Categorical(part) for part in d.logits.split(sizes, -1)] for d in (ours, other)]
+    actions = torch.stack([torch.randint(n, ROWS, generator=torch.Generator().manual_seed(n)) for n in sizes], -1)
+    singles = list(zip(*parts, actions.unbind(-1), strict=True))
+    torch.testing.assert_close(ours.log_prob(actions), sum(own.log_prob(chosen) for own, _, chosen in singles))
+    torch.testing.assert_close(ours.entropy(), sum(own.entropy() for own, *_ in singles))
+    torch.testing.assert_close(ours.kl(other), sum(own.kl(others) for own, others, _ in singles))
+    logits, tangent = ours.logits[0, 0], other.logits[0, 0]
+    hessian = torch.autograd.functional.hessian(lambda vector: kind(logits).kl(kind(vector)), logits)
+    torch.testing.assert_close(kind(logits).fisher_product((tangent,))[0], hessian @ tangent)
+
+
+def test_known_answers_of_several_choices_and_switches() -> None:
+    # A fair coin and a choice among three with 1/2, 1/4, 1/4: log 1/2 + log 1/4, and log 2 + 3/2 log 2 nats.
+    choices = multi_categorical((2, 3))(torch.tensor([0.0, 0.0, 2.0, 1.0, 1.0]) * math.log(2))
+    assert choices.log_prob(torch.tensor([1, 2])).item() == pytest.approx(math.log(1 / 8))
+    assert choices.entropy().item() == pytest.approx(2.5 * math.log(2))
+    # Switches that are on with 3/4 and 1/2: both on 3/8; KL from fair ones 3/4 log 3/2 + 1/4 log 1/2.
+    switches = Bernoulli(torch.tensor([math.log(3), 0.0]))
+    assert switches.log_prob(torch.tensor([1, 1])).item() == pytest.approx(math.log(3 / 8))
+    assert switches.kl(Bernoulli(torch.zeros(2))).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    certain = Bernoulli(torch.tensor([200.0, -200.0]))
+    assert certain.log_prob(torch.tensor([1, 0])).item() == 0.0
+    assert certain.entropy().item() == 0.0
+
+
+def test_samples_of_several_choices_and_switches_have_the_probabilities() -> None:
+    count, generator = 100_000, np.random.default_rng(0)
+    kind, first, second = multi_categorical((2, 3)), torch.tensor([0.2, 0.8]), torch.tensor([0.5, 0.3, 0.2])
+    noise = torch.from_numpy(kind.noise(generator, (count,), 5))
+    samples = kind(torch.cat([first, second]).log()).sample(noise)
+    assert samples.dtype == torch.int64
+    assert samples.shape == (count, 2)
+    for column, probs in zip(samples.T, (first, second), strict=True):
+        frequencies = torch.bincount(column, minlength=len(probs)) / count
+        assert ((frequencies - probs).abs() < 5 * (probs * (1 - probs) / count).sqrt()).all()
+    probs = torch.tensor([0.1, 0.5, 0.9])
+    noise = torch.from_numpy(Bernoulli.noise(generator, (count,), 3))
+    switched = Bernoulli(probs.logit()).sample(noise)
+    assert switched.dtype == torch.int64
+    assert ((switched.float().mean(0) - probs).abs() < 5 * (probs * (1 - probs) / count).sqrt()).all()
+
+
+@pytest.mark.parametrize("distribution", [DiagonalGaussian, Categorical, Bernoulli, multi_categorical((1, 3))])
 def test_noise_is_a_function_of_the_generator(distribution) -> None:
     first, second, other = (distribution.noise(np.random.default_rng(seed), (2, 3), 4) for seed in (1, 1, 2))
     assert first.shape == (2, 3, 4)
