@@ -21,21 +21,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Space, flatdim
+from gymnasium.spaces import Discrete, Space, flatdim
 from gymnasium.spaces import flatten as flatten_task
 from torch import Tensor
 
 from maml_rl.config import SGD, Adam, RLConfig
 from maml_rl.distributions import Categorical, Distribution
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, one_line
-from maml_rl.initial import MLPPolicy
+from maml_rl.initial import BuiltPolicy
 from maml_rl.learner import Metrics
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.meta_rl import Iteration
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
 from maml_rl.policies import Policy
 from maml_rl.reinforcement import RLLearner, task_share
-from maml_rl.requirements import picture_advice
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase, Purpose
 from maml_rl.step import MetaGradient, initial_optimizer, meta_step
@@ -49,7 +48,7 @@ _MAPS = "features.maps"  # F of all tasks, [M, units of the expert, units of the
 class Experts(NamedTuple):
     """The experts of all tasks: one policy that observes the task."""
 
-    policy: MLPPolicy
+    policy: BuiltPolicy
     params: Params  # one set
     task_space: Space[Any]
     appends_task: bool = True  # whether the student's observations have no task, which then is appended
@@ -131,7 +130,7 @@ class MimicLearner(RLLearner):
         self,
         config: RLConfig,
         envs: TaskVectorEnv,
-        policy: MLPPolicy,
+        policy: BuiltPolicy,
         experts: Experts,
         machine: Machine = THIS_MACHINE,
     ) -> None:
@@ -139,17 +138,16 @@ class MimicLearner(RLLearner):
         self.experts = experts._replace(policy=experts.policy.to(machine.torch_device()), params=params)
         super().__init__(config, envs, policy, machine)
         self.tasks = source_tasks(self.task_space, config.meta.meta_batch_size, Draw(config.seed, Phase.TRAINING))
-        if config.imitation.epsilon is not None and isinstance(envs.single_action_space, Box):
+        if config.imitation.epsilon is not None and not isinstance(envs.single_action_space, Discrete):
             raise InputError(
-                "imitation.epsilon is for discrete actions, but the actions are in "
+                "imitation.epsilon is for actions in Discrete, but those here are in "
                 f"{one_line(envs.single_action_space)}: leave it out to sample actions"
             )
 
     @property
     def advice(self) -> list[str]:
         """A warning of pictures as observations."""
-        pictures = picture_advice(self.envs.single_observation_space)
-        return [pictures] if pictures else []
+        return self.picture_advice()
 
     def initial(self) -> State:
         """The policy's own parameters, and the maps of the features, uniform within Glorot's bound."""
@@ -229,7 +227,7 @@ def experts_of(directory: Path, oracle: RLLearner, state: State, student: RLLear
 
 @one_torch_thread()
 def mimic_iteration(
-    policy: MLPPolicy,
+    policy: BuiltPolicy,
     state: State,
     envs: TaskVectorEnv,
     tasks: Sequence[Task],
@@ -275,7 +273,7 @@ def mimic_iteration(
 
 
 def _student_episodes(
-    policy: MLPPolicy,
+    policy: BuiltPolicy,
     state: State,
     envs: TaskVectorEnv,
     tasks: Sequence[Task],
@@ -303,7 +301,7 @@ def _lessons(experts: Experts, trajectories: Trajectories, tasks: Sequence[Task]
     return threads.map(of_task, range(len(tasks)))
 
 
-def imitated(policy: MLPPolicy, params: Params, lesson: Lesson, feature_map: Tensor | None) -> Imitated:
+def imitated(policy: BuiltPolicy, params: Params, lesson: Lesson, feature_map: Tensor | None) -> Imitated:
     """How a student with these parameters differs from the expert of a task.
 
     Args:
@@ -322,7 +320,7 @@ def imitated(policy: MLPPolicy, params: Params, lesson: Lesson, feature_map: Ten
 
 
 def _imitate(
-    policy: MLPPolicy, state: State, lessons: Sequence[Lesson], config: RLConfig, draw: Draw, threads: TaskThreads
+    policy: BuiltPolicy, state: State, lessons: Sequence[Lesson], config: RLConfig, draw: Draw, threads: TaskThreads
 ) -> tuple[State, dict[str, float]]:
     """The state after the iteration's steps of Adam, each on a minibatch of every task, and what to log of the last.
 
@@ -350,7 +348,7 @@ def _imitate(
 
 
 def _gradient(
-    policy: MLPPolicy, learned: Params, batch: Sequence[Lesson], feature_weight: float, threads: TaskThreads
+    policy: BuiltPolicy, learned: Params, batch: Sequence[Lesson], feature_weight: float, threads: TaskThreads
 ) -> MetaGradient:
     """Gradient of the mean over tasks of KL and weighted feature regression, by the student's parameters and maps."""
     maps, params = split(learned, {_MAPS})
@@ -372,7 +370,7 @@ def _gradient(
 
 
 def _measured(
-    policy: MLPPolicy, state: State, trajectories: Trajectories, lessons: Sequence[Lesson], threads: TaskThreads
+    policy: BuiltPolicy, state: State, trajectories: Trajectories, lessons: Sequence[Lesson], threads: TaskThreads
 ) -> dict[str, Tensor]:
     """What each task, on whichever rank it is, contributes to the metrics that are means over tasks, `[M]`.
 

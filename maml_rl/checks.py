@@ -14,6 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from maml_rl.errors import InputError, one_line, place, reason
+from maml_rl.observations import observation_parts, row
 from maml_rl.requirements import interface, picture_advice, time_limit, unmet, unusable
 from maml_rl.standardisation import unresolved
 from maml_rl.task_parts import parts, plain_text, varied
@@ -208,6 +209,19 @@ def _values(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 
 def _observation_faults(space: spaces.Space[Any], observation: Any) -> Iterator[Finding]:
+    """What is wrong with an observation; of a Dict with the right keys, with each of its parts."""
+    if isinstance(space, spaces.Dict) and isinstance(observation, dict) and observation.keys() == space.keys():
+        for key, part in space.items():
+            for finding in _observation_faults(part, observation[key]):
+                yield finding._replace(text=f"in the part {key!r}, {finding.text}")
+    elif isinstance(space, spaces.Box):
+        yield from _array_faults(space, observation)
+    elif not space.contains(observation):
+        found = one_line(observation)[:80]
+        yield _error(f"an observation is {found}, which its space, {one_line(space)}, does not contain")
+
+
+def _array_faults(space: spaces.Box, observation: Any) -> Iterator[Finding]:
     if not isinstance(observation, (np.ndarray, np.generic)):
         yield _error(f"observations have to be arrays, got {type(observation).__name__}")
     elif observation.shape != space.shape:
@@ -348,9 +362,17 @@ def _whole_episodes(env: AnyEnv, seed: int) -> Iterator[Finding]:
             "truncated, or leave it to max_episode_steps"
         )
     observations = [observation for episode in episodes for observation in episode.observations]
-    size = np.size(observations[0])
-    rows = np.linspace(0, len(observations) - 1, min(len(observations), max(50, 2_000_000 // max(size, 1)))).astype(int)
-    yield from _scales(np.stack([np.asarray(observations[row], np.float64).reshape(-1) for row in rows]))
+    parts = observation_parts(env.observation_space)
+    size = max(sum(part.size for part in parts), 1)
+    rows = np.linspace(0, len(observations) - 1, min(len(observations), max(50, 2_000_000 // size))).astype(int)
+    numbers = np.concatenate([np.full(part.size, not part.is_picture) for part in parts])
+    # Pictures are scaled by their range, and a 0 that never changes is no fault.
+    yield from _scales(np.stack([np.where(numbers, _row(env, observations[index]), 0.0) for index in rows]))
+
+
+def _row(env: AnyEnv, observation: Any) -> NDArray[np.float64]:
+    """An observation as a row of numbers, in float64."""
+    return np.asarray(row(env.observation_space, observation), np.float64).reshape(-1)
 
 
 def _scales(observations: NDArray[np.float64]) -> Iterator[Finding]:
@@ -396,7 +418,7 @@ def _components(indices: Sequence[int] | NDArray[np.int64]) -> str:
 def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
     """The observation does not reveal the task: a linear map, fitted on half of the tasks, fails on the others."""
     space = env.unwrapped.task_space  # type: ignore[attr-defined]
-    size = int(np.prod(env.observation_space.shape or ()))
+    size = sum(part.size for part in observation_parts(env.observation_space))
     tasks = _tasks(env, int(np.clip(4 * (size + 1), 60, 300)), seed)
     try:
         targets = np.stack([np.asarray(_vector(space, task), np.float64).reshape(-1) for task in tasks])
@@ -404,7 +426,7 @@ def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
         return
     episodes = [_run(env, task, seed + i, _actions(env, 2, seed + i)) for i, task in enumerate(tasks)]
     for index, when in ((0, "the first observation"), (-1, "an observation after a few random steps")):
-        inputs = np.stack([np.asarray(e.observations[index], np.float64).reshape(-1) for e in episodes])
+        inputs = np.stack([_row(env, e.observations[index]) for e in episodes])
         single = [j for j in range(size) if _reveals(inputs[:, [j]], targets)]
         if single:
             yield _warning(f"{when} contains the task, in component {single[0]}: there is nothing left to adapt to")

@@ -5,6 +5,7 @@ with a subclass for reinforcement learning here and one for supervised learning 
 Nothing here needs PyTorch, so the command line can list settings without loading it.
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
@@ -302,15 +303,42 @@ class PolicyConfig:
     observation_clip: float | None = 10.0
     """Bound on the absolute value of a standardised observation, in standard deviations (Stable-Baselines3's
     VecNormalize: 10); None for no bound. Raw observations are never clipped."""
+    module: str | None = None
+    """Your own network as module:Class, a torch.nn.Module from observations to features (docs/own_network.md). None is
+    a perceptron, after convolutions where observations have pictures."""
+    arguments: str = "{}"
+    """Keyword arguments of your own network, as a JSON object such as {"width": 64}."""
+    filters: tuple[int, ...] = (16, 16)
+    """Filters of each convolution (3 x 3, stride 2) of pictures, before the hidden layers. None at all (an empty list)
+    shows pictures to the perceptron as rows of numbers."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
         require_choices(self)
-        require("hidden_sizes", str(self.hidden_sizes), all(size >= 1 for size in self.hidden_sizes), "all at least 1")
+        for name in ("filters", "hidden_sizes"):
+            sizes = getattr(self, name)
+            require(name, str(sizes), all(size >= 1 for size in sizes), "all at least 1")
         require("context_size", self.context_size, self.context_size >= 0, "at least 0")
         require("initial_std", self.initial_std, self.initial_std > 0, "above 0")
         clip = self.observation_clip
         require("observation_clip", str(clip), clip is None or clip > 0, "above 0 or None")
+        self._require_module()
+
+    def _require_module(self) -> None:
+        """Raises InputError where the own network or its arguments cannot be."""
+        module = self.module
+        require("module", repr(module), module is None or ":" in module, "module:Class or None")
+        try:
+            is_object = isinstance(json.loads(self.arguments), dict)
+        except ValueError:
+            is_object = False
+        require("arguments", repr(self.arguments), is_object, 'a JSON object such as {"width": 64}')
+        if module is None and self.arguments != PolicyConfig.arguments:
+            raise InputError("network.arguments are for your own network: set network.module, or leave them out")
+        if module is not None and self.context_size:
+            raise InputError(
+                "network.context_size is for the package's networks: give your own module a parameter named context"
+            )
 
 
 @dataclass(frozen=True)
@@ -473,7 +501,8 @@ class RLConfig(RunConfig):
         require("num_envs", str(self.num_envs), self.num_envs is None or self.num_envs >= 1, "at least 1 or None")
         limit = self.max_episode_steps
         require("max_episode_steps", str(limit), limit is None or limit >= 1, "at least 1 or None")
-        require_context(self.meta.adapted, self.network.context_size)
+        if self.network.module is None:
+            require_context(self.meta.adapted, self.network.context_size)
         if self.imitates:
             self._require_imitation()
 
@@ -529,8 +558,9 @@ class RLConfig(RunConfig):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The modules of the environment and of the user's own loss."""
-        return tuple(filter(None, (self.env_id.rpartition(":")[0], self.meta.inner_objective.rpartition(":")[0])))
+        """The modules of the environment, and of the user's own loss and network."""
+        named = (self.env_id, self.meta.inner_objective, self.network.module or "")
+        return tuple(filter(None, (name.rpartition(":")[0] for name in named)))
 
 
 def variant(meta: MetaConfig) -> str:

@@ -14,20 +14,22 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from maml_rl.actions import action_kind
 from maml_rl.config import RLEvaluation, RLMeta
 from maml_rl.episode_log import LoggedSteps
 from maml_rl.errors import InputError, one_line
-from maml_rl.initial import MLPPolicy
+from maml_rl.initial import BuiltPolicy
 from maml_rl.learner import Validation
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.meta_rl import adapt_each, advantage_batches
 from maml_rl.numpy_policy import NumpyPolicy
-from maml_rl.policies import GaussianMLP, policy_rates
+from maml_rl.policies import BernoulliMLP, GaussianMLP, policy_rates
 from maml_rl.rates import theta
-from maml_rl.reinforcement import RLLearner, few_episodes, step_sizes
+from maml_rl.reinforcement import RLLearner, step_sizes
 from maml_rl.run import Run
 from maml_rl.tasks import episode_limit
 from maml_rl.types import Params, State, Trajectories, laid_out, repeat, select
+from maml_rl.unrolled import as_perceptron
 
 _FAR = 0.5  # nats a step by which actions may be less likely than the policy's own, before it is said
 _CLIPPED = 0.02  # share of actions exactly at a bound, with none beyond, before it is said
@@ -37,7 +39,7 @@ _OUTSIDE = 10.0  # standard deviations of the training's observations, root mean
 class LoggedAdaptation(NamedTuple):
     """A policy adapted to logged episodes, with one gradient step per log."""
 
-    policy: MLPPolicy
+    policy: BuiltPolicy
     params: Params  # after the last gradient step, on the CPU
     action_space: spaces.Space[Any]
     inner_lrs: list[float]  # step size of each gradient step; empty where they are learned
@@ -65,32 +67,51 @@ def explorer(run: Run) -> NumpyPolicy:
         return numpy_policy(learner.policy, params, learner.envs.single_action_space)
 
 
-def numpy_policy(policy: MLPPolicy, params: Params, actions: spaces.Space[Any]) -> NumpyPolicy:
+def numpy_policy(policy: BuiltPolicy, params: Params, actions: spaces.Space[Any]) -> NumpyPolicy:
     """A policy in NumPy alone.
 
     Args:
         policy: The policy.
         params: Its parameters, without a leading M. Context numbers become part of the first layer's bias.
         actions: Space of actions.
+
+    Raises:
+        InputError: If the policy cannot be a perceptron (`maml_rl.unrolled.check_perceptron`).
     """
-    weights, biases = zip(*(policy.layer(params, i) for i in range(policy.layers)), strict=True)
-    if isinstance(actions, spaces.Box):
-        low, high = np.asarray(actions.low, np.float32), np.asarray(actions.high, np.float32)
-    else:
-        assert isinstance(actions, spaces.Discrete)
-        low = np.asarray(actions.start, np.float32)
-        high = np.asarray(actions.start + actions.n - 1, np.float32)
+    mlp, params = as_perceptron(policy, params)
+    weights, biases = zip(*(mlp.layer(params, i) for i in range(mlp.layers)), strict=True)
+    if isinstance(mlp, BernoulliMLP):  # a switch is a choice of two, with the logits 0 and its own
+        weights, biases = (*weights[:-1], _with_zeros(weights[-1])), (*biases[:-1], _with_zeros(biases[-1]))
+    low, high = _bounds(actions)
     return NumpyPolicy(
         weights=[_array(weight) for weight in weights],
         biases=[_array(bias) for bias in biases],
-        activation=policy.activation,
-        mean=_array(policy.observation_mean),
-        std=_array(policy.observation_std),
-        clip=float("inf") if policy.clip is None else policy.clip,
-        log_std=_array(params["log_std"]) if isinstance(policy, GaussianMLP) else None,
+        activation=mlp.activation,
+        mean=_array(mlp.observation_mean),
+        std=_array(mlp.observation_std),
+        clip=float("inf") if mlp.clip is None else mlp.clip,
+        log_std=_array(params["log_std"]) if isinstance(mlp, GaussianMLP) else None,
         low=low,
         high=high,
     )
+
+
+def _bounds(actions: spaces.Space[Any]) -> tuple[Any, Any]:
+    """Bounds of an action, float32 of its shape; of choices the first and the last."""
+    if isinstance(actions, spaces.Box):
+        low, high = actions.low, actions.high
+    elif isinstance(actions, spaces.MultiBinary):
+        low, high = np.zeros(actions.shape), np.ones(actions.shape)
+    else:
+        assert isinstance(actions, (spaces.Discrete, spaces.MultiDiscrete))
+        count = actions.n if isinstance(actions, spaces.Discrete) else actions.nvec
+        low, high = actions.start, actions.start + count - 1
+    return np.asarray(low, np.float32), np.asarray(high, np.float32)
+
+
+def _with_zeros(rows: Tensor) -> Tensor:
+    """Rows `[D, ...]` with one of zeros before each, `[2 D, ...]`."""
+    return torch.stack([torch.zeros_like(rows), rows], 1).flatten(0, 1)
 
 
 def _array(tensor: Tensor) -> Any:
@@ -162,17 +183,18 @@ def trajectories(log: LoggedSteps, learner: RLLearner, params: Params) -> Trajec
     Raises:
         InputError: If observations or actions are of another size than the learner's, or no actions of its space.
     """
-    actions, choices = _logged_actions(log, learner.envs.single_action_space), learner.policy.noise_size
+    space = learner.envs.single_action_space
+    actions, kind = _logged_actions(log, space), action_kind(space)
     size = len(learner.policy.observation_mean)
     if log.observations.shape[1] != size:
         raise InputError(
             f"the logged observations have {log.observations.shape[1]} numbers, but those of "
             f"{learner.config.env_id} have {size}: log what the policy observes, on the same robot"
         )
-    if actions.ndim > 1 and actions.shape[1] != choices:
+    if actions.shape[1:] != kind.shape:
         raise InputError(
-            f"the logged actions have {actions.shape[1]} numbers, but those of {learner.config.env_id} have {choices}: "
-            "log what the policy chose, of the same robot"
+            f"the logged actions have {actions.shape[1]} numbers, but those of {learner.config.env_id} have "
+            f"{kind.size}: log what the policy chose, of the same robot"
         )
     episodes = log.episodes
     longest = max(steps.stop - steps.start for steps in episodes)
@@ -198,24 +220,25 @@ def trajectories(log: LoggedSteps, learner: RLLearner, params: Params) -> Trajec
 
 
 def _logged_actions(log: LoggedSteps, space: spaces.Space[Any]) -> Any:
-    """Actions as the policy's distribution has them: `[N, act]`, or choices counted from 0 `[N]`.
+    """Actions as the policy's distribution has them: `[N, act]`, or choices counted from 0 `[N]` or `[N, choices]`.
 
     Raises:
         InputError: If they are no actions of the space.
     """
+    actions = log.actions.reshape(len(log.actions), -1)
     if isinstance(space, spaces.Box):
-        return log.actions.reshape(len(log.actions), -1).astype(np.float32)
-    assert isinstance(space, spaces.Discrete)
-    choices = log.actions.reshape(len(log.actions), -1)
-    if choices.shape[1] != 1 or (choices != np.floor(choices)).any():
+        return actions.astype(np.float32)
+    low, high = (bound.reshape(-1).astype(np.int64) for bound in _bounds(space))
+    if actions.shape[1] != len(low) or (actions != np.floor(actions)).any():
         raise InputError(f"the logged actions are not choices: expected whole numbers in {one_line(space)}")
-    choices = choices[:, 0].astype(np.int64) - space.start
-    if choices.min() < 0 or choices.max() >= space.n:
+    choices = actions.astype(np.int64)
+    if (choices < low).any() or (choices > high).any():
         raise InputError(f"some of the logged actions are outside {one_line(space)}: log what the policy chose")
-    return choices
+    counted = choices - low
+    return counted[:, 0] if isinstance(space, spaces.Discrete) else counted
 
 
-def excess_likelihood(policy: MLPPolicy, params: Params, episodes: Trajectories) -> float:
+def excess_likelihood(policy: BuiltPolicy, params: Params, episodes: Trajectories) -> float:
     """Mean log-probability of the actions plus the policy's entropy, nats a step.
 
     0, but for noise, if the policy sampled the actions. It is negative if another one did, and positive if they have
@@ -237,7 +260,7 @@ def log_warnings(log: LoggedSteps, learner: RLLearner, episodes: Trajectories, l
         episodes: The same, as `trajectories` has them.
         likelihood: Their `excess_likelihood`.
     """
-    lines = [*_about_actions(log, learner, likelihood), *few_episodes(learner.envs, len(log.episodes))]
+    lines = [*_about_actions(log, learner, likelihood), *learner.few_episodes(len(log.episodes))]
     longest, limit = episodes.mask.shape[-1], episode_limit(learner.envs)
     if longest > limit:
         lines.append(f"the longest episode has {longest} steps and training had at most {limit}: end them there")
@@ -263,7 +286,7 @@ def _about_actions(log: LoggedSteps, learner: RLLearner, likelihood: float) -> l
                 f"{at_bound:.0%} of the actions are exactly at a bound and none is beyond: they were clipped before "
                 "they were logged, which biases the gradient; log what the policy sampled, and clip what the robot gets"
             ]
-    half = 0.25 * learner.policy.noise_size if isinstance(learner.policy, GaussianMLP) else _FAR
+    half = 0.25 * learner.policy.noise_size if isinstance(space, spaces.Box) else _FAR
     if likelihood > half:
         return [
             f"the actions are {likelihood:.2g} nats a step more likely than the policy's own samples: they may be "

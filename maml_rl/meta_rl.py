@@ -16,10 +16,11 @@ from maml_rl.config import RLMeta
 from maml_rl.derivatives import derivatives
 from maml_rl.errors import NonFiniteEnvironmentError, NonFiniteError
 from maml_rl.gradient_filter import with_measured
-from maml_rl.initial import MLPPolicy, parameters
+from maml_rl.initial import BuiltPolicy, parameters
 from maml_rl.inner import inner_update
 from maml_rl.linear_policy import distribution_at, task_loss
 from maml_rl.meta_gradient import TaskData, meta_objective
+from maml_rl.module_policy import ModulePolicy
 from maml_rl.objectives import inner_loss
 from maml_rl.parallel import TaskThreads, mean_over_tasks, one_torch_thread
 from maml_rl.policies import Policy, policy_rates
@@ -73,12 +74,18 @@ def advantage_batches(
 
     def of_task(m: int) -> tuple[Batch, dict[str, Tensor]]:
         episodes = Trajectories(*(field[m] for field in trajectories))
-        raw = config.baseline_observations == "raw"
-        seen = episodes.observations if raw else policy.standardised(episodes.observations)
+        seen = _of_baseline(policy, episodes.observations, config.baseline_observations == "raw")
         return advantage_batch(episodes, config.discount, config.gae_lambda, seen)
 
     batches, measured = zip(*threads.map(of_task, range(len(trajectories.mask))), strict=True)
     return list(batches), stack(measured)
+
+
+def _of_baseline(policy: Policy, observations: Tensor, raw: bool) -> Tensor:
+    """What the baseline sees of observations."""
+    if isinstance(policy, ModulePolicy):
+        return policy.of_baseline(observations, raw)
+    return observations if raw else policy.standardised(observations)
 
 
 def adapt_each(
@@ -103,7 +110,7 @@ def adapt_each(
     return stack(threads.map(of_task, range(len(batches))))
 
 
-def initial_state(policy: MLPPolicy, config: RLMeta) -> State:
+def initial_state(policy: BuiltPolicy, config: RLMeta) -> State:
     """The state before the first iteration: the policy's own parameters, and step sizes of `config.inner_lr`.
 
     Raises:

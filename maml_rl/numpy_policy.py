@@ -20,7 +20,8 @@ FloatArray = NDArray[np.float32]
 class NumpyPolicy(NamedTuple):
     """A multilayer perceptron on standardised observations, and its rule for actions.
 
-    With `log_std` it is a normal distribution around the network's output; without, a choice whose logits they are.
+    With `log_std` it is a normal distribution around the network's output. Without, the output is the logits of a
+    choice, or of several choices one after the other, each from its bound `low` to `high`.
     """
 
     weights: Sequence[FloatArray]  # of each layer [out, in]
@@ -30,7 +31,7 @@ class NumpyPolicy(NamedTuple):
     std: FloatArray  # [obs]   by which the difference is divided
     clip: float  # bound of the quotient; infinite if there is none
     log_std: FloatArray | None  # [act]   None of choices
-    low: FloatArray  # bounds of an action, of its shape; of choices the first one
+    low: FloatArray  # bounds of an action, of its shape; of a choice the first one
     high: FloatArray  # and the last one
 
     def output(self, observation: Any) -> FloatArray:
@@ -46,20 +47,30 @@ class NumpyPolicy(NamedTuple):
         """The most likely action in an observation `[obs]`, within the bounds."""
         output = self.output(observation)
         if self.log_std is None:
-            return np.asarray(self.low.astype(np.int64) + output.argmax(-1))
+            return self._likeliest(output)
         return self.within(output.reshape(self.low.shape))
 
     def sample(self, observation: Any, generator: np.random.Generator) -> NDArray[Any]:
         """A random action in an observation `[obs]`. It may be out of bounds: apply `within(action)`, log `action`."""
         output = self.output(observation)
         if self.log_std is None:
-            return np.asarray(self.low.astype(np.int64) + (output + generator.gumbel(size=output.shape)).argmax(-1))
+            return self._likeliest(output + generator.gumbel(size=output.shape))
         noise = generator.standard_normal(output.shape, dtype=np.float32)
         return (output + np.exp(self.log_std) * noise).reshape(self.low.shape)
 
     def within(self, action: NDArray[Any]) -> NDArray[Any]:
         """The action within the bounds, as the robot takes it."""
         return np.clip(action, self.low, self.high) if self.log_std is not None else action
+
+    @property
+    def choices(self) -> list[int]:
+        """Number of alternatives of each choice, of a policy without `log_std`."""
+        return [int(count) for count in np.ravel(self.high - self.low + 1)]
+
+    def _likeliest(self, logits: NDArray[Any]) -> NDArray[Any]:
+        parts = np.split(logits, np.cumsum(self.choices)[:-1], axis=-1)
+        best = np.stack([part.argmax(-1) for part in parts], axis=-1)
+        return np.asarray(self.low.astype(np.int64) + best.reshape(best.shape[:-1] + self.low.shape))
 
     def to_bytes(self) -> bytes:
         """The policy as the content of an npz file."""

@@ -13,7 +13,7 @@ from maml_rl.config import RLMeta
 from maml_rl.dice import loaded_dice
 from maml_rl.distributions import Distribution
 from maml_rl.errors import InputError, one_line, place, reason
-from maml_rl.imports import import_function
+from maml_rl.imports import import_named
 from maml_rl.policies import Policy
 from maml_rl.types import Batch, Params
 
@@ -73,7 +73,7 @@ def inner_loss(policy: Policy, config: RLMeta) -> Loss:
         return PolicyLoss(policy, partial(loaded_dice, dice_lambda=config.dice_lambda))
     if objective in _OBJECTIVES:
         return PolicyLoss(policy, _OBJECTIVES[objective])
-    return partial(_own_loss, import_function("inner_objective", objective), objective, policy)
+    return partial(_own_loss, import_named("inner_objective", objective), objective, policy)
 
 
 def check_own_loss(policy: Policy, params: Params, config: RLMeta, observation_size: int) -> None:

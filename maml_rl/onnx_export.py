@@ -36,7 +36,8 @@ def to_onnx(policy: NumpyPolicy, opset: int = OPSET) -> bytes:
     """An ONNX model of a policy, standardisation and bounds of actions included.
 
     Its input is `observation` `[batch, obs]`. Its outputs are `action`, the most likely one within the bounds, and what
-    samples are made of: `mean` `[batch, act]` and `std` `[act]` of a normal distribution, or `logits` of choices.
+    samples are made of: `mean` `[batch, act]` and `std` `[act]` of a normal distribution, or `logits` of choices. An
+    action of several choices is `[batch, choices]`.
 
     Args:
         policy: The policy.
@@ -61,8 +62,8 @@ def to_onnx(policy: NumpyPolicy, opset: int = OPSET) -> bytes:
         if i < last:
             value = graph.node("Tanh" if policy.activation == "tanh" else "Relu", [value], f"hidden_{i}")
     if policy.log_std is None:
-        first = graph.constant("first_choice", policy.low.astype(np.int64))
-        graph.node("Add", [graph.node("ArgMax", [value], "best", axis=-1, keepdims=0), first], "action")
+        first = graph.constant("first_choice", policy.low.astype(np.int64).reshape(-1 if policy.low.ndim else ()))
+        graph.node("Add", [_best(graph, value, policy), first], "action")
     else:
         graph.bounded(value, policy.low.reshape(-1), policy.high.reshape(-1), "action")
         graph.node("Exp", [graph.constant("log_std", policy.log_std)], "std")
@@ -73,8 +74,19 @@ def _outputs(policy: NumpyPolicy, kind: Any) -> dict[str, tuple[int, list[Any]]]
     """Type and shape of each output."""
     sizes: list[Any] = ["batch", len(policy.biases[-1])]
     if policy.log_std is None:
-        return {"action": (kind.INT64, sizes[:1]), "logits": (kind.FLOAT, sizes)}
+        chosen = sizes[:1] + ([policy.low.size] if policy.low.ndim else [])
+        return {"action": (kind.INT64, chosen), "logits": (kind.FLOAT, sizes)}
     return {"action": (kind.FLOAT, sizes), "mean": (kind.FLOAT, sizes), "std": (kind.FLOAT, sizes[1:])}
+
+
+def _best(graph: "_Graph", logits: str, policy: NumpyPolicy) -> str:
+    """The likeliest alternative of a choice `[batch]`, or of each of several `[batch, choices]`."""
+    if not policy.low.ndim:
+        return graph.node("ArgMax", [logits], "best", axis=-1, keepdims=0)
+    names = [f"logits_{i}" for i in range(len(policy.choices))]
+    graph.nodes("Split", [logits, graph.constant("choices", np.array(policy.choices))], names, axis=-1)
+    each = [graph.node("ArgMax", [name], f"best_{name}", axis=-1, keepdims=1) for name in names]
+    return graph.node("Concat", each, "best", axis=-1)
 
 
 class _Graph:
@@ -90,8 +102,12 @@ class _Graph:
 
     def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Adds an operation, and returns the name of its output."""
-        self._nodes.append(self._onnx.helper.make_node(operator, inputs, [output], **attributes))
+        self.nodes(operator, inputs, [output], **attributes)
         return output
+
+    def nodes(self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
+        """Adds an operation with several outputs, of these names."""
+        self._nodes.append(self._onnx.helper.make_node(operator, inputs, outputs, **attributes))
 
     def bounded(self, name: str, low: Any, high: Any, output: str) -> str:
         """Adds bounds of each number."""

@@ -12,10 +12,11 @@ from maml_rl.advantages import enough_episodes
 from maml_rl.config import RLConfig, RLEvaluation, RLMeta
 from maml_rl.errors import InputError
 from maml_rl.evaluation import SeededTasks, adaptation, returns_by_step, with_step_size
-from maml_rl.initial import MLPPolicy, build_policy, initial_policy, parameters
+from maml_rl.initial import BuiltPolicy, build_policy, initial_policy, parameters
 from maml_rl.learner import RANDOM, THIS_RUN, Advance, Curve, Learner, Metrics, Validation
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.meta_rl import initial_state, meta_iteration
+from maml_rl.module_policy import ModulePolicy
 from maml_rl.objectives import check_own_loss
 from maml_rl.ranks import ALONE, Ranks, Share, this_rank
 from maml_rl.requirements import picture_advice
@@ -57,13 +58,13 @@ class RLLearner(Learner[RLEvaluation]):
         self,
         config: RLConfig,
         envs: TaskVectorEnv,
-        policy: MLPPolicy,
+        policy: BuiltPolicy,
         machine: Machine = THIS_MACHINE,
         step: MetaStep | None = None,
     ) -> None:
         self.config, self.envs, self.machine, self.step = config, envs, machine, step
         self.device, self.threads = machine.torch_device(), machine.task_threads()
-        self.policy: MLPPolicy = policy.to(self.device)
+        self.policy: BuiltPolicy = policy.to(self.device)
         self._names = list(self.initial().meta)
         check_own_loss(self.policy, parameters(self.policy), config.meta, observation_size(envs))
 
@@ -78,14 +79,32 @@ class RLLearner(Learner[RLEvaluation]):
 
     @property
     def constants(self) -> Params:
-        """Statistics of observations, by which the policy standardises them."""
+        """Statistics of observations, by which the policy standardises them, and buffers of the user's own network."""
         return dict(self.policy.named_buffers())
 
     @property
     def advice(self) -> list[str]:
         """Warnings of pictures as observations, and of too few episodes for the baseline to be fitted to them."""
-        pictures = picture_advice(self.envs.single_observation_space)
-        return [*([pictures] if pictures else []), *few_episodes(self.envs, self.config.meta.episodes)]
+        return [*self.picture_advice(), *self.few_episodes(self.config.meta.episodes)]
+
+    def picture_advice(self) -> list[str]:
+        """A warning where a perceptron or the baseline sees a picture as a row of numbers; none otherwise."""
+        if self.config.network.module is not None:
+            return []
+        advice = picture_advice(self.envs.single_observation_space, convolved=bool(self.config.network.filters))
+        return [advice] if advice else []
+
+    def few_episodes(self, episodes: int) -> list[str]:
+        """A warning where a task has too few episodes for the baseline to be fitted to them; none otherwise."""
+        size, horizon = baseline_size(self.policy), episode_limit(self.envs)
+        enough = enough_episodes(size, horizon)
+        if episodes >= enough:
+            return []
+        return [
+            f"a task has {episodes} episode{'' if episodes == 1 else 's'} of at most {horizon} steps for the "
+            f"{2 * size + 4} weights of the baseline, which then passes through the returns and leaves advantages that "
+            f"are mostly noise: take {enough} episodes or more"
+        ]
 
     def initial(self) -> State:
         """The policy's own parameters, and step sizes where they are learned."""
@@ -243,6 +262,7 @@ def open_rl(
         else:
             statistics = _statistics(constants, observation_size(envs))
             policy = build_policy(envs, config.network, config.seed, *statistics)
+            _restore(policy, constants)
         return RLLearner(config, envs, policy, machine)
     except BaseException:
         envs.close()
@@ -287,6 +307,18 @@ def _statistics(constants: Params, size: int) -> list[Tensor | None]:
     return [mean, std]
 
 
+def _restore(policy: BuiltPolicy, constants: Params) -> None:
+    """Copies buffers into a new policy; what is missing or of another shape does not fit (`check_fits`)."""
+    for name, buffer in policy.named_buffers():
+        if name in constants and constants[name].shape == buffer.shape:
+            buffer.copy_(constants[name])
+
+
+def baseline_size(policy: BuiltPolicy) -> int:
+    """Numbers that the baseline sees of an observation."""
+    return policy.of_baseline_size if isinstance(policy, ModulePolicy) else len(policy.observation_mean)
+
+
 def make_envs(config: RLConfig, num_envs: int, machine: Machine = THIS_MACHINE, **settings: Any) -> TaskVectorEnv:
     """The environments of a run.
 
@@ -320,19 +352,6 @@ def step_sizes(meta: RLMeta, config: RLEvaluation) -> list[float]:
     if meta.learned_lr != "no":
         return []
     return [meta.inner_lr * config.factor(step, meta.inner_steps) for step in range(config.gradient_steps)]
-
-
-def few_episodes(envs: TaskVectorEnv, episodes: int) -> list[str]:
-    """A warning where a task has too few episodes for the baseline to be fitted to them; none otherwise."""
-    size, horizon = observation_size(envs), episode_limit(envs)
-    enough = enough_episodes(size, horizon)
-    if episodes >= enough:
-        return []
-    return [
-        f"a task has {episodes} episode{'' if episodes == 1 else 's'} of at most {horizon} steps for the "
-        f"{2 * size + 4} weights of the baseline, which then passes through the returns and leaves advantages that "
-        f"are mostly noise: take {enough} episodes or more"
-    ]
 
 
 def _policies(settings: RLEvaluation) -> tuple[str, ...]:

@@ -5,22 +5,19 @@ Nothing in this module imports PyTorch, because processes that run an environmen
 
 import pickle
 from collections.abc import Iterator
-from math import prod
 from typing import Any, NamedTuple
 
 import gymnasium
-import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from maml_rl.errors import InputError, one_line, reason
+from maml_rl.observations import LEAST_SIDE, observation_parts, row_space
 
 NO_TIME_LIMIT = "there is no time limit: register the environment with max_episode_steps=N, or set max_episode_steps"
-_FLATTENED = "additional_wrappers=(gymnasium.wrappers.FlattenObservation.wrapper_spec(),)"
 _MANY_COMPONENTS = 1000  # of an observation, from which on the baseline's fit takes most of an update
-_MANY_CHOICES = 1000  # of one action, from which on a policy hardly tries each of them
-_PICTURE = 64  # components of an observation of two or more axes, from which on it is taken for a picture
+_PICTURE = 64  # numbers of a part of two or more axes, from which on it is taken for a picture
 
 
 class Interface(NamedTuple):
@@ -97,14 +94,22 @@ def unusable(found: Interface) -> Iterator[str]:
         yield no_task_space(found.task_space)
     elif not found.has_task:
         yield "there is no attribute task: add one that may be assigned and takes effect at the next reset"
-    if not isinstance(found.observation_space, spaces.Box):
+    observations, actions = found.observation_space, found.action_space
+    if found.is_batch and not isinstance(observations, spaces.Box):
         yield (
-            f"observations have to be in a Box, but are in {one_line(found.observation_space)}: "
-            f"{_observation_advice(found)}"
+            f"observations of a batch have to be in a Box, but are in {one_line(observations)}: let observation return "
+            "an array [n, ...] of numbers"
         )
-    if not isinstance(found.action_space, (spaces.Box, spaces.Discrete)):
-        advice = _action_advice(found.action_space)
-        yield f"actions have to be in a Box or Discrete, but are in {one_line(found.action_space)}: {advice}"
+    elif row_space(observations) is None:
+        yield (
+            "observations have to be numbers that Gymnasium can flatten, but are in "
+            f"{one_line(observations)}: {_observation_advice(observations)}"
+        )
+    if not isinstance(actions, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        yield (
+            f"actions have to be in a Box, Discrete, MultiDiscrete or MultiBinary, but are in {one_line(actions)}: "
+            "turn one of these into them in a gymnasium.ActionWrapper"
+        )
 
 
 def no_task_space(found: object) -> str:
@@ -128,16 +133,19 @@ def trainable(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     return env
 
 
-def picture_advice(space: spaces.Space[Any]) -> str | None:
-    """Advice for observations that do not suit a perceptron; None for others."""
-    shape = space.shape or ()
-    size = int(np.prod(shape))
-    if size < _MANY_COMPONENTS and (len(shape) < 2 or size < _PICTURE):
+def picture_advice(space: spaces.Space[Any], *, convolved: bool = True) -> str | None:
+    """Advice for observations that do not suit a perceptron; None for others, and for pictures that are convolved."""
+    parts = [part for part in observation_parts(space) if not (convolved and part.is_picture)]
+    size = sum(part.size for part in parts)
+    largest = max(parts, key=lambda part: (len(part.shape) > 1, part.size), default=None)
+    if largest is None or (size < _MANY_COMPONENTS and (len(largest.shape) < 2 or largest.size < _PICTURE)):
         return None
+    what = f"a part {largest.name} of shape" if largest.name else "shape"
     return (
-        f"observations have shape {shape}: the policy is a perceptron and sees them as a row of {size:,} numbers, and "
-        f"the baseline fits {2 * size + 4:,} weights to the episodes of each task, which makes updates slow and "
-        "advantages poor: let the environment return a few features instead, or an image of a few pixels"
+        f"observations have {what} {largest.shape}: the policy is a perceptron and sees them as a row of {size:,} "
+        f"numbers, and the baseline fits {2 * size + 4:,} weights to the episodes of each task, which makes updates "
+        "slow and advantages poor: return pictures as bytes, a Box(0, 255, (height, width, channels), uint8) of at "
+        f"least {LEAST_SIDE} x {LEAST_SIDE} pixels, or a few features instead"
     )
 
 
@@ -151,22 +159,18 @@ def _cannot_travel(space: spaces.Space[Any]) -> Iterator[str]:
         )
 
 
-def _observation_advice(found: Interface) -> str:
-    if found.is_batch:
-        return "let observation return an array [n, ...] of numbers"
-    unknown = list(_without_numbers(found.observation_space, ""))
-    if not unknown:
-        return f"flatten them by registering the environment with {_FLATTENED}"
+def _observation_advice(space: spaces.Space[Any]) -> str:
+    unknown = list(_without_numbers(space, ""))
     if unknown == [""]:
         return "wrap the environment in a gymnasium.ObservationWrapper that converts them to an array"
     return (
-        f"{', '.join(unknown)} cannot be flattened: remove it with gymnasium.wrappers.FilterObservation, and "
-        "flatten the rest with gymnasium.wrappers.FlattenObservation, both in additional_wrappers"
+        f"{', '.join(unknown)} cannot be flattened: remove it with gymnasium.wrappers.FilterObservation in "
+        "additional_wrappers"
     )
 
 
 def _without_numbers(space: spaces.Space[Any], name: str) -> Iterator[str]:
-    """Parts of a space, by name, that `gymnasium.spaces.flatten` does not turn into arrays."""
+    """Parts of a space, by their place, that `gymnasium.spaces.flatten` does not turn into arrays."""
     parts: list[tuple[Any, spaces.Space[Any]]] = []
     if isinstance(space, spaces.Dict):
         parts = list(space.items())
@@ -174,21 +178,5 @@ def _without_numbers(space: spaces.Space[Any], name: str) -> Iterator[str]:
         parts = list(enumerate(space))
     for key, part in parts:
         yield from _without_numbers(part, f"{name}[{key!r}]" if name else repr(key))
-    if not parts:
-        try:
-            flat: object = spaces.flatten_space(space)
-        except NotImplementedError:  # a custom Space
-            flat = None
-        if not isinstance(flat, spaces.Box):
-            yield name
-
-
-def _action_advice(space: spaces.Space[Any]) -> str:
-    recipe = "a gymnasium.ActionWrapper, as docs/own_environment.md shows"
-    if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
-        choices = space.nvec if isinstance(space, spaces.MultiDiscrete) else np.full(space.shape, 2)
-        count = prod(choices.ravel().tolist())
-        if count <= _MANY_CHOICES:
-            return f"number their combinations, as Discrete({count}), in {recipe}"
-        return f"round a Box of {choices.size} numbers to them in {recipe}"
-    return f"turn a Box or Discrete into them in {recipe}"
+    if not parts and row_space(space) is None:
+        yield name

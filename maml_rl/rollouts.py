@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_rl.actions import action_kind, within
 from maml_rl.distributions import Distribution
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError
+from maml_rl.module_policy import ModulePolicy
 from maml_rl.parallel import one_torch_thread
 from maml_rl.perceptron import perceptron
 from maml_rl.policies import Policy
@@ -65,7 +66,7 @@ def collect(
     noise = np.stack([kind.noise(draw.generator(Purpose.ACTIONS, i), shape, policy.noise_size) for i in own])
     seeds = [seed for i in own for seed in draw.integers(Purpose.RESETS, episodes, i)]
     request = _among_others(_Request(policy, params, tasks, seeds, noise, draw.step, range(len(seeds))), share)
-    buffers = _buffers(envs, policy, (len(request.tasks), episodes, horizon))
+    buffers = _buffers(envs, (len(request.tasks), episodes, horizon))
     _run_waves(envs, request, buffers)
     device, first = next(iter(params.values())).device, share.lead if share else 0
     return Trajectories(*(torch.from_numpy(array).to(device)[first : first + len(tasks)] for array in buffers))
@@ -116,12 +117,12 @@ class _Buffers(NamedTuple):
     terminated: NDArray[np.bool_]
 
 
-def _buffers(envs: TaskVectorEnv, policy: Policy, shape: tuple[int, int, int]) -> _Buffers:
+def _buffers(envs: TaskVectorEnv, shape: tuple[int, int, int]) -> _Buffers:
     """Buffers of shape `[M, K, T]`, all 0."""
-    continuous = isinstance(envs.single_action_space, Box)
+    kind = action_kind(envs.single_action_space)
     return _Buffers(
         observations=_zeros(*shape, observation_size(envs)),
-        actions=_zeros(*shape, policy.noise_size) if continuous else _zeros(*shape, dtype=torch.int64),
+        actions=_zeros(*shape, *kind.shape, dtype=kind.dtype),
         log_probs=_zeros(*shape),
         rewards=_zeros(*shape),
         mask=_zeros(*shape),
@@ -215,9 +216,16 @@ def _acting(request: _Request, wave: _Wave, observation_size: int) -> _Acting:
     params = {name: value[wave.tasks] for name, value in request.params.items()}
     device = next(iter(params.values())).device
     noise = aligned(torch.from_numpy(request.noise[wave.tasks])).to(device)
-    network = perceptron(request.policy)
-    policy = network.module.at(network.frozen | params) if network else partial(request.policy, params)
-    return _Acting(policy, noise, _zeros(noise.shape[0] * noise.shape[1], observation_size))
+    return _Acting(
+        _with_params(request.policy, params), noise, _zeros(noise.shape[0] * noise.shape[1], observation_size)
+    )
+
+
+def _with_params(policy: Policy, params: Params) -> Callable[[Tensor], Distribution]:
+    """A policy as a function of observations, to be called many times."""
+    if network := perceptron(policy):
+        return network.module.at(network.frozen | params)
+    return policy.at(params) if isinstance(policy, ModulePolicy) else partial(policy, params)
 
 
 def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _Wave) -> None:
@@ -242,7 +250,7 @@ def _run_wave(envs: TaskVectorEnv, request: _Request, buffers: _Buffers, wave: _
         chosen, log_probs = (array[wave.in_grid] for array in acting.act(t))
         if not np.isfinite(chosen).all():
             raise NonFiniteError(f"actions sampled after {_steps(request.step)} are not finite")
-        actions[:count] = _within(space, chosen.reshape(count, *actions.shape[1:]))
+        actions[:count] = within(space, chosen.reshape(count, *actions.shape[1:]))
         rows.observations[:, t] = seen
         rows.actions[:, t] = (chosen.T * running).T
         rows.log_probs[:, t] = log_probs * running
@@ -271,13 +279,6 @@ def _check_returned(values: NDArray[Any], what: str, tasks: Sequence[Task], t: i
 
 def _steps(count: int) -> str:
     return f"{count} gradient step{'' if count == 1 else 's'}"
-
-
-def _within(space: Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
-    """Actions as the environment takes them: clipped to a Box, counted from a Discrete space's start."""
-    if isinstance(space, Box):
-        return np.asarray(np.clip(actions, space.low, space.high))
-    return actions + getattr(space, "start", 0)
 
 
 def _reset(envs: TaskVectorEnv, tasks: Sequence[Task], seeds: Sequence[int]) -> NDArray[np.float64]:

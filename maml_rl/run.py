@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from torch import Tensor
 
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_json
-from maml_rl.config import EvaluationConfig, RLConfig, RLEvaluation, RunConfig, require
+from maml_rl.config import EvaluationConfig, PolicyConfig, RLConfig, RLEvaluation, RunConfig, require
 from maml_rl.errors import InputError
 from maml_rl.hub import is_on_hub, local_copy
 from maml_rl.json_types import from_json
@@ -183,15 +183,25 @@ def new_run(learner: AnyLearner, config: RLConfig | SupervisedConfig) -> Run:
     state = learner.initial()
     if isinstance(config, RLConfig) and config.start_from is not None:
         other = load_run(config.start_from)
-        there, here = other.rl_config.network.activation, config.network.activation
-        if there != here:
-            raise InputError(
-                f"the network of {config.start_from} has the activation {there}, this one {here}, which makes another "
-                f"policy of its weights: set network.activation to {there}"
-            )
+        _check_network(config.start_from, other.rl_config.network, config.network)
         state = state._replace(meta=state.meta | begun(theta(other.state.meta), config.meta.adapted))
         check_fits(learner, other._replace(state=state))
     return Run(config, state, learner.constants)
+
+
+def _check_network(run: str, there: PolicyConfig, here: PolicyConfig) -> None:
+    """Checks that weights of a run make the same policy in a network, which their shapes do not show.
+
+    Raises:
+        InputError: If a setting of the network would make another one of them; names it.
+    """
+    for name in ("module", "arguments", "activation"):
+        own, others = getattr(here, name), getattr(there, name)
+        if own != others:
+            raise InputError(
+                f"the network of {run} has the {name} {others}, this one {own}, which makes another policy of its "
+                f"weights: set network.{name} to {others}"
+            )
 
 
 def after_iteration(run: Run, state: State, metrics: Metrics, seconds: float) -> tuple[Run, dict[str, float]]:

@@ -33,26 +33,30 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 from torch import Tensor, nn
 
+from maml_rl.actions import action_kind
 from maml_rl.advantages import discounted_sum, explained_variance
 from maml_rl.config import Activation
+from maml_rl.distributions import Bernoulli, Categorical
 from maml_rl.errors import InputError, one_line
-from maml_rl.initial import MLPPolicy, parameters
-from maml_rl.policies import CategoricalMLP, GaussianMLP, Standardisation
+from maml_rl.initial import BuiltPolicy, parameters
+from maml_rl.policies import GaussianMLP, MLPPolicy, Standardisation, perceptron_for
 from maml_rl.standardisation import observation_statistics
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, resets_itself, task_space
 from maml_rl.types import Params, Trajectories
+from maml_rl.unrolled import as_perceptron, check_perceptron
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> PPO:
+def to_ppo(policy: BuiltPolicy, params: Params, env: GymEnv, **settings: Any) -> PPO:
     """A PPO model with the same distribution over actions, to rounding, as this policy with these parameters.
 
     The standardisation of observations becomes part of the first layer, which is then trained on raw observations:
     W (x - mean) / std + b = (W / std) x + (b - W mean / std). That is exact; in float32, means of actions agree to
     about `1e-7 |mean / std|` of their size. What Stable-Baselines3 does to pictures is undone there too. A bound on
     standardised observations becomes two layers of rectifiers before the others (`_clipping_layers`). The critic is
-    random: `fit_critic` fits it. Context numbers, as adapted, become part of the first layer's bias.
+    random: `fit_critic` fits it. Context numbers, as adapted, become part of the first layer's bias. Convolutions of a
+    picture become matrices (`maml_rl.unrolled`).
 
     Args:
         policy: The policy.
@@ -61,10 +65,12 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
         settings: Keyword arguments of `PPO`, for example `gamma` and `seed`; layers and activation are the policy's.
 
     Raises:
-        InputError: If a tanh network clips its observations, which needs rectifiers, or the spaces of `env` are not
-            those of the policy, or PPO does not take them, or `env` normalises observations.
+        InputError: If the policy cannot be a perceptron, a tanh network clips its observations, which needs rectifiers,
+            or the spaces of `env` are not those of the policy, or PPO does not take them, or `env` normalises
+            observations.
     """
     check_exportable(policy, env)
+    policy, params = as_perceptron(policy, params)
     layers = [policy.layer(params, i) for i in range(policy.layers)]
     hidden = [len(bias) for _, bias in layers[:-1]]
     if policy.clip is not None:
@@ -84,7 +90,7 @@ def to_ppo(policy: MLPPolicy, params: Params, env: GymEnv, **settings: Any) -> P
     return model
 
 
-def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
+def check_exportable(policy: BuiltPolicy, env: GymEnv) -> None:
     """Checks that `to_ppo` can make a model of a policy for an environment.
 
     Raises:
@@ -92,22 +98,17 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
     """
     observations, actions = env.observation_space, env.action_space
     check_spaces(observations, actions)
-    if policy.clip is not None and policy.activation != "relu":
+    check_perceptron(policy)
+    if isinstance(policy, MLPPolicy) and policy.clip is not None and policy.activation != "relu":
         raise InputError(
             f"this policy clips standardised observations to +-{policy.clip:g}, which a network of Stable-Baselines3 "
             f"supports with relu but not with {policy.activation}: to export, train with network.activation relu or "
             "network.observation_clip None"
         )
-    size, outputs = len(policy.observation_mean), policy.noise_size
-    if isinstance(policy, CategoricalMLP):
-        found = isinstance(actions, spaces.Discrete) and int(actions.n)
-        expected = f"Discrete({outputs})"
-    else:
-        found = isinstance(actions, spaces.Box) and int(np.prod(actions.shape))
-        expected = f"a bounded Box of {outputs} numbers"
-    if found != outputs:
+    size, kind = len(policy.observation_mean), action_kind(actions)
+    if (kind.distribution, kind.size) != (policy.distribution, policy.noise_size):
         raise InputError(
-            f"Stable-Baselines3 needs actions in {expected} for this policy, but those of env are in "
+            f"Stable-Baselines3 needs actions in {_expected_actions(policy)} for this policy, but those of env are in "
             f"{one_line(actions)}"
         )
     if _observation_size(observations) != size:
@@ -118,6 +119,16 @@ def check_exportable(policy: MLPPolicy, env: GymEnv) -> None:
             "env is a VecNormalize that normalises observations, but this policy needs them raw: give the environments "
             "inside it, or set norm_obs=False"
         )
+
+
+def _expected_actions(policy: BuiltPolicy) -> str:
+    """The actions that a policy has."""
+    kind, size = policy.distribution, policy.noise_size
+    if sizes := getattr(kind, "sizes", ()):
+        return f"MultiDiscrete({list(sizes)})"
+    if kind is Bernoulli:
+        return f"MultiBinary({size})"
+    return f"Discrete({size})" if kind is Categorical else f"a bounded Box of {size} numbers"
 
 
 def _observation_size(space: spaces.Space[Any]) -> int:
@@ -184,11 +195,14 @@ def check_spaces(observations: spaces.Space[Any], actions: spaces.Space[Any]) ->
     Raises:
         InputError: If not, with the kind of space that it takes.
     """
-    if isinstance(actions, spaces.Discrete):
-        usable, expected = actions.start == 0, "to begin at 0"
+    if isinstance(actions, (spaces.Discrete, spaces.MultiDiscrete)):
+        is_row = isinstance(actions, spaces.Discrete) or actions.nvec.ndim == 1
+        usable, expected = is_row and not np.any(actions.start), "to begin at 0, in one row"
+    elif isinstance(actions, spaces.MultiBinary):
+        usable, expected = len(actions.shape) == 1, "in a MultiBinary of one row"
     else:
         usable = isinstance(actions, spaces.Box) and actions.is_bounded() and actions.dtype.kind == "f"
-        expected = "in a bounded Box of real numbers, or Discrete"
+        expected = "in a bounded Box of real numbers, Discrete, MultiDiscrete or MultiBinary"
     if not usable:
         raise InputError(f"Stable-Baselines3 needs actions {expected}, but those of env are in {one_line(actions)}")
     _observation_size(observations)
@@ -308,17 +322,7 @@ def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
         "generator": np.random.default_rng(0),  # weights are replaced
         "standardisation": _standardisation(model, inputs),
     }
-    size, outputs = layers[0].in_features, layers[-1].out_features
-    actions = model.action_space
-    policy: MLPPolicy
-    if isinstance(actions, spaces.Discrete) and actions.start == 0:
-        policy = CategoricalMLP(size, outputs, **settings)
-    elif isinstance(actions, spaces.Box):
-        policy = GaussianMLP(size, outputs, **settings)
-    else:
-        raise InputError(
-            f"actions must be in a Box, or a Discrete that begins at 0, but those of the model are in {actions}"
-        )
+    policy = perceptron_for(action_kind(_counted_from_zero(model.action_space)), layers[0].in_features, **settings)
     with torch.no_grad():
         for i, layer in enumerate(layers):
             weight = layer.weight.cpu()
@@ -328,6 +332,20 @@ def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
         if isinstance(policy, GaussianMLP):
             policy.log_std.copy_(actor.log_std)
     return policy, parameters(policy)
+
+
+def _counted_from_zero(actions: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The actions of a model, if a policy has them.
+
+    Raises:
+        InputError: If not.
+    """
+    if np.any(getattr(actions, "start", 0)):
+        raise InputError(
+            f"actions must be in a Box, or in a space of choices that begins at 0, but those of the model are in "
+            f"{one_line(actions)}"
+        )
+    return actions
 
 
 def _activation_of(model: PPO) -> Activation:

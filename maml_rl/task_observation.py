@@ -15,6 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from maml_rl.errors import InputError, one_line
+from maml_rl.observations import TASK, Part, Rows, observation_parts
 
 _Array = NDArray[Any]
 
@@ -131,7 +132,7 @@ class VectorTaskObservation(VectorWrapper[_Array, Any, Any, Any, Any]):
         return self._observations.copy()
 
 
-def _extended(observation_space: spaces.Space[Any], task_space: Any) -> spaces.Box:
+def _extended(observation_space: spaces.Space[Any], task_space: Any) -> Rows:
     """Space of an observation with the flattened task after it."""
     if not isinstance(task_space, spaces.Space):
         raise InputError(f"there is no task to observe: the environment's task_space is {one_line(task_space)}")
@@ -155,4 +156,5 @@ def _extended(observation_space: spaces.Space[Any], task_space: Any) -> spaces.B
         dtype = np.result_type(dtype, flat.dtype)
     low = np.concatenate([np.ravel(observation_space.low), flat.low]).astype(dtype)
     high = np.concatenate([np.ravel(observation_space.high), flat.high]).astype(dtype)
-    return spaces.Box(low, high, dtype=dtype.type)
+    parts = [*observation_parts(observation_space), Part(TASK, flat.shape)]
+    return Rows(parts, spaces.Box(low, high, dtype=dtype.type))

@@ -14,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from maml_rl.errors import InputError, WorkerError, one_line, place, reason
+from maml_rl.observations import in_rows
 from maml_rl.processes import Processes, ProcessVectorEnv, available_cores
 from maml_rl.requirements import (
     NO_TIME_LIMIT,
@@ -99,6 +100,8 @@ def vectorize(
 ) -> TaskVectorEnv:
     """Sub-environments of a registered task-distributed environment, batched where it offers that.
 
+    Observations that are not in a Box are flattened (`maml_rl.observations.Rows`).
+
     Args:
         env_id: Id as `gymnasium.make` takes it, for example `my_module:My-v0`, or what is registered.
         num_envs: Number of sub-environments.
@@ -120,7 +123,7 @@ def vectorize(
     with _making(spec.id if spec is env_id else str(env_id)):
         if spec.vector_entry_point is not None:
             return _batched(spec, num_envs, observe_task, settings)
-        wrappers: list[Any] = [trainable, TaskObservation] if observe_task else [trainable]
+        wrappers: list[Any] = [trainable, in_rows, *([TaskObservation] if observe_task else [])]
         if processes is None:
             return gymnasium.make_vec(spec, num_envs, wrappers=wrappers, disable_env_checker=True, **settings)
         count = min((processes.count or available_cores()) * processes.envs_each, num_envs)

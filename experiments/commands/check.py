@@ -79,11 +79,12 @@ def findings(env_id: str, max_episode_steps: int | None = None) -> "list[Finding
 def _refused(env_id: str, env: "gymnasium.Env[Any, Any]") -> Iterator[str]:
     from maml_rl.envs.mujoco.scenes import subject
     from maml_rl.experiments.live.session import not_shown
+    from maml_rl.observations import in_rows
     from maml_rl.sb3 import check_spaces
     from maml_rl.task_observation import TaskObservation
 
     try:
-        TaskObservation(env)
+        TaskObservation(in_rows(env))
     except InputError as error:
         yield f"maml-rl train --observe-task refuses it: {error}"
     try:

@@ -24,7 +24,7 @@ from maml_rl.envs.gridworld import GridWorld, optimal_values
 from maml_rl.errors import InputError
 from maml_rl.experiments.presets.rl_presets import RL_PRESETS
 from maml_rl.experiments.runs.loop import check_new
-from maml_rl.initial import MLPPolicy, build_policy, parameters
+from maml_rl.initial import BuiltPolicy, build_policy, parameters
 from maml_rl.optimizers import Moments, adam, cosine
 from maml_rl.reinforcement import make_envs
 from maml_rl.run import Progress, Run, save_run
@@ -55,7 +55,7 @@ def targets(world: GridWorld, discount: float, temperature: float) -> tuple[Tens
     return torch.from_numpy(np.concatenate(observations)).float(), torch.from_numpy(np.concatenate(values)).float()
 
 
-def fitted(policy: MLPPolicy, observations: Tensor, values: Tensor, updates: int) -> tuple[State, float]:
+def fitted(policy: BuiltPolicy, observations: Tensor, values: Tensor, updates: int) -> tuple[State, float]:
     """Parameters whose logits are the values as nearly as possible, and the largest error of a difference of logits.
 
     Args:

@@ -23,17 +23,19 @@ from maml_rl.experiments.runs.evaluations import stored_validation
 from maml_rl.experiments.runs.exporting import SB3, use_of
 from maml_rl.experiments.runs.task_input import chosen_task
 from maml_rl.experiments.runs.text import text_table
-from maml_rl.initial import MLPPolicy
+from maml_rl.initial import BuiltPolicy
 from maml_rl.logged import LoggedAdaptation, adapt, numpy_policy
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.numpy_policy import NumpyPolicy
-from maml_rl.reinforcement import RLLearner, few_episodes, step_sizes
+from maml_rl.observations import in_rows
+from maml_rl.reinforcement import RLLearner, step_sizes
 from maml_rl.run import Run, load_run, overridden
 from maml_rl.sb3 import check_exportable, check_spaces, fit_critic, to_ppo
 from maml_rl.task_observation import TaskObservation
 from maml_rl.task_parts import plain
 from maml_rl.tasks import Task, make
 from maml_rl.types import Params, Trajectories, select
+from maml_rl.unrolled import check_perceptron
 
 Extra = Literal["sb3", "recording"]
 """What an adaptation makes in addition to the policy: a model for Stable-Baselines3, a recording of episodes."""
@@ -132,9 +134,11 @@ def adapt_run(
     with closing(make_task_env(run.rl_config)) as env, run.open_rl(machine, at_once) as learner:
         if "sb3" in extras:
             check_exportable(learner.policy, env)
+        else:
+            check_perceptron(learner.policy)
         task = chosen_task(learner.task_space, task, seed)
         if config.gradient_steps:
-            for line in few_episodes(learner.envs, config.episodes):
+            for line in learner.few_episodes(config.episodes):
                 print(f"warning: {line}", file=sys.stderr)
             # As the evaluation has it, whatever the seed of this adaptation.
             meta, _ = learner.with_step_size(run.state, own, validation=stored_validation(directory, run))
@@ -175,7 +179,7 @@ def _adapted_policy(
 
 
 def _sb3_model(
-    policy: MLPPolicy, params: Params, env: gymnasium.Env[Any, Any], meta: RLMeta, episodes: Trajectories, seed: int
+    policy: BuiltPolicy, params: Params, env: gymnasium.Env[Any, Any], meta: RLMeta, episodes: Trajectories, seed: int
 ) -> PPO:
     """A model with these parameters, and a critic fitted to episodes of one task."""
     model = to_ppo(policy, params, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
@@ -247,7 +251,7 @@ def adapt_to_logs(
 def make_task_env(config: RLConfig) -> gymnasium.Env[Any, Any]:
     """One environment of a run, with the observations that its policy has."""
     env = make(config.env_id, config.max_episode_steps)
-    return TaskObservation(env) if config.observe_task else env
+    return TaskObservation(in_rows(env)) if config.observe_task else env
 
 
 def next_steps(adapted: AdaptedPolicy, path: Path) -> str:

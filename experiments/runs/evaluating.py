@@ -30,7 +30,7 @@ from maml_rl.experiments.runs.trust import allow
 from maml_rl.learner import Advance, AnyLearner, Curve, Validation
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.ranks import this_rank
-from maml_rl.reinforcement import RLLearner, evaluation_episodes, few_episodes, make_envs
+from maml_rl.reinforcement import RLLearner, evaluation_episodes, make_envs
 from maml_rl.run import Progress, Run, load_run, run_directory
 from maml_rl.task_parts import plain_text
 from maml_rl.tasks import Task, admit_beyond, assign_tasks
@@ -142,7 +142,7 @@ def _evaluated(
     learner: AnyLearner
     with run.open(machine, evaluation=settings) as learner:
         if isinstance(learner, RLLearner) and isinstance(settings, RLEvaluation):
-            for line in few_episodes(learner.envs, settings.step_episodes) if settings.gradient_steps else ():
+            for line in learner.few_episodes(settings.step_episodes) if settings.gradient_steps else ():
                 print(f"warning: {line}", file=sys.stderr)
             if isinstance(chosen, _Listed):
                 job = job._replace(tasks=chosen.of(learner))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from maml_rl.errors import InputError
-from maml_rl.imports import import_function
+from maml_rl.imports import import_named
 from maml_rl.seeding import Phase
 from maml_rl.supervised.data_sets import image_folder, mini_imagenet, omniglot
 from maml_rl.supervised.few_shot import FewShot
@@ -41,7 +41,7 @@ def task_source(config: TasksConfig, data: str | None) -> TaskSource:
     if config.family == "sinusoid":
         return Sinusoid(config.shots, config.queries, config.observe_task)
     if config.family == "function":
-        return FunctionTasks(import_function("tasks.function", config.function or ""))
+        return FunctionTasks(import_named("tasks.function", config.function or ""))
     if config.family == "images" and data is None:
         raise InputError("the family images needs data, a directory with a folder of images for each class")
     directory = data or f"data/{config.family}"

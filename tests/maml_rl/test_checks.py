@@ -92,12 +92,18 @@ class Unwritten(spaces.Box):
         return list(sample_n)
 
 
-def observations_in_a_dict(env: Right) -> None:
-    env.observation_space = spaces.Dict({"a": env.observation_space})
+def observations_in_a_sequence(env: Right) -> None:
+    env.observation_space = spaces.Sequence(env.observation_space)
 
 
-def many_discrete_actions(env: Right) -> None:
-    env.action_space = spaces.MultiDiscrete([2, 3])
+def observation_outside_its_dict(env: Right) -> None:
+    env.observation_space = spaces.Dict({"a": env.observation_space, "b": spaces.Discrete(2)})
+    env.begin = lambda: {"a": np.zeros(2, np.float32), "b": np.int64(2)}
+    env.step = lambda _: (env.begin(), 0.0, False, False, {})
+
+
+def text_as_actions(env: Right) -> None:
+    env.action_space = spaces.Text(3)
 
 
 def whole_actions(env: Right) -> None:
@@ -265,10 +271,13 @@ FAULTS = [
     (one_task, "warning", "nothing to adapt to"),
     (no_json, "warning", "to_jsonable and a from_jsonable"),
     (read_only_task, "error", "it has to keep the assigned value"),
-    (observations_in_a_dict, "error", "observations have to be in a Box"),
-    (observations_in_a_dict, "error", "FlattenObservation.wrapper_spec()"),
-    (many_discrete_actions, "error", "actions have to be in a Box or Discrete"),
-    (many_discrete_actions, "error", "number their combinations, as Discrete(6)"),
+    (observations_in_a_sequence, "error", "observations have to be numbers that Gymnasium can flatten"),
+    (
+        observation_outside_its_dict,
+        "error",
+        "in the part 'b', an observation is np.int64(2), which its space, Discrete(2)",
+    ),
+    (text_as_actions, "error", "actions have to be in a Box, Discrete, MultiDiscrete or MultiBinary"),
     (whole_actions, "warning", "whose fraction is cut off"),
     (pictures, "warning", "observations have shape (8, 8, 3): the policy is a perceptron"),
     (degrees, "warning", "set network.standardise"),

@@ -19,13 +19,12 @@ from maml_rl.reinforcement import (
     Counted,
     RLLearner,
     evaluation_episodes,
-    few_episodes,
     open_rl,
     rl_learner,
     step_sizes,
 )
 from maml_rl.seeding import Phase
-from maml_rl.tasks import evaluation_tasks, task_space, vectorize
+from maml_rl.tasks import evaluation_tasks, task_space
 
 ONE_THREAD = Machine(threads=1)
 CONFIG = RLConfig(
@@ -158,13 +157,13 @@ def test_a_report_of_episodes_counts_them_and_what_it_raises_ends_the_sampling(l
 
 def test_too_few_episodes_for_the_baseline_are_warned_of() -> None:
     """Its 8 weights of 2 observed numbers; 5 steps an episode: 3 episodes have 15 rows."""
-    envs = vectorize(CONFIG.env_id, 1, max_episode_steps=5)
-    (line,) = few_episodes(envs, 3)
+    learner = open_rl(replace(CONFIG, max_episode_steps=5))
+    (line,) = learner.few_episodes(3)
     assert "3 episodes of at most 5 steps for the 8 weights of the baseline" in line
     enough = int(line.rpartition("take ")[2].split()[0])
-    assert few_episodes(envs, enough) == []
-    assert few_episodes(envs, enough - 1) != []
-    envs.close()
+    assert learner.few_episodes(enough) == []
+    assert learner.few_episodes(enough - 1) != []
+    learner.close()
 
 
 def test_only_a_learner_of_reinforcement_learning_is_one(learner: RLLearner) -> None:

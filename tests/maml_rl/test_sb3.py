@@ -17,8 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from maml_rl.errors import InputError
-from maml_rl.initial import MLPPolicy
-from maml_rl.policies import CategoricalMLP, GaussianMLP, Standardisation
+from maml_rl.policies import CategoricalMLP, GaussianMLP, MLPPolicy, Standardisation
 from maml_rl.processes import Processes
 from maml_rl.sb3 import BatchVecEnv, fit_critic, from_ppo, sb3_vec_env, to_ppo
 from maml_rl.tasks import TaskVectorEnv, vectorize
@@ -479,7 +478,7 @@ def test_a_model_that_is_no_policy_of_ours_is_refused(policy, settings):
 
 
 def test_choices_that_stable_baselines3_counts_otherwise_are_refused():
-    with pytest.raises(InputError, match="Discrete that begins at 0"):
+    with pytest.raises(InputError, match="choices that begins at 0"):
         from_ppo(PPO("MlpPolicy", Still(OBSERVATIONS, Discrete(3, start=1))))
 
 

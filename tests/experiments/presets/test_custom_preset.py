@@ -14,7 +14,7 @@ from maml_rl.config import PolicyConfig, RLConfig
 from maml_rl.envs.batched import TaskMDP
 from maml_rl.errors import NonFiniteError
 from maml_rl.experiments.presets import CUSTOM, PRESETS
-from maml_rl.initial import MLPPolicy, initial_policy, parameters
+from maml_rl.initial import BuiltPolicy, initial_policy, parameters
 from maml_rl.meta_rl import initial_state, meta_iteration
 from maml_rl.parallel import TaskThreads
 from maml_rl.tasks import vectorize
@@ -77,12 +77,12 @@ def environments(**settings: float):
     return closing(vectorize(NAME, 24))
 
 
-def policy_at_the_start(config: RLConfig = SMALL, **settings: float) -> MLPPolicy:
+def policy_at_the_start(config: RLConfig = SMALL, **settings: float) -> BuiltPolicy:
     with environments(**settings) as envs:
         return initial_policy(envs, config.network, config.meta, config.seed)
 
 
-def trained(policy: MLPPolicy, iterations: int, config: RLConfig = SMALL, **settings: float) -> tuple[Params, float]:
+def trained(policy: BuiltPolicy, iterations: int, config: RLConfig = SMALL, **settings: float) -> tuple[Params, float]:
     """Parameters after some meta-iterations, and the mean return after adaptation in the last of them."""
     state, metrics = initial_state(policy, config.meta), {}
     with environments(**settings) as envs:

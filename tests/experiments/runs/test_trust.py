@@ -15,7 +15,7 @@ import torch
 from maml_rl.checkpoint import Checkpoint, save_checkpoint
 from maml_rl.config import PolicyConfig, RLConfig
 from maml_rl.errors import InputError
-from maml_rl.run import CHECKPOINT, Run, new_run, open_learner, save_run
+from maml_rl.run import CHECKPOINT, Run, load_run, new_run, open_learner, save_run
 from maml_rl.supervised.settings import SupervisedConfig, TasksConfig
 from maml_rl.tasks import registration
 
@@ -93,6 +93,14 @@ def test_no_command_imports_what_a_run_brings(command, tmp_path, name):
 def test_no_command_imports_the_function_of_tasks_that_a_run_brings(command, tmp_path, name):
     supervised(tmp_path / "learner", "strange:tasks")
     check_refused(command(*("learner" if part == "run" else part for part in COMMANDS[name])), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "adapt", "resume"])
+def test_no_command_imports_the_network_that_a_run_brings(command, tmp_path, small, name):
+    network = replace(SMALL.network, module="strange:Net")
+    save_run(tmp_path / "run", small._replace(config=replace(SMALL, network=network)))
+    assert load_run(tmp_path / "run").rl_config.network.module == "strange:Net"  # reading it imports nothing
+    check_refused(command(*COMMANDS[name]), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "visualize"])

@@ -1,0 +1,125 @@
+"""A policy as a multilayer perceptron with the same outputs, for whatever can hold only that.
+
+A convolution is linear, so on pictures of one size it is the product with a matrix: what each number of a picture adds
+to each output. The policy of one picture therefore is a perceptron, exactly but for rounding. Its matrices have mostly
+zeros, and are small for small pictures only.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maml_rl.errors import InputError
+from maml_rl.initial import BuiltPolicy
+from maml_rl.module_policy import ModulePolicy
+from maml_rl.observations import Part
+from maml_rl.picture_network import PictureNetwork, convolution
+from maml_rl.policies import LOG_STD, MLPPolicy, Standardisation, perceptron_for
+from maml_rl.rates import CONTEXT
+from maml_rl.types import Params
+
+_MOST_WEIGHTS = 20_000_000  # of all matrices together: 80 MB
+
+
+def check_perceptron(policy: BuiltPolicy) -> None:
+    """Checks that a policy can be a perceptron.
+
+    Raises:
+        InputError: If it has a network of the user's own, other observations next to a picture, or large pictures.
+    """
+    if not isinstance(policy, ModulePolicy):
+        return
+    network, in_python = policy.network, "adapt and use it in Python instead (docs/own_network.md)"
+    if not isinstance(network, PictureNetwork):
+        raise InputError(
+            "files for Stable-Baselines3, NumPy and ONNX hold only the package's networks, and this policy has its "
+            f"own, {type(network).__name__}: {in_python}"
+        )
+    if len(policy.parts) > 1:
+        names = ", ".join(part.name or "observation" for part in policy.parts)
+        raise InputError(
+            "files for Stable-Baselines3, NumPy and ONNX hold convolutions only where one picture is the whole "
+            f"observation, and this policy observes {names}: {in_python}"
+        )
+    count = sum(inputs * outputs for inputs, outputs in _sizes(policy.parts[0], network))
+    if count > _MOST_WEIGHTS:
+        raise InputError(
+            "files for Stable-Baselines3, NumPy and ONNX hold a convolution as a matrix, and those of pictures of "
+            f"shape {policy.parts[0].shape} have {count:,} numbers, of at most {_MOST_WEIGHTS:,}: {in_python}"
+        )
+
+
+def _sizes(part: Part, network: PictureNetwork) -> Iterator[tuple[int, int]]:
+    """Inputs and outputs of each convolution as a matrix."""
+    channels, *sides = part.seen
+    for i in range(network.convolutions):
+        before = channels * sides[0] * sides[1]
+        channels, sides = len(getattr(network, f"filter_biases_0_{i}")), [-(-side // 2) for side in sides]
+        yield before, channels * sides[0] * sides[1]
+
+
+def as_perceptron(policy: BuiltPolicy, params: Params) -> tuple[MLPPolicy, Params]:
+    """A perceptron with the distribution of a policy, to rounding, and its parameters: one set, without a leading M.
+
+    Raises:
+        InputError: If the policy cannot be one (`check_perceptron`).
+    """
+    check_perceptron(policy)
+    if not isinstance(policy, ModulePolicy):
+        return policy, params
+    assert isinstance(policy.network, PictureNetwork)
+    with torch.no_grad():
+        layers = list(_convolutions(policy, policy.network, params))
+        layers += _hidden(policy.network, params, len(layers[-1][1]))
+    settings: dict[str, Any] = {
+        "hidden_sizes": [len(bias) for _, bias in layers[:-1]],
+        "activation": policy.network.activation,
+        "generator": np.random.default_rng(0),  # weights are replaced
+        # Pictures are within [0, 1], so that only a bound below 1 has an effect.
+        "standardisation": Standardisation(
+            policy.observation_mean.cpu(),
+            policy.observation_std.cpu(),
+            policy.clip if policy.clip is not None and policy.clip < 1 else None,
+        ),
+    }
+    made = perceptron_for(policy.actions, len(policy.observation_mean), **settings).to(policy.observation_mean.device)
+    found = {f"weight_{i}": weight for i, (weight, _) in enumerate(layers)}
+    found |= {f"bias_{i}": bias for i, (_, bias) in enumerate(layers)}
+    if LOG_STD in params:
+        found[LOG_STD] = params[LOG_STD]
+    return made, {name: found[name].detach().contiguous() for name, _ in made.named_parameters()}
+
+
+def _convolutions(policy: ModulePolicy, network: PictureNetwork, params: Params) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weight `[out, in]` and bias `[out]` of each convolution as a matrix.
+
+    Numbers are in the order of the observation before the first one, and with channels last after it.
+    """
+    part, like = policy.parts[0], policy.observation_mean
+    channels, height, width = part.seen
+    unit = torch.eye(part.size).to(like)  # a row for each number that is 1 where all others are 0
+    pictures = unit.reshape(-1, height, width, channels)
+    if len(part.shape) == 3 and not part.channels_last:
+        pictures = unit.reshape(-1, channels, height, width).movedim(1, -1)
+    for i in range(network.convolutions):
+        columns = convolution(pictures, params[f"network.filters_0_{i}"])
+        _, height, width, channels = columns.shape
+        yield columns.flatten(1).T, params[f"network.filter_biases_0_{i}"].repeat(height * width)
+        pictures = torch.eye(height * width * channels).to(like).reshape(-1, height, width, channels)
+
+
+def _hidden(network: PictureNetwork, params: Params, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weight and bias of each hidden layer and of the head; the first is of the picture alone.
+
+    The context c is the same in all observations, so W (x, c) + b = W_x x + (b + W_c c).
+    """
+    names = [(f"network.weight_{i}", f"network.bias_{i}") for i in range(network.hidden)]
+    context = params.get(f"network.{CONTEXT}")
+    for i, (weight, bias) in enumerate([*names, ("head_weight", "head_bias")]):
+        if i or context is None:
+            yield params[weight], params[bias]
+        else:
+            yield params[weight][:, :size], params[bias] + params[weight][:, size:] @ context

@@ -1,0 +1,101 @@
+"""Networks as users write them, good and bad, which runs import by their names."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Layered(nn.Module):
+    """A residual network with a normalisation, of as many units as its user says."""
+
+    def __init__(self, shape: tuple[int, ...], width: int = 8) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Linear(shape[0], width), nn.Linear(width, width), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(x))
+        return self.norm(hidden + torch.tanh(self.second(hidden)))
+
+
+class Fourier(nn.Module):
+    """Random features in a buffer, which the seed draws."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(shape[0], 6))
+        self.layer = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.layer(torch.sin(x @ self.frequencies)))
+
+
+class WithPart(nn.Module):
+    """A linear layer and one more part, which a test names."""
+
+    def __init__(self, shape: tuple[int, ...], part: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(shape[0], 4)
+        parts = {
+            "gru": lambda: nn.GRU(4, 4),
+            "cell": lambda: nn.LSTMCell(4, 4),
+            "norm": lambda: nn.BatchNorm1d(4),
+            "dropout": lambda: nn.Dropout(0.5),
+        }
+        self.part = parts[part]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class Counting(Layered):
+    """Counts its calls."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+class Centring(Layered):
+    """Looks at the other observations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(0))
+
+
+class Flat(Layered):
+    """Returns a number for each observation, in place of a row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, 0]
+
+
+class Deaf(Layered):
+    """Returns what does not depend on its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Failing(Layered):
+    """Fails."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("out of luck")
+
+
+def bare(shape: tuple[int, ...]) -> str:
+    """No module."""
+    return str(shape)
+
+
+class Empty(nn.Module):
+    """Has no parameters."""
+
+    def __init__(self, _: tuple[int, ...]) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
