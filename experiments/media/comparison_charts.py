@@ -34,7 +34,7 @@ def methods_chart(comparison: Comparison, condition: str = "") -> Chart:
             series.append(Series("", colour, list(paper), list(paper.values()), dashed=True, marks="hollow"))
     if any(method.curve(condition).paper for method in comparison.methods):
         series.append(Series(paper_label(comparison.task_set), "before", [], [], dashed=True, marks="hollow"))
-    tasks = "held-out tasks" if comparison.task_set == "held-out" else "the paper's tasks"
+    tasks = "the paper's tasks" if comparison.task_set == "paper" else f"{comparison.task_set} tasks"
     title = ", ".join(filter(None, [comparison.name, tasks, condition]))
     axis = Axis("gradient steps", list(steps), [str(step) for step in steps])
     subtitle = "shaded: 95 % interval, with one or two seeds over tasks only"

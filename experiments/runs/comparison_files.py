@@ -217,7 +217,7 @@ def comparison_remarks(comparison: Comparison) -> list[str]:
     if any(method.interval_over == "tasks" for method in comparison.methods):
         lines[0] += ": with one or two seeds, over tasks only: it says nothing about other seeds"
     has_paper = any(curve.paper for method in comparison.methods for curve in method.curves)
-    if comparison.task_set != "paper" and comparison.episodes and has_paper:
+    if comparison.task_set == "held-out" and comparison.episodes and has_paper:
         lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper compares on those")
     return lines
 

@@ -89,6 +89,6 @@ def remarks(evaluation: Evaluation) -> list[str]:
     config = evaluation.config
     if not evaluation.quantity.higher_is_better:
         lines.append("diverged: tasks whose error is not finite, or above that of any task before adaptation")
-    if evaluation.task_set != "paper" and isinstance(config, RLConfig) and paper_task(config.env_id):
+    if evaluation.task_set == "held-out" and isinstance(config, RLConfig) and paper_task(config.env_id):
         lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper evaluates on those")
     return lines

@@ -70,8 +70,8 @@ class Evaluation(NamedTuple):
         return [c for c in self.curves if (c.condition, c.quantity) == (condition, self.curves[0].quantity)]
 
     def published(self, curve: Curve) -> dict[int, PublishedValue]:
-        """The paper's values of what a curve shows, by gradient step; empty where it has none."""
-        if curve.quantity != self.curves[0].quantity:
+        """The paper's values of what a curve shows, by gradient step; empty where it has none, as on given tasks."""
+        if self.task_set == "given" or curve.quantity != self.curves[0].quantity:
             return {}
         return published(self.config, curve.condition, {THIS_RUN: None, RANDOM: "random"}.get(curve.of, curve.of))
 

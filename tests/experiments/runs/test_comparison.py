@@ -157,6 +157,7 @@ def test_tasks_from_a_file_replace_the_held_out_ones_for_all_runs(runs, tmp_path
     comparison = compare([runs[name] for name in names], tasks=path, machine=ONE)
     assert (comparison.task_set, comparison.num_tasks) == ("given", 3)
     np.testing.assert_allclose(comparison.tasks, far)
+    assert not any(method.curves[0].paper for method in comparison.methods)  # its values are of other tasks
     for name, method in zip(names, comparison.methods, strict=True):
         expected = evaluate(runs[name], machine=ONE, tasks=path).main_curves()[0].values
         np.testing.assert_array_equal(method.runs[0].values[""], expected)
