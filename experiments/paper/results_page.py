@@ -1,4 +1,4 @@
-"""Every table of results: docs/results.md, and those of README, trained/README and docs/methods.md between markers.
+"""Every table of results: docs/results.md, and those of other pages between markers.
 
     python -m maml_rl.experiments.paper.results_page
 
@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from maml_rl.errors import InputError
@@ -33,7 +34,14 @@ from maml_rl.learner import QUANTITIES, Quantity
 from maml_rl.run import CHECKPOINT, load_run
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
-METHODS_PAGE = Path("docs/methods.md")
+METHODS_PAGE, CHOICE_PAGE = Path("docs/methods.md"), Path("docs/which_method.md")
+_CHOICE = (  # comparisons whose means are on that page
+    "half-cheetah-dir/comparison-paper.json",
+    "ant-dir/comparison-paper.json",
+    "half-cheetah-vel/comparison-paper.json",
+    "half-cheetah-vel/comparison-given.json",
+    "half-cheetah-motor-gain/comparison.json",
+)
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
 _ORDER = ["navigation", *figure5.TASKS, "sinusoid"]  # of the sections; others come after
@@ -214,6 +222,25 @@ def trained_table(kind: str, trained: Path = TRAINED) -> str:
     return markdown_table(rows)
 
 
+def means_table(path: Path) -> str:
+    """The means of a comparison by method and gradient step, with 95 % intervals.
+
+    Raises:
+        InputError: If the file is damaged.
+        FileNotFoundError: If there is none.
+    """
+    comparison = read_comparison(path)
+    quantity, (condition, *_) = QUANTITIES[comparison.quantity], comparison.conditions
+    steps = range(comparison.gradient_steps + 1)
+    rows = [["method", "seeds", "interval over", "env steps", *(f"{step} step{'s' * (step != 1)}" for step in steps)]]
+    for method in comparison.methods:
+        means = [mean.text(quantity) for mean in method.curve(condition).mean]
+        env_steps = env_steps_text(fmean(run.env_steps for run in method.runs))
+        row = [f"**{method.label}**", str(len(method.runs)), method.interval_over, env_steps, *means]
+        rows.append(row + [""] * (len(rows[0]) - len(row)))
+    return markdown_table(rows)
+
+
 def pages(root: Path = Path()) -> dict[Path, str]:
     """Every page with results, as it should be.
 
@@ -227,6 +254,7 @@ def pages(root: Path = Path()) -> dict[Path, str]:
         root / METHODS_PAGE: {
             path.stem: family_table(read_family(path)) for path in sorted(results.glob("family/*.json"))
         },
+        root / CHOICE_PAGE: {name: means_table(results / name) for name in _CHOICE},
     }
     return {root / PAGE: page(results)} | {path: with_tables(path, of_page) for path, of_page in tables.items()}
 

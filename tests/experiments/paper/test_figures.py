@@ -323,7 +323,7 @@ def test_an_unknown_task_is_refused(capsys):
 
 def test_the_pictures_of_the_readme_are_there_small_and_of_this_code(tmp_path):
     """The stored clip shows a robot in all frames; and what draws it draws as many frames of as many pixels."""
-    for name in (readme_pictures.CLIP, readme_pictures.FIGURE):
+    for name in (readme_pictures.CLIP, readme_pictures.GAIN_CLIP, readme_pictures.FIGURE):
         assert f"(docs/pictures/{name})" in (ROOT / "README.md").read_text()
         assert (ROOT / "docs" / "pictures" / name).stat().st_size < 500_000
     with Image.open(ROOT / "docs" / "pictures" / readme_pictures.CLIP) as clip:
