@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 import pytest
 
+import maml_rl
 from maml_rl.envs.mujoco.variations import QUANTITIES
 from maml_rl.experiments.__main__ import main
+from maml_rl.initial import initial_policy
+from maml_rl.reinforcement import RLLearner
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("trained/*.md")])
 TUTORIAL, ROBOT = ROOT / "docs" / "own_environment.md", ROOT / "docs" / "own_robot.md"
+NETWORK = ROOT / "docs" / "own_network.md"
 SMALL = {
     "train": ["--meta.meta-batch-size=2", "--meta.episodes=2", "--network.hidden-sizes", "8", "--threads=1"],
     "visualize": ["--tasks=1", "--gradient-steps=1", "--threads=1"],
@@ -90,6 +94,43 @@ def test_the_page_on_a_robot_from_a_file_does_what_it_says(elsewhere, monkeypatc
     do_what_it_says(ROBOT, elsewhere, monkeypatch, capsys)
     assert (elsewhere / "runs" / "gantry" / "adaptation.png").exists()
     assert list((elsewhere / "runs" / "gantry").glob("*.html"))
+
+
+def test_the_page_on_networks_does_what_it_says(elsewhere, monkeypatch, capsys):
+    do_what_it_says(NETWORK, elsewhere, monkeypatch, capsys)
+    assert (elsewhere / "runs" / "pixels" / "adaptation.png").exists()
+    assert (elsewhere / "runs" / "pixels" / "policy.zip").exists()
+
+
+def test_the_policy_of_pictures_learns_to_adapt(elsewhere):
+    """Five iterations, less than the page has, with half of its filters.
+
+    Measured over seeds 0 to 3 on 8 held-out tasks: after a gradient step the return is 2.2, 3.2, 1.4 and 2.6 better
+    than that of a random policy after its gradient step, and 1.4, 3.1, 1.0 and 5.7 better than before.
+    """
+    (code,) = [block.code for block in blocks(NETWORK) if block.file == "pixels.py"]
+    (elsewhere / "pixels.py").write_text(code)
+    config = maml_rl.RLConfig(
+        env_id="pixels:Pixels-v0",
+        meta=maml_rl.RLMeta(
+            meta_batch_size=6,
+            episodes=12,
+            inner_lr=0.2,
+            gae_lambda=0.97,
+            baseline_observations="standardised",
+            step=maml_rl.TrustRegion(max_kl=0.04, cg_damping=0.1, cg_iterations=5),
+        ),
+        network=maml_rl.PolicyConfig(filters=(4, 8), hidden_sizes=(16,)),
+        evaluation=maml_rl.RLEvaluation(tasks=8, episodes=12, gradient_steps=1),
+    )
+    envs = maml_rl.vectorize(config.env_id, 72)
+    with RLLearner(config, envs, initial_policy(envs, config.network, config.meta, 0)) as learner:
+        state = learner.initial()
+        for _ in range(5):
+            state, _ = learner.iterate(state)
+        trained, untrained = (curve.values.mean(1) for curve in learner.evaluate(state, config.evaluation))
+    assert trained[1] > untrained[1] + 1.0
+    assert trained[1] > trained[0] + 0.7
 
 
 def test_the_table_of_what_can_vary_has_every_quantity():

@@ -11,6 +11,8 @@ from maml_rl.errors import InputError
 from maml_rl.initial import build_policy
 from maml_rl.machine import Machine
 from maml_rl.module_policy import ModulePolicy
+from maml_rl.rates import theta
+from maml_rl.reinforcement import rl_learner
 from maml_rl.run import load_run, save_run, train
 from maml_rl.tasks import vectorize
 from maml_rl.types import flatten
@@ -78,6 +80,18 @@ def test_buffers_of_a_run_are_restored_where_another_run_starts_from_it(tmp_path
     save_run(tmp_path, run)
     further = train(replace(config, seed=1, start_from=str(tmp_path)), machine=ONE_THREAD)
     assert torch.equal(further.constants["network.frequencies"], run.constants["network.frequencies"])
+    seen = torch.tensor([[0.1, -0.2]])
+    with run.open(ONE_THREAD) as first, further.open(ONE_THREAD) as second:
+        policies = [rl_learner(learner).policy for learner in (first, second)]
+        means = [policy(theta(run.state.meta), seen).parameters()[0] for policy in policies]
+        assert torch.equal(*means)
+
+
+def test_another_network_does_not_start_from_a_run(tmp_path) -> None:
+    save_run(tmp_path, train(replace(CONFIG, iterations=0), machine=ONE_THREAD))
+    network = PolicyConfig(module="own_networks:Fourier")
+    with pytest.raises(InputError, match="has the module own_networks:Layered, this one own_networks:Fourier"):
+        train(replace(CONFIG, network=network, start_from=str(tmp_path)), machine=ONE_THREAD)
 
 
 @pytest.mark.parametrize(
