@@ -330,9 +330,9 @@ class PolicyConfig:
         require("module", repr(module), module is None or ":" in module, "module:Class or None")
         try:
             is_object = isinstance(json.loads(self.arguments), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             is_object = False
-        require("arguments", repr(self.arguments), is_object, 'a JSON object such as {"width": 64}')
+        require("arguments", repr(self.arguments[:60]), is_object, 'a JSON object such as {"width": 64}')
         if module is None and self.arguments != PolicyConfig.arguments:
             raise InputError("network.arguments are for your own network: set network.module, or leave them out")
         if module is not None and self.context_size:

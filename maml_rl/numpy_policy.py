@@ -35,8 +35,10 @@ class NumpyPolicy(NamedTuple):
     high: FloatArray  # and the last one
 
     def output(self, observation: Any) -> FloatArray:
-        """The network's output `[..., out]` for observations `[..., obs]`: mean actions, or logits."""
+        """The network's output `[..., out]` for observations `[..., obs]`, or one picture: mean actions, or logits."""
         hidden: FloatArray = np.asarray(observation, np.float32)
+        if hidden.shape[-1:] != self.mean.shape:
+            hidden = hidden.reshape(self.mean.shape)
         hidden = np.clip((hidden - self.mean) / self.std, -self.clip, self.clip)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = hidden @ weight.T + bias
@@ -44,7 +46,7 @@ class NumpyPolicy(NamedTuple):
         return hidden @ self.weights[-1].T + self.biases[-1]
 
     def act(self, observation: Any) -> NDArray[Any]:
-        """The most likely action in an observation `[obs]`, within the bounds."""
+        """The most likely action in an observation `[obs]`, or a picture of as many numbers, within the bounds."""
         output = self.output(observation)
         if self.log_std is None:
             return self._likeliest(output)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from maml_rl.config import PolicyConfig
-from maml_rl.errors import InputError, one_line, place, reason
+from maml_rl.errors import InputError, place, reason
 from maml_rl.imports import import_named
 from maml_rl.module_policy import Seen
 from maml_rl.observations import Parts
@@ -34,14 +34,16 @@ def own_network(config: PolicyConfig, parts: Parts, seed: int) -> nn.Module:
         seed: Seed of the weights.
 
     Raises:
-        InputError: If it cannot be imported or made, is no module, or cannot be meta-trained.
+        InputError: If it cannot be imported or made, is no class of modules, or cannot be meta-trained.
     """
     assert config.module is not None
-    make, shapes = import_named("network.module", config.module, "class"), {part.name: part.seen for part in parts}
+    made, shapes = import_named("network.module", config.module, "class"), {part.name: part.seen for part in parts}
+    if not (isinstance(made, type) and issubclass(made, nn.Module)):
+        raise InputError(f"network.module {config.module!r} is no class of torch.nn.Module: name one as module:Class")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            module = make(shapes.get("", shapes), **json.loads(config.arguments))
+            module = made(shapes.get("", shapes), **json.loads(config.arguments))
         except Exception as error:  # the user's code raises what it likes
             is_inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
             where = f"; {place(error)}" if is_inside else ""
@@ -49,11 +51,6 @@ def own_network(config: PolicyConfig, parts: Parts, seed: int) -> nn.Module:
                 f"network.module {config.module!r} cannot be made ({reason(error)}{where}): it is called with the "
                 f"shape {shapes.get('', shapes)} and the keyword arguments {config.arguments}"
             ) from error
-    if not isinstance(module, nn.Module):
-        raise InputError(
-            f"network.module {config.module!r} makes no torch.nn.Module but {one_line(module)[:60]}: name a class of "
-            "modules, or a function that returns one"
-        )
     for fault in _faults(module):
         raise InputError(f"network.module {config.module!r} cannot be meta-trained: {fault}")
     return module

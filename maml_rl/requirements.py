@@ -141,11 +141,16 @@ def picture_advice(space: spaces.Space[Any], *, convolved: bool = True) -> str |
     if largest is None or (size < _MANY_COMPONENTS and (len(largest.shape) < 2 or largest.size < _PICTURE)):
         return None
     what = f"a part {largest.name} of shape" if largest.name else "shape"
+    remedy = "set network.filters, which convolve it"
+    if not largest.is_picture:
+        remedy = (
+            "return pictures as bytes, a Box(0, 255, (height, width, channels), uint8) of at least "
+            f"{LEAST_SIDE} x {LEAST_SIDE} pixels, or a few features instead"
+        )
     return (
         f"observations have {what} {largest.shape}: the policy is a perceptron and sees them as a row of {size:,} "
         f"numbers, and the baseline fits {2 * size + 4:,} weights to the episodes of each task, which makes updates "
-        "slow and advantages poor: return pictures as bytes, a Box(0, 255, (height, width, channels), uint8) of at "
-        f"least {LEAST_SIDE} x {LEAST_SIDE} pixels, or a few features instead"
+        f"slow and advantages poor: {remedy}"
     )
 
 

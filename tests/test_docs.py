@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from codeop import compile_command
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import pytest
 import maml_rl
 from maml_rl.envs.mujoco.variations import QUANTITIES
 from maml_rl.experiments.__main__ import main
+from maml_rl.experiments.media.recording import load_recording
 from maml_rl.initial import initial_policy
 from maml_rl.reinforcement import RLLearner
 
@@ -64,9 +66,16 @@ def elsewhere(monkeypatch, tmp_path) -> Path:
 
 
 def do_what_it_says(
-    page: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    page: Path,
+    elsewhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    machine: Sequence[str] = (),
 ) -> None:
-    """Writes the files of a page, and runs its other blocks of code and its commands, one after the other."""
+    """Writes the files of a page, and runs its other blocks of code and its commands, one after the other.
+
+    Commands that compute are given the options of `machine` too.
+    """
     for block in blocks(page):
         if block.file:
             (elsewhere / block.file).write_text(block.code)
@@ -75,7 +84,8 @@ def do_what_it_says(
         else:
             assert block.language == "sh"
             for command in block.code.splitlines():
-                monkeypatch.setattr(sys, "argv", ["maml-rl", *shrunk(command)])
+                options = () if " check " in command else machine
+                monkeypatch.setattr(sys, "argv", ["maml-rl", *shrunk(command), *options])
                 main()
                 out, err = capsys.readouterr()
                 assert "Traceback" not in err
@@ -97,9 +107,10 @@ def test_the_page_on_a_robot_from_a_file_does_what_it_says(elsewhere, monkeypatc
 
 
 def test_the_page_on_networks_does_what_it_says(elsewhere, monkeypatch, capsys):
-    do_what_it_says(NETWORK, elsewhere, monkeypatch, capsys)
+    do_what_it_says(NETWORK, elsewhere, monkeypatch, capsys, ["--processes=1", "--start-method=fork"])
     assert (elsewhere / "runs" / "pixels" / "adaptation.png").exists()
     assert (elsewhere / "runs" / "pixels" / "policy.zip").exists()
+    assert load_recording(elsewhere / "runs" / "pixels" / "recording.npz").kind == "pictures"  # those it observes
 
 
 def test_the_policy_of_pictures_learns_to_adapt(elsewhere):

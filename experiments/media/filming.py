@@ -21,6 +21,7 @@ from maml_rl.experiments.media.sheets import to_sheet
 from maml_rl.experiments.media.task_display import task_names, task_quantity
 from maml_rl.learner import Validation
 from maml_rl.machine import THIS_MACHINE, Machine
+from maml_rl.observations import Part, observation_parts
 from maml_rl.reinforcement import RLLearner, make_envs, step_sizes
 from maml_rl.rollouts import collect
 from maml_rl.run import Run
@@ -153,19 +154,48 @@ def filmed(
 
 
 def _watched(learner: RLLearner, count: int, of_bodies: bool) -> "_Watched":
-    """Sub-environments of a learner's kind, of which poses are kept, or else pictures, or else observations."""
-    machine, kind, settings = replace(learner.machine, processes=count), _kind(learner, of_bodies), {}
-    if kind == "pictures":
-        settings["render_mode"] = "rgb_array"
-    return _Watched(make_envs(learner.config, count, machine, **settings), kind)
+    """Sub-environments of a learner's kind, of which poses are kept, or else pictures, or else observations.
+
+    Pictures are those that the environment draws, or else those that it observes.
+    """
+    machine, is_batched = replace(learner.machine, processes=count), isinstance(learner.envs.unwrapped, BatchedTaskEnv)
+    if of_bodies:
+        return _Watched(make_envs(learner.config, count, machine), "poses")
+    offered = "rgb_array" in learner.envs.metadata.get("render_modes", [])
+    if offered and not is_batched and _draws(learner.config.env_id):
+        return _Watched(make_envs(learner.config, count, machine, render_mode="rgb_array"), "pictures")
+    envs = make_envs(learner.config, count, machine)
+    if observed := _observed_picture(envs):
+        return _Watched(envs, "pictures", observed)
+    return _Watched(envs, "poses" if is_batched else "observations")
 
 
-def _kind(learner: RLLearner, of_bodies: bool) -> Kind:
-    """What is recorded of the environments of a learner."""
-    if of_bodies or isinstance(learner.envs.unwrapped, BatchedTaskEnv):
-        return "poses"
-    is_drawn = "rgb_array" in learner.envs.metadata.get("render_modes", []) and _draws(learner.config.env_id)
-    return "pictures" if is_drawn else "observations"
+class _ObservedPicture(NamedTuple):
+    """The first picture of an observation."""
+
+    part: Part
+    start: int  # its first number in the row of an observation
+
+    def frames(self, observations: Any) -> list[NDArray[np.uint8]]:
+        """Pictures `[height, width, 3]` of a batch of observations, with pixels large enough to be seen."""
+        rows = np.reshape(observations, (len(observations), -1))[:, self.start : self.start + self.part.size]
+        pictures = rows.reshape(-1, *self.part.shape).astype(np.uint8)
+        if pictures.ndim == 3:
+            pictures = pictures[..., None]
+        elif not self.part.channels_last:
+            pictures = np.moveaxis(pictures, 1, -1)
+        colours = pictures[..., :3] if pictures.shape[-1] >= 3 else pictures[..., :1].repeat(3, -1)
+        times = max(1, _PICTURE_SIZE // max(colours.shape[1:3]))
+        return list(colours.repeat(times, 1).repeat(times, 2))
+
+
+def _observed_picture(envs: TaskVectorEnv) -> _ObservedPicture | None:
+    start = 0
+    for part in observation_parts(envs.single_observation_space):
+        if part.is_picture:
+            return _ObservedPicture(part, start)
+        start += part.size
+    return None
 
 
 def _one_number(task: Task) -> float | None:
@@ -193,8 +223,9 @@ def _draws(env_id: str) -> bool:
 class _Watched(VectorWrapper[Any, Any, Any, Any, Any]):
     """Wrapper that stores poses, observations or rendered frames since the last reset."""
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], kind: Kind) -> None:
+    def __init__(self, envs: VectorEnv[Any, Any, Any], kind: Kind, observed: _ObservedPicture | None = None) -> None:
         super().__init__(envs)
+        self._observed = observed
         self.seconds_per_step = 1.0 / float(envs.metadata.get("render_fps") or 30)
         self.groups: list[TaskVectorEnv] = [self]  # one alone, so that rows of all episodes are in their order
         self._horizon = episode_limit(envs)
@@ -222,7 +253,8 @@ class _Watched(VectorWrapper[Any, Any, Any, Any, Any]):
         base = self.env.unwrapped
         if self.kind == "pictures":
             if self._time in self._picture_times:
-                self._pictures.append([_small(picture) for picture in base.render() or ()])
+                drawn = self._observed.frames(observations) if self._observed else base.render()
+                self._pictures.append([_small(picture) for picture in drawn or ()])
         else:
             self._poses.append(np.array(self._seen(base, observations), np.float32))
 

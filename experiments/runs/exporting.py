@@ -77,4 +77,4 @@ action = policy.act(observation)"""
     return f"""\
 import onnxruntime
 session = onnxruntime.InferenceSession({str(path)!r})
-[action] = session.run(["action"], {{"observation": observation[None]}})"""
+[action] = session.run(["action"], {{"observation": observation.reshape(1, -1)}})"""

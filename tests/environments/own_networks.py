@@ -87,7 +87,7 @@ class Failing(Layered):
 
 
 def bare(shape: tuple[int, ...]) -> str:
-    """No module."""
+    """No class."""
     return str(shape)
 
 

@@ -87,6 +87,16 @@ def test_buffers_of_a_run_are_restored_where_another_run_starts_from_it(tmp_path
         assert torch.equal(*means)
 
 
+def test_a_run_is_resumed_bit_for_bit(tmp_path) -> None:
+    config = replace(CONFIG, network=PolicyConfig(module="own_networks:Fourier"))
+    save_run(tmp_path, train(config, machine=ONE_THREAD))
+    saved = load_run(tmp_path)
+    with saved.open(ONE_THREAD) as learner:
+        resumed, _ = learner.iterate(saved.state)
+    straight = train(config, 2, ONE_THREAD).state
+    assert torch.equal(flatten(resumed.meta), flatten(straight.meta))
+
+
 def test_another_network_does_not_start_from_a_run(tmp_path) -> None:
     save_run(tmp_path, train(replace(CONFIG, iterations=0), machine=ONE_THREAD))
     network = PolicyConfig(module="own_networks:Fourier")
@@ -107,7 +117,7 @@ def test_another_network_does_not_start_from_a_run(tmp_path) -> None:
         ("own_networks:Deaf", "{}", "do not depend on its parameters"),
         ("own_networks:Failing", "{}", "failed on observations of shape (3, 2) (RuntimeError: out of luck"),
         ("own_networks:Empty", "{}", "has no parameters"),
-        ("own_networks:bare", "{}", "makes no torch.nn.Module"),
+        ("own_networks:bare", "{}", "is no class of torch.nn.Module"),
         ("own_networks:Missing", "{}", "own_networks.py has no class Missing"),
         ("own_networks:Layered", '{"depth": 2}', "cannot be made (TypeError"),
         ("nowhere:Layered", "{}", "no module nowhere"),
@@ -127,6 +137,7 @@ def test_what_cannot_be_meta_trained_is_refused_in_one_line(module, arguments, m
         ({"module": "Layered"}, "module must be module:Class or None"),
         ({"module": "a:B", "arguments": "[1]"}, "arguments must be a JSON object"),
         ({"module": "a:B", "arguments": "{"}, "arguments must be a JSON object"),
+        ({"module": "a:B", "arguments": "[" * 100_000}, "arguments must be a JSON object"),
         ({"arguments": '{"width": 1}'}, "set network.module"),
         ({"module": "a:B", "context_size": 2}, "a parameter named context"),
         ({"filters": (0,)}, "filters must be all at least 1"),

@@ -279,6 +279,7 @@ def test_training_says_once_that_pictures_of_real_numbers_are_flattened(register
     assert err.count("observations have shape (8, 8, 3): the policy is a perceptron") == 1
     assert "perceptron" not in out
     assert "perceptron" in run_command("check", env_id).out
+    assert "return pictures as bytes" in err
     assert "perceptron" not in run_command("train", "--resume=run", "--iterations=2").err
 
 
