@@ -25,6 +25,7 @@ TUTORIAL, ROBOT = ROOT / "docs" / "own_environment.md", ROOT / "docs" / "own_rob
 NETWORK = ROOT / "docs" / "own_network.md"
 SMALL = {
     "train": ["--meta.meta-batch-size=2", "--meta.episodes=2", "--network.hidden-sizes", "8", "--threads=1"],
+    "adapt": ["--gradient-steps=1", "--episodes=2", "--threads=1"],
     "visualize": ["--tasks=1", "--gradient-steps=1", "--threads=1"],
     "evaluate": ["--tasks=2", "--episodes=2", "--gradient-steps=1", "--threads=1", "--processes=2"],
 }
