@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import fdtrc, stdtrit
 
 Floats = NDArray[np.floating]
 Statistic = Callable[[Floats], Floats]
@@ -94,6 +94,24 @@ def mean_with_interval(values: Floats, strata: Sequence[int] | None = None) -> M
     """
     value, low, high = interval(values[None], mean, strata)
     return Mean(value, _variance_of_mean(values, strata)[0] ** 0.5, low, high)
+
+
+def one_way(groups: Sequence[Floats]) -> float:
+    """p-value of a one-way analysis of variance: of means of groups that differ as much or more by chance.
+
+    F = (sum_g n_g (m_g - m)² / (G - 1)) / (sum_g sum_i (x_gi - m_g)² / (N - G)) has Fisher's distribution where all
+    groups have one normal distribution.
+
+    Args:
+        groups: Values of G groups, at least two, with more values than groups.
+    """
+    values, means = np.concatenate(groups), [group.mean() for group in groups]
+    between = sum(len(group) * (m - values.mean()) ** 2 for group, m in zip(groups, means, strict=True))
+    within = sum(float(np.square(group - m).sum()) for group, m in zip(groups, means, strict=True))
+    freedom = len(groups) - 1, len(values) - len(groups)
+    if within == 0.0:
+        return float(between == 0.0)
+    return float(fdtrc(*freedom, (between / freedom[0]) / (within / freedom[1])))
 
 
 def _pseudo_values(returns: Floats, statistic: Statistic) -> Floats:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from maml_rl.config import RLConfig
 from maml_rl.errors import InputError
 from maml_rl.experiments.commands.options import RunOptions, check_directory, listed_in, parse, refuse_other_kinds
 from maml_rl.experiments.commands.ranked import followed
@@ -101,7 +102,6 @@ def run(arguments: Sequence[str]) -> None:
     from maml_rl.experiments.media.recording import RECORDING, save_recording
     from maml_rl.experiments.runs import evaluations as files
     from maml_rl.experiments.runs.evaluating import end_evaluations, evaluate
-    from maml_rl.experiments.runs.evaluation_tables import heading, remarks, table
     from maml_rl.experiments.runs.trust import check_runs
     from maml_rl.run import run_directory
 
@@ -126,7 +126,7 @@ def run(arguments: Sequence[str]) -> None:
         show(evaluation.to_json())
     if options.json:
         return
-    print(*heading(evaluation), "", table(evaluation), "", *remarks(evaluation), sep="\n")
+    _print(evaluation)
     if options.record:
         print(f"\nrecording: {out / RECORDING}")
     if options.out is None and files.is_kept(directory, evaluated, evaluation):
@@ -135,6 +135,17 @@ def run(arguments: Sequence[str]) -> None:
         return
     files.write_evaluation(out, evaluation, lambda path: draw_evaluation(evaluation, directory, path))
     print(f"\npicture: {out / files.file_of(files.PICTURE, evaluation.task_set)}")
+
+
+def _print(evaluation: "Evaluation") -> None:
+    """Prints the tables of an evaluation."""
+    from maml_rl.experiments.media.component_gains import gains_text
+    from maml_rl.experiments.media.task_display import quantity_of
+    from maml_rl.experiments.runs.evaluation_tables import heading, remarks, table
+
+    print(*heading(evaluation), "", table(evaluation), "", *remarks(evaluation), sep="\n")
+    if isinstance(evaluation.config, RLConfig) and (gains := gains_text(evaluation, quantity_of(evaluation.problem))):
+        print("", gains, sep="\n")
 
 
 def _recorded(run: "Run", evaluation: "Evaluation", machine: "Machine") -> "Recording":

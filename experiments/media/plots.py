@@ -6,7 +6,6 @@ returns, goals in the plane with paths to them, and sinusoids with their fits (F
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from maml_rl.experiments.media.labels import steps_label
 from maml_rl.experiments.media.learning_curves import training_charts
 from maml_rl.experiments.media.recording import Recording, in_the_plane
 from maml_rl.experiments.media.seed_curves import seeds_chart
-from maml_rl.experiments.media.task_display import are_places, task_quantity
+from maml_rl.experiments.media.task_display import are_places, quantity_of
 from maml_rl.experiments.runs.comparison_files import Comparison
 from maml_rl.experiments.runs.evaluations import Evaluation
 from maml_rl.experiments.runs.text import env_steps_text
 from maml_rl.reinforcement import rl_learner
 from maml_rl.run import load_run
 from maml_rl.supervised.settings import SupervisedConfig
-from maml_rl.tasks import admit_beyond, make, task_space
+from maml_rl.tasks import admit_beyond, task_space
 
 _TRAJECTORIES = 4  # tasks whose paths are drawn
 
@@ -72,8 +71,7 @@ def _task_quantity(config: RLConfig | SupervisedConfig, recording: Recording | N
     """What the numbers of a task are."""
     if recording is not None or isinstance(config, SupervisedConfig):
         return recording.task_quantity if recording else "task"
-    with closing(make(config.env_id)) as env:
-        return task_quantity(env)
+    return quantity_of(config.env_id)
 
 
 def _path_charts(evaluation: Evaluation, directory: Path, quantity: str, recording: Recording | None) -> list[Chart]:

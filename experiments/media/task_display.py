@@ -7,6 +7,7 @@ with its keys and values, whatever its space is made of.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv, TaskMDP
 from maml_rl.errors import one_line
-from maml_rl.tasks import Task, TaskVectorEnv
+from maml_rl.tasks import Task, TaskVectorEnv, make
 
 _MOST_ITEMS = 4  # of a list
 _MOST_KEYS = 8  # of a dict
@@ -39,6 +40,12 @@ def task_names(env: gymnasium.Env[Any, Any] | TaskVectorEnv, tasks: Sequence[Tas
     names = [(mdp and mdp.task_name(task)) or task_text(task) for task in tasks]
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{i}: {name}" for i, name in enumerate(names, start=1)]
+
+
+def quantity_of(env_id: str) -> str:
+    """What the numbers of the tasks of a registered environment are, with their unit."""
+    with closing(make(env_id)) as env:
+        return task_quantity(env)
 
 
 def _mdp(env: gymnasium.Env[Any, Any] | TaskVectorEnv) -> TaskMDP | None:
@@ -107,6 +114,7 @@ class Component(NamedTuple):
     ticks: list[float] | None = None  # of the axis, where values are few
     tick_names: list[str] | None = None
     explained: float | None = None  # share of the variance of the return between tasks, of several and enough tasks
+    is_category: bool = False  # whether its values have no order
     is_rank: bool = False  # whether it is the place of each task among them, from the lowest return to the highest
 
     @property
@@ -194,7 +202,7 @@ def _component(name: str, values: Sequence[Any], named: Mapping[int, str]) -> Co
         if len(kinds) > _MOST_CATEGORIES:
             return None
         places = np.array([float(kinds.index(_text(value))) for value in values])
-        return Component(name, _apart(places, 1.0), [float(i) for i in range(len(kinds))], kinds)
+        return Component(name, _apart(places, 1.0), [float(i) for i in range(len(kinds))], kinds, is_category=True)
     places = np.array(values, np.float64)
     different = np.unique(places)
     gap = float(np.diff(different).min()) if len(different) > 1 else 1.0

@@ -22,7 +22,7 @@ from maml_rl.experiments.media.rendering import Drawing, check_video, frame_time
 from maml_rl.experiments.report.examples import examples
 from maml_rl.experiments.report.page import Section, html_page
 from maml_rl.experiments.report.player import paths, player
-from maml_rl.experiments.report.sections import facts, lead, results, settings, training
+from maml_rl.experiments.report.sections import facts, lead, results, settings, training, where_it_helps
 from maml_rl.experiments.runs.comparison import problem_name
 from maml_rl.experiments.runs.comparison_files import COMPARISON, Comparison, read_comparison
 from maml_rl.experiments.runs.evaluating import announcement, evaluate, how_long
@@ -123,6 +123,7 @@ def _page(evaluation: Evaluation, directory: Path, watched: _Watched) -> str:
     sections = [
         *watched.sections,
         results(evaluation, _comparison(config), quantity),
+        *where_it_helps(evaluation, quantity),
         training(evaluation, directory),
         settings(config, directory),
     ]

@@ -7,8 +7,9 @@ from typing import Any
 
 from maml_rl.config import RLEvaluation, RunConfig
 from maml_rl.experiments.media.charts import Chart, Series
+from maml_rl.experiments.media.component_gains import component_gains, gain_charts, gains_rows, steps_of_gain
 from maml_rl.experiments.media.evaluation_charts import episodes_charts, step_chart, task_charts
-from maml_rl.experiments.media.labels import counted, minus
+from maml_rl.experiments.media.labels import counted, minus, steps_label
 from maml_rl.experiments.media.learning_curves import training_charts
 from maml_rl.experiments.report.page import Fact, Section, html_table, text
 from maml_rl.experiments.report.svg import svg_figure
@@ -98,6 +99,27 @@ def _settings_note(evaluation: Evaluation) -> str:
     if not others:
         return ""
     return f'<p class="note">Evaluated with other settings than the run\'s own: {text(", ".join(others))}.</p>'
+
+
+def where_it_helps(evaluation: Evaluation, task_quantity: str) -> list[Section]:
+    """What adaptation gains by each part of the task; nothing where there is none to group tasks by.
+
+    Args:
+        evaluation: The run's evaluation.
+        task_quantity: What the numbers of a task are.
+    """
+    gains = component_gains(evaluation, task_quantity)
+    if not gains:
+        return []
+    rows = [[text(minus(cell)) for cell in row] for row in gains_rows(gains)]
+    said = "".join(f"<li>{text(one.statement)}</li>" for one in gains)
+    note = (
+        f"<p>The gain of a task is its mean return {steps_label(steps_of_gain(evaluation))}, less that before. Tasks "
+        "are grouped by one part at a time, while the others vary. Adaptation helps a group if the 95 % interval of "
+        "its mean gain is above 0.</p>"
+    )
+    body = f"{note}<ul>{said}</ul>{_grid(gain_charts(evaluation, gains, task_quantity))}{html_table(rows)}"
+    return [Section("Where adaptation helps", body)]
 
 
 def training(evaluation: Evaluation, directory: Path) -> Section:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import sem, t, trim_mean
+from scipy.stats import f_oneway, sem, t, trim_mean
 
-from maml_rl.statistics import FEWEST_SEEDS, Statistic, interquartile_mean, interval, mean, mean_with_interval
+from maml_rl.statistics import FEWEST_SEEDS, Statistic, interquartile_mean, interval, mean, mean_with_interval, one_way
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -214,3 +214,11 @@ def test_the_interval_of_one_run_covers_its_own_mean_over_tasks(tasks):
 def test_the_interval_of_one_seed_or_two_does_not_cover_the_mean_over_seeds(seeds):
     # That it is over tasks alone is said wherever it is shown: as an interval over seeds it would be wrong.
     assert coverage(crossed(1.0), seeds, mean) < 0.5
+
+
+def test_an_analysis_of_variance_is_scipys():
+    draws = generator()
+    groups = [draws.normal(mean, 1.0, size) for mean, size in ((0.0, 7), (0.4, 9), (0.9, 5))]
+    assert one_way(groups) == pytest.approx(f_oneway(*groups).pvalue, rel=1e-10)
+    assert one_way([np.ones(3), np.ones(4)]) == 1.0
+    assert one_way([np.zeros(3), np.ones(4)]) == 0.0
