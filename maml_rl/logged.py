@@ -261,6 +261,10 @@ def log_warnings(log: LoggedSteps, learner: RLLearner, episodes: Trajectories, l
         likelihood: Their `excess_likelihood`.
     """
     lines = [*_about_actions(log, learner, likelihood), *learner.few_episodes(len(log.episodes))]
+    if (log.rewards == log.rewards[0]).all():
+        lines.append(
+            f"all rewards are {log.rewards[0]:g}, which reveals nothing of the task: log the reward of each step"
+        )
     longest, limit = episodes.mask.shape[-1], episode_limit(learner.envs)
     if longest > limit:
         lines.append(f"the longest episode has {longest} steps and training had at most {limit}: end them there")

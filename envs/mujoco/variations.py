@@ -8,6 +8,7 @@ compiles a model, together with what contact detection derives from the shapes.
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import lru_cache, partial
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
@@ -265,6 +266,7 @@ def _shown(part: _Part, task: Any) -> str:
 
 def _part(model: mujoco.MjModel, name: str, variation: Variation) -> _Part:
     """A variation of a model; raises ValueError, in one line that begins with the part's name, if there is no such."""
+    _check_types(name, variation)
     if variation.quantity not in QUANTITIES:
         raise ValueError(
             f"{name}: {variation.quantity!r} cannot vary between tasks, expected one of {', '.join(QUANTITIES)}"
@@ -287,6 +289,18 @@ def _part(model: mujoco.MjModel, name: str, variation: Variation) -> _Part:
     part = _Part(variation, quantity, ids, names, space)
     _check_values(model, name, part)
     return part
+
+
+def _check_types(name: str, variation: Any) -> None:
+    """Raises ValueError if a variation, which its author wrote, is none or has fields of other types."""
+    if not isinstance(variation, Variation):
+        raise ValueError(f"{name}: expected a Variation(quantity, low, high, ...), got {variation!r}")
+    for bound in (variation.low, variation.high):
+        if not isinstance(bound, (Real, np.number)):
+            raise ValueError(f"{name}: expected numbers low < high, got {bound!r}")
+    names = [variation.of] if isinstance(variation.of, str) else variation.of
+    if not isinstance(names, Sequence) or not all(isinstance(element, str) for element in names):
+        raise ValueError(f"{name}: expected of to be a name or a list of names, got {variation.of!r}")
 
 
 def _delays(name: str, variation: Variation) -> Discrete:

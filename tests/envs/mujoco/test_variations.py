@@ -281,6 +281,12 @@ def test_what_a_task_is_is_described_with_its_unit(arm, variation, description):
         (Variation("delay", 0.5, 2), r"part: expected a delay of low to high whole control steps, at least 0"),
         (Variation("delay", -1, 2), r"part: expected a delay of low to high whole control steps, at least 0"),
         (Variation("delay", 0, 2, of="bend"), r"part: expected a delay of low to high whole control steps"),
+        (
+            ("mass", 0, 1, "load"),
+            r"part: expected a Variation\(quantity, low, high, ...\), got \('mass', 0, 1, 'load'\)",
+        ),
+        (Variation("mass", "0", 1, of="load"), r"part: expected numbers low < high, got '0'"),
+        (Variation("mass", 0, 1, of=3), r"part: expected of to be a name or a list of names, got 3"),
         (Variation("mass", 0, 1, of="load", by="times"), r"part: expected by value, factor or change, got 'times'"),
         (Variation("mass", 0, 1, of="load", numbers="all"), r"part: expected numbers shared, each or one, got 'all'"),
     ],
