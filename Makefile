@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test metaworld test-metaworld check types docs docs-links format benchmark pictures build clean
+.PHONY: help demo test metaworld test-metaworld check types docs docs-links format benchmark pictures notebooks build clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -85,6 +85,9 @@ benchmark: $(VENV)/installed  ## time sampling and a meta-iteration against this
 pictures: $(VENV)/installed  ## draw the pictures of the README and of the environments from trained/
 	$(BIN)/python -m maml_rl.experiments.paper.readme_pictures
 	$(BIN)/python -m maml_rl.experiments.paper.environment_pictures
+
+notebooks: $(VENV)/installed  ## run the notebooks of the site, and store what their cells print and draw
+	$(BIN)/python docs/extensions/notebooks.py
 
 build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an environment of its own
 	rm -rf dist

@@ -12,7 +12,7 @@ release = metadata.version(project)
 html_title = f"{project} {release}"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # MyST, for pages and notebooks
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
@@ -28,6 +28,7 @@ default_role = "literal"  # docstrings write code between single backticks
 
 myst_enable_extensions = ["attrs_block", "fieldlist"]
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # notebooks are shown with the outputs that they hold
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-INSTALLED = {"maml_rl": "maml_rl", "envs": "maml_rl.envs", "experiments": "maml_rl.experiments"}  # by folder
+INSTALLED = {  # by folder
+    "maml_rl": "maml_rl",
+    "envs": "maml_rl.envs",
+    "experiments": "maml_rl.experiments",
+    "trained": "maml_rl.trained",
+}
 FORBIDDEN = {
     "envs": {"torch", "stable_baselines3", "sb3_contrib", "maml_rl", "maml_rl.experiments", "tests"},
     "maml_rl": {"mujoco", "stable_baselines3", "sb3_contrib", "PIL", "maml_rl.envs", "maml_rl.experiments", "tests"},
     "experiments": {"mujoco", "tests"},
+    "trained": {"torch", "mujoco", "maml_rl", "maml_rl.envs", "maml_rl.experiments", "tests"},
     "benchmarks": {"tests"},
     "tests": {"tests"},
 }

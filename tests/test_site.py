@@ -37,6 +37,7 @@ def environments() -> dict[str, str]:
 
 def test_every_page_is_in_the_contents():
     pages = {path.stem for path in DOCS.glob("*.md")} - {"index"}
+    pages |= {f"notebooks/{path.stem}" for path in DOCS.glob("notebooks/*.ipynb")}
     listed = list(contents(DOCS / "index.md"))
     written = {f"reference/{name}/index" for name in ("environments", "modules", "presets")}
     assert sorted(listed) == sorted(pages | written)
