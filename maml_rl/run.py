@@ -18,9 +18,11 @@ A run directory::
 """
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -271,12 +273,22 @@ def load_run(path: str | Path) -> Run:
         InputError: If there is no usable checkpoint, or the Hub does not give one (`maml_rl.hub.local_copy`).
     """
     path = checkpoint_file(Path(path))
+    _check_shipped(path)
     checkpoint = load_checkpoint(path)
     content, config = _content(path, checkpoint.record)
     tensors = checkpoint.tensors
     constants, optimizer = (_without_prefix(tensors, prefix) for prefix in (_CONSTANT, _OPTIMIZER))
     meta = {name: value for name, value in tensors.items() if not name.startswith((_CONSTANT, _OPTIMIZER))}
     return Run(config, State(meta, optimizer, content.iteration), constants, content.progress, path.parent)
+
+
+def _check_shipped(path: Path) -> None:
+    """Raises InputError, with a command that copies it, if there is no file but the package has a run of this name."""
+    shipped = files("maml_rl.trained") / path.name
+    if not path.is_file() and (shipped / CHECKPOINT).is_file():
+        here = shlex.quote(f"{path.parent}")
+        copy = f"mkdir -p {here} && cp -r {shlex.quote(str(shipped))} {here}"
+        raise InputError(f"there is no checkpoint at {path}, but the package has a run of this name: {copy}")
 
 
 def save_run(directory: str | Path, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -405,3 +406,13 @@ def test_a_row_of_the_log_has_means_since_the_last_one_and_totals() -> None:
     assert run.progress == Progress(2.0, 40)
     assert [(row["iteration"], row["x"], row["sampling/env_steps"]) for row in rows] == [(2, 1.5, 20), (4, 3.5, 40)]
     assert [(row["time/seconds"], row["time/env_steps_per_second"]) for row in rows] == [(1.0, 20), (2.0, 20)]
+
+
+def test_a_run_that_is_only_in_the_package_is_copied_by_the_command_that_the_error_gives(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no checkpoint at trained/navigation, but the package has a run") as error:
+        load_run("trained/navigation")
+    subprocess.run(str(error.value).partition(": ")[2], shell=True, check=True)
+    assert load_run("trained/navigation").rl_config.env_id == NAVIGATION
+    with pytest.raises(InputError, match="no checkpoint at trained/nothing: give the directory of a run"):
+        load_run("trained/nothing")
