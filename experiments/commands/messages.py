@@ -34,7 +34,8 @@ def in_one_line(message: str, arguments: Sequence[str], remark: str) -> str:
         needed = re.findall(r"(?:^|\(required\) )(--[\w.-]+ \S+|\S+)", missing[2])
         return f"{missing[1]} needs {' and '.join(map(_with_article, needed))}"
     if choice := re.fullmatch(r"invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*?),?\)\.", text):
-        return f"{choice[2]} must be one of {choice[3].replace(chr(39), '')}, got {choice[1]}"
+        choices = choice[3].replace("'", "")
+        return f"{choice[2]} must be {'one of ' if ',' in choices else ''}{choices}, got {choice[1]}"
     if nested := re.fullmatch(r"Error parsing ([a-z][\w.]*): (.*)", text):
         group, _, rest = nested[1].partition(".")
         return with_option(nested[2], rest if group in _GROUPS else nested[1], arguments)

@@ -10,6 +10,7 @@ import pytest
 from maml_rl.config import SGD, Adam, MetaConfig, ProMP, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.experiments.commands.adapt import AdaptOptions
+from maml_rl.experiments.commands.compare import CompareOptions
 from maml_rl.experiments.commands.evaluate import EvaluateOptions
 from maml_rl.experiments.commands.options import (
     OF_ONE_KIND,
@@ -104,6 +105,11 @@ def test_what_is_missing_is_named() -> None:
         parse(EvaluateOptions, [], "maml-rl evaluate")
     with pytest.raises(InputError, match=r"^adapt needs a RUN and --out PATH \("):
         parse(AdaptOptions, [], "maml-rl adapt")
+
+
+def test_a_single_choice_is_named_alone() -> None:
+    with pytest.raises(InputError, match=r"^--tasks must be paper, got '4' \("):
+        parse(CompareOptions, ["run", "--tasks", "4"], "maml-rl compare")
 
 
 def test_an_option_and_its_value_are_found_in_both_forms() -> None:
