@@ -1,4 +1,4 @@
-"""Trained runs of the paper's tasks. A wheel has the checkpoints of three, a clone all of each::
+"""Trained runs of the paper's tasks: a wheel has the checkpoints of three, a clone all files of each.
 
-    run = maml_rl.load_run(importlib.resources.files("maml_rl.trained") / "half-cheetah-dir")
+`importlib.resources.files("maml_rl.trained") / "half-cheetah-dir"` is the directory of one.
 """
