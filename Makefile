@@ -89,7 +89,7 @@ pictures: $(VENV)/installed  ## draw the pictures of the README and of the envir
 notebooks: $(VENV)/installed  ## run the notebooks of the site, and store what their cells print and draw
 	$(BIN)/python docs/extensions/notebooks.py
 
-build: $(VENV)/installed  ## build sdist and wheel, and try the wheel in an environment of its own
+build: $(VENV)/installed  ## build sdist and wheel, and try both with the newest and the oldest versions
 	rm -rf dist
 	$(BIN)/python -m build
 	bash tests/smoke_wheel.sh $(PYTHON)

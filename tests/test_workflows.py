@@ -37,3 +37,14 @@ def test_a_release_needs_the_line_of_the_version_as_setup_cfg_has_it() -> None:
     found = re.search(r'"(version = )\$\{GITHUB_REF_NAME#v\}"', check)
     assert found
     assert re.search(rf"^{found[1]}\d+\.\d+\.\d+$", (ROOT / "setup.cfg").read_text(), re.M)
+
+
+def test_the_oldest_versions_that_are_tried_are_those_that_setup_cfg_promises() -> None:
+    metadata = configparser.ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    promised = dict(line.split(">=") for line in metadata["options"]["install_requires"].split())
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    tried = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert tried.keys() == promised.keys()
+    for name, version in tried.items():
+        assert re.fullmatch(rf"{re.escape(promised[name])}(\.0)*", version), name
