@@ -295,7 +295,8 @@ def _check_types(name: str, variation: Any) -> None:
     """Raises ValueError if a variation, which its author wrote, is none or has fields of other types."""
     if not isinstance(variation, Variation):
         raise ValueError(f"{name}: expected a Variation(quantity, low, high, ...), got {variation!r}")
-    for bound in (variation.low, variation.high):
+    bounds: tuple[object, object] = (variation.low, variation.high)
+    for bound in bounds:
         if not isinstance(bound, (Real, np.number)):
             raise ValueError(f"{name}: expected numbers low < high, got {bound!r}")
     names = [variation.of] if isinstance(variation.of, str) else variation.of
