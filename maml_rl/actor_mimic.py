@@ -140,7 +140,7 @@ class MimicLearner(RLLearner):
         self.tasks = source_tasks(self.task_space, config.meta.meta_batch_size, Draw(config.seed, Phase.TRAINING))
         if config.imitation.epsilon is not None and not isinstance(envs.single_action_space, Discrete):
             raise InputError(
-                "imitation.epsilon is for actions in Discrete, but those here are in "
+                "imitation.epsilon is for discrete actions, but the actions are in "
                 f"{one_line(envs.single_action_space)}: leave it out to sample actions"
             )
 
