@@ -111,7 +111,7 @@ def where_it_helps(evaluation: Evaluation, task_quantity: str) -> list[Section]:
     gains = component_gains(evaluation, task_quantity)
     if not gains:
         return []
-    rows = [[text(minus(cell)) for cell in row] for row in gains_rows(gains)]
+    rows = [[text(name), text(values), *map(minus, cells)] for name, values, *cells in gains_rows(gains)]
     said = "".join(f"<li>{text(one.statement)}</li>" for one in gains)
     note = (
         f"<p>The gain of a task is its mean return {steps_label(steps_of_gain(evaluation))}, less that before. Tasks "
