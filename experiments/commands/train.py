@@ -144,7 +144,7 @@ def _resumed(chosen: ResumedRun) -> _Work:
 
 
 def _settings(asked: AskedRun) -> dict[str, Any]:
-    """The settings that were asked for, by name."""
+    """The settings that were requested, by name."""
     options = asked.options
     if isinstance(options, NewRun):
         return asdict(options.run)

@@ -199,5 +199,5 @@ def check_address(host: str, port: int | None) -> None:
         if error.errno == errno.EADDRINUSE:
             raise InputError(f"port {port} of {host} is in use: give another --port, or none for a free one") from None
         if error.errno == errno.EACCES:
-            raise InputError(f"port {port} needs the rights of an administrator: give one from 1024 on") from None
+            raise InputError(f"port {port} needs administrator rights: give one from 1024 on") from None
         raise InputError(f"this machine cannot serve on --host {host} ({error.strerror or error})") from None

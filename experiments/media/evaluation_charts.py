@@ -121,7 +121,7 @@ def _in_order(curve: Curve, steps: Sequence[int]) -> Chart:
         values = values[np.isfinite(values)]
         share = 100 * (np.arange(len(values)) + 0.5) / len(curve.values[step])
         series.append(Series(steps_label(step), colour, thinned(share.tolist()), thinned(values.tolist())))
-    subtitle = f"{curve.condition}: so many % of the tasks have at most this {curve.quantity}"
+    subtitle = f"{curve.condition}: % of the tasks that have at most this {curve.quantity}"
     axis = value_axis(curve.quantity)
     axes = Axis("% of the tasks"), axis._replace(label=axis.label.removeprefix("mean "))
     return Chart(f"{curve.quantity.capitalize()} by task", subtitle, *axes, series)

@@ -152,9 +152,9 @@ def load_recording(path: Path) -> Recording:
         record = parse_json(text)
         found, version = record["format"], record["version"]
     except Exception as error:
-        raise InputError(f"{path} is damaged or no recording of maml-rl: {_REMEDY}") from error
+        raise InputError(f"{path} is damaged or not a maml-rl recording: {_REMEDY}") from error
     if found != FORMAT:
-        raise InputError(f"{path} is no recording of maml-rl: {_REMEDY}")
+        raise InputError(f"{path} is not a maml-rl recording: {_REMEDY}")
     check_version(f"{path}", version, VERSION)
     try:
         if sha256 != content_digest(text, arrays):

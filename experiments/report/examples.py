@@ -18,7 +18,7 @@ _IMAGES = (
     "Images that the network learns from, one row a task, and below them images that it has not seen, with the class "
     "that it takes each for and how sure it is of that."
 )
-_FITS = "The function that the network is after so many gradient steps on the points; cut at the frame."
+_FITS = "The network's function after as many gradient steps on the points; cut at the frame."
 
 
 def examples(held_out: HeldOut, count: int) -> list[Section]:

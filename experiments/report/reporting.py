@@ -167,7 +167,7 @@ def stored_recording(directory: Path, run: Run, tasks: int | None, gradient_step
     of_the_run = (stored.env_id, stored.iteration) == (run.config.problem, run.state.iteration)
     if of_the_run and _as_many(stored, run, tasks) and gradient_steps in (None, stored.gradient_steps):
         return stored
-    print(f"{path} is of another checkpoint or other settings: recording again", file=sys.stderr)
+    print(f"{path} is from another checkpoint or other settings: recording again", file=sys.stderr)
     return None
 
 

@@ -74,7 +74,7 @@ def results(evaluation: Evaluation, comparison: Comparison | None, task_quantity
     rows += [_row(one, steps, evaluation.quantity) for one in by_step.series]
     charts = [by_step, *episodes_charts(evaluation), *task_charts(evaluation, task_quantity)]
     body = f"{_settings_note(evaluation)}{_grid(charts)}{html_table(rows)}"
-    return Section("What a gradient step brings", body)
+    return Section("What a gradient step gains", body)
 
 
 def _row(one: Series, steps: Sequence[int], quantity: Quantity) -> list[str]:

@@ -201,7 +201,7 @@ def _gradient_steps(members: Sequence[_Member], asked: int | None) -> int:
         raise InputError(f"gradient_steps must be at least 0, got {steps}")
     for directory, limit in others.items():
         if limit < steps:
-            raise InputError(f"{directory} is evaluated after at most {limit} gradient steps, {steps} were asked for")
+            raise InputError(f"{directory} is evaluated after at most {limit} gradient steps, {steps} were requested")
     return steps
 
 

@@ -350,7 +350,7 @@ def why_again(
     if stored.gradient_steps < gradient_steps:
         return f"its evaluation has {stored.gradient_steps} gradient steps"
     if stored.task_set == "paper" and list(stored.curves[0].tasks) != [plain(t) for t in paper_tasks(stored.problem)]:
-        return "its evaluation is on other tasks than the paper's"
+        return "its evaluation is not on the paper's tasks"
     if not (any_settings or stored.has_own_settings):
         return f"its evaluation, {extent(stored.settings)}, has other settings"
     return ""

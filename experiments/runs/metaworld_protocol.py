@@ -192,7 +192,7 @@ def evaluate_metaworld(directory: Path, protocol: Protocol) -> MetaWorldEvaluati
         settings = learner.envs.spec.kwargs if learner.envs.spec else {}
         if "benchmark" not in settings:
             raise InputError(
-                f"{directory} was trained on {env_id}, which is no environment of Meta-World: use maml-rl evaluate "
+                f"{directory} was trained on {env_id}, which is not a Meta-World environment: use maml-rl evaluate "
                 f"{directory}"
             )
     from metaworld import make_ml_envs_test  # the extra `metaworld`; `open_rl` has reported where it is missing

@@ -242,7 +242,7 @@ def load_rl2(directory: Path) -> tuple["RecurrentPPO", RL2Config]:
     checkpoint = load_checkpoint(path)
     record = checkpoint.record
     if record.get("kind") != _KIND:
-        raise InputError(f"{path} is not of RL^2: give the directory that it was trained in")
+        raise InputError(f"{path} is not an RL^2 policy: give the directory that it was trained in")
     try:
         config, env_steps = from_json(RL2Config, record["config"]), int(record["env_steps"])
     except (KeyError, TypeError, ValueError) as error:
@@ -252,6 +252,6 @@ def load_rl2(directory: Path) -> tuple["RecurrentPPO", RL2Config]:
     try:
         model.policy.load_state_dict(checkpoint.tensors)
     except RuntimeError as error:
-        raise InputError(f"{path} has other tensors than its settings ask for: train again") from error
+        raise InputError(f"{path} has tensors that do not match its settings: train again") from error
     model.num_timesteps = env_steps
     return model, config

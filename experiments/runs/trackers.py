@@ -1,8 +1,8 @@
 """Experiment trackers next to TensorBoard: Weights & Biases (`wandb`) and Trackio (`trackio`), by one writer.
 
-Trackio has the functions of wandb, so one class serves both. A tracker never ends a run: whatever it raises becomes one
-line of warning, and the run goes on without it. A run directory keeps which run of a tracker it is, in `tracker.json`,
-so that a resumed run is one run there too.
+Trackio has the functions of wandb, so one class serves both. A tracker never ends a run: an error becomes one line of
+warning, and the run continues without it. `tracker.json` in a run directory names its run of the tracker, so that a
+resumed run is one run there too.
 """
 
 import contextlib
@@ -111,7 +111,7 @@ class Tracker(KVWriter):
             self._module = None
             said = " ".join(str(error).split())[:300] or type(error).__name__
             print(
-                f"warning: the tracker {self._name} failed, and the run goes on without it: {said} "
+                f"warning: the tracker {self._name} failed, and the run continues without it: {said} "
                 f"({_INSTEAD[self._name]})",
                 file=sys.stderr,
                 flush=True,

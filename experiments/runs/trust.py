@@ -144,5 +144,5 @@ def _is_agreed(run: Path, module: _Module) -> bool:
         return False
     places = " and ".join(module.places)
     print(f"{run} names the module {module.name} in {places}, with which you have not trained here.", file=sys.stderr)
-    print("Importing it runs its code with all your rights. Import it? [y/N] ", end="", file=sys.stderr, flush=True)
+    print("Importing it runs its code with your permissions. Import it? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -34,7 +34,7 @@ def panels_in_colour(path: Path, columns: int = 3) -> list[bool]:
     return [bool((np.ptp(panel, axis=-1) > 60).any()) for panel in panels]
 
 
-# What a gradient step brings
+# What a gradient step gains
 
 
 def test_means_stand_next_to_those_of_the_random_policy_and_of_the_paper(evaluation_of):

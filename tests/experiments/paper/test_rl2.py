@@ -158,11 +158,11 @@ def test_what_is_no_policy_of_rl2_is_refused(tmp_path):
     next(train_rl2(SMALL, Schedule(60, 60, 4), tmp_path))
     whole = load_checkpoint(tmp_path / POLICY)
     for record, message in (
-        ({"kind": "supervised"}, "is not of RL"),
+        ({"kind": "supervised"}, "is not an RL"),
         ({"kind": "rl2", "env_steps": 0, "config": {"units": 8}}, "cannot be read"),
         (
             whole.record | {"config": whole.record["config"] | {"units": 9}},
-            "has other tensors than its settings ask for",
+            "has tensors that do not match its settings",
         ),
     ):
         save_checkpoint(tmp_path / POLICY, whole._replace(record=record))

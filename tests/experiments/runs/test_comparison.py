@@ -376,7 +376,7 @@ def test_runs_with_other_held_out_tasks_are_refused(runs, copied):
 
 def test_more_gradient_steps_than_a_run_has_are_refused(runs):
     message = refused(runs["navigation-oracle"], runs["navigation"], gradient_steps=3)
-    assert "at most 2 gradient steps, 3 were asked for" in message
+    assert "at most 2 gradient steps, 3 were requested" in message
     assert str(runs["navigation"]) in message
     assert "at least 0" in refused(runs["navigation"], gradient_steps=-1)
 

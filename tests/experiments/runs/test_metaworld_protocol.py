@@ -158,7 +158,7 @@ def test_the_table_has_a_row_for_each_manipulation_and_one_for_all():
 
 
 def test_a_run_of_another_environment_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no environment of Meta-World"):
+    with pytest.raises(InputError, match="not a Meta-World environment"):
         evaluate_metaworld(untrained(tmp_path, NAVIGATION), Protocol())
 
 
