@@ -55,15 +55,12 @@ class CompareOptions:
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
 
-    def __post_init__(self) -> None:
-        """Raises InputError for tasks that are neither."""
-        if self.tasks not in (None, "paper") and listed_in(self.tasks) is None:
-            raise InputError(f"--tasks: expected paper or a file .json, got {self.tasks!r}")
-
 
 def run(arguments: Sequence[str]) -> None:
     """Compares runs, prints a table, and writes files and a picture."""
     options = parse(CompareOptions, arguments, "maml-rl compare")
+    if options.tasks not in (None, "paper") and listed_in(options.tasks) is None:
+        raise InputError(f"--tasks: expected paper or a file .json, got {options.tasks!r}")
     if followed(options):
         return
     check_directory(options.out)

@@ -783,6 +783,7 @@ def unknown_setting(run: Path) -> None:
         (["evaluate", "run", "--later-lr-factor", "0"], ["later_lr_factor"]),
         (["evaluate", "run", "--tasks", "few"], ["--tasks", "few"]),
         (["evaluate", "run", "--inner-lr", "1"], ["--inner-lr"]),
+        (["compare", "run", "--tasks", "4"], ["--tasks: expected paper or a file .json, got '4'"]),
         (["evaluate", "run", "--gradient-step", "1"], ["meant --gradient-steps "]),
         (["evaluate", "run", "--device", "cuda:99", "--json"], ["'cuda:99'"]),
         (["evaluate", "run", "--out", f"run/{CONFIG}", "--tasks=2", "--episodes=1", "--threads=1"], [CONFIG]),
