@@ -49,6 +49,8 @@ def crippled_ant(leg: int) -> mujoco.MjModel:
     model = spec.compile()
     for field in ("body_mass", "body_inertia", "body_ipos", "body_iquat", "body_sameframe"):
         getattr(model, field)[:] = getattr(whole, field)
+    for name in (upper, foot):  # else MuJoCo takes the frame of these moments, which have just changed, for theirs
+        model.geom_sameframe[model.geom(name).id] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE.value
     mujoco.mj_setConst(model, mujoco.MjData(model))
     model.opt.disableflags |= NOT_NEEDED
     return model

@@ -175,6 +175,7 @@ def test_a_slope_is_ground_that_rises_in_x(slope):
     about_y, back = np.array([np.cos(angle / 2), 0, -np.sin(angle / 2), 0]), np.zeros(4)
     mujoco.mju_negQuat(back, about_y)
     model.geom_quat[model.geom("floor").id] = about_y
+    model.geom_sameframe[model.geom("floor").id] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE.value
     mujoco.mj_setConst(model, mujoco.MjData(model))
 
     def turned(vectors: NDArray[Any], rotation: NDArray[Any]) -> NDArray[Any]:
@@ -332,7 +333,7 @@ def test_observation_reward_and_end_are_gymnasiums(robot, tmp_path, monkeypatch)
         terms = mdp.reward_terms(state, action[None], following, task)
         np.testing.assert_allclose(mdp.observation(following)[0], observation, rtol=0, atol=1e-6)
         # Gymnasium's ant reads the torso's place from the last stage of the integrator, just before the new state.
-        rounding = 1e-2 if robot == "ant" else 1e-6
+        rounding = 2e-2 if robot == "ant" else 1e-6
         assert sum(term[0] for term in terms.values()) == pytest.approx(reward, abs=rounding)
         assert terms["reward_forward"][0] == pytest.approx(info["reward_forward"], abs=rounding)
         assert terms["reward_control"][0] == pytest.approx(info["reward_ctrl"], abs=1e-12)
