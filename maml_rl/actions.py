@@ -1,4 +1,4 @@
-"""What actions are to a policy: a distribution for each kind of action space, and actions as the environment has them.
+"""How a policy represents actions: a distribution for each kind of action space, and the environment's own form.
 
 A Box has a normal distribution, Discrete a categorical one, MultiDiscrete a product of categorical ones, and
 MultiBinary independent switches.
@@ -20,7 +20,7 @@ class ActionKind(NamedTuple):
     distribution: type[Distribution]
     size: int  # of the network's output, and of the noise that selects an action
     shape: tuple[int, ...]  # of one action as it is sampled
-    sizes: tuple[int, ...] = ()  # alternatives of each choice, of several
+    sizes: tuple[int, ...] = ()  # alternatives of each choice, where there are several choices
 
     @property
     def dtype(self) -> torch.dtype:
@@ -29,7 +29,7 @@ class ActionKind(NamedTuple):
 
 
 def action_kind(space: spaces.Space[Any]) -> ActionKind:
-    """The kind of distribution for a space of actions that training takes (`maml_rl.requirements`)."""
+    """Kind of distribution for an action space that training supports (`maml_rl.requirements`)."""
     count = int(np.prod(space.shape or ()))
     if isinstance(space, spaces.Discrete):
         return ActionKind(Categorical, int(space.n), ())
@@ -43,7 +43,7 @@ def action_kind(space: spaces.Space[Any]) -> ActionKind:
 
 
 def within(space: spaces.Space[Any], actions: NDArray[Any]) -> NDArray[Any]:
-    """Sampled actions as the environment takes them: clipped to a Box, choices counted from where the space starts.
+    """Sampled actions in the environment's form: clipped to a Box, or choices counted from the start of the space.
 
     Args:
         space: Space of the actions.

@@ -1,16 +1,17 @@
 """Actor-Mimic (Parisotto, Ba, Salakhutdinov 2016): one student learns from the experts of a fixed set of tasks.
 
-The student acts, and in the states that it visits learns to act as the expert of each task would. It minimises the mean
+The student acts. In the states that it visits, it learns to act as the expert of each task would. It minimises the mean
 over tasks and time steps of::
 
     KL(pi_E(. | s, task) || pi(. | s)) + beta |F_task h(s) - h_E(s, task)|^2
 
-whose first term is the cross-entropy minus the expert's own entropy, which no student changes. h and h_E are the last
-hidden features of student and expert, and F_task is a linear map that is learned too. No reward is used.
+The first term is the cross-entropy minus the expert's own entropy, which does not depend on the student. h and h_E are
+the last hidden features of student and expert, and F_task is a linear map that is learned too. No reward is used.
 
 The experts are the policy of an oracle's run, which has the task in its observation (Finn, Abbeel, Levine 2017, section
-5.3). In the original, the picture shows which game it is. A student that cannot see its task learns, in each state, a
-mixture: of normal distributions the one with the mean action and a deviation that covers all experts (moment matching).
+5.3). In the original, the picture shows which game it is. A student that cannot see its task learns a mixture of the
+experts in each state. With normal distributions, this is the one with the mean of their actions and a deviation that
+covers all of them (moment matching).
 """
 
 import time
@@ -51,7 +52,7 @@ class Experts(NamedTuple):
     policy: BuiltPolicy
     params: Params  # one set
     task_space: Space[Any]
-    appends_task: bool = True  # whether the student's observations have no task, which then is appended
+    appends_task: bool = True  # whether to append the task, which the student's observations do not have
 
     def observations(self, seen: Tensor, task: Task) -> Tensor:
         """What the expert of a task observes, `[N, obs + task]`, where the student observes `[N, obs]`."""
@@ -88,7 +89,7 @@ class Imitated(NamedTuple):
 
 
 class _EpsilonGreedy(NamedTuple):
-    """A student while it is trained: its likeliest action, or with some probability any."""
+    """A student during training: it takes its likeliest action, or with some probability a random one."""
 
     policy: Policy
     epsilon: float
@@ -119,7 +120,7 @@ class _EpsilonGreedy(NamedTuple):
 
 
 class MimicLearner(RLLearner):
-    """Reinforcement learning's tasks and policy, trained by imitation; evaluated and adapted as any other policy.
+    """Tasks and policy of reinforcement learning, trained by imitation; evaluated and adapted like any other policy.
 
     Attributes:
         experts: The experts.
@@ -146,7 +147,7 @@ class MimicLearner(RLLearner):
 
     @property
     def advice(self) -> list[str]:
-        """A warning of pictures as observations."""
+        """Warns about pictures as observations."""
         return self.picture_advice()
 
     def initial(self) -> State:
@@ -162,7 +163,7 @@ class MimicLearner(RLLearner):
         return state._replace(optimizer=maps | initial_optimizer(rule, state.meta | maps))
 
     def iterate(self, state: State) -> tuple[State, Metrics]:
-        """One iteration: episodes of the student in all tasks, and steps towards the experts on them."""
+        """One iteration: samples episodes of the student in all tasks, and takes steps towards the experts on them."""
         state = state.to(self.device).ordered(self._names)
         threads = self.threads.sharing(task_share(self.config))
         done = mimic_iteration(self.policy, state, self.envs, self.tasks, self.experts, self.config, threads)
@@ -183,7 +184,7 @@ def check_experts(directory: Path, theirs: RLConfig, own: RLConfig) -> None:
         own: Those of the imitation.
 
     Raises:
-        InputError: If it is no oracle, or in another environment.
+        InputError: If it is not an oracle's, or is in another environment.
     """
     if theirs.method not in _ORACLES:
         raise InputError(
@@ -192,13 +193,13 @@ def check_experts(directory: Path, theirs: RLConfig, own: RLConfig) -> None:
         )
     if theirs.env_id != own.env_id:
         raise InputError(
-            f"imitation.experts {directory} is of {theirs.env_id}, and the student is trained in {own.env_id}: give "
-            "an oracle of the same environment"
+            f"imitation.experts {directory} is a run in {theirs.env_id}, but the student is trained in {own.env_id}: "
+            "give an oracle of the same environment"
         )
 
 
 def experts_of(directory: Path, oracle: RLLearner, state: State, student: RLLearner) -> Experts:
-    """The experts that an oracle's run makes.
+    """The experts from an oracle's run.
 
     Args:
         directory: The run.
@@ -239,12 +240,12 @@ def mimic_iteration(
 
     Args:
         policy: The student.
-        state: What the iterations before have reached; its `iteration` and the seed decide everything that is random.
+        state: The state after the previous iterations; its `iteration` and the seed decide everything that is random.
         envs: Task-distributed sub-environments, any number of them.
         tasks: M tasks, the same in every iteration: the maps of the features are theirs.
         experts: The experts.
         config: Settings.
-        threads: Threads that share the tasks; their `share` says which tasks are those of this rank.
+        threads: Threads that share the tasks; their `share` says which tasks belong to this rank.
 
     Raises:
         NonFiniteError: If a sampled or computed quantity is not finite; names iteration and quantity.
@@ -324,7 +325,7 @@ def _imitate(
 ) -> tuple[State, dict[str, float]]:
     """The state after the iteration's steps of Adam, each on a minibatch of every task, and what to log of the last.
 
-    An update of all parameters is a meta-step of `maml_rl.step`, whose count of iterations here counts updates.
+    Each update of all parameters is a meta-step of `maml_rl.step`, whose count of iterations counts updates here.
     """
     settings, rule = config.imitation, config.meta.step
     if isinstance(rule, Adam | SGD) and rule.cosine_iterations is not None:
@@ -350,7 +351,7 @@ def _imitate(
 def _gradient(
     policy: BuiltPolicy, learned: Params, batch: Sequence[Lesson], feature_weight: float, threads: TaskThreads
 ) -> MetaGradient:
-    """Gradient of the mean over tasks of KL and weighted feature regression, by the student's parameters and maps."""
+    """Gradient of the mean over tasks of KL and weighted feature regression, for the student's parameters and maps."""
     maps, params = split(learned, {_MAPS})
     own = threads.share.indices if threads.share else range(len(batch))
 
@@ -372,9 +373,9 @@ def _gradient(
 def _measured(
     policy: BuiltPolicy, state: State, trajectories: Trajectories, lessons: Sequence[Lesson], threads: TaskThreads
 ) -> dict[str, Tensor]:
-    """What each task, on whichever rank it is, contributes to the metrics that are means over tasks, `[M]`.
+    """Contribution of each task, on any rank, to the metrics that are means over tasks, `[M]`.
 
-    They are of the student that has acted, before this iteration changes it.
+    They describe the student that acted, before this iteration changes it.
     """
     maps = state.optimizer.get(_MAPS)
     own = threads.share.indices if threads.share else range(len(lessons))

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from maml_rl.types import Batch, Trajectories
 
-_NO_SPREAD = 1e-5  # relative spread of returns that counts as none; float32 leaves some 1e-7 of equal ones
-_LARGE = 2.0**40  # rewards from which on squares of returns are near float32's largest number
-_SMALL = 2.0**-10  # and below which the constants against a division by 0 are no longer small next to them
-_BLOCK = 128  # time steps summed by one product; the matrix of as many squared stays in a cache
+_NO_SPREAD = 1e-5  # relative spread of returns that counts as none; in float32, equal ones differ by about 1e-7
+_LARGE = 2.0**40  # rewards at which squares of returns approach float32's largest number
+_SMALL = 2.0**-10  # rewards below which the constants that avoid a division by 0 are no longer small in comparison
+_BLOCK = 128  # time steps summed by one product; its square matrix stays in a cache
 
 
 def discounted_sum(values: Tensor, factor: float) -> Tensor:
     """sum over l >= 0 of factor^l values[t + l], `[..., T]`, for values that are 0 in padding.
 
-    Blocks of time steps, the last first, each by one product with the triangular matrix of the factor's powers: several
-    times as fast as a loop over time, and as linear in T.
+    It sums blocks of time steps, the last first. Each is one product with the triangular matrix of the factor's powers:
+    several times as fast as a loop over time, and just as linear in T.
     """
     steps = torch.arange(min(_BLOCK, values.shape[-1]), device=values.device)
     lags = steps[:, None] - steps  # from the time of a value (row) back to that of a sum (column)
@@ -50,9 +50,9 @@ def baseline_features(observations: Tensor) -> Tensor:
 
 
 def enough_episodes(observation_size: int, horizon: int) -> int:
-    """Episodes of a task from which on the baseline is a fit to them: five, and five time steps for each feature.
+    """Episodes per task that the baseline needs for a real fit: at least five, and five time steps for each feature.
 
-    With fewer, it passes through the returns whatever they are, and the advantages are what is left of them.
+    With fewer, it passes through the returns whatever they are, and the advantages are only the remainder.
     """
     features = 2 * observation_size + 4
     return max(5, -(-5 * features // horizon))
@@ -62,14 +62,14 @@ class Baseline(NamedTuple):
     """A baseline fitted to episodes."""
 
     values: Tensor  # [..., K, T]   of the episodes that it was fitted to, 0 in padding
-    left_out: Tensor | None  # [..., L, T]   of the last episodes, fitted to the others; None of a single episode
+    left_out: Tensor | None  # [..., L, T]   of the last episodes, fitted to the others; None for a single episode
 
 
 def linear_baseline(observations: Tensor, returns: Tensor, mask: Tensor, ridge: float = 1e-5) -> Baseline:
     """Values of a linear function of `baseline_features`, fitted to these returns for each task separately.
 
     Solves (X^T X + ridge I) w = X^T y over the K episodes of each task, in float64. For the last fifth of the episodes,
-    at least one, it does so again without them: the sums over the others are a difference, so that this costs little.
+    at least one, it solves again without them. This costs little, because the sums over the others are a difference.
 
     Args:
         observations: `[..., K, T, obs]`.
@@ -135,8 +135,8 @@ def _variance(values: Tensor, mask: Tensor) -> Tensor:
 def left_out_explained_variance(left_out: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """Share `[]` of the returns' variance that a baseline explains in episodes that it was not fitted to.
 
-    1 - mean (R - V)^2 / Var(R), R and V of the episodes left out, the variance that of all. Their values are kept
-    within the range of the other episodes' returns: where a feature is almost always 0, the fit has no hold, and a
+    1 - mean (R - V)^2 / Var(R), with R and V of the episodes left out and the variance of all. Their values are clipped
+    to the range of the other episodes' returns: where a feature is almost always 0, the fit is unconstrained, and a
     single step would decide the mean.
 
     Args:
@@ -151,10 +151,10 @@ def left_out_explained_variance(left_out: Tensor, returns: Tensor, mask: Tensor)
 
 
 def relative_spread(returns: Tensor, mask: Tensor) -> Tensor:
-    """How far the returns `[K, T]` of a task's episodes differ from each other, relative to their size, `[]`.
+    """How much the returns `[K, T]` of a task's episodes differ from each other, relative to their size, `[]`.
 
-    The standard deviation over episodes at the same time step (pooled over time steps) by the root mean square of all.
-    It is 0 where no action changed a reward, and of a single episode.
+    The standard deviation over episodes at the same time step (pooled over time steps), divided by the root mean square
+    of all. It is 0 where no action changed a reward, and for a single episode.
     """
     running = mask.sum(0)
     mean = (returns * mask).sum(0) / running.clamp(min=1)
@@ -168,9 +168,9 @@ def advantage_batch(
 ) -> tuple[Batch, dict[str, Tensor]]:
     """The steps of one task with normalised advantages, and what to log of returns and baseline, `[]` each.
 
-    The baseline is fitted to the same episodes whose advantages it gives, as in the paper's code. Where no action made
-    a difference, advantages would be the misfit of the baseline alone, and are 0: where the episodes' returns do not
-    differ, or all rewards of a single episode are equal.
+    The baseline is fitted to the same episodes whose advantages it gives, as in the paper's code. Advantages are 0
+    where no action made a difference, since they would only show the misfit of the baseline: where the episodes'
+    returns do not differ, or all rewards of a single episode are equal.
 
     Args:
         trajectories: Episodes of one task, fields without the leading M.

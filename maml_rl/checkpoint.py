@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file with tensors and a JSON record, written completely or not at all.
 
-Loading executes no code. It rejects a file that has changed since it was written, by a digest of tensors and record in
-the header. A new file is written next to the old one and then renamed, so an interrupted run always leaves a readable
-checkpoint.
+Loading executes no code. A digest of tensors and record in the header reveals a file that has changed since it was
+written, which is rejected. A new file is written next to the old one and then renamed, so an interrupted run always
+leaves a readable checkpoint.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class NamedArray(NamedTuple):
 
 
 def digest(record: str, arrays: Iterable[NamedArray]) -> str:
-    """SHA-256 of a record's text and of arrays: of their names, types, shapes and bytes, whatever their order."""
+    """SHA-256 of a record's text and of arrays (names, types, shapes and bytes), whatever the order of the arrays."""
     sha = hashlib.sha256(json.dumps(record).encode())
     for array in sorted(arrays):
         sha.update(json.dumps([array.name, array.dtype, list(array.shape), len(array.content)]).encode())
@@ -71,7 +71,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, record: Any, indent: int = 1) -> None:
-    """Replaces a file by JSON values in one step; a number that is not finite becomes null."""
+    """Replaces a file's content with JSON values in one step; a number that is not finite becomes null."""
     write_atomically(path, (json_text(record, indent) + "\n").encode())
 
 
@@ -108,7 +108,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             pass
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a mapping
     except SafetensorError as error:
         raise InputError(f"{path} is truncated or damaged ({error}): {RESTORE}") from error
     if metadata.get("format") != CHECKPOINT_FORMAT:
@@ -130,7 +130,7 @@ def check_version(source: str, found: object, newest: int) -> None:
     """Checks that this package reads a file's version.
 
     Raises:
-        InputError: If the file is of a newer version, or of none.
+        InputError: If the file has a newer version, or none.
     """
     version = str(found)
     if version == str(newest):

@@ -23,14 +23,14 @@ from maml_rl.tasks import Task, TaskVectorEnv, assign_tasks, episode_limit, samp
 AnyEnv = gymnasium.Env[Any, Any]
 _TASKS = 10  # tasks whose episodes are compared
 _STEPS = 50  # of the episodes that are compared
-_WHOLE_STEPS = 2000  # of whole episodes together, of which there are at least three
+_WHOLE_STEPS = 2000  # of all whole episodes together; there are at least three
 _LONGEST = 1000  # steps of an episode of each task, where the first ones were alike
 _PARTS = 24  # parts of a task, each of which is varied alone
-_SHORT_ROUNDS, _WHOLE_ROUNDS = 4, 2  # episodes in which each part is varied, the second kind to the end
+_SHORT_ROUNDS, _WHOLE_ROUNDS = 4, 2  # episodes in which each part is varied: short ones, and whole ones
 _PART_STEPS = 5000  # after which no more rounds begin
 _ROWS = 3  # of a batch, compared with single environments
-_LEAK = 0.99  # explained share of a task's variance over held-out tasks from which on it counts as revealed
-_LARGE = 100.0  # observations that a policy does not survive as they are
+_LEAK = 0.99  # share of a task's variance, explained on held-out tasks, at which it counts as revealed
+_LARGE = 100.0  # observations so large that a policy diverges unless they are standardised
 _RESOLVED = 100  # roundings of float32 in a standard deviation; fewer are noise
 _HARDLY = 1e-3  # of the size of a component, and of the others' standard deviation
 
@@ -63,13 +63,13 @@ class _FatalError(Exception):
 def check_task_env(env: AnyEnv, seed: int = 0) -> list[Finding]:
     """Checks that an environment can be meta-trained. An error prevents it; a warning is a probable mistake.
 
-    The environment is run with random actions: a few thousand steps and some hundred resets, and up to twenty thousand
-    steps if the task, or parts of it, change nothing in the first ones. One that is registered with a batched form is
+    The environment runs with random actions: a few thousand steps and some hundred resets, and up to twenty thousand
+    steps if the task, or parts of it, change nothing at first. An environment that is registered with a batched form is
     compared with it.
 
     Args:
-        env: The environment as `gymnasium.make` gives it. Better with `disable_env_checker=True`:
-            Gymnasium's checker reports some of the same in other words.
+        env: The environment from `gymnasium.make`, preferably with `disable_env_checker=True`, because Gymnasium's
+            checker reports some of the same problems in other words.
         seed: Seed of everything random in the check.
 
     Returns:
@@ -116,7 +116,7 @@ def _called(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) 
 
 
 def _requirements(env: AnyEnv, _: int) -> Iterator[Finding]:
-    """What training needs is there; what is missing is named in the words in which training refuses."""
+    """Everything that training needs is there. What is missing is reported in the words of training's own errors."""
     found = interface(env)
     yield from map(_error, unmet(found))
     if any(unusable(found)):
@@ -151,7 +151,7 @@ def _convention(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 
 def _doubts(env: AnyEnv, _: int) -> Iterator[Finding]:
-    """Observations and actions are of the size and kind that a policy begins with."""
+    """Observations and actions suit an untrained policy in size and kind."""
     advice = picture_advice(env.observation_space)
     if advice:
         yield _warning(advice)
@@ -209,7 +209,7 @@ def _values(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 
 def _observation_faults(space: spaces.Space[Any], observation: Any) -> Iterator[Finding]:
-    """What is wrong with an observation; of a Dict with the right keys, with each of its parts."""
+    """What is wrong with an observation; for a Dict with the right keys, what is wrong with each part."""
     if isinstance(space, spaces.Dict) and isinstance(observation, dict) and observation.keys() == space.keys():
         for key, part in space.items():
             for finding in _observation_faults(part, observation[key]):
@@ -290,7 +290,7 @@ def _no_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Findin
 def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iterator[Finding]:
     """Parts of a task that have no effect when they are varied separately, in otherwise equal episodes.
 
-    A part that takes effect late, or with some tasks only, is found by whole episodes with several tasks.
+    Whole episodes with several tasks find a part that takes effect late, or only with some tasks.
     """
     space = env.unwrapped.task_space  # type: ignore[attr-defined]
     named = dict(parts(space, tasks[0]))
@@ -300,7 +300,7 @@ def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iter
     if len(named) > _PARTS:
         yield Finding("note", f"a task has {len(named)} parts: only {_PARTS} of them are checked for an effect")
     # Each round varies every part that has shown no effect yet: first in short episodes, which find most effects, then
-    # in whole ones, and for sparse effects on until `_PART_STEPS`.
+    # in whole ones. Rounds continue until `_PART_STEPS`, to find sparse effects.
     whole = min(time_limit(env) or _LONGEST, _LONGEST)
     tried, rewards, steps = set[str](), set[float](), 0
     for round_ in count():
@@ -329,7 +329,7 @@ def _parts_without_effect(env: AnyEnv, tasks: Sequence[Task], seed: int) -> Iter
 
 
 def _gives(env: AnyEnv, task: Task, seed: int, actions: Sequence[Any], expected: Episode) -> bool:
-    """Whether a task gives this episode. It may fail: task_space contains it, and need never draw it."""
+    """Whether a task gives this episode. The run may fail: task_space contains the task, but may never draw it."""
     try:
         return _same(_run(env, task, seed, actions), expected)
     except _FatalError:
@@ -438,7 +438,7 @@ def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 
 def _batch(env: AnyEnv, seed: int) -> Iterator[Finding]:
-    """Each row of the batched form, which training uses, is the single environment with its task, seed and actions."""
+    """Each row of the batched form, used in training, equals the single environment with its task, seed and actions."""
     if env.spec is None or env.spec.vector_entry_point is None:
         return
     with closing(_called("gymnasium.make_vec", vectorize, env.spec, _ROWS)) as batch:
@@ -455,7 +455,7 @@ def _batch(env: AnyEnv, seed: int) -> Iterator[Finding]:
 
 
 def _batch_faults(env: AnyEnv, batch: TaskVectorEnv, seed: int) -> Iterator[Finding]:
-    """Where a batch of `_ROWS` differs from single environments, from the first time on."""
+    """All differences between a batch of `_ROWS` and single environments, the earliest first."""
     tasks = _tasks(env, _ROWS, seed)
     actions = [_actions(env, _STEPS, seed + i) for i in range(_ROWS)]
     episodes = [_run(env, task, seed + i, actions[i]) for i, task in enumerate(tasks)]
@@ -530,7 +530,7 @@ def _actions(env: AnyEnv, count: int, seed: int) -> list[Any]:
 
 
 def _run(env: AnyEnv, task: Task, seed: int, actions: Sequence[Any], later: Task | None = None) -> Episode:
-    """An episode until its end or the last action; `later` is assigned before the first of them."""
+    """An episode until its end or the last action; `later` is assigned before the first action."""
     _called("assigning a task", setattr, env.unwrapped, "task", task)
     observation, info = _called("reset", env.reset, seed=seed)
     episode = Episode([deepcopy(observation)], [], [], [info])

@@ -101,7 +101,7 @@ class Adam(_Descent):
     square_decay: float = 0.999
     """Decay beta_2 of the running mean of its square (Kingma & Ba: 0.999; Actor-Mimic's code: 0.95)."""
     epsilon: float = 1e-8
-    """What is added to the root of that mean (Kingma & Ba: 1e-8; Actor-Mimic's code: 0.01)."""
+    """Constant added to the root of that mean (Kingma & Ba: 1e-8; Actor-Mimic's code: 0.01)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -309,8 +309,8 @@ class PolicyConfig:
     arguments: str = "{}"
     """Keyword arguments of your own network, as a JSON object such as {"width": 64}."""
     filters: tuple[int, ...] = (16, 16)
-    """Filters of each convolution (3 x 3, stride 2) of pictures, before the hidden layers. None at all (an empty list)
-    shows pictures to the perceptron as rows of numbers."""
+    """Filters of each convolution (3 x 3, stride 2) of pictures, before the hidden layers. An empty list shows pictures
+    to the perceptron as rows of numbers."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -325,7 +325,7 @@ class PolicyConfig:
         self._require_module()
 
     def _require_module(self) -> None:
-        """Raises InputError where the own network or its arguments cannot be."""
+        """Raises InputError if the user's own network or its arguments are not usable."""
         module = self.module
         require("module", repr(module), module is None or ":" in module, "module:Class or None")
         try:
@@ -346,18 +346,18 @@ class Imitation:
     """Training by imitation of experts instead of by rewards (Parisotto, Ba, Salakhutdinov 2016, Actor-Mimic)."""
 
     experts: str | None = None
-    """Directory of an oracle's run in the same environment, which with each task in its observation is that task's
+    """Directory of an oracle's run in the same environment. With a task in its observation, the oracle is that task's
     expert. The student imitates it on the same `meta_batch_size` tasks in every iteration. None trains by rewards."""
     feature_weight: float = 0.01
     """Weight beta of the feature regression: squared distance of the expert's last hidden features from a linear map of
     the student's, one map a task (its code: 0.01); 0 leaves it out."""
     epsilon: float | None = None
-    """Probability of an action at random where the student otherwise takes its likeliest one while it is trained, for
-    discrete actions (its code: 0.1). If None, actions are sampled from the student's distribution."""
+    """Probability of a random action during training, for discrete actions; otherwise the student takes its likeliest
+    one (its code: 0.1). If None, actions are sampled from the student's distribution."""
     updates: int = 20
     """Steps of Adam on the episodes of one iteration."""
     minibatch: int = 256
-    """Time steps of each task in one of them, drawn from the iteration's (its code: 8 of each game)."""
+    """Time steps of each task in one step of Adam, drawn from those of the iteration (its code: 8 of each game)."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -422,7 +422,7 @@ class RLEvaluation(EvaluationConfig):
         return self.episodes_used[0] if self.episodes_used else self.episodes
 
     def by_episodes_used(self) -> list[Self]:
-        """The settings of each evaluation, with one number of episodes used: these if none is given."""
+        """Settings of one evaluation for each number of episodes used; these settings alone if none is given."""
         return [replace(self, episodes_used=(number,)) for number in self.episodes_used or ()] or [self]
 
     def factor(self, step: int, trained_steps: int) -> float:
@@ -438,7 +438,7 @@ class RunConfig:
     """Everything that decides the result of a run: what both kinds of learning share."""
 
     kind: ClassVar[str]
-    """Name of the kind of learning, as a checkpoint has it."""
+    """Name of the kind of learning, as stored in a checkpoint."""
     meta: MetaConfig
     evaluation: EvaluationConfig
     iterations: int = 100
@@ -464,7 +464,7 @@ class RunConfig:
 
     @property
     def problem(self) -> str:
-        """The task distribution that the run learns: runs are compared if they have the same."""
+        """The task distribution that the run learns. Only runs with the same one are compared."""
         raise NotImplementedError
 
     @property
@@ -527,11 +527,11 @@ class RLConfig(RunConfig):
     def method(self) -> str:
         """random, maml, maml-oracle, pretrained or oracle (section 5.3), or a variant: first-order, anil, cavia, ...
 
-        The paper has no name for maml-oracle, MAML with the task in the observation. Trained by imitation it is mimic
-        (Parisotto et al. 2016, Actor-Mimic), or mimic-oracle with the task in the observation. What else differs is
-        named after hyphens: an inner objective other than the method's own, reinforce and for promp lvc (maml-lvc,
-        anil-dice), and the inner step (maml-filtered, maml-normalised, maml-std-factor). With credit to the sampling
-        the name begins with e-, as in e-maml.
+        The paper has no name for maml-oracle, MAML with the task in the observation. A policy trained by imitation is
+        mimic (Parisotto et al. 2016, Actor-Mimic), or mimic-oracle with the task in the observation. Other differences
+        follow after hyphens: an inner objective other than the usual one, which is lvc for promp and reinforce
+        otherwise (maml-lvc, anil-dice), and the inner step (maml-filtered, maml-normalised, maml-std-factor). With
+        credit for the sampling, the name begins with e-, as in e-maml.
         """
         if self.iterations == 0:
             return "random"

@@ -53,11 +53,11 @@ class RecordedGradient(NamedTuple):
     """The gradient of a scalar with respect to some tensors, and its graph, if it is kept."""
 
     at: Sequence[Tensor]  # what the scalar was computed from
-    parts: Sequence[Tensor]  # the gradient by the first of them
+    parts: Sequence[Tensor]  # the gradient with respect to the first of them
     value: Tensor  # []
 
     def product(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The derivative of sum(part * vector) by all that the scalar was computed from: columns of H v."""
+        """Derivative of sum(part * vector) with respect to all that the scalar was computed from: columns of H v."""
         pairs = [(part, vector) for part, vector in zip(self.parts, vectors, strict=True) if part.requires_grad]
         if not pairs:
             return tuple(torch.zeros_like(value) for value in self.at)
@@ -68,12 +68,12 @@ class RecordedGradient(NamedTuple):
 def recorded_gradient(
     function: Callable[..., Tensor], at: Sequence[Tensor], count: int | None = None, twice: bool = False
 ) -> RecordedGradient:
-    """The gradient of a scalar function of tensors, 0 by those that it does not depend on.
+    """Gradient of a scalar function of tensors; 0 for those that it does not depend on.
 
     Args:
         function: Takes the tensors.
         at: Their values.
-        count: The gradient is that by the first so many; by all if None.
+        count: How many of the first tensors to differentiate by; all if None.
         twice: Whether the graph is kept, for `product`.
     """
     with torch.enable_grad():

@@ -15,7 +15,8 @@ def loaded_dice(distribution: Distribution, batch: Batch, dice_lambda: float) ->
     """-mean((rho_t + d_t V_t) A_t), for its gradient and Hessian at the parameters that sampled the batch.
 
     d_t = log pi(a_t|s_t) - log pi_sampled(a_t|s_t), rho_t = exp d_t, V_t = sum over k < t of lambda^(t-k) d_k within an
-    episode. There d is 0, so with g_t and h_t the first two derivatives of log pi(a_t|s_t) and v_t that of V_t
+    episode. At these parameters d is 0. With g_t and h_t the first two derivatives of log pi(a_t|s_t) and v_t that of
+    V_t
 
         value -mean A_t,  gradient -mean A_t g_t,  Hessian -mean A_t (h_t + g_t g_t^T + g_t v_t^T + v_t g_t^T).
 

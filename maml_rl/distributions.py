@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 PerParameter = tuple[Tensor, ...]
-"""A change of each of a distribution's `parameters()`, or the derivative of a number by each."""
+"""A change in each of a distribution's `parameters()`, or the derivative of a number with respect to each."""
 
 
 class Distribution(Protocol):
     """Interface of a distribution over actions."""
 
     def __init__(self, *parameters: Tensor) -> None:
-        """Makes it of its `parameters()`."""
+        """Makes the distribution from its `parameters()`."""
         ...
 
     @staticmethod

@@ -59,10 +59,10 @@ class EpisodeLog:
         """Adds a step.
 
         Args:
-            observation: That the action was chosen in, `[obs]`.
+            observation: The observation in which the action was chosen, `[obs]`.
             action: As it was sampled, before it was clipped.
-            reward: That it brought.
-            terminated: Whether it ended the episode by the process itself.
+            reward: The reward that it brought.
+            terminated: Whether the process itself ended the episode after it.
             truncated: Whether a time limit ended the episode after it.
         """
         self._rows.append((np.ravel(observation), action, reward, terminated, truncated))
@@ -81,7 +81,7 @@ def load_steps(path: str | Path) -> LoggedSteps:
     """Reads steps from an npz archive with the fields of `LoggedSteps`.
 
     Raises:
-        InputError: If the file is not there or is no such archive, or see `logged_steps`.
+        InputError: If the file is missing or not such an archive; also as `logged_steps`.
     """
     return logged_steps(read_arrays(path, f"an npz archive with {', '.join(_FIELDS)}"), str(path))
 
@@ -93,7 +93,7 @@ def load_minari(dataset: str) -> LoggedSteps:
         dataset: Its id, for example `robot/crawler-v0`.
 
     Raises:
-        InputError: If Minari is not installed, has no such data set, or see `logged_steps`.
+        InputError: If Minari is not installed or has no such data set; also as `logged_steps`.
     """
     try:
         import minari
@@ -118,10 +118,10 @@ def logged_steps(arrays: Mapping[str, Sequence[Any] | NDArray[Any]], name: str) 
 
     Args:
         arrays: The fields of `LoggedSteps` by name; one of `terminated` and `truncated` is enough.
-        name: What they are from, for messages.
+        name: Where they come from, for messages.
 
     Raises:
-        InputError: If a field is missing, is of another length or not a number, or the last episode has no end.
+        InputError: If a field is missing, has another length or is not numeric, or the last episode has no end.
     """
     given = {field: np.asarray(arrays[field]) for field in _FIELDS if field in arrays}
     count = len(given["rewards"]) if "rewards" in given and given["rewards"].ndim else 0

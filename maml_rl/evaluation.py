@@ -22,9 +22,9 @@ from maml_rl.types import Params, Trajectories, laid_out, repeat
 
 
 class SeededTasks(NamedTuple):
-    """Tasks to adapt to, and what seeds their episodes together with the evaluation's seed.
+    """Tasks to adapt to, and the indices that seed their episodes, together with the evaluation's seed.
 
-    Some of the tasks of an evaluation, with the indices that they have in it, have the same episodes alone.
+    Some of an evaluation's tasks have the same episodes without the others, if they keep their indices.
     """
 
     tasks: Sequence[Task]  # M
@@ -32,7 +32,7 @@ class SeededTasks(NamedTuple):
     phase: Phase = Phase.EVALUATION
 
     def of_rank(self, ranks: Ranks) -> "SeededTasks":
-        """Of all the tasks of an evaluation, those of one rank.
+        """One rank's share of all tasks of an evaluation.
 
         Raises:
             InputError: If there are more ranks than tasks.
@@ -53,7 +53,7 @@ def adaptation(
 ) -> Iterator[tuple[Params, Trajectories]]:
     """Each task's parameters after 0, 1, ..., `gradient_steps` gradient steps, `[M, ...]`, and its episodes.
 
-    One pair at a time, as they are sampled.
+    Yields one pair at a time, as they are sampled.
 
     Args:
         policy: The policy.
@@ -95,7 +95,7 @@ def returns_by_step(steps: Iterable[tuple[Params, Trajectories]], ranks: Ranks =
     outcome: NDArray[np.float64] | NonFiniteError
     try:
         outcome = np.stack([task_returns(trajectories) for _, trajectories in steps])
-    except NonFiniteError as error:  # which the other ranks have to know
+    except NonFiniteError as error:  # the other ranks have to know of it
         outcome = error
     outcomes = ranks.gather_objects(outcome)
     for found in outcomes:
@@ -130,7 +130,7 @@ def with_step_size(
         config: Settings of the inner update that the policy was trained for.
         evaluation: Settings of the evaluation.
         threads: Threads that share the tasks.
-        ranks: Ranks that share the tasks, all of which have to come here.
+        ranks: Ranks that share the tasks; all of them have to call this.
 
     Raises:
         InputError: If there are more ranks than tasks.

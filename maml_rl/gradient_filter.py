@@ -1,12 +1,12 @@
 """A Wiener filter of the inner gradient: smaller steps where it is mostly noise.
 
-A task's gradient is the mean of those of its episodes: signal s and noise n of each of its elements. Stepping along w *
-g with w = s^2 / (s^2 + n^2) has the least squared distance to stepping along s (Wiener 1949). The two halves of the
+A task's gradient g is the mean over its episodes; each of its elements is a signal s plus noise n. Stepping along w * g
+with w = s^2 / (s^2 + n^2) has the least squared distance to stepping along s (Wiener 1949). The two halves of the
 episodes have independent noise, so s^2 is the mean of g_1 * g_2 over tasks, and s^2 + n^2 is the mean of g^2. Both are
 running means over iterations. They belong to the meta-parameters and change only between iterations.
 
 The filter is scaled so that the step along the signal keeps its length, <w * s, s> = <s, s>: where all elements have
-the same share of noise it changes nothing.
+the same share of noise, it changes nothing.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,8 +18,8 @@ from maml_rl.parallel import TaskThreads
 from maml_rl.types import Batch, Params, flatten, split, unflatten
 
 _SIGNAL, _POWER = "inner_signal.", "inner_power."
-_DECAY = 0.95  # of the running means: they are over about 20 iterations
-_LEAST = 0.05  # smallest gain before scaling, so that an element whose signal is new can still be found
+_DECAY = 0.95  # of the running means, which cover about 20 iterations
+_LEAST = 0.05  # smallest gain before scaling, so that a new signal in an element can still be found
 
 
 def initial_statistics(params: Params) -> Params:
@@ -53,17 +53,17 @@ def _bounded(signal: Tensor, power: Tensor) -> Tensor:
 
 
 def filter_metrics(meta: Params) -> dict[str, float]:
-    """What to log of the filter: the share of elements at the least gain, and that of the signal in the mean power.
+    """Metrics of the filter: the share of elements at the least gain, and the share of the signal in the mean power.
 
-    Nothing without a filter. The second is of all elements together, and below 0 where none of it can be told from
-    noise.
+    Empty without a filter. The second share is over all elements together, and below 0 where no signal can be
+    distinguished from noise.
     """
     names = [name.removeprefix(_POWER) for name in meta if name.startswith(_POWER)]
     if not names:
         return {}
     signal, power = (flatten({name: meta[kind + name] for name in names}) for kind in (_SIGNAL, _POWER))
     at_least = (_bounded(signal, power) <= _LEAST).float().mean()
-    share = (signal.sum() / power.sum()).nan_to_num(0.0)  # where no gradient was other than 0
+    share = (signal.sum() / power.sum()).nan_to_num(0.0)  # where all gradients were 0
     return {"inner/filter_floor": float(at_least), "inner/signal_share": float(share)}
 
 

@@ -38,19 +38,19 @@ class GradientNoise(NamedTuple):
 
     @property
     def relative_deviation(self) -> float:
-        """Noise / signal: how many draws have to be averaged is its square. Infinite where the draws show no signal."""
+        """Noise / signal; its square is the number of draws to average. Infinite where the draws show no signal."""
         return self.noise / self.signal if self.signal else math.inf
 
 
 def gradient_noise(learner: RLLearner, state: State, draws: int = 10) -> GradientNoise:
-    """Signal and noise of the meta-gradient at `state`, which stays as it is.
+    """Signal and noise of the meta-gradient at `state`, which is not changed.
 
-    The draws are those of the next `draws` iterations, so that training up to `state` has seen none of them. Of the
-    gradient, the part by theta counts: learned step sizes have units of their own.
+    The draws are those of the next `draws` iterations, so training up to `state` has seen none of them. Only the
+    gradient with respect to theta counts: learned step sizes have units of their own.
 
     Args:
         learner: The learner, whose settings say what is sampled and how the gradient is estimated.
-        state: What training has reached.
+        state: The state that training has reached.
         draws: Number of draws, at least 2.
 
     Raises:
@@ -79,7 +79,8 @@ def meta_gradients(learner: RLLearner, state: State, draws: int) -> list[Params]
 def noise_of(gradients: Tensor) -> GradientNoise:
     """Signal and noise of gradients `[draws, P]`.
 
-    With G the sum of n draws, the products of all pairs sum to `|G|^2 - sum |g|^2`, and `|s|^2` is that by n (n - 1).
+    With G the sum of n draws, the products of all pairs sum to `|G|^2 - sum |g|^2`. Divided by n (n - 1), this is
+    `|s|^2`.
 
     Raises:
         InputError: If there are fewer than two draws.

@@ -1,8 +1,8 @@
-"""Runs on the Hugging Face Hub: `hub:owner/name` in the place of a run's directory.
+"""Runs on the Hugging Face Hub: `hub:owner/name` in place of a run's directory.
 
-What is downloaded is the checkpoint (safetensors), JSON and the csv log, by their names; nothing that could be executed
-is downloaded at all. It is copied to the user's cache, a directory for each commit, where commands keep what they make
-of a run, such as its evaluation. A commit that was downloaded before needs no network.
+Only the checkpoint (safetensors), JSON files and the csv log are downloaded, by name: nothing that could be executed.
+They are copied to the user's cache, in one directory per commit. Commands also keep there what they make from a run,
+such as its evaluation. A commit that was downloaded before needs no network.
 """
 
 import os
@@ -32,10 +32,10 @@ def is_on_hub(run: str | Path) -> bool:
 
 
 def repository_of(name: str) -> tuple[str, str | None]:
-    """Repository and revision that a name such as `owner/name`, `hub:owner/name` or `hub:owner/name@revision` has.
+    """Repository and revision in a name such as `owner/name`, `hub:owner/name` or `hub:owner/name@revision`.
 
     Raises:
-        InputError: If it is no such name.
+        InputError: If it is not such a name.
     """
     found = _NAME.fullmatch(name.removeprefix(HUB))
     if not found:
@@ -44,7 +44,7 @@ def repository_of(name: str) -> tuple[str, str | None]:
 
 
 def local_copy(run: str | Path) -> Path:
-    """Directory with a run of the Hub, which is downloaded if need be.
+    """Directory of a local copy of a run on the Hub, which is downloaded if necessary.
 
     Raises:
         InputError: If huggingface_hub is not installed, there is no such repository or revision, it is not a run, or
@@ -100,7 +100,7 @@ def explained(where: str) -> Iterator[None]:
         where: The repository, for the message.
 
     Raises:
-        InputError: After any of them.
+        InputError: In place of any of them.
     """
     errors: Any = hub_module().errors
     try:
@@ -114,7 +114,7 @@ def explained(where: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise InputError(f"the Hub refuses {where} ({status}): {_LOGIN}, one that has the right to it") from None
+            raise InputError(f"the Hub refuses {where} ({status}): {_LOGIN}, one with access to it") from None
         raise InputError(f"{where}: the Hub answers {status} ({_first_line(error)}): try again later") from None
     except RuntimeError as error:  # of an upload that failed
         raise InputError(f"{where}: {_first_line(error)} Try again later") from None
@@ -131,7 +131,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def without_bars(hub: Any) -> Iterator[None]:
-    """Keeps the Hub's progress bars away: what is downloaded is small."""
+    """Hides the Hub's progress bars: the downloads are small."""
     if hub.utils.are_progress_bars_disabled():
         yield
         return

@@ -13,7 +13,7 @@ def import_named(setting: str, name: str, kind: Literal["function", "class"] = "
 
     Args:
         setting: Name of the setting, for messages.
-        name: What it says.
+        name: Its value.
         kind: What it should name, for messages.
 
     Raises:
@@ -23,7 +23,7 @@ def import_named(setting: str, name: str, kind: Literal["function", "class"] = "
     try:
         found = import_module(module)
         function = getattr(found, attribute, None)
-    except Exception as error:  # a module of the user's own raises what it likes
+    except Exception as error:  # the user's module may raise anything
         raise InputError(f"{setting} {name!r} cannot be imported ({_why(module, error, kind)}") from error
     if function is None:
         source = Path(getattr(found, "__file__", None) or module).name

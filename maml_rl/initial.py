@@ -32,13 +32,13 @@ def build_policy(
             whether there are pictures to convolve.
         config: Settings of the network.
         seed: Seed of the run.
-        mean, std: Shift and scale `[obs]` of observations; 0 and 1 if None, and 0 and 255 of pictures that are
+        mean, std: Shift and scale `[obs]` of observations; 0 and 1 if None, and 0 and 255 for pictures that are
             convolved.
 
     Raises:
         InputError: If the user's own network cannot be used.
     """
-    # The bound counts standard deviations, and raw observations are not divided by theirs.
+    # The bound is in standard deviations, so it does not apply to raw observations.
     clip = config.observation_clip if config.standardise else None
     generator = Draw(seed, Phase.INITIALISATION).generator(Purpose.PARAMS)
     parts = observation_parts(envs.single_observation_space)
@@ -61,7 +61,7 @@ def build_policy(
 
 
 def has_module(config: PolicyConfig, parts: Parts) -> bool:
-    """Whether a policy is a `ModulePolicy`: with a network of the user's own, or convolutions of pictures."""
+    """Whether a policy is a `ModulePolicy`: with the user's own network, or convolutions of pictures."""
     return config.module is not None or (bool(config.filters) and any(part.is_picture for part in parts))
 
 

@@ -55,7 +55,7 @@ class StepJacobian(NamedTuple):
 def _factored(rates: Rates) -> tuple[float, Rates]:
     """Step sizes as a number times the rest.
 
-    One number for all of them commutes with H. Taken out, J^T is rounded as J is, and both are symmetric to the bit.
+    A single number commutes with H. With it taken out, J^T rounds as J does, and both are symmetric to the last bit.
     """
     numbers = {rate for rate in rates.values() if not isinstance(rate, Tensor)}
     if len(numbers) == 1 and not any(isinstance(rate, Tensor) for rate in rates.values()):
@@ -77,7 +77,7 @@ class AdaptationJacobian(NamedTuple):
         return self._replace(steps=steps)
 
     def product(self, vector: Params) -> Params:
-        """J v, of meta-parameters: a change of theta' from one of theta and of learned step sizes and shift."""
+        """J v, the change of theta' that follows from a change v of theta and of learned step sizes and shift."""
         change = theta(vector)
         for k, step in enumerate(self.steps):
             change = step.product(change)
@@ -91,7 +91,8 @@ class AdaptationJacobian(NamedTuple):
     def squared_gradients(self) -> Params:
         """Squared size of the gradient that each learned step size multiplies.
 
-        That of a whole tensor where it is one for the tensor, and the mean over its numbers where each has its own.
+        If one step size serves a tensor, this is the sum over the tensor; if each number has its own, the mean over
+        them.
         """
         sizes: Params = {}
         for k, step in enumerate(self.steps if self.rates.has_learned_lr else []):
@@ -101,12 +102,13 @@ class AdaptationJacobian(NamedTuple):
         return {name: value.mean().expand_as(value) if is_each else value for name, value in sizes.items()}
 
     def transposed_product(self, vector: Params, along: Sequence[Params] = ()) -> Params:
-        """J^T v, of adapted parameters: the same factors, from the last step to the first.
+        """J^T v, for v of the adapted parameters: the same factors, from the last step to the first.
 
         Args:
             vector: v.
-            along: Gradients by the parameters before each step, of what depends on those and not on the adapted ones.
-                Each is added where the product arrives there, and passes on through the earlier steps.
+            along: Gradients with respect to the parameters before each step, of terms that depend on those and not on
+                the adapted ones. Each is added when the product reaches its step, and passes on through the earlier
+                steps.
         """
         of_rates: Params = {}
         of_shift: Params = {}
@@ -149,7 +151,7 @@ def linear_adaptation(
 ) -> tuple[list[Params], AdaptationJacobian]:
     """Inner updates from any meta-parameters: theta and the parameters after each, and their Jacobian.
 
-    It is that of `adaptation_jacobian`, whose gradients are also those of the updates.
+    The Jacobian is that of `adaptation_jacobian`; its gradients also make the updates.
     """
     gain = rates.gains(meta)
     path, steps = [theta(meta)], list[StepJacobian]()

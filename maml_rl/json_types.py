@@ -41,7 +41,7 @@ def read_typed(path: Path, hint: Any, remedy: str = RESTORE) -> Any:
 def from_json(kind: type[Record], record: Any) -> Record:
     """A dataclass, NamedTuple or TypedDict from a JSON object, such as `dataclasses.asdict` makes.
 
-    A number may be an integer; a truth value is neither. A TypedDict may have fields that are not declared.
+    An integer counts as a number; a truth value counts as neither. A TypedDict may have fields that are not declared.
 
     Raises:
         TypeError: If a field is missing or unknown, or its value is of another type than declared; names the field.
@@ -108,7 +108,7 @@ def _value(hint: Any, raw: Any, place: str) -> Any:
 
 
 def _one_of(hints: tuple[Any, ...], raw: Any, place: str) -> Any:
-    """The value by the first of several hints that takes it, and otherwise what the first one says."""
+    """The value by one of several hints that accepts it; if none does, the first one's error."""
     if raw is None and NoneType in hints:
         return None
     first, *others = (hint for hint in hints if hint is not NoneType)

@@ -20,7 +20,7 @@ class Metrics(NamedTuple):
     """Quantities to log for one meta-iteration; docs/metrics.md explains each."""
 
     values: dict[str, float]
-    by_task: dict[str, Tensor]  # [M]   of those that are means over tasks, what each task contributes
+    by_task: dict[str, Tensor]  # [M]   each task's contribution to those that are means over tasks
 
 
 class Quantity(NamedTuple):
@@ -32,7 +32,7 @@ class Quantity(NamedTuple):
     higher_is_better: bool
 
     def text(self, value: float) -> str:
-        """A value as tables have it, without its unit."""
+        """A value as tables show it, without its unit."""
         return f"{value * self.scale:.{self.digits}f}"
 
 
@@ -62,7 +62,7 @@ class Validation(NamedTuple):
         """
         finite = [(value, lr) for value, lr in zip(self.scores, self.inner_lrs, strict=True) if value is not None]
         if not finite:
-            raise NonFiniteError(f"nothing is finite after gradient steps of any of the sizes {self.inner_lrs}")
+            raise NonFiniteError(f"no result is finite after gradient steps of any of the sizes {self.inner_lrs}")
         if self.higher_is_better:
             return max(finite)[1]
         return min(finite, key=lambda pair: pair[0])[1]
@@ -76,8 +76,8 @@ def validated(
 ) -> tuple[AnyMeta, Validation | None]:
     """Settings with the step size to adapt with, and how it was chosen.
 
-    It is that of training. A run that was trained without inner updates has none, so the comparison with it is fair
-    only if it is given a good one, and honest only if that is chosen on other tasks than those of the evaluation.
+    The step size is that of training. A run that was trained without inner updates has none. Comparing with it is fair
+    only if it gets a good step size, and honest only if that is chosen on tasks other than those of the evaluation.
 
     Args:
         meta: Settings of the training.
@@ -110,9 +110,9 @@ class Curve(NamedTuple):
     quantity: str  # a key of QUANTITIES
     values: NDArray[np.float64]  # [S + 1, M]   after 0, 1, ..., S gradient steps; not finite where a task diverged
     inner_lr: tuple[float, ...] = ()  # [S]   step size of each gradient step; empty where step sizes are learned
-    condition: str = ""  # under which it was measured, such as "5-shot"; empty where there is one only
+    condition: str = ""  # under which it was measured, such as "5-shot"; empty if there is only one
     tasks: Sequence[Any] = ()  # [M]   as JSON values; empty where their index says all
-    strata: Sequence[int] | None = None  # [M]   of each task, where they are all there are (`maml_rl.tasks.strata`)
+    strata: Sequence[int] | None = None  # [M]   of each task, where they cover a finite space (`maml_rl.tasks.strata`)
     validation: Validation | None = None  # how the step size was chosen, where training had none
 
     @property
@@ -151,11 +151,11 @@ Advance = Callable[[float], object]
 
 
 class Learner(Protocol[Settings]):
-    """A task distribution, a network and a method that learns the one with the other.
+    """A task distribution, a network, and a method that trains the network on the tasks.
 
     There are two: `RLLearner` (`maml_rl.reinforcement`) and `SupervisedLearner` (`maml_rl.supervised`). `MimicLearner`
-    (`maml_rl.actor_mimic`) is the first with experts in place of rewards. What only one of them can do, such as to
-    adapt a policy to one task, takes it by its name. Use a learner as a context, or close it.
+    (`maml_rl.actor_mimic`) is an `RLLearner` with experts in place of rewards. Functions that need one kind, for
+    example to adapt a policy to one task, take it by its own name. Use a learner as a context manager, or close it.
     """
 
     def __enter__(self) -> Self:
@@ -195,10 +195,10 @@ class Learner(Protocol[Settings]):
         ...
 
     def evaluate(self, state: State, config: Settings, advance: Advance = lambda _: None) -> list[Curve]:
-        """What the state does on held-out tasks after each number of gradient steps; the main quantity first.
+        """Results of the state on held-out tasks after each number of gradient steps; the main quantity comes first.
 
         Args:
-            state: What training has reached.
+            state: The state that training has reached.
             config: Settings, of this kind of learning.
             advance: Called with the share of the work that has been done since the last call.
         """

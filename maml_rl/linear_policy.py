@@ -84,7 +84,7 @@ class _RecordedPolicy(NamedTuple):
 
 
 def _recorded(policy: Policy, params: Params, observations: Tensor) -> _RecordedPolicy:
-    """D v is D^T u, linear in u, differentiated once more: forward mode is not safe in threads."""
+    """D v is the derivative of D^T u, which is linear in u: forward mode is not safe in threads."""
     names = list(params)
     with torch.enable_grad():
         leaves = [params[name].detach().requires_grad_() for name in names]

@@ -31,9 +31,9 @@ from maml_rl.tasks import episode_limit
 from maml_rl.types import Params, State, Trajectories, laid_out, repeat, select
 from maml_rl.unrolled import as_perceptron
 
-_FAR = 0.5  # nats a step by which actions may be less likely than the policy's own, before it is said
-_CLIPPED = 0.02  # share of actions exactly at a bound, with none beyond, before it is said
-_OUTSIDE = 10.0  # standard deviations of the training's observations, root mean square, before it is said
+_FAR = 0.5  # nats a step by which actions may be less likely than the policy's own without a warning
+_CLIPPED = 0.02  # share of actions exactly at a bound, with none beyond, that gives no warning yet
+_OUTSIDE = 10.0  # standard deviations of the training's observations, root mean square, without a warning
 
 
 class LoggedAdaptation(NamedTuple):
@@ -97,7 +97,7 @@ def numpy_policy(policy: BuiltPolicy, params: Params, actions: spaces.Space[Any]
 
 
 def _bounds(actions: spaces.Space[Any]) -> tuple[Any, Any]:
-    """Bounds of an action, float32 of its shape; of choices the first and the last."""
+    """Bounds of an action, float32 of its shape; for choices, the first and the last."""
     if isinstance(actions, spaces.Box):
         low, high = actions.low, actions.high
     elif isinstance(actions, spaces.MultiBinary):
@@ -126,14 +126,14 @@ def adapt(
 ) -> LoggedAdaptation:
     """Adapts a run's policy to logged episodes of one task: a gradient step for each log.
 
-    The first log has to be collected by `explorer(run)`, the second one by the policy that adapts to the first, and so
-    on. Actions are logged as they were sampled, before they were clipped to the action space.
+    The first log has to be collected by `explorer(run)`, the second by the policy adapted to the first, and so on.
+    Actions are logged as they were sampled, before they were clipped to the action space.
 
     Args:
         run: A run of reinforcement learning.
         logs: Whole episodes of any lengths, for one gradient step after the other.
-        machine: What may be used of the machine.
-        validation: How the step size was chosen, of a run that was trained without inner updates and is chosen one for.
+        machine: Machine resources to use.
+        validation: How the step size was chosen, if it has to be: for a run that was trained without inner updates.
 
     Raises:
         InputError: If the run or its environment cannot be used, or a log does not fit its spaces.
@@ -177,11 +177,11 @@ def trajectories(log: LoggedSteps, learner: RLLearner, params: Params) -> Trajec
 
     Args:
         log: The episodes.
-        learner: Whose policy acted, in its spaces.
+        learner: The learner whose policy acted.
         params: Parameters that it acted with, without a leading M; they give the log-probabilities of the actions.
 
     Raises:
-        InputError: If observations or actions are of another size than the learner's, or no actions of its space.
+        InputError: If observations or actions have another size than the learner's, or actions are outside its space.
     """
     space = learner.envs.single_action_space
     actions, kind = _logged_actions(log, space), action_kind(space)
@@ -194,7 +194,7 @@ def trajectories(log: LoggedSteps, learner: RLLearner, params: Params) -> Trajec
     if actions.shape[1:] != kind.shape:
         raise InputError(
             f"the logged actions have {actions.shape[1]} numbers, but those of {learner.config.env_id} have "
-            f"{kind.size}: log what the policy chose, of the same robot"
+            f"{kind.size}: log what the policy chose, on the same robot"
         )
     episodes = log.episodes
     longest = max(steps.stop - steps.start for steps in episodes)
@@ -223,7 +223,7 @@ def _logged_actions(log: LoggedSteps, space: spaces.Space[Any]) -> Any:
     """Actions as the policy's distribution has them: `[N, act]`, or choices counted from 0 `[N]` or `[N, choices]`.
 
     Raises:
-        InputError: If they are no actions of the space.
+        InputError: If they are not actions of the space.
     """
     actions = log.actions.reshape(len(log.actions), -1)
     if isinstance(space, spaces.Box):
@@ -241,9 +241,9 @@ def _logged_actions(log: LoggedSteps, space: spaces.Space[Any]) -> Any:
 def excess_likelihood(policy: BuiltPolicy, params: Params, episodes: Trajectories) -> float:
     """Mean log-probability of the actions plus the policy's entropy, nats a step.
 
-    0, but for noise, if the policy sampled the actions. It is negative if another one did, and positive if they have
-    less noise than the policy's, as means and clipped actions have: by half the number of dimensions, for the means of
-    a normal distribution.
+    It is 0, apart from noise, if the policy sampled the actions, and negative if another one did. It is positive if
+    they have less noise than the policy's samples, as means and clipped actions do. For the means of a normal
+    distribution, it is half the number of dimensions.
     """
     mask = episodes.mask.bool()
     with torch.no_grad():
@@ -252,7 +252,7 @@ def excess_likelihood(policy: BuiltPolicy, params: Params, episodes: Trajectorie
 
 
 def log_warnings(log: LoggedSteps, learner: RLLearner, episodes: Trajectories, likelihood: float) -> list[str]:
-    """What about logged episodes is probably not meant, a line each.
+    """What is probably a mistake in logged episodes, one line each.
 
     Args:
         log: The episodes.
@@ -263,7 +263,7 @@ def log_warnings(log: LoggedSteps, learner: RLLearner, episodes: Trajectories, l
     lines = [*_about_actions(log, learner, likelihood), *learner.few_episodes(len(log.episodes))]
     if (log.rewards == log.rewards[0]).all():
         lines.append(
-            f"all rewards are {log.rewards[0]:g}, which reveals nothing of the task: log the reward of each step"
+            f"all rewards are {log.rewards[0]:g}, which reveals nothing about the task: log the reward of each step"
         )
     longest, limit = episodes.mask.shape[-1], episode_limit(learner.envs)
     if longest > limit:
@@ -274,8 +274,8 @@ def log_warnings(log: LoggedSteps, learner: RLLearner, episodes: Trajectories, l
         distance = float(seen[episodes.mask.bool()].square().mean().sqrt())
         if distance > _OUTSIDE:
             lines.append(
-                f"the observations are {distance:.0f} standard deviations of the training's from its mean (root mean "
-                "square): check their units and their order"
+                f"the observations are {distance:.0f} standard deviations from the mean of those in training (root "
+                "mean square): check their units and their order"
             )
     return lines
 

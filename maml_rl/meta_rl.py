@@ -136,7 +136,7 @@ def meta_iteration(
 
     Args:
         policy: The policy.
-        state: What the iterations before have reached; its `iteration` and `seed` decide everything that is random.
+        state: The state after the previous iterations; its `iteration` and `seed` decide everything that is random.
         envs: Task-distributed sub-environments, any number of them.
         config: Settings.
         seed: Seed of the run.

@@ -182,7 +182,7 @@ class ModulePolicy(nn.Module):
             warnings.simplefilter("error")  # of what is mapped in a slow loop
             try:
                 mapped = torch.func.vmap(self._features)(repeat(own, 2), rows)
-            except Exception:  # a module of the user's own raises what it likes
+            except Exception:  # the user's module may raise anything
                 return False
             return torch.allclose(mapped, torch.stack([self._features(own, of_task) for of_task in rows]), atol=1e-5)
 

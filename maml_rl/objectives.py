@@ -115,7 +115,7 @@ def _own_loss(function: Callable[..., Any], name: str, policy: Policy, params: P
         loss = function(policy, params, batch)
     except InputError:
         raise
-    except Exception as error:  # the user's code raises what it likes
+    except Exception as error:  # the user's code may raise anything
         is_inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None  # not the call itself
         where = f"; {place(error)}" if is_inside else ""
         raise InputError(

@@ -44,7 +44,7 @@ def own_network(config: PolicyConfig, parts: Parts, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         try:
             module = made(shapes.get("", shapes), **json.loads(config.arguments))
-        except Exception as error:  # the user's code raises what it likes
+        except Exception as error:  # the user's code may raise anything
             is_inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
             where = f"; {place(error)}" if is_inside else ""
             raise InputError(
@@ -120,7 +120,7 @@ def _tried(name: str, module: nn.Module, drawn: Mapping[str, Tensor]) -> Any:
     given: Seen = drawn.get("", drawn)
     try:
         return module(given)
-    except Exception as error:  # the user's code raises what it likes
+    except Exception as error:  # the user's code may raise anything
         shapes = {part: tuple(values.shape) for part, values in drawn.items()}
         raise InputError(
             f"network.module {name!r} failed on observations of shape {shapes.get('', shapes)} ({reason(error)}; "

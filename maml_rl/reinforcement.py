@@ -47,7 +47,7 @@ class RLLearner(Learner[RLEvaluation]):
     Attributes:
         config: Settings of the run.
         envs: Task-distributed sub-environments, any number of them.
-        machine: What may be used of the machine.
+        machine: Machine resources to use.
         device: Where the policy and its updates are computed.
         threads: Threads that share the tasks of the update.
         policy: The policy, on the device.
@@ -149,10 +149,10 @@ class RLLearner(Learner[RLEvaluation]):
         are several. All numbers have the same tasks, noise and number of episodes by which the return is measured, so
         they differ in what the gradient steps have seen.
 
-        If this process has joined other ranks, they share the tasks, and all of them have to come here.
+        If this process has joined other ranks, they share the tasks, and all of them have to call this.
 
         Args:
-            state: What training has reached.
+            state: The state that training has reached.
             config: Settings of the evaluation.
             advance: Called with the share of the work that has been done since the last call.
             tasks: The tasks; those that the settings draw if None.
@@ -189,7 +189,7 @@ class RLLearner(Learner[RLEvaluation]):
         """Settings with the step size to adapt with, and how it was chosen if training had none.
 
         Args:
-            state: What training has reached.
+            state: The state that training has reached.
             config: Settings of the evaluation, with the step sizes to choose from.
             envs: Environments to choose it with; the learner's own if None.
             validation: How it was chosen, if that was done before.
@@ -218,7 +218,7 @@ class RLLearner(Learner[RLEvaluation]):
         evaluation does.
 
         Args:
-            state: What training has reached.
+            state: The state that training has reached.
             tasks: M tasks.
             config: Gradient steps, episodes and seed; the run's own if None.
             meta: Settings of the inner update; as `with_step_size` has them if None.
@@ -244,7 +244,7 @@ def open_rl(
 
     Args:
         config: Settings of the run.
-        machine: What may be used of the machine.
+        machine: Machine resources to use.
         constants: Statistics of observations, of a run that has them; measured by episodes of a random policy if None.
         episodes: Episodes that are sampled at once, at most; those of a meta-iteration if None.
 
@@ -325,7 +325,7 @@ def make_envs(config: RLConfig, num_envs: int, machine: Machine = THIS_MACHINE, 
     Args:
         config: Settings of the run.
         num_envs: Number of sub-environments.
-        machine: What may be used of the machine.
+        machine: Machine resources to use.
         settings: Keyword arguments of the environment.
 
     Raises:

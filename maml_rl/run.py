@@ -121,7 +121,7 @@ def open_learner(
 
     Args:
         config: Settings of the run.
-        machine: What may be used of the machine.
+        machine: Machine resources to use.
         constants: Tensors of the network that training never changes; those of a new run if None.
         evaluation: Settings of the evaluation that it is for; if None, it is for training.
 
@@ -247,7 +247,7 @@ def train(
     Args:
         config: Settings: an `RLConfig` or a `SupervisedConfig`.
         iterations: Meta-iterations; those of the settings if None.
-        machine: What may be used of the machine. None of it changes the result.
+        machine: Machine resources to use. None of them changes the result.
         report: Takes a line about each iteration, for example `print`.
 
     Raises:

@@ -60,7 +60,7 @@ def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, 
 
     Args:
         rule: Which step, with its settings.
-        state: What the iterations before have reached.
+        state: The state after the previous iterations.
         gradient: The meta-objective at `state.meta`.
 
     Raises:

@@ -274,7 +274,7 @@ def meta_iteration(
 
     Args:
         gradient: `meta_gradient` of network and settings.
-        state: What the iterations before have reached.
+        state: The state after the previous iterations.
         tasks: The meta-batch.
         config: Settings.
         threads: Threads that share the tasks.

@@ -85,14 +85,14 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
     def evaluate(self, state: State, config: SupervisedEvaluation, advance: Advance = lambda _: None) -> list[Curve]:
         """Loss and accuracy, or squared error, after each number of gradient steps, as in Figure 3 and Table 1.
 
-        If this process has joined other ranks, they share the tasks, and all of them have to come here.
+        If this process has joined other ranks, they share the tasks, and all of them have to call this.
 
         There are curves for each number of shots, and, of a network with batch normalisation, for both of its modes;
         first those that training had. A run that was trained without inner updates has no step size: then one is chosen
         on validation tasks, for each number of shots separately.
 
         Args:
-            state: What training has reached.
+            state: The state that training has reached.
             config: Settings of the evaluation.
             advance: Called with the share of the work that has been done since the last call.
         """
@@ -131,7 +131,7 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         A step size is scored by the mean loss over validation tasks and gradient steps, from the first on.
 
         Args:
-            state: What training has reached.
+            state: The state that training has reached.
             config: Settings of the evaluation, with the step sizes to choose from.
             shots: Support examples of a task, or of each class.
             done: Called with the number of tasks that have been adapted since its last call.
@@ -223,7 +223,7 @@ def open_supervised(
 
     Args:
         config: Settings of the run.
-        machine: What may be used of the machine.
+        machine: Machine resources to use.
         for_training: Whether tasks to train on show the shapes of examples; otherwise, held-out ones do.
 
     Raises:

@@ -173,7 +173,7 @@ def test_a_log_that_is_short_long_or_in_other_units_is_warned_of(run, log):
         run, log._replace(truncated=joined)
     )
     (same,) = adapt(run, [log._replace(rewards=np.zeros_like(log.rewards))], ONE_THREAD).warnings
-    assert same.startswith("all rewards are 0, which reveals nothing of the task")
+    assert same.startswith("all rewards are 0, which reveals nothing about the task")
     far = adapt(run, [log._replace(observations=1000 * log.observations)], ONE_THREAD).warnings
     assert any("check their units" in line for line in far)
 
