@@ -26,7 +26,7 @@ def affine(weight: Tensor, inputs: Tensor, bias: Tensor) -> Tensor:
 
 
 def plus_times(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """C + A B, `[m, n]`; C is used up."""
+    """C + A B, `[m, n]`; C is overwritten."""
     if _is_for_onednn(a):
         result: Tensor = _onednn().binary(a, c, b.T, None, "add")
         return result

@@ -45,12 +45,12 @@ def meta_objective(
     """The mean over tasks of L(f_theta_i') (line 10), with all that a meta-step needs of it.
 
     Parameters of the policy that are frozen with `requires_grad_(False)` take no part in it, as in the inner update. A
-    context that each task begins with at 0 takes part in the adaptation and has no gradient.
+    context that each task starts at 0 takes part in the adaptation but has no gradient.
 
     Args:
         policy: The policy.
         meta: Meta-parameters.
-        tasks: What was sampled of each task.
+        tasks: What was sampled for each task.
         config: Settings.
         threads: Threads that share the tasks.
 
@@ -92,7 +92,7 @@ class _Objective(NamedTuple):
     threads: TaskThreads
 
     def vector(self, meta: Params) -> Tensor:
-        """Meta-parameters, or a gradient by them, as a vector `[P]`."""
+        """Meta-parameters, or a gradient with respect to them, as a vector `[P]`."""
         return flatten({name: meta[name] for name in self.learned})
 
     def credit_losses(self, data: TaskData) -> list[TaskLoss]:
@@ -174,8 +174,8 @@ def _linearise(objective: _Objective, data: TaskData, measured: bool) -> _Linear
 def _units(jacobians: Sequence[AdaptationJacobian], threads: TaskThreads) -> Params:
     """A unit for each learned step size: 1 over the size of the gradients that it multiplies.
 
-    A change of theta by 1 changes theta' by about 1. One of a step size by 1 changes it by the gradient only, for a
-    single number two orders of magnitude less, and damping would all but forbid it.
+    A change of theta by 1 changes theta' by about 1. A change of a step size by 1 changes theta' only by the gradient.
+    For a single number that is two orders of magnitude less, and damping would all but prevent it.
     """
     squares = [jacobian.squared_gradients() for jacobian in jacobians]
     means = {name: threads.mean(of_task[name] for of_task in squares) for name in (squares[0] if squares else {})}
@@ -194,7 +194,7 @@ def _curvature(objective: _Objective, regions: Sequence[_Region], vector: Tensor
 
 
 def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss, and KL from the old adapted policies, of those adapted from other meta-parameters."""
+    """Loss and KL of the policies adapted from other meta-parameters; the KL is from the old adapted policies."""
     candidate = objective.fixed | unflatten(vector, objective.learned)
     updates = [objective.rates.at(candidate, step) for step in range(objective.config.inner_steps)]
 
@@ -211,7 +211,7 @@ def _evaluate(objective: _Objective, regions: Sequence[_Region], vector: Tensor)
 
 
 def _proximal(objective: _Objective, rule: ProMP) -> Proximal:
-    """The loss of proximal meta-policy search, of the mean over tasks."""
+    """The loss of proximal meta-policy search, as a mean over tasks."""
 
     def of_task(data: TaskData) -> ProximalTask:
         batches = [*data.support, data.query]

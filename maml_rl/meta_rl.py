@@ -140,7 +140,7 @@ def meta_iteration(
         envs: Task-distributed sub-environments, any number of them.
         config: Settings.
         seed: Seed of the run.
-        threads: Threads that share the tasks of the update; their `share` says which tasks are those of this rank.
+        threads: Threads that share the tasks of the update; their `share` says which tasks belong to this rank.
         step: The meta-step; `config.step` if None.
 
     Raises:
@@ -198,7 +198,7 @@ def _sampled_steps(
 
 
 def _measured(policy: Policy, state: State, tasks: Sequence[TaskData], config: RLMeta, threads: TaskThreads) -> State:
-    """The state for the next iteration, whose filter of the inner gradient has seen the gradients of this one."""
+    """The state for the next iteration, whose filter of the inner gradient includes the gradients of this one."""
     if not config.filtered_lr:
         return state
     loss, params = inner_loss(policy, config), tasks[0].path[0]
@@ -223,9 +223,9 @@ def _tasks_data(
 
 
 def _credit(sampled: Sequence[Sampled], weight: float, threads: TaskThreads) -> list[Tensor]:
-    """Credit of the episodes of each support sampling for what the adapted policies reached, `[M, K]` each.
+    """Credit of each support episode for what the adapted policies reached, `[M, K]` for each support sampling.
 
-    A task is compared with the others, those of other ranks among them.
+    Each task is compared with all others, including those of other ranks.
     """
     *support, query = sampled
 
@@ -241,7 +241,7 @@ def _credit(sampled: Sequence[Sampled], weight: float, threads: TaskThreads) -> 
 
 
 def _inputs(policy: Policy, sampled: Sequence[Sampled]) -> str:
-    """How large the network's inputs were, of what was sampled before something diverged."""
+    """How large the network's inputs were in what was sampled before something diverged, for the message."""
     if not sampled:
         return ""
     largest = max(float(policy.standardised(batch.observations).abs().max()) for s in sampled for batch in s.batches)
@@ -251,7 +251,7 @@ def _inputs(policy: Policy, sampled: Sequence[Sampled]) -> str:
 def _by_task(
     policy: Policy, sampled: Sequence[Sampled], data: Sequence[TaskData], threads: TaskThreads
 ) -> dict[str, Tensor]:
-    """What each task, on whichever rank it is, contributes to the metrics that are means over tasks, `[M]`."""
+    """Contribution of each task, on any rank, to the metrics that are means over tasks, `[M]`."""
     values: dict[str, Tensor] = {}
     for step, s in enumerate(sampled):
         values[f"return/after_{step}_steps"] = s.trajectories.returns.mean(1)

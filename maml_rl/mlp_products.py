@@ -32,7 +32,7 @@ class Layers(NamedTuple):
 
     @property
     def of_context(self) -> Tensor:
-        """Columns of the first weight that the context meets, `[features, context]`."""
+        """Columns of the first weight that multiply the context, `[features, context]`."""
         return self.params["weight_0"][:, -len(self.params[CONTEXT]) :]
 
 
@@ -57,7 +57,7 @@ class Tangent(NamedTuple):
     """How the values change in one direction; None where they do not."""
 
     inputs: Sequence[Tensor | None]  # of each layer
-    sums: Sequence[Tensor | None]  # of each layer but the last, before the activation; None for relu, which is not bent
+    sums: Sequence[Tensor | None]  # of each layer but the last, before the activation; None for relu (no curvature)
     output: Tensor | None
 
 
@@ -74,7 +74,7 @@ def forward(layers: Layers, inputs: Tensor) -> Forward:
 
 
 def tangent(at: Forward, vector: Params) -> Tangent:
-    """D v and what leads there, for v of some of the parameters."""
+    """D v and the changes that lead to it, for v of some of the parameters."""
     inputs: list[Tensor | None] = [None]
     sums: list[Tensor | None] = []
     for i in range(at.layers.depth):
@@ -106,11 +106,11 @@ def _changed(at: Forward, i: int, vector: Params, inputs: Tensor | None) -> Tens
 
 
 def backward(at: Forward, cotangent: Tensor, lowest: int) -> list[Tensor | None]:
-    """Derivatives of a loss by what each layer computes before its activation, `[features, N]`.
+    """Derivatives of a loss with respect to what each layer computes before its activation, `[features, N]`.
 
     Args:
         at: Values at the point.
-        cotangent: Derivative of the loss by the outputs, `[output, N]`.
+        cotangent: Derivative of the loss with respect to the outputs, `[output, N]`.
         lowest: The last layer to go down to; None below it.
     """
     depth = at.layers.depth
@@ -150,9 +150,9 @@ def curved_gradient(
         at: Values at the point.
         moved: Their change in the direction.
         derivatives: `backward` of the loss, down to the lowest layer that both `vector` and `names` take part in.
-        cotangent: Change of the loss's derivative by the outputs, `[output, N]`.
+        cotangent: Change of the loss's derivative with respect to the outputs, `[output, N]`.
         vector: The direction v, of some of the parameters.
-        names: Parameters that are asked for.
+        names: Parameters whose rows are wanted.
     """
     result, change, lowest = {}, cotangent, at.layers.lowest(names)
     for i in range(at.layers.depth - 1, lowest - 1, -1):
@@ -176,9 +176,10 @@ def curved_gradient(
 def _add_context(
     result: Params, at: Forward, derivative: Tensor | None, change: Tensor, vector: Params, names: Collection[str]
 ) -> None:
-    """Adds the context's part to the rows of H v: it meets the last columns C of the first weight in every step.
+    """Adds the context's part to the rows of H v: in every step, the last columns C of the first weight multiply it.
 
-    Its gradient is C^T d, d the sum over the steps of the derivative by what the first layer computes.
+    Its gradient is C^T d. Here d is the derivative with respect to what the first layer computes, summed over the
+    steps.
     """
     if CONTEXT in names:
         result[CONTEXT] = at.layers.of_context.T @ change.sum(1)
@@ -192,7 +193,7 @@ def _add_context(
 def _through_activation(
     at: Forward, moved: Tangent, derivatives: Sequence[Tensor | None], i: int, change: Tensor
 ) -> Tensor:
-    """Change of the derivative by what layer i computes before its activation, from that after it.
+    """Change of the derivative with respect to what layer i computes before its activation, from that after it.
 
     With the derivative before it d = s f'(z), it is (change of s) f' + s f'' (change of z). tanh'' is -2 tanh tanh', so
     the second term is -2 tanh d (change of z); relu has none.

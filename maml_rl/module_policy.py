@@ -42,10 +42,10 @@ class ModulePolicy(nn.Module):
             pictures should be 0 and 255.
 
     Attributes:
-        is_mapped: Whether `torch.func.vmap` maps the module over tasks, each with its own parameters: where that works,
-            on an accelerator, and on a CPU if the module has a true attribute `rounds_alike`. Otherwise one task
-            follows the other. On a CPU, functions such as softplus round with the number of tasks that they are mapped
-            over, and the number of sub-environments would change a run.
+        is_mapped: Whether `torch.func.vmap` maps the module over tasks, each with its own parameters. Where that works,
+            it is done on an accelerator, and on a CPU if the module has a true attribute `rounds_alike`. Otherwise
+            tasks run one after the other. On a CPU, the rounding of functions such as softplus depends on the number of
+            tasks that they are mapped over, so the number of sub-environments would change a run.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ModulePolicy(nn.Module):
         self._prepare()
 
     def _apply(self, *arguments: Any, **settings: Any) -> Self:
-        """Moves the module too where it is applied from: `to` and `cpu` come here."""
+        """Also moves the module that is applied: `to` and `cpu` call this."""
         moved: Self = super()._apply(*arguments, **settings)  # type: ignore[no-untyped-call]
         self._prepare()
         return moved
@@ -132,12 +132,12 @@ class ModulePolicy(nn.Module):
     def of_baseline(self, observations: Tensor, raw: bool) -> Tensor:
         """What the baseline sees `[..., of_baseline_size]` of observations `[..., obs]`.
 
-        Of a picture these are its means over a grid of 4 x 4 cells, in [0, 1]: a linear baseline of every pixel would
-        have more weights than a task has steps. Other parts stay what they are.
+        For a picture, these are its means over a grid of 4 x 4 cells, in [0, 1]: a linear baseline on every pixel would
+        have more weights than a task has steps. Other parts stay as they are.
 
         Args:
             observations: Observations.
-            raw: Whether these are raw, in place of standardised.
+            raw: Whether these are raw rather than standardised.
         """
         standardised = self.standardised(observations)
         found = []
@@ -163,7 +163,7 @@ class ModulePolicy(nn.Module):
         return DiagonalGaussian(output, log_std)
 
     def _features(self, own: Params, seen: Tensor) -> Tensor:
-        """Features `[N, features]` of rows `[N, obs]` as they are standardised."""
+        """Features `[N, features]` of rows `[N, obs]` of standardised observations."""
         given = dict(zip((part.name for part in self.parts), self._inputs(seen), strict=True))
         return self._function(own, given.get("", given))  # type: ignore[arg-type]
 
@@ -175,11 +175,11 @@ class ModulePolicy(nn.Module):
         return torch.split(rows, [part.size for part in self.parts], -1)
 
     def _can_be_mapped(self) -> bool:
-        """Whether the module gives under `vmap`, for two tasks, what it gives for each of them."""
+        """Whether the module gives the same for two tasks under `vmap` as for each of them separately."""
         own = {name: value.detach() for name, value in self.network.named_parameters()}
         rows = torch.linspace(0, 1, 6 * len(self.observation_mean)).reshape(2, 3, -1).to(self.observation_mean)
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("error")  # of what is mapped in a slow loop
+            warnings.simplefilter("error")  # vmap warns of what it maps in a slow loop
             try:
                 mapped = torch.func.vmap(self._features)(repeat(own, 2), rows)
             except Exception:  # the user's module may raise anything

@@ -20,8 +20,8 @@ FloatArray = NDArray[np.float32]
 class NumpyPolicy(NamedTuple):
     """A multilayer perceptron on standardised observations, and its rule for actions.
 
-    With `log_std` it is a normal distribution around the network's output. Without, the output is the logits of a
-    choice, or of several choices one after the other, each from its bound `low` to `high`.
+    With `log_std` it is a normal distribution around the network's output. Without it, the output holds the logits of
+    one or more choices, one after the other, each from its bound `low` to `high`.
     """
 
     weights: Sequence[FloatArray]  # of each layer [out, in]
@@ -30,8 +30,8 @@ class NumpyPolicy(NamedTuple):
     mean: FloatArray  # [obs]   subtracted from an observation
     std: FloatArray  # [obs]   by which the difference is divided
     clip: float  # bound of the quotient; infinite if there is none
-    log_std: FloatArray | None  # [act]   None of choices
-    low: FloatArray  # bounds of an action, of its shape; of a choice the first one
+    log_std: FloatArray | None  # [act]   None for choices
+    low: FloatArray  # bounds of an action, in its shape; for a choice, the first one
     high: FloatArray  # and the last one
 
     def output(self, observation: Any) -> FloatArray:
@@ -121,10 +121,10 @@ def read_arrays(path: str | Path, expected: str) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file, none of which may execute code.
 
     Raises:
-        InputError: If the file is not there, or is no such archive.
+        InputError: If the file is missing or not such an archive.
     """
     try:
-        content = io.BytesIO(Path(path).read_bytes())  # which numpy would leave open where it is damaged
+        content = io.BytesIO(Path(path).read_bytes())  # NumPy would leave a damaged file open
         with np.load(content, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:

@@ -37,7 +37,7 @@ class PolicyLoss:
 def reinforce(distribution: Distribution, batch: Batch) -> Tensor:
     """-mean(log pi(a|s) A): the policy gradient's surrogate (Finn et al. 2017, equation 4), the paper's inner loss.
 
-    Away from the sampling parameters its gradient is that of other actions than the policy would take: nothing weights
+    Away from the sampling parameters, its gradient is for actions that the policy would no longer take: nothing weights
     the steps by how likely they have become.
     """
     return -(distribution.log_prob(batch.actions) * batch.advantages).mean()

@@ -15,7 +15,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 LEAST_SIDE = 8
-"""Pixels of the shorter side of a picture; what is smaller counts as a row of numbers."""
+"""Pixels of the shorter side of a picture; anything smaller counts as a row of numbers."""
 TASK = "task"
 """Name of the part that is the task."""
 
@@ -23,7 +23,7 @@ TASK = "task"
 class Part(NamedTuple):
     """A part of an observation: numbers next to each other in its row."""
 
-    name: str  # its key in a Dict, after those of the Dicts around it and a dot; empty if it is all there is
+    name: str  # its key in a Dict, after those of the Dicts around it and a dot; empty for a whole observation
     shape: tuple[int, ...]  # as the environment has it
     is_picture: bool = False
 
@@ -34,12 +34,12 @@ class Part(NamedTuple):
 
     @property
     def channels_last(self) -> bool:
-        """Whether the axis of a picture's channels, the shorter one of the first and the last, is the last."""
+        """Whether a picture's axis of channels, the shorter of the first and the last axis, is the last."""
         return len(self.shape) == 3 and self.shape[2] <= self.shape[0]
 
     @property
     def seen(self) -> tuple[int, ...]:
-        """Shape in which a network gets it: of a picture channels, height, width; of any other part what it has."""
+        """Shape in which a network gets it: channels, height and width for a picture; as it is for any other part."""
         if not self.is_picture:
             return self.shape
         if len(self.shape) == 2:
@@ -83,7 +83,7 @@ class RowObservation(gymnasium.ObservationWrapper[NDArray[Any], Any, Any], Recor
 
 
 def in_rows(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """The environment, with observations that are arrays: those of a Box stay what they are."""
+    """The environment, with observations that are arrays: those of a Box stay as they are."""
     return env if isinstance(env.observation_space, spaces.Box) else RowObservation(env)
 
 
@@ -106,7 +106,7 @@ def observation_parts(space: spaces.Space[Any], name: str = "") -> Parts:
 
     Args:
         space: A space that Gymnasium can flatten.
-        name: Name of the part that it is, in what is around it.
+        name: Name of the space, if it is a part of a larger one.
     """
     if isinstance(space, Rows):
         return space.parts

@@ -36,7 +36,7 @@ def to_onnx(policy: NumpyPolicy, opset: int = OPSET) -> bytes:
     """An ONNX model of a policy, standardisation and bounds of actions included.
 
     Its input is `observation` `[batch, obs]`. Its outputs are `action`, the most likely one within the bounds, and what
-    samples are made of: `mean` `[batch, act]` and `std` `[act]` of a normal distribution, or `logits` of choices. An
+    samples are made from: `mean` `[batch, act]` and `std` `[act]` of a normal distribution, or `logits` of choices. An
     action of several choices is `[batch, choices]`.
 
     Args:

@@ -20,7 +20,7 @@ class Moments(NamedTuple):
 
 
 class AdamConstants(NamedTuple):
-    """Adam's constants; the paper's, which are the defaults everywhere, unless given."""
+    """Adam's constants; the defaults are the paper's."""
 
     mean_decay: float = 0.9  # beta_1
     square_decay: float = 0.999  # beta_2
@@ -38,7 +38,7 @@ def adam(
     Args:
         vector: Parameters `[P]`.
         gradient: Gradient of the loss at them, `[P]`.
-        moments: From the steps before.
+        moments: From the previous steps.
         lr: Step size.
         count: Which step this is, from 1.
         constants: Decays of the moments, and epsilon.
@@ -51,7 +51,7 @@ def adam(
 
 
 def cosine(lr: float, iterations: int | None, iteration: int) -> float:
-    """Step size at an iteration: falls along a half cosine to a hundredth over `iterations`, again and again.
+    """Step size at an iteration: falls along a half cosine to a hundredth over `iterations`, repeatedly.
 
     Each period starts again at `lr` (warm restarts, Loshchilov & Hutter 2017); constant if `iterations` is None.
     """

@@ -1,4 +1,4 @@
-"""A network of the user's own in a policy: `module:Class` by its name, with keyword arguments, imported and checked.
+"""The user's own network in a policy: `module:Class` with keyword arguments, imported by name and checked.
 
 A checkpoint stores the name and the arguments, never code.
 """
@@ -25,8 +25,8 @@ def own_network(config: PolicyConfig, parts: Parts, seed: int) -> nn.Module:
     """The module that `config.module` names, for the parts of an observation, with weights as it draws them.
 
     It is called as `Class(shape, **arguments)`. `shape` is that of an observation as `forward` gets it, without the
-    leading number of observations: `(channels, height, width)` of a picture. Of an observation with several parts it is
-    a dict of their shapes, and `forward` gets a dict of tensors. What the module draws is a function of the seed.
+    leading number of observations: `(channels, height, width)` for a picture. For an observation with several parts it
+    is a dict of their shapes, and `forward` gets a dict of tensors. What the module draws is a function of the seed.
 
     Args:
         config: Settings, with a `module`.
@@ -34,12 +34,12 @@ def own_network(config: PolicyConfig, parts: Parts, seed: int) -> nn.Module:
         seed: Seed of the weights.
 
     Raises:
-        InputError: If it cannot be imported or made, is no class of modules, or cannot be meta-trained.
+        InputError: If it cannot be imported or made, is not a class of modules, or cannot be meta-trained.
     """
     assert config.module is not None
     made, shapes = import_named("network.module", config.module, "class"), {part.name: part.seen for part in parts}
     if not (isinstance(made, type) and issubclass(made, nn.Module)):
-        raise InputError(f"network.module {config.module!r} is no class of torch.nn.Module: name one as module:Class")
+        raise InputError(f"network.module {config.module!r} is not a torch.nn.Module class: name one as module:Class")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -105,8 +105,8 @@ def feature_count(name: str, module: nn.Module, parts: Parts) -> int:
     alone = _tried(name, module, {part: values[:1] for part, values in drawn.items()})
     if not torch.equal(_tried(name, module, drawn), features) or not torch.allclose(alone[0], features[0], atol=1e-4):
         raise InputError(
-            f"network.module {name!r} returns other features for the same observation a second time, or next to "
-            "others: they must depend on the observation and the parameters alone"
+            f"network.module {name!r} returns different features for the same observation when called again, or "
+            "next to others: they must depend on the observation and the parameters alone"
         )
     if changed := [buffer for buffer, value in module.named_buffers() if not torch.equal(value, buffers[buffer])]:
         raise InputError(

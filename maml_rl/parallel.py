@@ -30,10 +30,10 @@ class TaskThreads:
         threads: Number of threads; all cores if None.
 
     Attributes:
-        share: The tasks among those of all ranks; None if other processes have no part in them.
+        share: This process's share of the tasks of all ranks; None if there are no other ranks.
 
     Raises:
-        InputError: If there is less than one.
+        InputError: If `threads` is below 1.
     """
 
     share: Share | None = None
@@ -46,7 +46,7 @@ class TaskThreads:
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def sharing(self, share: Share | None) -> "TaskThreads":
-        """The same threads for a share of tasks, whose other parts are those of other ranks."""
+        """The same threads for one share of the tasks; other ranks have the rest."""
         shared = copy(self)
         shared.share = share
         return shared
@@ -56,11 +56,11 @@ class TaskThreads:
         return list(self.imap(function, *arguments))
 
     def imap(self, function: Callable[..., T], *arguments: Iterable[object]) -> Iterator[T]:
-        """The same one after the other, as they are finished."""
+        """As `map`, one result after the other, as they are finished."""
         return self._pool.map(function, *arguments)
 
     def gathered(self, values: Iterable[Tensor]) -> list[Tensor]:
-        """A tensor of every task, on whichever rank it is, from those of the tasks here."""
+        """A tensor of every task of all ranks, from those of the tasks here."""
         return self.share.gathered(values) if self.share else list(values)
 
     def mean(self, values: Iterable[Tensor]) -> Tensor:
@@ -70,7 +70,7 @@ class TaskThreads:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Keeps PyTorch to one thread in the calling thread, since more of them round long sums and products otherwise."""
+    """Limits PyTorch to one thread in the calling thread: with more, long sums and products round differently."""
     before = torch.get_num_threads()
     if before == 1:  # PyTorch forgets its prepared convolutions when the number is set
         yield
@@ -83,12 +83,12 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def mean_over_tasks(values: Iterable[Tensor], count: int | None = None) -> Tensor:
-    """Mean over the tasks. Every average over tasks is taken here, in their order, whichever ranks they are from.
+    """Mean over the tasks. Every average over tasks is taken here, in their order, whichever rank they come from.
 
     Args:
-        values: One value for each task; or, with `count`, sums over some of the tasks each, which are added in their
-            order as they arrive, so that memory does not grow with the number of tasks.
-        count: Number of tasks in all of the sums.
+        values: One value for each task; or, with `count`, sums over groups of tasks. Sums are added in order as they
+            arrive, so memory does not grow with the number of tasks.
+        count: Number of tasks in all sums together.
     """
     if count is None:
         return torch.stack(list(values)).mean(0)
@@ -114,6 +114,6 @@ def threads_for(device: torch.device, threads: int | None) -> TaskThreads:
     """Threads that share the tasks on a device: one where it works on one task at a time, as an accelerator does.
 
     Raises:
-        InputError: If there is less than one.
+        InputError: If `threads` is below 1.
     """
     return TaskThreads(threads if device.type == "cpu" else 1)

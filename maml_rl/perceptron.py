@@ -19,7 +19,7 @@ from maml_rl.objectives import PolicyLoss
 from maml_rl.policies import CompletedPolicy, MLPPolicy, Policy
 from maml_rl.types import Batch, Params
 
-_ROWS = 4000  # steps at a time, whose values of a layer stay in the cache of a core
+_ROWS = 4000  # steps at a time, so that a layer's values stay in a core's cache
 
 
 class Perceptron(NamedTuple):
@@ -30,7 +30,7 @@ class Perceptron(NamedTuple):
 
 
 def perceptron(policy: Policy) -> Perceptron | None:
-    """The perceptron behind a policy; None for any other, among them subclasses, which may compute something else."""
+    """The perceptron behind a policy; None for any other, including subclasses, which may compute something else."""
     module, frozen = (policy.policy, policy.frozen) if isinstance(policy, CompletedPolicy) else (policy, Params())
     if not isinstance(module, MLPPolicy) or type(module) not in get_args(MLPPolicy):
         return None
@@ -69,14 +69,14 @@ class PerceptronPoint:
     def gradient(self, cotangents: PerParameter, names: Collection[str]) -> Params:
         """The part of D^T u that belongs to these parameters."""
         with torch.no_grad():
-            # One block after the other, each of which is in the cache then.
+            # Block by block, so that each is still in the cache.
             blocks = zip(self.blocks, self.parts(cotangents), strict=True)
             lowest = self.layers.lowest(names)
             sums = [gradient(block, backward(block, part, lowest), names) for block, part in blocks]
             return self.summed(sums, cotangents, names)
 
     def tangents(self, vector: Params, outputs: Sequence[Tensor | None]) -> PerParameter:
-        """A change of the distribution's parameters, from that of the outputs of each block, or None for no change."""
+        """Change of the distribution's parameters, from that of the outputs of each block, or None for no change."""
         changes = [output for output in outputs if output is not None]
         like = self.distribution.parameters()[0]
         output = _joined(changes) if changes else torch.zeros_like(like)
@@ -84,7 +84,7 @@ class PerceptronPoint:
         return output, *(value.expand_as(like) for value in direct)
 
     def parts(self, cotangents: PerParameter) -> list[Tensor]:
-        """Derivatives by the outputs of each block, `[output, rows]`."""
+        """Derivatives with respect to the outputs of each block, `[output, rows]`."""
         sizes = [block.output.shape[1] for block in self.blocks]
         return [part.T.contiguous() for part in torch.split(cotangents[0], sizes)]
 

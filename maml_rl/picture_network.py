@@ -28,8 +28,8 @@ def convolution(pictures: Tensor, filters: Tensor) -> Tensor:
 class PictureNetwork(nn.Module):
     """Features of the parts of an observation, with Glorot-uniform weights and zero biases.
 
-    Pictures go through convolutions of their own. What comes out joins the numbers of the other parts and, if there are
-    any, the context numbers. The hidden layers follow.
+    Each picture goes through its own convolutions. Their output is joined with the numbers of the other parts and the
+    context numbers, if there are any. The hidden layers follow.
 
     Args:
         parts: Parts of an observation.
@@ -41,7 +41,7 @@ class PictureNetwork(nn.Module):
     """
 
     rounds_alike = True
-    """Matrix products, relu and tanh round alike for any number of tasks, so that it is mapped on a CPU too."""
+    """Matrix products, relu and tanh round alike for any number of tasks, so the network is mapped on a CPU too."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class PictureNetwork(nn.Module):
         return joined
 
     def convolved(self, index: int, pictures: Tensor) -> Tensor:
-        """What the convolutions make of one part's pictures, both `[N, height, width, channels]`."""
+        """Output of the convolutions for one part's pictures, both `[N, height, width, channels]`."""
         for i in range(self.convolutions):
             filters, bias = getattr(self, f"filters_{index}_{i}"), getattr(self, f"filter_biases_{index}_{i}")
             pictures = _FUNCTIONS[self.activation](convolution(pictures, filters) + bias)

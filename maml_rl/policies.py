@@ -167,7 +167,7 @@ class StandardisedMLP(nn.Module):
         return Standardisation(self.observation_mean, self.observation_std, self.clip).of(observations)
 
     def layer(self, params: Params, index: int) -> tuple[Tensor, Tensor]:
-        """Weight `[out, in]` and bias `[out]` of a layer, or M of each; the first is of the observation alone.
+        """Weight `[out, in]` and bias `[out]` of a layer, or M of each; the first layer's are of the observation alone.
 
         The context c is the same in all observations, so W (x, c) + b = W_x x + (b + W_c c).
         """
@@ -183,7 +183,7 @@ class StandardisedMLP(nn.Module):
 
         Args:
             params: Parameters.
-            depth: The first so many layers; all of them if None, or else hidden ones with their activations.
+            depth: How many layers to apply; all if None, else hidden ones with their activations.
         """
         layers = [self.layer(params, i) for i in range(self.layers if depth is None else depth)]
         is_stack, activation = layers[0][0].dim() == 3, _ACTIVATIONS[self.activation]

@@ -24,7 +24,7 @@ NOWHERE = -1
 """What `Shared.at` says of a process that is in none of its sub-environments."""
 
 Infos = list[tuple[int, dict[str, Any]]]
-"""What is in the `info` of sub-environments that have something to say, by row."""
+"""The `info` of the sub-environments that have any, by row."""
 
 
 class Shared:
@@ -76,9 +76,9 @@ class SharedArrays(NamedTuple):
 class WorkerEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One episode for sampling: idle after its end, without data that cannot go through a pipe.
 
-    After its end a step costs nothing and leaves the environment alone: the last observation and flags stay, the
-    reward is 0. Of `info` only numbers pass. An exception ends the episode, and `info` holds its traceback, because the
-    exception itself might not be picklable.
+    After its end, a step costs nothing and leaves the environment alone: the last observation and flags stay, and the
+    reward is 0. Only numbers in `info` are passed on. An exception ends the episode, and `info` holds its traceback,
+    because the exception itself might not be picklable.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -147,7 +147,7 @@ class Job(NamedTuple):
 
 
 def work(job: Job, pipe: "Connection[Any, Any]", end_of_owner: "Connection[Any, Any]") -> None:
-    """What a process does: it reports that it has started, then whether it could make its environments, and serves.
+    """What a process does: it reports that it has started, then whether it could make its environments, then serves.
 
     If it ends before the first report, it was importing the main module or what its arguments need.
     """
@@ -193,12 +193,12 @@ class _Served:
         }
 
     def answer(self, call: str, arguments: tuple[Any, ...]) -> Any:
-        """The answer to a call; that of one that fails is a `failure`."""
+        """The answer to a call, or a `failure` if the call fails."""
         try:
             found = self._calls[call](*arguments)
         except Exception as error:
             found = failure(error)
-        self._shared.at[self._job.process] = NOWHERE  # not where the process ends on the way
+        self._shared.at[self._job.process] = NOWHERE  # not reached if the process ends during the call
         return found
 
     def _reset(self, seeds: list[int | None], wanted: list[bool], options: dict[str, Any] | None) -> Infos:

@@ -33,7 +33,7 @@ from maml_rl.waiting import REPORT_AFTER, report_times, report_waiting, reportin
 
 Wrap = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 _KNOWN = ("reset", "step")  # calls that a user of environments knows
-_LOOK_SECONDS = 1.0  # between looks at whether all processes are alive, while one takes long to answer
+_LOOK_SECONDS = 1.0  # between checks that all processes are alive, while one takes long to answer
 _GRACE_SECONDS = 5.0  # for a process to finish its step and close its environment, before it is killed
 
 
@@ -46,11 +46,11 @@ def available_cores() -> int:
 class Processes:
     """Number and start method of processes for an environment without a batched form. Neither changes a result.
 
-    `spawn` begins each with a fresh interpreter, which imports Gymnasium and the environment, and nothing else: no
-    state of PyTorch, of OpenMP, of a GPU or of a lock is inherited that could hang or break the environment. It is the
-    default because it is right for every environment; it takes about a second. `fork` copies this process instead,
-    which is immediate. The processes start before this package's threads do, so it is safe for an environment that
-    itself uses none of PyTorch, OpenMP or a GPU.
+    `spawn` starts each in a fresh interpreter, which imports Gymnasium and the environment, and nothing else. It
+    inherits no state of PyTorch, OpenMP, a GPU or a lock that could hang or break the environment. It is the default
+    because it works for every environment; it takes about a second. `fork` copies this process instead, which is
+    immediate. The processes start before this package's threads do, so `fork` is safe for an environment that itself
+    uses neither PyTorch nor OpenMP nor a GPU.
     """
 
     count: int | None = None
@@ -106,7 +106,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     def __init__(
         self, spec: EnvSpec, num_envs: int, processes: Processes, wrappers: Sequence[Wrap] = (), **settings: Any
     ) -> None:
-        self.parent_pipes: list[Connection[Any, Any]] = []  # so that closing works however far the start came
+        self.parent_pipes: list[Connection[Any, Any]] = []  # so that closing works however far the start got
         self.processes: list[BaseProcess] = []
         self._tasks: list[Any] = []
         self._name, self._report_hang_after = spec.id, processes.report_hang_after
@@ -220,7 +220,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return answers
 
     def _infos(self, answers: Sequence[Infos]) -> dict[str, Any]:
-        """What the sub-environments have in their `info`, as vector environments have it.
+        """The sub-environments' `info`, in the form that vector environments use.
 
         Raises:
             WorkerError: If one of them has failed.
@@ -234,10 +234,10 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return infos
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """Ends the processes: each closes its environment after the step it is in, or is killed if that takes long.
+        """Ends the processes: each closes its environment after its current step, or is killed if that takes too long.
 
         Args:
-            timeout: Seconds to wait for that; None for the usual ones.
+            timeout: Seconds to wait for that; None for the default.
             terminate: Whether not to wait.
         """
         end = monotonic() + (0.0 if terminate else _GRACE_SECONDS if timeout is None else timeout)
@@ -257,8 +257,8 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     def _await_environments(self) -> None:
         """Waits until the processes have started and made their environments.
 
-        Each answers twice before it serves (`work`): when it has started, and when it has made its environments. So a
-        death before the first answer is blamed on what starting imports, with the script's name.
+        Each answers twice before it serves (`work`): when it has started, and when it has made its environments. So if
+        a process ends before the first answer, the error blames what starting imports, and names the script.
         """
         ended = None
         try:
@@ -324,7 +324,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         )
 
     def _script(self) -> str | None:
-        """The script at work, if every process imports it before it begins."""
+        """The running script, if every process imports it before it begins."""
         file = getattr(sys.modules["__main__"], "__file__", None) or ""
         return Path(file).name if self._method == "spawn" and file.endswith(".py") else None
 

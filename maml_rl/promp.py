@@ -68,7 +68,7 @@ class ProximalTask(NamedTuple):
         return derivatives(task_loss(PolicyLoss(self.policy, loss), batch), params).gradient(params)
 
     def _before(self, params: Params, step: int) -> Params:
-        """Gradient of what the policy before an inner update adds: its penalty, and its credit where there is some."""
+        """Gradient of the terms of the policy before an inner update: its penalty, and its credit if there is any."""
         old, weight = self.old[step], self.rule.kl_penalty / len(self.support)
         result = self._gradient(lambda new, _: weight * old.kl(new).mean(), params, self.support[step])
         for credit in self.credited[step : step + 1]:

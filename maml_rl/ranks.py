@@ -41,9 +41,9 @@ T = TypeVar("T")
 SILENCE = 15.0  # seconds without a pulse after which a rank counts as lost
 _BEAT = 0.5  # seconds between two beats of the pulse, and between looks for interruptions while waiting
 _JOINING = 120.0  # seconds for all ranks to arrive: torchrun starts them together
-_GRACE = 3.0  # seconds in which a rank that is alive shows it
+_GRACE = 3.0  # seconds within which a rank shows that it is alive
 _RENDEZVOUS = "the rendezvous of torchrun"
-_PLACES = 16  # tasks after which rows of 4-byte numbers begin at a boundary of 64 bytes again, however long they are
+_PLACES = 16  # tasks after which rows of 4-byte numbers start at a 64-byte boundary again, whatever their length
 
 
 class _ConnectionLostError(RankError):
@@ -86,21 +86,21 @@ class Share:
 
     @property
     def lead(self) -> int:
-        """Places before the first task in an array that puts each task as far from a boundary of memory as all do."""
+        """Places before the first task in an array: then each is as far from a memory boundary as among all tasks."""
         return self.start % _PLACES
 
     @property
     def places(self) -> int:
-        """Places in such an array: two at least if there are several tasks, as products of one matrix round otherwise.
+        """Places in that array: two or more if there are several tasks, since products of one matrix round differently.
 
         See `maml_rl.rollouts`.
         """
         return max(self.lead + self.stop - self.start, min(2, self.count))
 
     def placed(self, params: Params) -> Params:
-        """The tasks' parameters, with a leading M, each as far from a boundary of memory as among those of all tasks.
+        """The tasks' parameters, with a leading M, each as far from a memory boundary as among those of all tasks.
 
-        Products of matrices are rounded by where their operands begin (`maml_rl.types.aligned`).
+        How products of matrices are rounded depends on where their operands begin (`maml_rl.types.aligned`).
         """
         return {name: self.filled(value)[self.lead : self.lead + len(value)] for name, value in params.items()}
 
@@ -110,7 +110,7 @@ class Share:
         return {name: value[self.lead : self.lead + len(self.indices)] for name, value in everywhere.items()}
 
     def filled(self, value: Tensor) -> Tensor:
-        """An array of all places, with the first task's value in those that no task of the share has."""
+        """An array of all places, with the first task's value in places without a task."""
         first = value[:1]
         if value.stride(0) == 0:  # of `repeated`
             return first.expand(self.places, *value.shape[1:])
@@ -166,7 +166,7 @@ class Ranks:
         return f"cuda:{self.launch.local_rank % count}" if count else name
 
     def share(self, count: int, what: str, advice: str) -> Share | None:
-        """The share of this rank; None where it is all, since there is no other rank.
+        """This rank's share; None if there is no other rank, so that it is all.
 
         Args:
             count: Number of all tasks, or other units of work.
@@ -200,7 +200,7 @@ class Ranks:
         return [pickle.loads(part[:n].numpy().tobytes()) for part, n in zip(blocks, sizes, strict=True)]
 
     def from_first(self, value: T | None) -> T:
-        """What rank 0 gives, on every rank; what others give does not count."""
+        """Rank 0's value, on every rank; the values of other ranks are ignored."""
         first: T = self.gather_objects(value if self.rank == 0 else None)[0]  # type: ignore[assignment]
         return first
 
@@ -208,7 +208,7 @@ class Ranks:
         """Checks that all ranks know the same facts.
 
         Args:
-            facts: Values by what they are, such as a setting.
+            facts: Values by name, such as a setting's.
 
         Raises:
             AgreedError: On every rank, if one differs from rank 0; names the ranks, their machines and the fact.
@@ -247,14 +247,14 @@ class Ranks:
             )
 
     def endings(self) -> list[str]:
-        """Why other ranks have ended, those that end without a word or do not answer among them; takes a few seconds.
+        """Why other ranks have ended, including those that left no message or do not answer; takes a few seconds.
 
         Rank 0 asks all of the others, which ask only rank 0. A rank that was interrupted has no reason to report.
         """
         return self._connection.endings() if self._connection else []
 
     def part(self, reason: str) -> bool:
-        """Says why this rank ends, and whether rank 0 will report it.
+        """Reports why this rank ends, and returns whether rank 0 will report it.
 
         Args:
             reason: The reason; empty if it is not this rank's own.
@@ -262,7 +262,7 @@ class Ranks:
         return self._connection.part(reason) if self._connection else False
 
     def close(self) -> None:
-        """Ends the connection, once all ranks have come here."""
+        """Ends the connection, once all ranks have called this."""
         global _joined
         if self._connection:
             self.all_gather(torch.zeros(1))
@@ -305,7 +305,7 @@ def join(launch: Launch) -> Ranks:
 
 
 def fair_cores(allowed: Sequence[tuple[str, Sequence[int]]], rank: int) -> Sequence[int]:
-    """A rank's part of the cores, if it shares them with others; one at least.
+    """A rank's part of the cores, if it shares them with others; at least one.
 
     Args:
         allowed: Machine of each rank, and the cores that it may use there.
@@ -320,8 +320,8 @@ def fair_cores(allowed: Sequence[tuple[str, Sequence[int]]], rank: int) -> Seque
 def _take_part_of_cores(ranks: Ranks) -> None:
     """Confines this process to its part of the cores, so that the ranks of a machine do not compete for them.
 
-    Every number of threads and processes that is not given follows from it. A launcher that has confined each rank to
-    its own cores has done so already. Does nothing on systems without affinity.
+    Every number of threads and processes that is not given follows from it. Nothing is left to do where a launcher has
+    confined each rank to its own cores. Does nothing on systems without affinity.
     """
     has_affinity = hasattr(os, "sched_setaffinity")
     own = sorted(os.sched_getaffinity(0)) if has_affinity else []
@@ -335,7 +335,7 @@ def _host() -> str:
 
 
 def _is_sibling(process: int) -> bool:
-    """Whether a process has the same parent as this one; unknown, and so no, on systems without /proc."""
+    """Whether a process has the same parent as this one; False on systems without /proc, where it is unknown."""
     try:
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]) == os.getppid()
     except OSError:
@@ -352,7 +352,7 @@ def _connect(launch: Launch) -> "_Connection":
         store = PrefixStore(f"maml-rl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         connection = _Connection(launch, store)
         connection.await_all()
-        # How long others compute is no reason to give up: a rank that is lost has no pulse.
+        # Others may compute for any length of time: only a missing pulse shows that a rank is lost.
         forever = timedelta(days=365)
         dist.init_process_group("gloo", store=store, rank=launch.rank, world_size=launch.size, timeout=forever)
     except (RuntimeError, ValueError, OSError) as error:
@@ -513,7 +513,7 @@ class _Connection:
 
 @contextmanager
 def naming_the_ended(ranks: Ranks) -> Iterator[None]:
-    """Says which rank has ended, and why, where that ends the block: by an error, or by a signal of the launcher.
+    """Reports which rank has ended, and why, if that ends the block: by an error, or by a signal of the launcher.
 
     Raises:
         RankError: If another rank ended for its own reason, or without reporting one.
@@ -530,6 +530,6 @@ def naming_the_ended(ranks: Ranks) -> Iterator[None]:
 
 
 def ignore_interruptions() -> None:
-    """Ignores Ctrl-C and SIGTERM from now on: this rank ends already, and the launcher may pass on either."""
+    """Ignores Ctrl-C and SIGTERM from now on: this rank is already ending, and the launcher may pass on either."""
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)

@@ -1,9 +1,10 @@
 """The inner update's step sizes and shift: theta' = theta - a * g + b (Finn, Abbeel, Levine 2017, line 6).
 
-Step sizes a: one for all (the paper), of the last layer (Raghu et al. 2020, ANIL) or a context alone (Zintgraf et al.
-2019, CAVIA), or learned together with theta: one for each number (Li et al. 2017, Meta-SGD), or one for each tensor and
-gradient step (Antoniou et al. 2019, MAML++). A Wiener filter may multiply them (`maml_rl.gradient_filter`). The shift b
-of the logarithm of the standard deviation is learned too, or absent.
+The step sizes a are one number for all parameters (the paper), for those of the last layer (Raghu et al. 2020, ANIL) or
+for a context alone (Zintgraf et al. 2019, CAVIA). Or they are learned together with theta: one for each number (Li et
+al. 2017, Meta-SGD), or one for each tensor and gradient step (Antoniou et al. 2019, MAML++). A Wiener filter may
+multiply them (`maml_rl.gradient_filter`). The shift b of the logarithm of the standard deviation is learned too, or
+absent.
 
 Learned or measured quantities are part of the meta-parameters, under a prefix and the name of their parameter.
 """
@@ -33,7 +34,7 @@ class InnerUpdate(NamedTuple):
     """How one inner update uses a gradient."""
 
     rates: Rates
-    shift: Params = {}  # noqa: RUF012  what it adds besides; never changed in place
+    shift: Params = {}  # noqa: RUF012  what it also adds; never changed in place
     normalised: bool = False  # whether the gradient is divided by its length first
 
 
@@ -46,7 +47,7 @@ class InnerRates(NamedTuple):
     steps: int  # gradient steps that the step sizes are learned for
     filtered: bool = False  # whether the gradient's Wiener filter multiplies the step sizes
     normalised: bool = False  # whether the gradient is divided by its length
-    shift: Mapping[str, float] = {}  # parameters that the first inner update also shifts, and by what in the beginning
+    shift: Mapping[str, float] = {}  # parameters that the first inner update also shifts, and by how much at the start
 
     def initial(self, theta: Params) -> Params:
         """What is learned or measured, before the first iteration: step sizes of `inner_lr`, and the shift."""
@@ -70,8 +71,8 @@ class InnerRates(NamedTuple):
     def at(self, meta: Params, step: int, factor: float = 1.0) -> InnerUpdate:
         """The inner update of a gradient step (from 0), its step sizes times `factor`.
 
-        Step sizes of each tensor and step stay what they are at the last step that was trained. The shift is that of
-        the adapted policy, so the first step alone adds it.
+        After the last step of training, step sizes of each tensor and step stay what they are there. The shift is that
+        of the adapted policy, so only the first step adds it.
         """
         gain = self.gains(meta)
         fixed = dict.fromkeys(self.names, self.inner_lr)
@@ -102,7 +103,7 @@ class InnerRates(NamedTuple):
             step: The gradient step, from 0.
 
         Returns:
-            A number for each element of the learned step sizes: the sum over what it is the step size of.
+            A number for each element of the learned step sizes: the sum over the numbers that share it.
         """
         if self.learned == "parameter":
             return {_LR + name: vector[name] for name in self.names}
@@ -122,7 +123,7 @@ class InnerRates(NamedTuple):
 
 
 def inner_rates(config: MetaConfig, names: Collection[str]) -> InnerRates:
-    """Step sizes as settings have them, of the parameters that the inner update changes."""
+    """Step sizes from the settings, for the parameters that the inner update changes."""
     return InnerRates(tuple(names), config.inner_lr, config.learned_lr, config.inner_steps)
 
 
@@ -132,7 +133,7 @@ def context_names(names: Collection[str]) -> list[str]:
 
 
 def begun(params: Params, adapted: Adapted) -> Params:
-    """Parameters of a network as every task begins with them: a context that alone is adapted is 0."""
+    """Parameters of a network as every task starts with them: a context is 0 if it alone is adapted."""
     if adapted != "context":
         return params
     return params | {name: torch.zeros_like(params[name]) for name in context_names(params)}
@@ -141,7 +142,7 @@ def begun(params: Params, adapted: Adapted) -> Params:
 def fixed_names(module: object, meta: Collection[str], adapted: Adapted) -> frozenset[str]:
     """Names of the meta-parameters that no meta-step changes.
 
-    They are frozen, or measured, or a context that alone is adapted: each task begins it at 0.
+    They are frozen, or measured, or a context that alone is adapted and that each task starts at 0.
 
     Args:
         module: The network.
@@ -160,10 +161,10 @@ def fixed_names(module: object, meta: Collection[str], adapted: Adapted) -> froz
 
 
 def rate_metrics(meta: Params) -> dict[str, float]:
-    """What to log of learned step sizes: their mean, the lowest, and the share below 0; and the mean learned shift.
+    """Metrics of learned step sizes: their mean, the lowest, and the share below 0; and the mean learned shift.
 
-    Those of the filter as well (`filter_metrics`), and nothing of what is not learned. A negative step size is no error
-    (Li et al. 2017 allow it): there the inner update ascends the loss.
+    Metrics of the filter are included (`filter_metrics`), and there are none for what is not learned. A negative step
+    size is not an error (Li et al. 2017 allow it): there, the inner update ascends the loss.
     """
     metrics: dict[str, float] = {}
     if learned := [value.detach().reshape(-1) for name, value in meta.items() if name.startswith(_LR)]:

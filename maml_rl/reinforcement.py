@@ -42,7 +42,7 @@ _NUM_ENVS = 800  # sub-environments stepped at once in an evaluation; it does no
 class RLLearner(Learner[RLEvaluation]):
     """Meta-learns a policy on the tasks of environments.
 
-    States that it is given may be on any device.
+    The states given to it may be on any device.
 
     Attributes:
         config: Settings of the run.
@@ -84,7 +84,7 @@ class RLLearner(Learner[RLEvaluation]):
 
     @property
     def advice(self) -> list[str]:
-        """Warnings of pictures as observations, and of too few episodes for the baseline to be fitted to them."""
+        """Warnings about pictures as observations, and about too few episodes for the baseline to be fitted to them."""
         return [*self.picture_advice(), *self.few_episodes(self.config.meta.episodes)]
 
     def picture_advice(self) -> list[str]:
@@ -145,9 +145,9 @@ class RLLearner(Learner[RLEvaluation]):
         Both take gradient steps of the size that the run was trained for. A run that was trained without inner updates
         has none: then it is chosen on validation tasks.
 
-        There is a curve of the run for each number of `config.episodes_used`, and none of its random policy if there
-        are several. All numbers have the same tasks, noise and number of episodes by which the return is measured, so
-        they differ in what the gradient steps have seen.
+        The run has a curve for each number of `config.episodes_used`; its random policy has none if there are several
+        numbers. All numbers have the same tasks, noise and number of episodes by which the return is measured, so they
+        differ only in what the gradient steps have seen.
 
         If this process has joined other ranks, they share the tasks, and all of them have to call this.
 
@@ -214,8 +214,8 @@ class RLLearner(Learner[RLEvaluation]):
     ) -> Iterator[tuple[Params, Trajectories]]:
         """Each task's parameters after 0, 1, 2, ... gradient steps, `[M, ...]`, and its episodes.
 
-        One pair at a time, as they are sampled. With the tasks of an evaluation and their indices there, it is what the
-        evaluation does.
+        Yields one pair at a time, as they are sampled. With an evaluation's tasks and their indices there, it does what
+        the evaluation does.
 
         Args:
             state: The state that training has reached.
@@ -245,8 +245,8 @@ def open_rl(
     Args:
         config: Settings of the run.
         machine: Machine resources to use.
-        constants: Statistics of observations, of a run that has them; measured by episodes of a random policy if None.
-        episodes: Episodes that are sampled at once, at most; those of a meta-iteration if None.
+        constants: Statistics of observations, from a run that has them; measured by a random policy's episodes if None.
+        episodes: How many episodes are sampled at once, at most; those of a meta-iteration if None.
 
     Raises:
         InputError: If the environment cannot be meta-trained, a setting or the device cannot be used, or, for training,
@@ -295,7 +295,7 @@ def training_envs(config: RLConfig) -> int:
 
 
 def _statistics(constants: Params, size: int) -> list[Tensor | None]:
-    """Mean and standard deviation of observations; None of another size, which then do not fit (`check_fits`).
+    """Mean and standard deviation of observations; None for those of another size, which `check_fits` then rejects.
 
     Raises:
         InputError: If a standard deviation is not above 0.
@@ -308,7 +308,7 @@ def _statistics(constants: Params, size: int) -> list[Tensor | None]:
 
 
 def _restore(policy: BuiltPolicy, constants: Params) -> None:
-    """Copies buffers into a new policy; what is missing or of another shape does not fit (`check_fits`)."""
+    """Copies the buffers that fit into a new policy; `check_fits` rejects the others."""
     for name, buffer in policy.named_buffers():
         if name in constants and constants[name].shape == buffer.shape:
             buffer.copy_(constants[name])
@@ -337,7 +337,7 @@ def make_envs(config: RLConfig, num_envs: int, machine: Machine = THIS_MACHINE, 
 
 
 def rl_learner(learner: object) -> RLLearner:
-    """A learner that has to be one of reinforcement learning.
+    """The learner, which has to be one of reinforcement learning.
 
     Raises:
         InputError: If it is another one.
@@ -355,12 +355,12 @@ def step_sizes(meta: RLMeta, config: RLEvaluation) -> list[float]:
 
 
 def _policies(settings: RLEvaluation) -> tuple[str, ...]:
-    """The policies that are evaluated: the run's own, and the random one unless several numbers of episodes are."""
+    """The policies to evaluate: the run's own, and the random one unless there are several numbers of episodes."""
     return (THIS_RUN,) if len(settings.by_episodes_used()) > 1 else (THIS_RUN, RANDOM)
 
 
 def evaluation_episodes(config: RLConfig, settings: RLEvaluation, tasks: int, is_validated: bool = False) -> int:
-    """Episodes of an evaluation: of the run, of its random policy, and to choose a step size if need be."""
+    """Episodes of an evaluation: of the run, of its random policy, and to choose a step size if necessary."""
     stages = settings.gradient_steps + 1
     chooses = config.meta.inner_steps == 0 and settings.gradient_steps and not is_validated
     validation = len(settings.inner_lrs) * settings.validation_tasks if chooses else 0
@@ -373,7 +373,7 @@ class Counted(VectorWrapper[Any, Any, Any, Any, Any]):
 
     Args:
         envs: Sub-environments.
-        begun: Takes the number of episodes that begin, from any of the threads that sample.
+        begun: Called with the number of episodes that begin, from any of the threads that sample.
     """
 
     def __init__(self, envs: TaskVectorEnv, begun: Callable[[int], object]) -> None:
@@ -382,6 +382,6 @@ class Counted(VectorWrapper[Any, Any, Any, Any, Any]):
         self.groups: list[TaskVectorEnv] = [self if one is envs else Counted(one, begun) for one in groups(envs)]
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
-        """Begins episodes; those that are there to fill the batch have the seed of another one."""
+        """Begins episodes; those that only fill the batch have the seed of another one."""
         self._begun(len(set(seed)))
         return self.env.reset(seed=seed, options=options)

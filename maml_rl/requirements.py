@@ -16,8 +16,8 @@ from maml_rl.errors import InputError, one_line, reason
 from maml_rl.observations import LEAST_SIDE, observation_parts, row_space
 
 NO_TIME_LIMIT = "there is no time limit: register the environment with max_episode_steps=N, or set max_episode_steps"
-_MANY_COMPONENTS = 1000  # of an observation, from which on the baseline's fit takes most of an update
-_PICTURE = 64  # numbers of a part of two or more axes, from which on it is taken for a picture
+_MANY_COMPONENTS = 1000  # of an observation, at which the baseline's fit takes most of an update
+_PICTURE = 64  # numbers of a part of two or more axes, at which it is taken for a picture
 
 
 class Interface(NamedTuple):

@@ -38,9 +38,9 @@ def collect(
 ) -> Trajectories:
     """Exactly `episodes` whole episodes of each task, whatever their length, on the device of `params`.
 
-    Episodes run in as many waves as the number of sub-environments makes necessary, and waves run side by side where
-    the environment offers groups of sub-environments for that: one's policy then overlaps the other's physics. What an
-    episode draws depends on `draw`, its task's index and its own, not on where it runs.
+    Episodes run in as many waves as the number of sub-environments requires. Waves run side by side where the
+    environment offers groups of sub-environments for that: the policy of one then overlaps the physics of the other.
+    What an episode draws depends on `draw`, its task's index and its own, not on where it runs.
 
     Args:
         envs: Sub-environments, any number of them.
@@ -85,7 +85,7 @@ class _Request(NamedTuple):
 
 
 def _among_others(request: _Request, share: Share | None) -> _Request:
-    """The same episodes, with others around them that are not run, so that they round as among those of all tasks."""
+    """The same episodes, with others around them that are not run, so that they round as they do among all tasks."""
     if share is None:
         return request
     tasks, before, episodes = list(request.tasks), share.lead, request.noise.shape[1]
@@ -101,7 +101,7 @@ def _among_others(request: _Request, share: Share | None) -> _Request:
 
 
 def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> NDArray[Any]:
-    """Zeros in memory of PyTorch's, so that as tensors they are `aligned`; NumPy's begin at any 16 bytes."""
+    """Zeros in memory from PyTorch, so that as tensors they are `aligned`; NumPy's may start at any 16 bytes."""
     zeros: NDArray[Any] = torch.zeros(shape, dtype=dtype).numpy()
     return zeros
 
@@ -180,13 +180,13 @@ class _Wave(NamedTuple):
 def _wave(start: int, stop: int, tasks: int, episodes: int) -> _Wave:
     """The wave of the episodes from `start` to before `stop`, of M tasks with K episodes each.
 
-    The grid has all K episodes of its tasks, those that run in another wave as zeros, because which episodes share a
-    wave must not change their rounding, and a product of matrices is rounded by its shape and its place in memory:
+    The grid has all K episodes of its tasks, with zeros for those that run in another wave. Which episodes share a wave
+    must not change their rounding, and a product of matrices is rounded by its shape and its place in memory:
 
-    - a batched product of one matrix is rounded otherwise than of several, so the grid has two tasks, if there are;
-    - a task's rows begin at the same place after a boundary of 64 bytes in every wave, so the grid begins with a task
-      whose rows begin at such a boundary among all: its index times K is divisible by 16 (numbers of 4 bytes), however
-      wide an observation is.
+    - a batched product of one matrix rounds differently from one of several, so the grid has two tasks, if there are;
+    - a task's rows have to start at the same distance from a 64-byte boundary in every wave. So the grid starts with a
+      task whose rows start at such a boundary among all tasks: its index times K is divisible by 16 (numbers of 4
+      bytes), however wide an observation is.
     """
     stride = 16 // math.gcd(16, episodes)
     first = min(start // episodes, max(tasks - 2, 0)) // stride * stride
@@ -282,7 +282,7 @@ def _steps(count: int) -> str:
 
 
 def _reset(envs: TaskVectorEnv, tasks: Sequence[Task], seeds: Sequence[int]) -> NDArray[np.float64]:
-    """First observations; spare sub-environments stay idle where they can, else they repeat the last episode."""
+    """First observations; spare sub-environments stay idle if they can, or else repeat the last episode."""
     spare = envs.num_envs - len(tasks)
     assign_tasks(envs, [*tasks, *[tasks[-1]] * spare])
     options = None

@@ -70,7 +70,7 @@ class Run(NamedTuple):
     def open(self, machine: Machine = THIS_MACHINE, evaluation: EvaluationConfig | None = None) -> AnyLearner:
         """The run's learner, a context that closes it; see `open_learner` for the arguments.
 
-        It can do all but train a run that imitates experts, for which `open_learner` has them.
+        It can do everything except train a run that imitates experts, which needs them: use `open_learner` for that.
 
         Raises:
             InputError: If the run's tensors do not fit its tasks and network. Otherwise as `open_learner`.
@@ -81,7 +81,7 @@ class Run(NamedTuple):
         return _checked(_opened(self.config, machine, self.constants, evaluation), self)
 
     def open_rl(self, machine: Machine = THIS_MACHINE, episodes: int | None = None) -> "RLLearner":
-        """The learner of a run that has to be one of reinforcement learning; see `maml_rl.reinforcement.open_rl`.
+        """The learner of a run of reinforcement learning; see `maml_rl.reinforcement.open_rl`.
 
         Raises:
             InputError: If it is another one. Otherwise as `open`.
@@ -92,7 +92,7 @@ class Run(NamedTuple):
 
     @property
     def rl_config(self) -> RLConfig:
-        """Settings of a run that has to be one of reinforcement learning.
+        """Settings of the run, which has to be one of reinforcement learning.
 
         Raises:
             InputError: If it is another one.
@@ -117,7 +117,7 @@ def open_learner(
     constants: Params | None = None,
     evaluation: EvaluationConfig | None = None,
 ) -> AnyLearner:
-    """The learner of a run's settings, with all that it needs: use it as a context, or close it.
+    """The learner for a run's settings, with all that it needs: use it as a context manager, or close it.
 
     Args:
         config: Settings of the run.
@@ -192,25 +192,25 @@ def new_run(learner: AnyLearner, config: RLConfig | SupervisedConfig) -> Run:
 
 
 def _check_network(run: str, there: PolicyConfig, here: PolicyConfig) -> None:
-    """Checks that weights of a run make the same policy in a network, which their shapes do not show.
+    """Checks that a run's weights make the same policy in another network, which their shapes do not show.
 
     Raises:
-        InputError: If a setting of the network would make another one of them; names it.
+        InputError: If a setting of the network would make another policy of them; names it.
     """
     for name in ("module", "arguments", "activation"):
         own, others = getattr(here, name), getattr(there, name)
         if own != others:
             raise InputError(
-                f"the network of {run} has the {name} {others}, this one {own}, which makes another policy of its "
-                f"weights: set network.{name} to {others}"
+                f"the network of {run} has the {name} {others}, this one {own}, which turns its weights into another "
+                f"policy: set network.{name} to {others}"
             )
 
 
 def after_iteration(run: Run, state: State, metrics: Metrics, seconds: float) -> tuple[Run, dict[str, float]]:
     """A run after one more meta-iteration, and what to log of it: means since the last row of the log, and totals.
 
-    The log has a row every `log_every` iterations. The sums since the last row are part of the run, so that the row of
-    a run that was resumed between two is the same.
+    The log has a row every `log_every` iterations. The sums since the last row are part of the run, so a run that was
+    resumed between two rows logs the same row.
 
     Args:
         run: The run before.
@@ -248,7 +248,7 @@ def train(
         config: Settings: an `RLConfig` or a `SupervisedConfig`.
         iterations: Meta-iterations; those of the settings if None.
         machine: Machine resources to use. None of them changes the result.
-        report: Takes a line about each iteration, for example `print`.
+        report: Called with a line about each iteration, for example `print`.
 
     Raises:
         InputError: If environment, data, device or a setting cannot be used.
@@ -310,9 +310,9 @@ def check_fits(learner: AnyLearner, run: Run, *, resumes: bool = False) -> None:
     """Checks that a run's tensors are those of its environment or data, and network.
 
     Args:
-        learner: What it shall be used with.
+        learner: The learner that is to use it.
         run: The run.
-        resumes: Whether training continues, for which the optimizer's state has to be there too.
+        resumes: Whether training continues, which needs the optimizer's state too.
 
     Raises:
         InputError: If a name, shape or type differs, or the optimizer's state is missing.
@@ -345,7 +345,7 @@ AnySettings = TypeVar("AnySettings")
 
 
 def overridden(settings: AnySettings, **given: Any) -> AnySettings:
-    """Settings with those that a user gave in their place; None is what was not given.
+    """Settings with the values that a user gave in place of their own; None stands for a value that was not given.
 
     Raises:
         InputError: If a value is outside its range.

@@ -5,10 +5,10 @@ through theta', and through the distribution that D comes from. With R what thet
 
     grad V = E[ (d theta' / d theta)^T grad J(theta') + (R - b) sum over D of grad log pi_theta(a | s) ]
 
-MAML has the first part only. With the paper's inner loss, whose advantages are constants, both together are the exact
-gradient for any number of episodes, where the outer loss has exact advantages and one unit of return for all tasks.
-With several inner steps, the episodes of step k count by the parameters theta_k that sampled them, and their part
-passes on through the earlier steps, to learned step sizes too.
+MAML has only the first part. With the paper's inner loss, whose advantages are constants, both together are the exact
+gradient for any number of episodes, if the outer loss has exact advantages and one unit of return for all tasks. With
+several inner steps, the episodes of step k count through the parameters theta_k that sampled them. Their part passes on
+through the earlier steps, to learned step sizes too.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,17 @@ from maml_rl.derivatives import TaskLoss
 from maml_rl.policies import Policy
 from maml_rl.types import Batch, Params
 
-_SLOPE_TASKS = 4  # other tasks from which on a slope is fitted to them
+_SLOPE_TASKS = 4  # number of other tasks at which a slope is fitted to them
 
 
 def episode_credits(reached: Tensor, units: Tensor, before: Tensor) -> Tensor:
-    """(R_i - b_ik) / u_i of each support episode, `[M, K]`: how much better task i fared than was to be expected.
+    """(R_i - b_ik) / u_i of each support episode, `[M, K]`: how much better task i fared than expected.
 
-    The baseline is fitted to the other tasks j: b_ik = mean R_j + s_i (G_ik - mean G_j), G_ik the mean return of the
-    support episodes of task i but for k, G_j that of task j, and s_i the slope of R_j over G_j. So it knows how hard a
-    task is, and yet episode k has no part in it, nor in the unit u_i, the mean of the other tasks' units: that is why
-    neither changes the expectation. (A baseline of the task's own advantages would leave nothing: their mean is 0.)
+    The baseline is fitted to the other tasks j: b_ik = mean R_j + s_i (G_ik - mean G_j). G_ik is the mean return of the
+    support episodes of task i except k, G_j that of task j, and s_i the slope of R_j over G_j. So the baseline knows
+    how hard a task is, and yet does not depend on episode k. Nor does the unit u_i, the mean of the other tasks' units.
+    That is why neither changes the expectation. (A baseline of the task's own advantages would leave nothing: their
+    mean is 0.)
 
     Args:
         reached: Mean return R_i of the adapted policies `[M]`.
@@ -47,12 +48,12 @@ def episode_credits(reached: Tensor, units: Tensor, before: Tensor) -> Tensor:
 
 
 def _mean_of_others(values: Tensor) -> Tensor:
-    """Mean over all tasks but each, `[M]`."""
+    """For each task, the mean over all others, `[M]`."""
     return (values.sum() - values) / (len(values) - 1)
 
 
 def _slopes(x: Tensor, y: Tensor) -> Tensor:
-    """Slope of the line through all tasks' (x, y) but each one's, `[M]`; 0 of a few, or where x is the same for all."""
+    """For each task, the slope of the line through all others' (x, y), `[M]`; 0 for few tasks or if all x are equal."""
     if len(x) <= _SLOPE_TASKS:
         return torch.zeros_like(x)
     unlike = 1 - torch.eye(len(x), dtype=x.dtype, device=x.device)
@@ -75,9 +76,9 @@ def credit_losses(policy: Policy, support: Sequence[Batch], credit: Sequence[Ten
 def _credit_loss(policy: Policy, batch: Batch, credit: Tensor, params: Params) -> Tensor:
     """-sum over steps of c (pi(a|s) / pi_sampled(a|s) - 1), 0 at the sampling parameters.
 
-    Its gradient there is that of -sum c log pi(a|s). Away from them the expectation of each summand stays 0 where c is
-    constant; that of log pi / pi_sampled is a KL divergence, which over all steps would hide the rest, and rewards
-    making the episodes of a task that fared badly impossible without bound.
+    Its gradient there is that of -sum c log pi(a|s). Away from them, the expectation of each summand stays 0 where c is
+    constant. That of log pi / pi_sampled is a KL divergence. Over all steps, it would hide the rest, and reward without
+    bound making the episodes of a task that fared badly impossible.
     """
     log_ratios = policy(params, batch.observations).log_prob(batch.actions) - batch.log_probs
     return -(credit[batch.episodes] * log_ratios.expm1()).sum()

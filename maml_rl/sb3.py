@@ -65,9 +65,9 @@ def to_ppo(policy: BuiltPolicy, params: Params, env: GymEnv, **settings: Any) ->
         settings: Keyword arguments of `PPO`, for example `gamma` and `seed`; layers and activation are the policy's.
 
     Raises:
-        InputError: If the policy cannot be a perceptron, a tanh network clips its observations, which needs rectifiers,
-            or the spaces of `env` are not those of the policy, or PPO does not take them, or `env` normalises
-            observations.
+        InputError: If the policy cannot be a perceptron; if a tanh network clips its observations, which needs
+            rectifiers; if the spaces of `env` are not those of the policy, or PPO does not take them; or if `env`
+            normalises observations.
     """
     check_exportable(policy, env)
     policy, params = as_perceptron(policy, params)
@@ -135,7 +135,7 @@ def _observation_size(space: spaces.Space[Any]) -> int:
     """Number of inputs of a network of Stable-Baselines3 for observations of a space.
 
     Raises:
-        InputError: If its `MlpPolicy` has none for them, or other ones than `gymnasium.spaces.flatten`.
+        InputError: If its `MlpPolicy` does not take them, or flattens them differently from `gymnasium.spaces.flatten`.
     """
     begins_at_zero = not np.any(getattr(space, "start", 0))  # its one-hot vectors count from 0
     one_row = not isinstance(space, spaces.MultiDiscrete) or space.nvec.ndim == 1
@@ -213,7 +213,7 @@ _Layer = tuple[Tensor, Tensor]
 
 
 def _clipping_layers(clip: float, layers: Sequence[_Layer]) -> list[_Layer]:
-    """Layers of a relu network that compute of z what `layers` compute of z clipped to +-clip.
+    """Layers of a relu network that compute from z what `layers` compute from z clipped to +-clip.
 
     With a = relu(z + clip) and b = relu(2 clip - a), the clipped z is clip - b: exactly +-clip outside, however large z
     is. (The difference of relu(z + clip) and relu(z - clip) would lose the digits of what is between.)
@@ -229,7 +229,7 @@ def _linear_layers(*modules: nn.Module) -> list[nn.Linear]:
 
 
 def _standardise_inputs(layer: nn.Linear, mean: Tensor, std: Tensor, inputs: _Inputs) -> None:
-    """Makes a layer compute of the inputs of an observation x what it computed of (x - mean) / std."""
+    """Makes a layer compute from the inputs of an observation x what it computed from (x - mean) / std."""
     mean, std = (value.to(layer.weight.device).double() for value in (mean, std))
     weight = layer.weight.double() / std
     layer.bias.copy_(layer.bias.double() - weight @ mean)
@@ -239,9 +239,9 @@ def _standardise_inputs(layer: nn.Linear, mean: Tensor, std: Tensor, inputs: _In
 def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int = 0) -> float:
     """Fits the critic of a model to episodes of its policy, so that its first updates have useful advantages.
 
-    A critic that starts near 0 has errors of the size of the returns; their gradient would drown the policy's, for PPO
-    bounds the norm of both together. Targets are those of Stable-Baselines3, for which a time limit is no end: the
-    discounted return of an episode, continued at its time limit by the critic's own value of the last observation.
+    A critic that starts near 0 has errors of the size of the returns; their gradient would drown the policy's, because
+    PPO bounds the norm of both together. Targets are those of Stable-Baselines3, for which a time limit is not an end:
+    the discounted return of an episode, continued at its time limit by the critic's own value of the last observation.
 
     Args:
         model: A model from `to_ppo`, whose `gamma` discounts.
@@ -289,7 +289,7 @@ def _regress(
         if step % 20 == 0:
             with torch.no_grad():
                 values = critic(inputs)[..., 0] * scale + shift
-            # A time limit is no end: the value of the last observation stands for what would have followed it.
+            # A time limit is not an end: the value of the last observation stands for what would have followed it.
             returns = discounted_sum(torch.where(continued, values, rewards), gamma)
             targets = ((returns - shift) / scale)[mask]
         rows = torch.randint(len(seen), (256,), generator=generator)
@@ -335,7 +335,7 @@ def from_ppo(model: PPO) -> tuple[MLPPolicy, Params]:
 
 
 def _counted_from_zero(actions: spaces.Space[Any]) -> spaces.Space[Any]:
-    """The actions of a model, if a policy has them.
+    """The actions of a model, if a policy can have them.
 
     Raises:
         InputError: If not.
@@ -471,7 +471,7 @@ class BatchVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Raises NotImplementedError: the sub-environments of a batch are no objects with methods."""
+        """Raises NotImplementedError: the sub-environments of a batch are not objects with methods."""
         raise NotImplementedError(f"{self.envs} has no sub-environments to call {method_name} of")
 
     def env_is_wrapped(

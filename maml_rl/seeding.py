@@ -61,9 +61,9 @@ class Draw(NamedTuple):
 def uniforms(draw: Draw, indices: Sequence[int], count: int, stream: int = 0) -> NDArray[np.float64]:
     """Numbers in [0, 1) for each of many tasks, `[len(indices), count]`: a row is a function of the draw and its index.
 
-    The generator counts (Philox), so row i starts at its own place in the sequence and tasks in a row come in one call:
-    two nanoseconds a number, where a generator for each task costs 20 microseconds. Made of the generator's raw words,
-    which NumPy promises never to change.
+    The generator is based on a counter (Philox), so row i starts at its own place in the sequence, and consecutive
+    tasks come in one call: two nanoseconds a number, where a generator for each task costs 20 microseconds. Numbers are
+    made from the generator's raw words, which NumPy promises never to change.
 
     Args:
         draw: Its seed and phase say which sequence.

@@ -4,7 +4,7 @@ quick."""
 import numpy as np
 from numpy.typing import NDArray
 
-_ROUNDINGS = 4  # a standard deviation of up to so many roundings of float32 counts as none
+_ROUNDINGS = 4  # a standard deviation of up to this many roundings of float32 counts as none
 
 
 def observation_statistics(observations: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

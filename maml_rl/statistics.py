@@ -56,10 +56,10 @@ def interval(returns: Floats, statistic: Statistic, strata: Sequence[int] | None
         value ± sqrt(t(N - 1)² s_seed² / N + t(M - S)² s_task² / M)
 
     where t(n) is the 97.5 % quantile of Student's distribution with n degrees of freedom, s_seed² the variance of the
-    seeds' values and s_task² that of the tasks' values within strata; of a statistic that is no mean, of its jackknife
-    pseudo-values. One run meets all tasks, so its returns are high or low together: seeds and tasks are the units, and
-    not the N x M returns (Owen 2007, "The pigeonhole bootstrap"). A bootstrap of so few seeds is far too narrow: of
-    three it covers the mean 81 times in 100, and this interval 95 to 98 times.
+    seeds' values and s_task² that of the tasks' values within strata; for a statistic that is not a mean, of its
+    jackknife pseudo-values. One run meets all tasks, so its returns are high or low together: seeds and tasks are the
+    units, and not the N x M returns (Owen 2007, "The pigeonhole bootstrap"). A bootstrap of so few seeds is far too
+    narrow: with three, it covers the mean 81 times in 100, and this interval 95 to 98 times.
 
     With one seed or two, t(N - 1) is unknown or 12.7. The interval is then `± t(M - S) s_task / sqrt(M)`, over tasks
     alone: it covers these runs on other tasks, and says nothing about other seeds.
@@ -97,7 +97,7 @@ def mean_with_interval(values: Floats, strata: Sequence[int] | None = None) -> M
 
 
 def one_way(groups: Sequence[Floats]) -> float:
-    """p-value of a one-way analysis of variance: of means of groups that differ as much or more by chance.
+    """p-value of a one-way analysis of variance: the probability that group means differ as much or more by chance.
 
     F = (sum_g n_g (m_g - m)² / (G - 1)) / (sum_g sum_i (x_gi - m_g)² / (N - G)) has Fisher's distribution where all
     groups have one normal distribution.
@@ -117,7 +117,7 @@ def one_way(groups: Sequence[Floats]) -> float:
 def _pseudo_values(returns: Floats, statistic: Statistic) -> Floats:
     """What each row of `returns` `[n, m]` contributes to a statistic of all of them, up to a constant: `[n]`.
 
-    They are jackknife pseudo-values, from the statistic without the row. Of the mean they are the rows' own means.
+    They are jackknife pseudo-values, from the statistic without the row. For the mean, they are the rows' own means.
     """
     n = len(returns)
     others = np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)  # row i: all indices but i
@@ -128,8 +128,8 @@ def _pseudo_values(returns: Floats, statistic: Statistic) -> Floats:
 def _variance_of_mean(values: Floats, strata: Sequence[int] | None = None) -> tuple[float, int]:
     """Estimated variance of the mean of independent values `[n]`, drawn within strata, and its degrees of freedom.
 
-    The variance within a stratum of one value is taken to be that within the others. Where all strata have one value
-    only, nothing is known of it, and the values are taken for one stratum: the result is then too large.
+    The variance within a stratum of one value is taken to be that within the others. Where all strata have only one
+    value, it is unknown, and the values count as one stratum: the result is then too large.
     """
     labels = np.zeros(len(values), np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
     counts = np.bincount(labels)

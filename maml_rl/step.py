@@ -47,7 +47,7 @@ MetaStep = Callable[[State, MetaGradient], tuple[State, dict[str, float]]]
 
 
 def initial_optimizer(rule: Rule, learned: Params) -> Params:
-    """What the first step finds: Adam's moments of each parameter, all 0; else nothing."""
+    """What the first step starts from: Adam's moments of each parameter, all 0; otherwise nothing."""
     if isinstance(rule, TrustRegion) and rule.momentum:
         return {_MEAN + name: torch.zeros_like(value) for name, value in learned.items()}
     if not isinstance(rule, Adam | ProMP):
@@ -96,7 +96,7 @@ def meta_step(rule: Rule, state: State, gradient: MetaGradient) -> tuple[State, 
 def _trust_region(
     rule: TrustRegion, learned: Params, vector: Tensor, flat: Tensor, gradient: MetaGradient
 ) -> LineSearch:
-    """The step in units in which a change of 1 moves the adapted parameters alike: then damping weighs all alike.
+    """The step in units in which a change of 1 moves the adapted parameters alike, so that damping weighs all alike.
 
     With D the diagonal of the units and y = D^-1 s, it is that of the gradient D g and the curvature D F D + damping.
     """
@@ -154,7 +154,7 @@ def _descent(
 
 
 def _kept(state: State, prefix: str, learned: Params) -> Tensor:
-    """What the steps before have kept of each learned parameter, `[P]`."""
+    """What earlier steps have kept for each learned parameter, `[P]`."""
     missing = [prefix + name for name in learned if prefix + name not in state.optimizer]
     if missing:
         raise InputError(f"the state has no {missing[0]}: start from `initial_optimizer` for this meta-step")
