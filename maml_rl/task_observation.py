@@ -23,8 +23,8 @@ _Array = NDArray[Any]
 class TaskObservation(gymnasium.Wrapper[_Array, Any, Any, Any], RecordConstructorArgs):
     """An environment whose observation ends with the task of the episode, `gymnasium.spaces.flatten(task_space, task)`.
 
-    The observation itself is flattened before it: a Box of shape (n,) and a task of d numbers make one of shape
-    (n + d,), a task of a Discrete(k) being k numbers of which one is 1. Its floating type stays.
+    The observation itself is flattened first. A Box of shape (n,) and a task of d numbers make one of shape (n + d,); a
+    task of a Discrete(k) is k numbers, one of which is 1. The floating type stays.
 
     Args:
         env: An environment whose unwrapped form has `task_space` and `task`.

@@ -15,7 +15,7 @@ _WHOLE = (spaces.Graph, spaces.Sequence, spaces.OneOf)  # whose entries depend o
 
 
 def plain(task: Any) -> Any:
-    """A task as JSON values for people, which do not keep its types: a tuple becomes a list."""
+    """A task as JSON values for people, without its types: a tuple becomes a list."""
     if isinstance(task, dict):
         return {str(name): plain(value) for name, value in task.items()}
     if isinstance(task, (list, tuple)):
@@ -61,7 +61,7 @@ def parts(
 
 
 def without_bounds(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """A space of tasks of the same form whose real numbers may be any: a `Box` of them has no bounds any more.
+    """A space of tasks of the same form whose real numbers are unbounded: a `Box` of them loses its bounds.
 
     Integers, choices and custom Spaces keep their elements.
     """
@@ -101,7 +101,7 @@ def with_part(task: Any, keys: Keys, value: Any) -> Any:
 
 
 def varied(space: spaces.Space[Any], task: Any, other: Any, places: Iterable[Keys]) -> Any | None:
-    """A task with these parts of another one; None if it has no such parts, or they make no task together."""
+    """A task with these parts of another one; None if it has no such parts, or they do not make a task together."""
     try:
         for keys in places:
             task = with_part(task, keys, part(other, keys))

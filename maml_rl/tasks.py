@@ -35,10 +35,10 @@ TaskVectorEnv = VectorEnv[Any, Any, Any]
 
 
 def registration(env_id: str) -> EnvSpec:
-    """What an environment is registered with; its module is imported first if the id names one, as in `module:Id-v0`.
+    """An environment's registration; its module is imported first if the id names one, as in `module:Id-v0`.
 
     Raises:
-        InputError: If there is no such module or environment, with the nearest ids.
+        InputError: If there is no such module or environment; names the nearest ids.
     """
     module, colon, name = env_id.rpartition(":")
     try:
@@ -60,7 +60,7 @@ def registration(env_id: str) -> EnvSpec:
 
 @contextmanager
 def _making(env_id: str) -> Iterator[None]:
-    """Names the environment in whatever making it raises."""
+    """Adds the environment's name to whatever making it raises."""
     try:
         yield
     except WorkerError:
@@ -78,7 +78,7 @@ def make(env_id: str, max_episode_steps: int | None = None, **settings: Any) -> 
 
     Args:
         env_id: Id as `gymnasium.make` takes it.
-        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
+        max_episode_steps: Time limit; the registered one if None.
         settings: Keyword arguments of the environment.
 
     Raises:
@@ -98,17 +98,17 @@ def vectorize(
     max_episode_steps: int | None = None,
     **settings: Any,
 ) -> TaskVectorEnv:
-    """Sub-environments of a registered task-distributed environment, batched where it offers that.
+    """Sub-environments of a registered task-distributed environment, batched where it supports that.
 
     Observations that are not in a Box are flattened (`maml_rl.observations.Rows`).
 
     Args:
-        env_id: Id as `gymnasium.make` takes it, for example `my_module:My-v0`, or what is registered.
+        env_id: Id as `gymnasium.make` takes it, for example `my_module:My-v0`, or its registration.
         num_envs: Number of sub-environments.
         processes: Processes for an environment without a batched form, one sub-environment in each and at most
             `num_envs`. If None, this process steps all of them one after the other.
         observe_task: Whether an observation ends with the task, as the paper's oracle has it (`TaskObservation`).
-        max_episode_steps: Time limit, in place of the one that it is registered with; that one if None.
+        max_episode_steps: Time limit; the registered one if None.
         settings: Keyword arguments of the environment.
 
     Raises:
@@ -180,7 +180,7 @@ def assign_tasks(envs: TaskVectorEnv, tasks: Sequence[Task]) -> None:
 def admit_beyond(envs: TaskVectorEnv) -> None:
     """Lets a batch that refuses tasks outside p(T) take those whose real numbers are outside its bounds.
 
-    Sub-environments that are no such batch take what their author lets them take.
+    Sub-environments of any other kind accept what their author lets them accept.
     """
     for batch in (envs, *groups(envs)):
         if hasattr(batch.unwrapped, "admitted"):
@@ -216,7 +216,7 @@ def training_tasks(space: spaces.Space[Any], count: int, draw: Draw) -> list[Tas
 
 
 def source_tasks(space: spaces.Space[Any], count: int, draw: Draw) -> list[Task]:
-    """Tasks of a training that has the same ones in every iteration, no two of a finite space alike.
+    """Tasks of a training that has the same ones in every iteration, all different if the space is finite.
 
     Raises:
         InputError: If a finite space has fewer.
@@ -239,9 +239,9 @@ def evaluation_tasks(
 
     The tasks of `Phase.VALIDATION`, by which settings are chosen, differ from those of the evaluation itself.
 
-    Training meets all tasks of a Discrete space that draws as Gymnasium's does, so each occurs equally often here, give
-    or take one: the same mean as by sampling, without its chance. Where the space has more than `count` tasks, the seed
-    chooses; those of the validation come from the other end of the same order and differ if there are enough.
+    Training meets all tasks of a Discrete space that draws as Gymnasium's does. So each occurs equally often here, give
+    or take one: the mean is the same as by sampling, without the chance. Where the space has more than `count` tasks,
+    the seed chooses. Validation tasks come from the other end of the same order, so they differ if there are enough.
     """
     if _is_enumerated(space):
         order = np.arange(space.n)
@@ -260,9 +260,9 @@ def _is_enumerated(space: spaces.Space[Any]) -> TypeGuard[spaces.Discrete]:
 def strata(space: spaces.Space[Any], tasks: Sequence[Task]) -> list[int] | None:
     """Stratum of each task where they cover a finite space, each with its share; otherwise None.
 
-    How often each task of a `Discrete` space occurs is then no chance (see `evaluation_tasks`), so only returns of the
-    same task vary. Tasks of any other space are drawn at random, however few it has. Those of a `Discrete` space
-    are a random choice where it has more than were asked for.
+    How often each task of a `Discrete` space occurs is then not random (see `evaluation_tasks`), so only returns of the
+    same task vary. Tasks of any other space are drawn at random, however few it has. Those of a `Discrete` space are a
+    random choice where it has more than were requested.
 
     Args:
         space: p(T).

@@ -1,7 +1,7 @@
 """Trials: several episodes of one task in a row, as an agent with a memory sees them (Duan et al. 2016, section 2.2).
 
-To the agent a trial is one long episode. It observes what it did last and what came of it, and must find out by that
-which task it has: so an ordinary algorithm for recurrent policies, trained on trials, learns to adapt (RL^2).
+To the agent a trial is one long episode. It observes its last action and what came of it, and must find out from that
+which task it has. So an ordinary algorithm for recurrent policies, trained on trials, learns to adapt (RL^2).
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ class Trial(VectorWrapper[_Array, Any, Any, Any, Any]):
     Args:
         envs: Sub-environments that do not reset themselves, as `maml_rl.tasks.vectorize` makes them.
         episodes: Episodes of a trial, n.
-        reward_scale: Factor on the reward in the observation; that which is learned from stays as it is.
+        reward_scale: Factor on the reward in the observation; the reward to learn from stays as it is.
 
     Raises:
         InputError: If the sub-environments reset themselves, there is less than one episode, or an observation or an

@@ -26,8 +26,8 @@ def conjugate_gradient(product: MatrixProduct, target: Tensor, iterations: int, 
     Args:
         product: v -> A v.
         target: `[P]`.
-        iterations: At most so many products.
-        tolerance: Ends when the squared norm of the residual falls below it.
+        iterations: Maximum number of products.
+        tolerance: The iterations end when the squared norm of the residual falls below it.
     """
     solution = torch.zeros_like(target)
     residual, direction = target.clone(), target.clone()
@@ -91,7 +91,7 @@ def backtracking(
         step: `[P]`.
         max_kl: Bound on the KL, nats.
         ratio: Factor below 1.
-        max_backtracks: At most so many candidates.
+        max_backtracks: Maximum number of candidates.
     """
     for j in range(max_backtracks):
         candidate = start + ratio**j * step

@@ -32,7 +32,7 @@ class State(NamedTuple):
     def ordered(self, names: Sequence[str]) -> "State":
         """The same state with its meta-parameters in this order, which files do not keep.
 
-        Vectors of all parameters have it: Adam's moments, and those whose sums are rounded by it.
+        Vectors of all parameters are in this order: Adam's moments, and vectors whose sums are rounded by it.
         """
         return self._replace(meta={name: self.meta[name] for name in names})
 
@@ -109,11 +109,11 @@ def detached(params: Params) -> Params:
 
 
 def aligned(tensor: Tensor) -> Tensor:
-    """The same values, contiguous and from a 64-byte boundary on, where PyTorch puts every new tensor.
+    """The same values, contiguous and starting at a 64-byte boundary, where PyTorch puts every new tensor.
 
-    Matrix products and sums round differently with the place of their operands in memory (Intel's oneMKL guide,
-    "Reproducibility Conditions", asks for 64 bytes). Views of a vector, arrays of NumPy and tensors of a file begin
-    anywhere, so whatever enters an iteration or an evaluation passes through here. Nothing is copied without need.
+    How matrix products and sums round depends on where their operands are in memory (Intel's oneMKL guide,
+    "Reproducibility Conditions", asks for 64 bytes). Views of a vector, NumPy arrays and tensors from a file may start
+    anywhere, so whatever enters an iteration or an evaluation passes through here. Nothing is copied unnecessarily.
     """
     flat = tensor.reshape(-1)
     return (flat.clone() if flat.data_ptr() % 64 else flat).view(tensor.shape)

@@ -1,8 +1,8 @@
-"""A policy as a multilayer perceptron with the same outputs, for whatever can hold only that.
+"""A policy as a multilayer perceptron with the same outputs, for formats that can hold only that.
 
 A convolution is linear, so on pictures of one size it is the product with a matrix: what each number of a picture adds
-to each output. The policy of one picture therefore is a perceptron, exactly but for rounding. Its matrices have mostly
-zeros, and are small for small pictures only.
+to each output. The policy of one picture is therefore a perceptron, exactly but for rounding. Its matrices are mostly
+zeros, and small only for small pictures.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def check_perceptron(policy: BuiltPolicy) -> None:
     """Checks that a policy can be a perceptron.
 
     Raises:
-        InputError: If it has a network of the user's own, other observations next to a picture, or large pictures.
+        InputError: If it has the user's own network, other observations next to a picture, or large pictures.
     """
     if not isinstance(policy, ModulePolicy):
         return

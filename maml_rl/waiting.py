@@ -21,7 +21,7 @@ def report_times(first: float) -> Iterator[float]:
 
 
 def report_waiting(what: str, seconds: float) -> None:
-    """Prints how long something has taken that has not come back."""
+    """Prints how long something unfinished has taken."""
     print(f"maml-rl: {what} for {seconds:g} s: is it hanging? Ctrl-C stops", file=sys.stderr, flush=True)
 
 

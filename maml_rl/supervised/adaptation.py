@@ -16,18 +16,18 @@ from maml_rl.supervised.settings import SupervisedMeta
 from maml_rl.supervised.task_batches import TaskBatch, chunks
 from maml_rl.types import Params, aligned, laid_out
 
-_CHUNK = 50  # tasks adapted at once where the settings name no number
+_CHUNK = 50  # tasks adapted at once where the settings give no number
 
 
 class StepLosses(NamedTuple):
-    """What meta-parameters do on the query examples of tasks, by gradient step."""
+    """Results of meta-parameters on the query examples of tasks, by gradient step."""
 
     losses: NDArray[np.float64]  # [gradient steps + 1, M]   not finite where a task diverged
-    accuracies: NDArray[np.float64]  # [gradient steps + 1, M]   share that is classified correctly; else 0
+    accuracies: NDArray[np.float64]  # [gradient steps + 1, M]   share that is classified correctly; 0 for regression
 
 
 def parts_of(tasks: TaskBatch, config: SupervisedMeta) -> Sequence[TaskBatch]:
-    """The tasks of an evaluation, as many as are adapted at once in each part."""
+    """The tasks of an evaluation, in parts of as many as are adapted at once."""
     return chunks(tasks, config.chunk_size or _CHUNK)
 
 
@@ -48,7 +48,7 @@ def losses_by_step(
         meta: Meta-parameters.
         tasks: M tasks.
         gradient_steps: Gradient steps.
-        threads: Threads that share the tasks. They do not change the result. What their share counts are `parts_of`.
+        threads: Threads that share the tasks. They do not change the result. Their share counts `parts_of`.
         done: Called with the number of tasks that have been adapted since its last call.
     """
     meta, tasks = laid_out(meta), TaskBatch(*map(aligned, tasks))

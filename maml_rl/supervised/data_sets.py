@@ -44,7 +44,7 @@ def omniglot(
             in `omniglot_splits.csv`.
 
     Raises:
-        InputError: If the data are not there, or not Omniglot, or there are no such inputs or split.
+        InputError: If the data are missing or are not Omniglot, or there are no such inputs or split.
     """
     root, form = Path(directory), ImageForm((28, 28), inputs, inverted=True)
     if split not in ("random", "vinyals"):
@@ -94,7 +94,7 @@ def mini_imagenet(directory: str | Path) -> ImageSplits:
             in `images`, or in folders by label.
 
     Raises:
-        InputError: If the data are not there, or not MiniImagenet.
+        InputError: If the data are missing or are not MiniImagenet.
     """
     root = Path(directory)
     if all((root / f"{name}.csv").is_file() for name in FOLDERS.values()):
@@ -153,7 +153,7 @@ def image_folder(
         size: Height and width that images are resized to, pixels.
         colours: "rgb", "grey" or "binary".
         fractions: Shares of the classes for training, validation and test, where there are no such directories.
-        seed: Of the division.
+        seed: Seed of the division.
 
     Raises:
         InputError: If there are no such folders, or a fraction leaves a split without classes.
@@ -163,7 +163,7 @@ def image_folder(
     if any((root / name).is_dir() for name in FOLDERS.values()):
         for name in FOLDERS.values():
             if not (root / name).is_dir():
-                raise InputError(f"{root} needs all of train, val and test, has no {name}")
+                raise InputError(f"{root} needs all of train, val and test, but has no {name}")
         classes: dict[Phase, ImageClasses] = {p: folder_classes(root / name) for p, name in FOLDERS.items()}
     else:
         found = folder_classes(root)

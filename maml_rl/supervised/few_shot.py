@@ -19,8 +19,8 @@ Indices = NDArray[np.int64]
 class FewShot:
     """Tasks of N classes with K support images and some query images of each, from the classes of the phase's split.
 
-    The classes come in random order, which numbers them: the label of an image is its class's place in it, and says
-    nothing across tasks. No image is twice in a task.
+    The classes come in random order. The label of an image is the place of its class in that order, and says nothing
+    across tasks. No image is in a task twice.
     """
 
     data: ImageSplits
@@ -36,7 +36,7 @@ class FewShot:
                 f"a task needs at least 1 way, shot and query, got {self.ways}, {self.shots} and {self.queries}"
             )
         for phase, classes in self.data.classes.items():
-            if phase != Phase.VALIDATION:  # which few use
+            if phase != Phase.VALIDATION:  # few runs use this one
                 self._check_ways(phase)
             for name, files in classes.items():
                 if len(files) < self.shots + self.queries:
@@ -88,8 +88,8 @@ class FewShot:
 def distinct(numbers: NDArray[np.float64], count: Indices | np.int64) -> Indices:
     """Different integers from 0 to `count` - 1, each ordered choice as likely as any other.
 
-    The i-th number picks one of the `count - i` integers that are left: it is turned into that integer by stepping over
-    those taken that are not larger.
+    The i-th number picks a rank among the `count - i` integers that are left. Stepping over the taken integers that are
+    not larger turns the rank into the integer.
 
     Args:
         numbers: Independent uniform numbers in [0, 1), `[..., k]`.

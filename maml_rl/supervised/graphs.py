@@ -1,4 +1,4 @@
-"""Graphs of traced functions: those that must not be replayed are refused, and the others are made shorter.
+"""Graphs of traced functions: those that must not be replayed are refused, and the others are shortened.
 
 Used by `maml_rl.supervised.tracing`. A graph is a list of PyTorch's primitive operations (`torch.fx`), each with the
 shape, strides and type that its result had when the function was traced.
@@ -81,7 +81,7 @@ def _original(node: Node) -> Node:
 
 
 def simplify(graph: Graph) -> None:
-    """Leaves out the operations of a graph that change nothing, and calls the others directly.
+    """Removes operations that change nothing from a graph, and calls the others directly.
 
     `torch.func` works in layers, one for each derivative and one for the tasks, and each adds its own views, copies and
     factors of 1. An operation is left out only if its result has the values, shape, strides and type of its operand, so

@@ -34,7 +34,7 @@ class ImageFile(NamedTuple):
 
 
 ImageClasses = Mapping[str, Sequence[ImageFile]]
-"""Files of each class, by the class's name. The order of both is part of what a task is."""
+"""Files of each class, by the class's name. Tasks depend on the order of both."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ImageForm:
     def decode(self, file: ImageFile) -> NDArray[np.uint8]:
         """Pixels of one image, `[channels, height, width]`, from 0 to `white`.
 
-        A binary image is resized by taking the nearest pixel, the only way there is without grey; others by Lanczos.
+        A binary image is resized by taking the nearest pixel, the only way without grey values; others by Lanczos.
         Transparent pixels become white, and photographs are turned upright (EXIF).
 
         Raises:
@@ -78,7 +78,7 @@ class ImageForm:
                 pixels = _opaque(upright).convert(mode, dither=Image.Dither.NONE)
         except (*_NO_IMAGE, *_NO_FILE) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            reason = "no format that is known" if isinstance(error, UnidentifiedImageError) else reason
+            reason = "unknown format" if isinstance(error, UnidentifiedImageError) else reason
             raise InputError(f"the image {file.name} cannot be read ({reason}): replace or remove it") from error
         if pixels.size != self.size[::-1]:
             way = Image.Resampling.NEAREST if mode == "1" else Image.Resampling.LANCZOS
@@ -186,7 +186,7 @@ def archived_files(path: Path) -> Iterator[tuple[str, ImageFile]]:
     """Images of a zip archive, with their names in it, in the order of the names.
 
     Raises:
-        InputError: If it is no readable archive.
+        InputError: If it is not a readable archive.
     """
     try:
         archive = zipfile.ZipFile(path)

@@ -1,7 +1,7 @@
 """PyTorch's layers as meta-learning needs them: differentiated twice, and mapped over tasks.
 
-Most need nothing. Some have a wrong second derivative under `torch.func.vmap`, or none at all: `plain_functions` has
-the same values in plain arithmetic. The others are refused when the network is built (`check_layers`).
+Most need no change. Some have a wrong second derivative under `torch.func.vmap`, or none at all: `plain_functions`
+computes the same values in plain arithmetic. The rest are refused when the network is built (`check_layers`).
 """
 
 import inspect
@@ -23,7 +23,7 @@ from maml_rl.errors import InputError
 _Function = Callable[..., Any]
 _Hidden = tuple[Tensor, ...]
 
-_RANDOM = "draws at random in every pass, so that no step and no task would see the same network"
+_RANDOM = "draws at random in every pass, so no two steps or tasks would see the same network"
 _EVAL = "remove it, or call eval() on the module"
 _INSTANCE_NORM = inspect.signature(functional.instance_norm)
 
@@ -90,7 +90,7 @@ class plain_functions(TorchFunctionMode):  # noqa: N801, a context like torch.no
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """PyTorch's has a wrong second derivative under `vmap` with weights of each task's own."""
+    """PyTorch's has a wrong second derivative under `vmap` if each task has its own weights."""
     x = _standardised(x, list(range(-len(shape), 0)), eps)
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
@@ -114,7 +114,7 @@ def _standardised(x: Tensor, dims: list[int], eps: float) -> Tensor:
 
 
 def _refused(name: str, instead: str) -> _Function:
-    """Replaces a function with a wrong second derivative, where another one is right."""
+    """A replacement that refuses a function with a wrong second derivative, and names one that is right."""
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise InputError(f"the network calls {name}, whose second derivative is wrong: use {instead}")
@@ -139,7 +139,7 @@ def _attention(
 
 
 def _multi_head_attention(*args: Any, **settings: Any) -> Any:
-    """Where the weights are asked for, too, it is plain arithmetic."""
+    """Plain arithmetic, even where the weights are requested too."""
     outputs, weights = functional.multi_head_attention_forward(*args, **settings | {"need_weights": True})
     return outputs, weights if settings.get("need_weights", True) else None
 
@@ -188,8 +188,8 @@ def _dropout(function: _Function) -> _Function:
     return refuse
 
 
-# Recurrent layers write into tensors that not every task has its own of, which cannot be mapped, and cuDNN's have no
-# second derivative. A step takes what the inputs contribute to the gates, and the state.
+# Recurrent layers write into tensors that tasks share, which cannot be mapped, and cuDNN's have no second derivative.
+# A step takes the contribution of the inputs to the gates, and the state.
 
 
 def _elman(activation: Callable[[Tensor], Tensor]) -> _Function:

@@ -46,7 +46,7 @@ def initial_state(network: Network, config: SupervisedMeta, seed: int = 0) -> St
 
 
 def learned(network: Network, config: SupervisedMeta, meta: Params) -> Params:
-    """The meta-parameters that a meta-step changes: not frozen, nor a context that each task begins with at 0.
+    """The meta-parameters that a meta-step changes: neither frozen, nor a context that each task starts at 0.
 
     Raises:
         InputError: If there are none.
@@ -107,8 +107,8 @@ def adapt_task(
 ) -> list[InnerStep]:
     """Inner updates of one task (lines 5 and 6), one entry for each step, on the support examples.
 
-    Reptile trains on support and query examples in turn (`in_turn`): it has no split of its own, and its analysis is of
-    steps on minibatches that differ (Nichol et al. 2018, section 5.1).
+    Reptile trains on support and query examples in turn (`in_turn`): it does not split a task's examples, and its
+    analysis is for steps on different minibatches (Nichol et al. 2018, section 5.1).
     """
     params, taken = theta(meta), []
     for step in range(steps):
@@ -129,7 +129,7 @@ def adapt_task(
 def adaptation_steps(
     network: Network, config: SupervisedMeta, meta: Params, task: TaskBatch, steps: int, first_order: bool
 ) -> list[InnerStep]:
-    """Inner updates of one task as the settings have them: gradient steps (`adapt_task`), or those of the LSTM."""
+    """Inner updates of one task as the settings define them: gradient steps (`adapt_task`), or those of the LSTM."""
     rates = network_rates(network, config)
     if config.algorithm != "meta-lstm":
         return adapt_task(network, rates, meta, task, steps, first_order)
@@ -147,15 +147,15 @@ def outer_loss(
 ) -> tuple[Tensor, Tensor]:
     """The task's part of the meta-objective, L(f_theta') on its query examples, and its metrics `[4]`.
 
-    With several weights other than the last, their losses after each gradient step count as well, weighted: MAML++'s
-    multi-step loss, sum_k w_k L(f_theta_k) (Antoniou et al. 2019, equation 4).
+    With several weights, the losses after all gradient steps count, each with its weight: MAML++'s multi-step loss,
+    sum_k w_k L(f_theta_k) (Antoniou et al. 2019, equation 4).
 
     Args:
         network: The network.
         config: Settings.
         first_order: Whether to leave out the derivative of the inner update.
         meta: Meta-parameters.
-        weights: Weight of the query loss after each gradient step, `[inner_steps]`; of one element for the last alone.
+        weights: Weight of the query loss after each gradient step, `[inner_steps]`; one element for the last step.
         task: Examples of the task.
     """
     steps = adaptation_steps(network, config, meta, task, config.inner_steps, first_order)
@@ -182,8 +182,8 @@ def displacement(network: Network, config: SupervisedMeta, meta: Params, task: T
 def _task_metrics(steps: list[InnerStep], loss: Tensor, accuracy: Tensor) -> Tensor:
     """Loss and accuracy before and after adaptation, `[4]`.
 
-    Those before are of the support examples: theta has seen them no more than the query examples, and the first inner
-    update has computed them.
+    Those before are on the support examples. They are unbiased, since theta has not been trained on these either, and
+    the first inner update has already computed them.
     """
     before = (steps[0].loss, steps[0].value) if steps else (loss, accuracy)
     return torch.stack([*before, loss, accuracy]).detach()
@@ -223,8 +223,8 @@ def chunk_sums(network: Network, config: SupervisedMeta, first_order: bool) -> C
 def multi_step_weights(config: SupervisedMeta, iteration: int) -> Tensor:
     """Weights of the query losses after each gradient step, `[inner_steps]`, or the 1 of the last alone.
 
-    They begin equal, 1 / N, and those before the last fall to 0 on a straight line over `multi_step_iterations`
-    (Antoniou et al. 2019, section 4; their code stops at 3 % instead of 0).
+    They start equal, at 1 / N. Those before the last then fall linearly to 0 over `multi_step_iterations` (Antoniou et
+    al. 2019, section 4; their code stops at 3 % instead of 0).
     """
     steps = config.inner_steps
     if steps < 2 or iteration >= config.multi_step_iterations:
@@ -240,8 +240,8 @@ def meta_gradient(network: Network, config: SupervisedMeta) -> TasksGradient:
     """Mean over the tasks of meta-gradient and metrics `[4]`, a function of the state, the tasks and the threads.
 
     Tasks are differentiated `config.chunk_size` at a time, each chunk in a thread, and added in their order: memory
-    does not grow with the meta-batch, and the result does not depend on the number of threads. What the
-    threads' share counts are chunks.
+    does not grow with the meta-batch, and the result does not depend on the number of threads. The threads' share
+    counts chunks.
     """
     by_order = {first_order: chunk_sums(network, config, first_order) for first_order in (False, True)}
     if network.trace:

@@ -1,9 +1,9 @@
-"""The meta-learner LSTM (Ravi, Larochelle 2017): an inner update that is learned, a recurrent network of each number.
+"""The meta-learner LSTM (Ravi, Larochelle 2017): a learned inner update, by a recurrent network for each number.
 
 Gradient descent theta_t = theta_(t-1) - alpha g has the form of an LSTM's cell c_t = f c_(t-1) + i c~ with c = theta,
-f = 1, i = alpha and c~ = -g. So both gates are learned, as functions of gradient, loss, theta and themselves; theta_0,
-with which every task begins, is the first cell state and is learned as well. All numbers of the network share the
-LSTM's weights, and each has a state of its own.
+f = 1, i = alpha and c~ = -g. Both gates are therefore learned, as functions of gradient, loss, theta and their own
+previous values. theta_0, with which every task starts, is the first cell state and is learned as well. All numbers of
+the network share the LSTM's weights, and each has its own state.
 
 What is learned of the LSTM is part of the meta-parameters, under the prefix `LSTM` of `maml_rl.rates`.
 """
@@ -22,7 +22,7 @@ from maml_rl.supervised.settings import LSTMConfig
 from maml_rl.types import Params, flatten, split, unflatten
 
 _SIGNALS = 4  # inputs of the first layer: two numbers of the loss, two of the gradient
-_OWN = 2  # what a gate sees besides the first layer: theta, and its own value before
+_OWN = 2  # what a gate sees in addition to the first layer: theta, and its own previous value
 _BOUND = 0.01  # of the weights at the start, all uniform
 
 
@@ -41,7 +41,7 @@ def initial_lstm(config: LSTMConfig, generator: np.random.Generator) -> Params:
 
     Args:
         config: Number of units, and the bounds of these two biases.
-        generator: Their randomness.
+        generator: Source of the random weights.
 
     Returns:
         Under `LSTM`: of layer 1 `input_weight` [4, 4 U], `hidden_weight` [U, 4 U] and `bias` [4 U], with input gate,
@@ -63,7 +63,7 @@ def preprocessed(values: Tensor, p: float) -> Tensor:
     """
     size = values.abs()
     is_large = size >= math.exp(-p)
-    logarithm = torch.where(is_large, size, 1.0).log() / p  # of nothing below e^-p, so that it is finite
+    logarithm = torch.where(is_large, size, 1.0).log() / p  # only of sizes from e^-p on, so that it is finite
     first = torch.where(is_large, logarithm, -1.0)
     return torch.stack([first, torch.where(is_large, values.sign(), math.exp(p) * values)], -1)
 
@@ -143,6 +143,6 @@ def lstm_steps(
 
 
 def gate_metrics(meta: Params) -> dict[str, float]:
-    """What to log of the LSTM: both gates, after the sigmoid, where all but their bias is 0; nothing without one."""
+    """Metrics of the LSTM: both gates, after the sigmoid, with all inputs but their bias 0; empty without an LSTM."""
     biases = {name: meta.get(f"{LSTM}{name}_gate_bias") for name in ("forget", "input")}
     return {f"inner/{name}_gate": float(b.sigmoid()) for name, b in biases.items() if b is not None}

@@ -1,4 +1,4 @@
-"""The paper's networks for supervised tasks (5.1, 5.2, A.1). Any other `nn.Module` does as well (`networks.py`).
+"""The paper's networks for supervised tasks (5.1, 5.2, A.1). Any other `nn.Module` works as well (`networks.py`).
 
 Initial weights come from a NumPy generator, so they are the same on every platform. Batch normalisation shifts and does
 not scale, and takes the place of a layer's bias, which it would cancel.
@@ -21,7 +21,7 @@ Generator = np.random.Generator
 class MLP(nn.Module):
     """Multilayer perceptron with ReLU, 40-40 for the sinusoid (5.1), of inputs `[B, size]`.
 
-    Context numbers, if there are any, are further inputs, the same for all examples: a parameter that begins at 0
+    Context numbers, if there are any, are additional inputs, the same for all examples: a parameter that begins at 0
     (Zintgraf et al. 2019, CAVIA).
 
     Weights and biases are uniform within 1 / sqrt(fan in), as PyTorch's are; the paper's code has normal ones of

@@ -22,15 +22,15 @@ class Network:
     """An `nn.Module` applied to any parameters, also in several threads at once.
 
     Batch normalisation of any kind in it takes its statistics from the examples it is given (`TaskBatchNorm`), so
-    running statistics, if it has any, are not used. The module given is not changed, and later changes of its
-    attributes, of its training mode too, have no effect; what is written into its buffers has.
+    running statistics, if it has any, are not used. The given module is not changed. Later changes to its attributes,
+    including its training mode, have no effect, but changes to the contents of its buffers do.
 
     Attributes:
         module: The module.
         frozen: Names of the parameters that are frozen with `requires_grad_(False)`. No update changes them.
-        trace: Whether meta-gradients are traced once and replayed (`maml_rl.supervised.tracing`), which is faster. What
-            the module returns must then depend on parameters, buffers and inputs alone, by the same operations whatever
-            their values: it is an error, in one line, if a replay turns out to differ from the module.
+        trace: Whether meta-gradients are traced once and replayed (`maml_rl.supervised.tracing`), which is faster. The
+            module's output must then depend only on parameters, buffers and inputs, by the same operations whatever
+            their values. A replay that turns out to differ from the module raises a one-line error.
     """
 
     def __init__(self, module: nn.Module, trace: bool = False) -> None:
@@ -47,7 +47,7 @@ class Network:
         self.module, self.trace = module, trace
         self._original = with_task_statistics(module)
         self._threads = threading.local()
-        # torch.func imports PyTorch's compiler when it is first used; done in a thread, builds with Triton crash there.
+        # torch.func imports PyTorch's compiler when it is first used. In a thread, that crashes builds with Triton.
         torch.func.grad(torch.square)(torch.zeros(()))
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:

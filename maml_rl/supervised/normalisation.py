@@ -22,7 +22,7 @@ class TaskBatchNorm(nn.Module):
         weight: Scale `[channels]`; none if None.
         bias: Shift `[channels]`; none if None.
         eps: Added to the variance. That of the paper's code is 0.001.
-        support_size: The statistics are those of so many first examples; of all if None.
+        support_size: How many of the first examples the statistics are taken from; all if None.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TaskBatchNorm(nn.Module):
         return torch.relu(self(x.movedim(-1, 1))).movedim(1, -1)
 
     def rectified_product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """max(0, normalised) of `x @ weight`, the quicker the fewer columns `x` `[B, ..., inputs]` has.
+        """max(0, normalised) of `x @ weight`, faster the fewer columns `x` `[B, ..., inputs]` has.
 
         Mean and variance of the product follow from those of the rows: its variance is w^T C w, C the covariance of the
         rows. So the weights are normalised instead, and only the product itself has the size of the product.
@@ -88,16 +88,16 @@ def with_task_statistics(module: nn.Module, support_size: int | None = None) -> 
     It shares the module's tensors: none is copied, so it may be made inside a `torch.func` transform.
     """
     tensors = [*own_tensors(module), *module.parameters(), *module.buffers()]
-    copies: dict[int, Any] = {id(value): value for value in tensors}  # which deepcopy takes for copied already
+    copies: dict[int, Any] = {id(value): value for value in tensors}  # deepcopy takes these for copied already
     for part in module.modules():
         if is_batch_norm(part):
             copies[id(part)] = TaskBatchNorm(part.weight, part.bias, part.eps, support_size)  # type: ignore[arg-type]
     return copy.deepcopy(module, copies)
 
 
-# The fused form, with both derivatives written out: a third of the passes over memory that automatic differentiation
-# makes of the plain form, since z and r are computed once and serve all of them. They are outputs, marked as not
-# differentiable, because `torch.func` lets a function keep nothing but its inputs and outputs.
+# The fused form, with both derivatives written out. It makes a third of the passes over memory that automatic
+# differentiation makes for the plain form, since z and r are computed once and serve all of them. They are outputs,
+# marked as not differentiable, because `torch.func` lets a function keep nothing but its inputs and outputs.
 #
 # With z = (y - mean) / sqrt(variance + eps) and r = 1 / sqrt(variance + eps), the derivative of z is r P, where
 # P(v) = v - mean(v) - z mean(v z), a symmetric map. So for the gradient g of the output and h = g [out > 0]:
@@ -151,7 +151,7 @@ class _RectifiedNormGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(g: Tensor, _y: Tensor, out: Tensor, z: Tensor, r: Tensor) -> tuple[Tensor, ...]:
-        # y is an argument for its derivative's sake: z, r and out, which depend on it, are constants here.
+        # y is an argument only for its derivative: z, r and out, which depend on it, are constants here.
         h = torch.ops.aten.threshold_backward(g, out, 0)
         along = (h * z).sum(-2, keepdim=True)
         projected = _projected(h, z, along)

@@ -1,4 +1,4 @@
-"""Convolution as a matrix product, which is the fast form where every task has its own weights.
+"""Convolution as a matrix product, the fast form if every task has its own weights.
 
 A batched convolution with weights for each task is a grouped convolution, which is slow on a CPU; a batched matrix
 product is fast. `patches` lays out the 3 x 3 surroundings of pixels as rows. It is linear, so it and its transpose,

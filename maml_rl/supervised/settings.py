@@ -49,8 +49,8 @@ class LSTMConfig:
     """Bounds of the input gate's bias at the start, before the sigmoid: -5 to -4 is a step size of 0.007 to 0.018
     (their code)."""
     divided_gradient: bool = True
-    """Whether the gradient of the mean loss is divided by the number of support examples once more, as their code does
-    it; then a step size is that many times smaller than one of MAML."""
+    """Whether the gradient of the mean loss is divided by the number of support examples once more, as in their code; a
+    step size is then that many times smaller than in MAML."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -109,7 +109,7 @@ class SupervisedMeta(MetaConfig):
     def _check_lstm(self) -> None:
         require("inner_steps", self.inner_steps, self.inner_steps >= 1, "at least 1 for meta-lstm")
         if self.first_order or self.first_order_iterations:
-            raise InputError("meta-lstm always takes gradients for constants: set first_order and its iterations to no")
+            raise InputError("meta-lstm always treats gradients as constants: set first_order and its iterations to no")
         if self.learned_lr != "no":
             raise InputError("meta-lstm has gates in place of step sizes: set learned_lr to no, or algorithm to maml")
 
@@ -226,7 +226,7 @@ class SupervisedEvaluation(EvaluationConfig):
     validation_tasks: int = 200
     """Additional held-out tasks, on which the step size is chosen for a network trained without inner updates."""
     inner_lrs: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
-    """Step sizes that it is chosen from, for each number of shots separately."""
+    """Candidates for this step size, which is chosen for each number of shots separately."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a value outside its range."""
@@ -246,9 +246,9 @@ class SupervisedConfig(RunConfig):
     iterations: int = 60_000
     """Meta-iterations (paper: 60,000; sinusoid 70,000)."""
     checkpoint_every: int = 1000
-    """Meta-iterations from one checkpoint to the next."""
+    """Meta-iterations between checkpoints."""
     log_every: int = 100
-    """Meta-iterations of a row of the log, which has their means."""
+    """Meta-iterations per row of the log, which contains their means."""
     meta: SupervisedMeta = field(default_factory=SupervisedMeta)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     evaluation: SupervisedEvaluation = field(default_factory=SupervisedEvaluation)
@@ -281,5 +281,5 @@ class SupervisedConfig(RunConfig):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """That of the function of the user's own tasks."""
+        """The module of the user's own task function."""
         return tuple(filter(None, ((self.tasks.function or "").rpartition(":")[0],)))

@@ -23,7 +23,7 @@ from maml_rl.types import Params, State
 class SupervisedLearner(Learner[SupervisedEvaluation]):
     """Meta-learns the initialisation of a network on supervised tasks.
 
-    States that it is given may be on any device.
+    The states given to it may be on any device.
 
     Attributes:
         config: Settings of the run.
@@ -39,7 +39,7 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         machine: Machine = THIS_MACHINE,
         phase: Phase = Phase.TRAINING,
     ) -> None:
-        """Builds the network that fits a task of `phase`; of images, that split is decoded.
+        """Builds the network that fits a task of `phase`; for images, this decodes that split.
 
         Raises:
             InputError: If the device or a setting cannot be used, or the network does not fit the tasks.
@@ -87,8 +87,8 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
 
         If this process has joined other ranks, they share the tasks, and all of them have to call this.
 
-        There are curves for each number of shots, and, of a network with batch normalisation, for both of its modes;
-        first those that training had. A run that was trained without inner updates has no step size: then one is chosen
+        There are curves for each number of shots and, for a network with batch normalisation, for both of its modes;
+        those of training come first. A run that was trained without inner updates has no step size: then one is chosen
         on validation tasks, for each number of shots separately.
 
         Args:
@@ -181,14 +181,14 @@ class SupervisedLearner(Learner[SupervisedEvaluation]):
         return (self.config.tasks.shots,) if self._has_own_shots else config.shots or (self.config.tasks.shots,)
 
     def _modes(self) -> list[BatchNorm | None]:
-        """Modes of batch normalisation, that of training first; None alone of a network that has no use for them."""
+        """Modes of batch normalisation, that of training first; only None for a network without batch normalisation."""
         if not self.network.has_batch_norm:
             return [None]
         own = self.config.meta.batch_norm
         return [own, *(mode for mode in get_args(BatchNorm) if mode != own)]
 
     def _meta_batch(self, iteration: int) -> TaskBatch:
-        """The tasks of an iteration, drawn together with those of the next ones, and again if another one follows."""
+        """The tasks of an iteration, drawn together with those of the next ones; redrawn for any other iteration."""
         if iteration != self._next:
             size = self.config.meta.meta_batch_size
             self._batches = training_batches(self.source, self.config.seed, size, iteration)
@@ -224,7 +224,7 @@ def open_supervised(
     Args:
         config: Settings of the run.
         machine: Machine resources to use.
-        for_training: Whether tasks to train on show the shapes of examples; otherwise, held-out ones do.
+        for_training: Whether the shapes of examples come from tasks to train on; otherwise, from held-out ones.
 
     Raises:
         InputError: If data, device or a setting cannot be used, or, for training, there are more ranks than chunks.

@@ -1,7 +1,7 @@
 """Supervised tasks: few examples to adapt to (support), and others to evaluate the adapted model on (query).
 
-A task is a function of (seed, phase, index), the same on every call and platform, whichever others it is drawn with.
-The phases (training, validation, evaluation) draw from separate sequences. The letters of shapes: M tasks, S support
+A task is a function of (seed, phase, index), the same on every call and platform, whatever other tasks are drawn with
+it. The phases (training, validation, evaluation) draw from separate sequences. Letters in shapes: M tasks, S support
 and Q query examples of each.
 """
 
@@ -41,7 +41,7 @@ class TaskSource(Protocol):
     def batch(self, seed: int, phase: Phase, indices: Sequence[int]) -> TaskBatch:
         """The tasks of these indices, each a function of `(seed, phase, index)`.
 
-        Many small tasks are drawn fastest by thousands of consecutive indices at once.
+        Many small tasks are drawn fastest in blocks of thousands of consecutive indices.
         """
         ...
 

@@ -3,11 +3,11 @@
 A meta-gradient of small networks is a few hundred operations of microseconds each, and the layers of `torch.func` that
 decide which operations these are cost more than the operations themselves. A traced function decides once, leaves out
 what changes nothing and calls the rest directly: three times as fast for the sinusoid, with the same bits, and without
-the compiler for C++ that `torch.compile` needs.
+the C++ compiler that `torch.compile` needs.
 
-A trace holds what Python decided and every value that Python took out of a tensor, and PyTorch's private functions make
-it. So it is made at other values than those of its first replay, what is known to go wrong is refused, and replays
-number 1, 2, 4, 8, ... are compared with the function itself.
+A trace holds what Python decided and every value that Python took out of a tensor, and it is made by private functions
+of PyTorch. There are three precautions: it is made at other values than those of its first replay, what is known to go
+wrong is refused, and replays number 1, 2, 4, 8, ... are compared with the function itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,14 +30,14 @@ _ONE_AT_A_TIME = RLock()  # tracing changes what PyTorch's modules do, for all t
 
 
 def traced(function: _Function, constants: Sequence[Tensor] = ()) -> _Function:
-    """The same function, traced at its first call with arguments of some form, and replayed; in any thread.
+    """The same function, traced at its first call with arguments of a given form, then replayed; in any thread.
 
-    The first call is a replay too, so a resumed run computes every iteration as the run that never stopped. Results
+    The first call is a replay too, so a resumed run computes every iteration as an uninterrupted run does. Results
     carry no graph for automatic differentiation.
 
     Args:
-        function: Of tensors, in any nesting of tuples and dictionaries, to the same. What else it depends on must not
-            change, and it must not decide by a tensor's values.
+        function: From tensors, in any nesting of tuples and dictionaries, to the same. Whatever else it depends on must
+            not change, and its decisions must not depend on a tensor's values.
         constants: Tensors other than its arguments that it reads. When one is changed in place, it is traced again.
 
     Raises:
@@ -79,7 +79,7 @@ class _Trace:
 
 
 def _form(nested: Any, leaves: list[Tensor]) -> tuple[Any, ...]:
-    """What a trace depends on of arguments, whose tensors are added in the order of `pytree`, in less time."""
+    """What a trace depends on in its arguments, whose tensors are added in the order of `pytree`, in less time."""
     if isinstance(nested, Tensor):
         leaves.append(nested)
         return nested.shape, nested.stride(), nested.dtype, nested.device
@@ -89,7 +89,7 @@ def _form(nested: Any, leaves: list[Tensor]) -> tuple[Any, ...]:
 
 
 def _global_state() -> tuple[Any, ...]:
-    """What PyTorch decides types by."""
+    """The global settings by which PyTorch decides types."""
     return torch.get_default_dtype(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
 
 
@@ -114,7 +114,7 @@ def _trace(function: _Function, arguments: Any, versions: list[int]) -> _Trace:
 
 
 def _altered(arguments: Any) -> Any:
-    """The arguments with other numbers, in tensors that share no memory, laid out alike; integers, as labels, stay."""
+    """The arguments with other numbers, in tensors that share no memory, laid out alike; integers (labels) stay."""
 
     def altered(value: Tensor) -> Tensor:
         other = value.detach() * 0.9 + 0.01 if value.is_floating_point() else value.clone()
@@ -127,8 +127,8 @@ def _checked_replay(trace: _Trace, function: _Function, arguments: Any) -> Any:
     """What a replay returns, after the comparison with the function itself.
 
     An accelerator may round differently from call to call, and where that turns a ReLU on or off, a few numbers differ
-    by more than rounding. So a difference counts if it is there for other arguments as well, which are not those of the
-    trace either.
+    by more than rounding. So a difference counts only if it is there for other arguments as well, which are not those
+    of the trace either.
 
     Raises:
         InputError: If the two differ.

@@ -240,7 +240,7 @@ def test_a_folder_with_its_own_splits_keeps_them(tmp_path: Path) -> None:
     ("classes", "settings", "message"),
     [
         ({}, {}, "has no folder with images"),
-        ({"train/a": 2}, {}, "needs all of train, val and test, has no val"),
+        ({"train/a": 2}, {}, "needs all of train, val and test, but has no val"),
         ({"a": 1, "b": 1}, {}, "has 2 classes, too few to divide"),
         ({"a": 1, "b": 1, "c": 1}, {"fractions": (0.5, 0.5, 0.5)}, "three numbers above 0 that add up to 1"),
         ({"a": 1, "b": 1, "c": 1}, {"fractions": (0.5, 0.5)}, "three numbers above 0 that add up to 1"),

@@ -269,7 +269,7 @@ def test_the_meta_gradient_is_shortened_to_its_bound():
     ("settings", "message"),
     [
         ({"inner_steps": 0}, "inner_steps must be at least 1 for meta-lstm"),
-        ({"first_order": True}, "meta-lstm always takes gradients for constants"),
+        ({"first_order": True}, "meta-lstm always treats gradients as constants"),
         ({"learned_lr": "parameter"}, "meta-lstm has gates in place of step sizes"),
         ({"algorithm": "maml"}, "lstm has settings of the algorithm meta-lstm, not of maml"),
     ],
