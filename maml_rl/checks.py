@@ -366,7 +366,7 @@ def _whole_episodes(env: AnyEnv, seed: int) -> Iterator[Finding]:
     size = max(sum(part.size for part in parts), 1)
     rows = np.linspace(0, len(observations) - 1, min(len(observations), max(50, 2_000_000 // size))).astype(int)
     numbers = np.concatenate([np.full(part.size, not part.is_picture) for part in parts])
-    # Pictures are scaled by their range, and a 0 that never changes is no fault.
+    # Pictures are scaled by their range, and a 0 that never changes is not a fault.
     yield from _scales(np.stack([np.where(numbers, _row(env, observations[index]), 0.0) for index in rows]))
 
 
@@ -422,7 +422,7 @@ def _leak(env: AnyEnv, seed: int) -> Iterator[Finding]:
     tasks = _tasks(env, int(np.clip(4 * (size + 1), 60, 300)), seed)
     try:
         targets = np.stack([np.asarray(_vector(space, task), np.float64).reshape(-1) for task in tasks])
-    except (TypeError, ValueError):  # tasks that are no numbers
+    except (TypeError, ValueError):  # tasks that are not numbers
         return
     episodes = [_run(env, task, seed + i, _actions(env, 2, seed + i)) for i, task in enumerate(tasks)]
     for index, when in ((0, "the first observation"), (-1, "an observation after a few random steps")):
