@@ -1,7 +1,7 @@
-"""Entry point of the command `maml-rl`: its commands, and how it ends.
+"""Entry point of the command `maml-rl`: its subcommands and exit codes.
 
-A command's module is imported when it is called, and PyTorch when it computes: neither `maml-rl --help` nor the
-processes of an environment, which import this module as their main one, need them.
+A command's module is imported only when the command is called, and PyTorch only when it computes. `maml-rl --help`
+needs neither, nor do the processes of an environment, which import this module as their main module.
 """
 
 import os
@@ -65,8 +65,8 @@ maml-rl COMMAND --help lists the options of a command.
 def main() -> None:
     """Runs the command line.
 
-    Exit code 0; 2 with one line that says what was expected; 1 if an environment or another rank failed; 130 after
-    Ctrl-C; 141 where nobody reads the output.
+    The exit code is 0, or 2 after a user's error, with one line that says what was expected. It is 1 if an environment
+    or another rank failed, 130 after Ctrl-C, and 141 if nobody reads the output.
     """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler's stop saves like Ctrl-C
@@ -110,10 +110,9 @@ def _errors() -> Iterator[None]:
 
 @contextmanager
 def _output() -> Iterator[None]:
-    """Ends the output with the command: what is printed after it, when Python exits, goes to standard error.
+    """Ends the output with the command: anything printed later, while Python exits, goes to standard error.
 
-    Where nobody reads the output any more, as after `| head`, the command ends quietly, with the exit code of other
-    programs.
+    If nobody reads the output any more, as after `| head`, the command ends quietly, with the usual exit code.
     """
     try:
         try:

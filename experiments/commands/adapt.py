@@ -15,10 +15,10 @@ from maml_rl.experiments.commands.options import RunOptions, joined, parse
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions(RunOptions):
-    """Adapts a run to one task (reinforcement), and saves the policy: for Stable-Baselines3, NumPy or ONNX.
+    """Adapts a run to one task (reinforcement learning) and saves the policy for Stable-Baselines3, NumPy or ONNX.
 
-    The task is one of the environment's, or unknown: then it shows in episodes that were logged, for example on a
-    robot. docs/real_robot.md leads from a training to them.
+    The task is one of the environment's, or unknown and seen only through logged episodes, for example from a robot.
+    docs/real_robot.md shows the way from training to logged episodes.
 
     examples:
       maml-rl adapt runs/navigation --task 0.3,-0.2 --out policy.zip
@@ -30,21 +30,20 @@ class AdaptOptions(RunOptions):
     out: Path
     """File for the policy, which must not exist yet: .zip for Stable-Baselines3's PPO, .npz for NumPy alone, .onnx."""
     task: str | None = None
-    """The task, as JSON, where brackets around numbers may be left out: 1.5 or 0.3,-0.2; drawn at random if not
-    given."""
+    """The task as JSON; brackets around numbers can be omitted: 1.5 or 0.3,-0.2. Default: drawn at random."""
     episodes_from: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LOG ...", help_behavior_hint="(optional)")] = ()
-    """Logged episodes to adapt to, in place of sampled ones: an npz file (docs/real_robot.md), or minari: and the id of
-    a data set. Of several, each is for one gradient step, and collected after the one before."""
+    """Logged episodes to adapt to instead of sampled ones: an npz file (docs/real_robot.md), or minari: followed by the
+    id of a data set. Each gives one gradient step; list them in the order in which they were collected."""
     gradient_steps: int | None = None
-    """Gradient steps, with fresh episodes for each; those of the run's evaluation if not given (paper: 3)."""
+    """Gradient steps, each with fresh episodes. Default: those of the run's evaluation (paper: 3)."""
     episodes: int | None = None
-    """Episodes for each gradient step; those of the run's evaluation if not given (paper: 20; navigation 40)."""
+    """Episodes per gradient step. Default: those of the run's evaluation (paper: 20; navigation 40)."""
     seed: int = 0
-    """Seed of the task, if none is given, and of everything random in the adaptation."""
+    """Seed of a randomly drawn task and of everything random in the adaptation."""
     record: bool = False
     """Record an episode after each number of gradient steps as the run's recording.npz, for maml-rl visualize RUN."""
     opset: int | None = None
-    """Version of the operators of an ONNX model; 17 if not given."""
+    """Operator set version of an ONNX model. Default: 17."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -65,18 +64,18 @@ def run(arguments: Sequence[str]) -> None:
 
 
 class _Shown(NamedTuple):
-    """What is printed of an adaptation."""
+    """What the command prints about an adaptation."""
 
     printed: str
     code: str  # what to do next
 
 
 def _check(options: AdaptOptions) -> None:
-    """Raises InputError for options that logged episodes leave no room for."""
+    """Raises InputError for options that cannot be combined with logged episodes."""
     names = ("task", "gradient_steps", "episodes", "record")
     if options.episodes_from and (given := [name for name in names if getattr(options, name) not in (None, False)]):
         raise InputError(
-            f"--{given[0].replace('_', '-')} is for episodes that are sampled, and --episodes-from gives logged ones: "
+            f"--{given[0].replace('_', '-')} is for sampled episodes, and --episodes-from gives logged ones: "
             "leave one of them out"
         )
 

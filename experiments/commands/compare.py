@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class CompareOptions:
     """Compares runs on the same tasks by gradient step, next to the paper's values.
 
-    Runs that differ by their seed only are one method.
+    Runs that differ only in their seed count as one method.
 
     examples:
       maml-rl compare runs/navigation runs/navigation-pretrained runs/navigation-oracle
@@ -34,24 +34,24 @@ class CompareOptions:
     ]
     """Directories of the runs, or hub:owner/name on the Hugging Face Hub."""
     tasks: Annotated[str | None, tyro.conf.arg(metavar="paper|FILE.json")] = None
-    """paper: the very 40 tasks that the paper's policies were tested on, in its five environments; or a JSON file with
-    a list of tasks, such as [[0.3], [2.5]], which may be outside the range of the training (reinforcement). The runs'
-    held-out tasks if not given."""
+    """paper: the 40 tasks on which the paper's policies were tested, in its five environments. Or a JSON file with a
+    list of tasks, such as [[0.3], [2.5]], which may be outside the training range (reinforcement learning). Default:
+    the runs' held-out tasks."""
     gradient_steps: int | None = None
-    """Gradient steps to compare; as many as the runs are evaluated for if not given."""
+    """Gradient steps to compare. Default: as many as the runs' evaluations have."""
     data: str | None = None
-    """Directory of the images (supervised); each run's own if not given."""
+    """Directory of the images (supervised learning). Default: each run's own."""
     json: bool = False
     """Print one JSON object and nothing else; write no comparison."""
     out: Path | None = None
-    """Where comparison.json, comparison.csv and comparison.png go (with --tasks paper comparison-paper.json, ..., with
-    a file comparison-given.json, ...). If not given, results/TASK, where a comparison that has other runs too is not
-    replaced."""
+    """Directory for comparison.json, comparison.csv and comparison.png (comparison-paper.* with --tasks paper,
+    comparison-given.* with a file of tasks). Default: results/TASK, where a comparison that also covers other runs is
+    not replaced."""
     figure: Path | None = None
-    """File for a figure for a paper as well: learning curves with Student's intervals over seeds, next to the
+    """Also draw a figure for a paper into this file: learning curves with Student's intervals over seeds, next to the
     comparison; .pdf, .svg or .png."""
     latex: Path | None = None
-    """File for the table as LaTeX as well, with the package booktabs."""
+    """Also write the table as LaTeX into this file, with the package booktabs."""
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
 
@@ -109,7 +109,7 @@ def _check_files(options: CompareOptions) -> None:
 
 
 def _write_files(options: CompareOptions, comparison: "Comparison") -> None:
-    """Makes the figure and the table for LaTeX, if they are asked for."""
+    """Makes the figure and the LaTeX table, if requested."""
     from maml_rl.checkpoint import write_atomically
     from maml_rl.experiments.media.plots import draw_comparison_figure
     from maml_rl.experiments.runs.latex import latex_table

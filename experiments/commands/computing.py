@@ -16,13 +16,13 @@ from maml_rl.json_values import json_text
 def computing(as_json: bool = False) -> Iterator[Callable[[Any], None]]:
     """Takes the object that a command prints with `--json`, and keeps all else out of standard output.
 
-    An environment prints what it likes, when it is imported and later, from its processes and from libraries in C. So
-    it is the file descriptor that goes to standard error, until the object is written.
+    An environment may print anything, at import and later, also from its processes and from C libraries. So the file
+    descriptor itself is redirected to standard error, until the object is written.
 
-    PyTorch gets one thread: tasks are shared among threads of our own, with which OpenMP's would only compete.
+    PyTorch gets one thread: the tasks run on this package's threads, and OpenMP's would only compete with them.
 
     Args:
-        as_json: Whether the object is printed; otherwise the command prints what it likes.
+        as_json: Whether the object is printed; otherwise the command may print anything.
     """
     torch.set_num_threads(1)
     objects: list[Any] = []
@@ -35,7 +35,7 @@ def computing(as_json: bool = False) -> Iterator[Callable[[Any], None]]:
 
 @contextlib.contextmanager
 def _output_to_errors() -> Iterator[None]:
-    """Lets everything printed to standard output go to standard error."""
+    """Sends everything printed to standard output to standard error."""
     sys.stdout.flush()
     output = os.dup(1)
     try:

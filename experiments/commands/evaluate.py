@@ -25,7 +25,7 @@ _SETTINGS = ("gradient_steps", "shots", "episodes", "episodes_used", "later_lr_f
 class EvaluateOptions(RunOptions):
     """Evaluates a run on held-out tasks: return, error or accuracy after 0, 1, 2, ... gradient steps.
 
-    The settings are the run's own, but for those that are given.
+    Settings that are not given are the run's own.
 
     examples:
       maml-rl evaluate runs/navigation
@@ -35,35 +35,35 @@ class EvaluateOptions(RunOptions):
     """
 
     tasks: Annotated[str | None, tyro.conf.arg(metavar="INT|paper|FILE.json")] = None
-    """Number of held-out tasks (paper: 40; supervised 600); or paper, for the very 40 tasks that the paper's policies
-    were tested on, in its five environments; or a JSON file with a list of tasks, such as [[0.3], [2.5]], which may be
-    outside the range of the training (reinforcement). The last two go into evaluation-paper.json and
-    adaptation-paper.png, and into evaluation-given.json and adaptation-given.png."""
+    """Number of held-out tasks (paper: 40; supervised 600). Or paper, for the 40 tasks on which the paper's policies
+    were tested, in its five environments. Or a JSON file with a list of tasks, such as [[0.3], [2.5]], which may be
+    outside the training range (reinforcement learning). With paper, the files are evaluation-paper.json and
+    adaptation-paper.png; with a list, evaluation-given.json and adaptation-given.png."""
     gradient_steps: int | None = None
     """Gradient steps, with fresh episodes for each in reinforcement learning (paper: 3; supervised 3 to 10)."""
     episodes: int | None = None
-    """Episodes of each task for each gradient step (reinforcement; paper: 20; navigation 40)."""
+    """Episodes per task and gradient step (reinforcement learning; paper: 20; navigation 40)."""
     episodes_used: tuple[int, ...] | None = None
-    """How many of these episodes a gradient step uses, one evaluation on the same tasks for each number
-    (reinforcement); all of them by default. The return is measured on all of them, and there are at least as many as
-    the largest number here."""
+    """How many of these episodes a gradient step uses (reinforcement learning). Each number gives one evaluation, on
+    the same tasks. Default: all of them. The return is measured on all episodes, and there are at least as many as the
+    largest number here."""
     later_lr_factor: float | None = None
-    """Factor on the inner step size after the first gradient step (reinforcement; the paper's code: 0.5; ant direction
-    0.01)."""
+    """Factor on the inner step size after the first gradient step (reinforcement learning; the paper's code: 0.5; ant
+    direction 0.01)."""
     shots: tuple[int, ...] | None = None
-    """Support examples of a task, or of each class (supervised), one evaluation for each number."""
+    """Support examples per task, or per class (supervised learning). Each number gives one evaluation."""
     data: str | None = None
-    """Directory of the images (supervised)."""
+    """Directory of the images (supervised learning)."""
     seed: int | None = None
     """Seed of the held-out tasks and of everything random in the evaluation."""
     record: bool = False
-    """Record an episode of a few of the tasks after each number of gradient steps (reinforcement), in recording.npz
+    """Record an episode of a few tasks after each number of gradient steps (reinforcement learning), in recording.npz
     next to evaluation.json, for maml-rl visualize."""
     json: bool = False
-    """Print one JSON object and nothing else; write no files but the recording, if there is one."""
+    """Print one JSON object and nothing else; write no files except a recording."""
     out: Path | None = None
-    """Where adaptation.png and evaluation.json go. If not given, the run's directory, where an evaluation with the
-    run's own settings is not replaced by one with others."""
+    """Directory for adaptation.png and evaluation.json. Default: the run's directory, where an evaluation with other
+    settings does not replace one with the run's own."""
 
     @property
     def task_set(self) -> Literal["held-out", "paper"]:
@@ -80,7 +80,7 @@ class EvaluateOptions(RunOptions):
         """Settings of the evaluation that were given.
 
         Raises:
-            InputError: If the number of tasks is none.
+            InputError: If `tasks` is not a number, `paper` or a JSON file.
         """
         given: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
         if self.tasks not in (None, "paper") and self.task_file is None:
@@ -111,11 +111,11 @@ def run(arguments: Sequence[str]) -> None:
     out = options.out or directory
     if options.record and task_set == "paper" and options.out is None:
         raise InputError(
-            f"{directory / RECORDING} is of held-out tasks, as the report shows them: leave --record or --tasks paper "
+            f"{directory / RECORDING} holds held-out tasks, which the report shows: leave --record or --tasks paper "
             "out, or give another --out"
         )
     if options.record and options.task_file:
-        raise InputError("--record is for tasks that are not from a file: leave it out, or use maml-rl adapt --record")
+        raise InputError("--record does not work with tasks from a file: leave it out, or use maml-rl adapt --record")
     with computing(options.json) as show:
         about = (options.settings, task_set, options.data, options.machine, options.task_file)
         evaluation = evaluate(options.run, *about)
@@ -131,7 +131,7 @@ def run(arguments: Sequence[str]) -> None:
         print(f"\nrecording: {out / RECORDING}")
     if options.out is None and files.is_kept(directory, evaluated, evaluation):
         kept = directory / files.file_of(files.EVALUATION, evaluation.task_set)
-        print(f"\n{kept} stays as it is, with the run's own settings; give --out DIR to keep this one")
+        print(f"\n{kept} has the run's own settings and was left unchanged; give --out DIR to keep this one")
         return
     files.write_evaluation(out, evaluation, lambda path: draw_evaluation(evaluation, directory, path))
     print(f"\npicture: {out / files.file_of(files.PICTURE, evaluation.task_set)}")

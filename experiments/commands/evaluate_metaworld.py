@@ -15,7 +15,7 @@ from maml_rl.experiments.runs.trust import check_runs
 
 @dataclass(frozen=True)
 class MetaWorldOptions:
-    """Measures the success rate on a Meta-World benchmark's test tasks, by its own protocol.
+    """Measures the success rate on a Meta-World benchmark's test tasks, with the benchmark's own protocol.
 
     examples:
       maml-rl evaluate-metaworld runs/metaworld-ml10

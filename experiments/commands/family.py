@@ -51,7 +51,7 @@ class FamilyOptions:
     -->" and "<!-- end -->"."""
     choose: bool = False
     """Compare candidates for the step sizes that ProMP, Adam and CAVIA cannot share with MAML. Uses training seeds from
-    100 on and other held-out tasks than the table. Writes no files."""
+    100 on, and different held-out tasks from the table's. Writes no files."""
     list: bool = False
     """Print problems, methods and the commands of their runs, without training."""
 
@@ -103,7 +103,7 @@ def _check(options: FamilyOptions) -> None:
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     if options.draws == 1:
-        raise InputError("--draws must be at least 2, or 0 for none, got 1: noise is how draws differ")
+        raise InputError("--draws must be at least 2, or 0 for none, got 1: noise is the difference between draws")
 
 
 def _list(problems: Sequence[str], methods: Sequence[str], options: FamilyOptions) -> None:

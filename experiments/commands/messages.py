@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 _GROUPS = ("run", "trust", "tracking", "machine")
-"""Fields of options that hold others and have no name on a command line."""
+"""Fields that group other options and have no name on the command line."""
 
 _REWORDED = (
     (r"Missing value for argument '(\S+)'\..*", r"\1 needs a value"),
@@ -45,7 +45,7 @@ def in_one_line(message: str, arguments: Sequence[str], remark: str) -> str:
 
 
 def with_option(message: str, group: str, arguments: Sequence[str]) -> str:
-    """A message about a setting, which it begins with, with the option that gave it in the setting's place.
+    """A message that begins with the name of a setting, with that name replaced by the option that gave the setting.
 
     Args:
         message: Such as "lr must be above 0, got 0.0".

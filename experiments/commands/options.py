@@ -121,13 +121,13 @@ def value_of(option: str, arguments: Sequence[str]) -> tuple[str | None, list[st
 
 
 def joined(option: str, arguments: Sequence[str]) -> list[str]:
-    """Arguments with an option and its value in one, since a value such as -0.3,0.2 begins like an option."""
+    """Arguments with an option and its value merged into one, since a value such as -0.3,0.2 begins like an option."""
     value, others = value_of(option, arguments)
     return others if value is None else [*others, f"{option}={value}"]
 
 
 def check_directory(out: Path | None) -> None:
-    """Checks that files can be put in a directory that a user gave.
+    """Checks that a directory that a user gave can hold files.
 
     Raises:
         InputError: If it is a file.
@@ -186,7 +186,7 @@ _SEEN = object()
 
 
 def _option(owner: type, field: StructFieldSpec, rules: dict[type, tuple[str, ...]]) -> StructFieldSpec:
-    """A field as an option: of a choice between dataclasses, the one that is chosen; its `rule` names the choice."""
+    """A field as an option; for a choice between dataclasses, the chosen one, named by its `rule`."""
     described = replace(field, helptext=lambda: _one_paragraph(field))
     if field.default is None:  # its help says what happens then
         return replace(described, type=_annotated(field.type, tyro.conf.arg(help_behavior_hint="(optional)")))

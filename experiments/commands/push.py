@@ -16,8 +16,8 @@ from maml_rl.experiments.commands.options import RunOptions, check_directory, pa
 class PushOptions(RunOptions):
     """Puts a run on the Hugging Face Hub: checkpoint, settings, log and evaluation, a model card and a short clip.
 
-    Others then use it as hub:owner/name where a command takes a RUN, and in maml_rl.load_run. It needs the extra hub,
-    and a token: hf auth login, or HF_TOKEN. A run that was not evaluated is evaluated first.
+    Others can then use it as hub:owner/name wherever a command takes a RUN, and in maml_rl.load_run. This needs the
+    extra hub and a token (hf auth login, or HF_TOKEN). A run without an evaluation is evaluated first.
 
     examples:
       maml-rl push runs/navigation me/navigation
@@ -26,7 +26,7 @@ class PushOptions(RunOptions):
     """
 
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")]
-    """Repository on the Hub, which is made if need be."""
+    """Repository on the Hub; created if it does not exist."""
     private: bool = False
     """Make a new repository private."""
     out: Path | None = None

@@ -1,7 +1,7 @@
 """A command on several ranks, which torchrun starts: how it begins and ends on each of them.
 
-Rank 0 is the command as a single process runs it: it alone writes files and prints. The others print what only they
-can report, with their rank and machine.
+Rank 0 behaves like a single process and is the only one that writes files and prints. The others print only what rank 0
+cannot report, with their rank and machine.
 """
 
 import atexit
@@ -33,7 +33,7 @@ def several_ranks() -> bool:
     """Whether torchrun has started this process as one of several.
 
     Raises:
-        InputError: If its variables are not all there, or are not what they should be; names them.
+        InputError: If some of its variables are missing or invalid; names them.
     """
     present = [name for name in _VARIABLES[:4] if name in os.environ]  # an address alone says nothing
     if not present:
@@ -92,9 +92,9 @@ def on_this_rank(command: str) -> Iterator[None]:
 def ending_at_once() -> Iterator[None]:
     """Ends the process at once after the block, if it is one of several ranks.
 
-    After a failure it would wait, when Python ends, for what it has sent to ranks that do not answer. After a success,
-    PyTorch now and then aborts it (SIGABRT) while Python ends, which would fail the whole job. It is the last thing
-    that is done, as what is registered first to be done at the end.
+    After a failure, the process would wait while Python exits, for data sent to ranks that do not answer. After a
+    success, PyTorch now and then aborts it (SIGABRT) while Python exits, which would fail the whole job. What is
+    registered first runs last at exit, so ending the process is the last thing that happens.
     """
     codes: list[object] = []
 
@@ -117,7 +117,7 @@ def ending_at_once() -> Iterator[None]:
 
 
 def followed(options: Any) -> bool:
-    """Whether this is a rank that follows rank 0 through the evaluations of a command, which it has then done.
+    """Whether this rank follows rank 0 through the evaluations of a command. If so, they are done when this returns.
 
     Args:
         options: Options of the command.
@@ -155,7 +155,7 @@ def shared_facts(settings: Mapping[str, Any]) -> dict[str, object]:
 
 
 def code_digest(packages: Mapping[str, Path]) -> str:
-    """SHA-256 of the Python files of packages, which two checkouts of one version may differ in.
+    """SHA-256 of the packages' Python files, which can differ between two checkouts of one version.
 
     Args:
         packages: The directory of each package by its name; a package inside another one counts as its own.
@@ -186,7 +186,7 @@ def _end_when_interrupted() -> None:
 
 
 def _interrupt_once() -> None:
-    """Lets the first of SIGINT and SIGTERM interrupt, and no other: torchrun may pass on both, while the run is saved.
+    """Lets only the first of SIGINT and SIGTERM interrupt: torchrun may pass on both, while the run is being saved.
 
     Both arrive at a rank when the user types Ctrl-C, when a scheduler stops the job, and when another rank has ended.
     """

@@ -1,4 +1,4 @@
-"""Settings from a file, in the place of a preset's: `maml-rl train --config run.toml`, or a run's own config.json."""
+"""Settings from a file instead of a preset's: `maml-rl train --config run.toml`, or a run's own config.json."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -26,22 +26,22 @@ class Given(NamedTuple):
 
 
 def read_settings(path: Path, preset: str | None) -> Given:
-    """Settings of a file: those of a run's `config.json`, or in TOML those of a preset, but for those that it gives.
+    """Settings from a file: a run's `config.json`, or TOML that changes some settings of a preset.
 
-    Names are those of the options with `_` for `-`, and a table for what comes before a dot. `preset` names the preset.
+    Names are those of the options, with `_` for `-` and a table for the part before a dot. `preset` names the preset.
 
     Args:
         path: The file.
-        preset: The preset that the command names, if it does.
+        preset: The preset that the command names, if any.
 
     Raises:
-        InputError: If it cannot be read, or names a setting that there is not.
+        InputError: If it cannot be read, or names an unknown setting.
         OSError: If there is none.
     """
     record = _read(path)
     named = record.pop(_PRESET, None)
     if named is not None and not isinstance(named, str):
-        raise InputError(f'{path}: preset should be the name of one, such as preset = "navigation"')
+        raise InputError(f'{path}: preset should be the name of a preset, such as preset = "navigation"')
     if preset and named and preset != named:
         raise InputError(f"{path} is for the preset {named}, and the command names {preset}: leave one of them out")
     name = preset or named
@@ -80,12 +80,12 @@ def _made(path: Path, kind: type[Any], record: Mapping[str, Any]) -> RunConfig:
     except TypeError as error:
         raise InputError(f"{path} holds a setting that this version of maml-rl does not know ({error})") from error
     except InputError as error:
-        raise InputError(f"{path} holds a setting that cannot be: {error}") from error
+        raise InputError(f"{path} holds an invalid setting: {error}") from error
     return config
 
 
 def _merged(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those that are given in their place, and those of parts within them."""
+    """Settings updated with the given ones, also within nested parts."""
     return {
         name: _merged(value, given[name])
         if isinstance(value, dict) and isinstance(given.get(name), dict)

@@ -47,10 +47,10 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _run_all(runs: Sequence[AskedRun]) -> None:
-    """Trains one run after the other; one that diverges keeps none of the others from it, on a single rank.
+    """Trains one run after the other. On a single rank, a run that diverges does not stop the others.
 
     Raises:
-        InputError: If the directory of one is taken, before any begins, or after all others if one diverged.
+        InputError: If a directory is taken, before any run begins; or if a run diverged, after all the others.
     """
     from maml_rl.experiments.runs.loop import check_new
     from maml_rl.ranks import this_rank
@@ -181,7 +181,7 @@ def _watch(work: _Work) -> Any:
 
 @contextmanager
 def _explained(work: _Work) -> Iterator[None]:
-    """Adds to what ends a training how to resume it, or what to change."""
+    """Adds to an error that ends a training how to resume it, or what to change."""
     from maml_rl.run import CHECKPOINT
 
     out, resume = work.out, f"maml-rl train --resume {shlex.quote(str(work.out))}"
@@ -208,7 +208,7 @@ def _explained(work: _Work) -> Iterator[None]:
 
 
 def _remedy(config: RunConfig) -> str:
-    """What to do where a training with these settings diverges: bound what the network sees first, then its steps."""
+    """What to do when a training with these settings diverges: first bound what the network sees, then its steps."""
     lower = f"a lower --meta.inner-lr or --meta.step.{'max-kl' if isinstance(config.meta.step, TrustRegion) else 'lr'}"
     if not isinstance(config, RLConfig):
         return f"train again with {lower}"

@@ -1,4 +1,4 @@
-"""What `maml-rl train` is asked for: its help, its options, and the runs that they describe."""
+"""The arguments of `maml-rl train`: its help, its options, and the runs that they describe."""
 
 import shlex
 import textwrap
@@ -58,22 +58,23 @@ maml-rl train PRESET --help and maml-rl train --resume --help list the options.
 
 @dataclass(frozen=True)
 class NewRun:
-    """Meta-trains with the settings of a preset, but for those that are given."""
+    """Meta-trains with the settings of a preset, except those that are given."""
 
     run: Annotated[RLConfig | SupervisedConfig, tyro.conf.arg(name="")]
     config: Path | None = None
-    """File with settings, in TOML, or a run's config.json. Options have the last word."""
+    """File with settings in TOML, or a run's config.json. Options take precedence over it."""
     seeds: str | None = None
-    """Train several seeds in turn, such as 0-4 or 0,2,5: a run for each, with -seedN after its directory's name."""
+    """Train several seeds in turn, such as 0-4 or 0,2,5. Each is a separate run, with -seedN after its directory's
+    name."""
     out: Path | None = None
-    """Directory of the run, which must not exist yet. If not given, runs/PRESET, or runs/My-v0 with the preset custom,
-    and -seedN after it where --seed N is given."""
+    """Directory of the run, which must not exist yet. Default: runs/PRESET, or runs/My-v0 with the preset custom;
+    --seed N adds -seedN to it."""
     resume_if_exists: bool = False
-    """Resume the run if its directory exists, after a check that it has the same settings, but for more iterations. So
-    one command starts a run and, requeued by a cluster, resumes it."""
+    """Resume the run if its directory exists. The settings must be the same, except for more iterations. So one command
+    starts a run and, requeued by a cluster, resumes it."""
     render_every: int = 0
-    """Meta-iterations from one animated clip in TensorBoard, before and after adaptation, to the next; none if 0. Clips
-    of robots need OpenGL."""
+    """Meta-iterations between animated clips in TensorBoard, which show episodes before and after adaptation; 0 for no
+    clips. Clips of robots need OpenGL."""
     tracking: GivenTracking = NO_TRACKER
     machine: GivenMachine = THIS_MACHINE
 
@@ -85,11 +86,11 @@ class ResumedRun:
     resume: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run."""
     iterations: int | None = None
-    """New number of meta-iterations; the run's own if not given."""
+    """New number of meta-iterations. Default: the run's own."""
     data: str | None = None
-    """Directory of the images (supervised); the run's own if not given."""
+    """Directory of the images (supervised learning). Default: the run's own."""
     render_every: int = 0
-    """Meta-iterations from one animated clip in TensorBoard to the next (reinforcement); none if 0."""
+    """Meta-iterations between animated clips in TensorBoard (reinforcement learning); 0 for no clips."""
     tracking: GivenTracking = NO_TRACKER
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
@@ -111,7 +112,7 @@ def asked_runs(arguments: Sequence[str]) -> list[AskedRun]:
     """The runs that arguments describe: one, or one for each of several seeds.
 
     Raises:
-        InputError: If an argument is unknown, absent or of no use.
+        InputError: If an argument is unknown, missing or of no use.
     """
     return [_resumption(arguments)] if has_option("--resume", arguments) else _beginnings(arguments)
 
@@ -159,18 +160,18 @@ def _beginnings(arguments: Sequence[str]) -> list[AskedRun]:
 
 
 def _start(arguments: Sequence[str]) -> tuple[str, RunConfig, str, list[str]]:
-    """Name of the preset, settings to start from, what the help says of them, and the other arguments."""
+    """Name of the preset, settings to start from, what the help says about them, and the other arguments."""
     file, arguments = value_of("--config", arguments)
     if file is None:
         name, options = _preset_and_options(arguments)
         preset = find_preset(name)
-        return name, preset.config, f"of the preset {name}, but for those that are given.\n\n{_about(preset)}", options
+        return name, preset.config, f"of the preset {name}, except those that are given.\n\n{_about(preset)}", options
     named, options = arguments[0] if arguments and not arguments[0].startswith("-") else None, arguments
     options = options[1:] if named else options
     if named is None:
         named, options = value_of("--preset", options)
     given = read_settings(Path(file), named)
-    return given.preset, given.config, f"of {file}, but for those that are given.", options
+    return given.preset, given.config, f"of {file}, except those that are given.", options
 
 
 def _beginning(arguments: Sequence[str]) -> AskedRun:
@@ -189,7 +190,7 @@ def _beginning(arguments: Sequence[str]) -> AskedRun:
 
 
 def _refuse_options_of_others(name: str, config: RunConfig, options: Sequence[str]) -> None:
-    """Refuses options that another kind of learning has and the preset's does not."""
+    """Refuses options of a kind of learning other than the preset's."""
     other = next(preset.config for preset in PRESETS.values() if preset.config.kind != config.kind)
     absent = {*_names(other), *OF_ONE_KIND[other.kind]} - {*_names(config)}
     absent |= _names_of_rules(other) - _names_of_rules(config)
@@ -205,7 +206,7 @@ def _names_of_rules(config: RunConfig) -> set[str]:
 
 
 def _refuse_options_of_other_rules(config: RunConfig, options: Sequence[str]) -> None:
-    """Refuses options that another rule for the meta-step has and that of the settings does not."""
+    """Refuses options of a rule for the meta-step other than that of the settings."""
     rules, prefix = rules_for(config), "--meta.step."
     for option in options:
         given = option.partition("=")[0]
@@ -228,7 +229,7 @@ def _names(settings: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _default_out(name: str, config: RunConfig, names_seed: bool) -> Path:
-    """Directory of a run for which none is given: its name has the seed, if that is given."""
+    """Default directory of a run; its name includes the seed, if one is given."""
     if name == CUSTOM:  # runs in different environments are kept apart
         name = config.problem.rpartition(":")[2].rpartition("/")[2]
     return Path("runs") / (f"{name}-seed{config.seed}" if names_seed else name)
@@ -237,7 +238,7 @@ def _default_out(name: str, config: RunConfig, names_seed: bool) -> Path:
 def _preset_and_options(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """Name of the preset, which comes first or as `--preset NAME` anywhere, and the other arguments.
 
-    It is `custom` where only an environment is named.
+    It is `custom` if only an environment is named.
     """
     if not arguments[0].startswith("-"):
         return arguments[0], [*arguments[1:]]

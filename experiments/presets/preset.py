@@ -32,13 +32,14 @@ class Preset(NamedTuple, Generic[Config]):
         else:
             steps = f"{meta.step.epochs} steps of " if isinstance(meta.step, ProMP) else ""
             rule = f"{meta.step.rule} {steps}{meta.step.lr:g}"
+        tasks = f"{meta.meta_batch_size} task{'' if meta.meta_batch_size == 1 else 's'}"
         episodes, others = "", ""
         if isinstance(config, RLConfig):
             episodes = f" x {config.meta.episodes} episodes"
             observations = "standardised" if config.network.standardise else "raw"
             others = f", lambda {config.meta.gae_lambda}, observations {observations}"
         return (
-            f"{config.iterations} iterations of {meta.meta_batch_size} tasks{episodes}, "
+            f"{config.iterations} iterations of {tasks}{episodes}, "
             f"{inner if meta.inner_steps else 'no inner updates'}, {rule}{others}"
         )
 
@@ -49,9 +50,9 @@ def rules_for(config: Any) -> dict[str | None, type[Any]]:
 
 
 def with_rule(config: Any, rule: str | None) -> Any:
-    """Settings with another rule for the meta-step, which then has its own defaults, promp the inner loss lvc too.
+    """Settings with another rule for the meta-step, with that rule's defaults; promp also gets the inner loss lvc.
 
-    Those of an unknown rule are the settings as they are.
+    An unknown rule leaves the settings as they are.
     """
     rules = rules_for(config)
     if rule not in rules or rule == config.meta.step.rule:
@@ -61,7 +62,7 @@ def with_rule(config: Any, rule: str | None) -> Any:
 
 
 def takes_rule(config: Any, rule: str) -> bool:
-    """Whether settings can have a rule for the meta-step: an imitation takes its steps by adam or sgd alone."""
+    """Whether settings can have a rule for the meta-step: imitation takes only adam or sgd."""
     try:
         with_rule(config, rule)
     except InputError:

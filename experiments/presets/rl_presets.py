@@ -17,9 +17,9 @@ _META_WORLD = "Yu et al. 2019 and McLean et al. 2025 (Meta-World), from their co
 
 
 CUSTOM = "custom"
-"""Preset for environments that bring no settings: the one that `maml-rl train --env-id` takes if none is named."""
+"""Preset for environments that come without settings, and the default of `maml-rl train --env-id`."""
 UNNAMED = "module:My-v0"
-"""What stands in it for the environment's id."""
+"""Placeholder for the environment's id in that preset."""
 
 
 # Measured without a bound on observations, and kept so (docs/implementation_details.md).
@@ -57,7 +57,7 @@ _ANT_DIRECTION = replace(
     meta=replace(_ANT_VELOCITY.meta, episodes=40),
     evaluation=RLEvaluation(episodes=40),
 )
-_PUBLISHED = "published settings, raw observations; curvature is exact, on a quarter of the steps, episodes exactly K"
+_PUBLISHED = "published settings, raw observations; but exact curvature on a quarter of the steps, exactly K episodes"
 _STANDARDISED = "changed: observations standardised, lambda 0.97"
 _DIRECTION_STANDARDISED = replace(
     _DIRECTION, iterations=130, meta=replace(_DIRECTION.meta, meta_batch_size=20, gae_lambda=0.97)
@@ -66,8 +66,8 @@ _VELOCITY_STANDARDISED = replace(
     _VELOCITY,
     meta=replace(_VELOCITY.meta, gae_lambda=0.97, step=TrustRegion(max_kl=0.01, cg_damping=0.1, hessian_fraction=0.25)),
 )
-# Where a step of the published size on raw observations is large, on standardised ones it is small: the inner step size
-# and the trust region are three and five times the published ones (docs/implementation_details.md).
+# A step of the published size is large on raw observations but small on standardised ones. So the inner step size and
+# the trust region are three and five times the published ones (docs/implementation_details.md).
 _ANT_META = replace(
     _ANT_VELOCITY.meta,
     meta_batch_size=20,
@@ -79,7 +79,7 @@ _ANT_DIRECTION_META = replace(
     _ANT_META, meta_batch_size=10, episodes=40, step=TrustRegion(max_kl=0.15, cg_damping=0.1, hessian_fraction=0.25)
 )
 # Two tasks differ by a sign, which one context number can hold. With one number the normalised step has the derivative
-# 0, so that the first-order meta-gradient is the exact one (docs/ant_notebook.md).
+# 0, so the first-order meta-gradient is exact (docs/ant_notebook.md).
 _SIGN: dict[str, Any] = {
     "adapted": "context",
     "inner_lr": 3.0,
@@ -112,8 +112,8 @@ _ZINTGRAF_MAML = RLConfig(
     meta=RLMeta(meta_batch_size=40, episodes=20, inner_lr=0.1, discount=0.95, gae_lambda=0.97),
     network=_UNBOUNDED,
 )
-# The context reaches the policy through its columns of the first layer alone, so its step size is the larger one. Those
-# of the half-cheetah are of Ben-Iwhiwhu et al. 2022 (github.com/dlpbc/nm-metarl), who ran CAVIA's code as a baseline.
+# The context reaches the policy only through its columns of the first layer, so its step size is larger. The step sizes
+# of the half-cheetah are from Ben-Iwhiwhu et al. 2022 (github.com/dlpbc/nm-metarl), who ran CAVIA's code as a baseline.
 _ZINTGRAF_CAVIA = replace(
     _ZINTGRAF_MAML,
     meta=replace(_ZINTGRAF_MAML.meta, adapted="context", inner_lr=10.0),
@@ -281,7 +281,7 @@ RL_PRESETS = {
         _NAVIGATION_CAVIA,
         "2D navigation to a goal in [-0.5, 0.5]^2: CAVIA",
         f"{_ZINTGRAF}, 5 context numbers, inner lr 1; otherwise as navigation",
-        "in a short trial as MAML: -40, -16, -11, -10, and MAML -39, -15, -11, -9 (three seeds, 25 iterations, 10 x 10 "
+        "in a short trial -40, -16, -11, -10, close to MAML's -39, -15, -11, -9 (three seeds, 25 iterations, 10 x 10 "
         "episodes)",
     ),
     "metaworld-ml1-reach": Preset(
@@ -339,7 +339,7 @@ RL_PRESETS = {
     ),
     CUSTOM: Preset(
         _CUSTOM,
-        "an environment of yours, --env-id module:My-v0, whatever the units of its observations and rewards",
+        "your own environment, --env-id module:My-v0, whatever the units of its observations and rewards",
         f"network and batch: {_FINN}; changed: observations standardised and clipped, also for the baseline, "
         "lambda 0.97, damping 0.1",
         "depends on the environment",
@@ -360,8 +360,8 @@ RL_PRESETS = {
         replace(_GRIDWORLD, observe_task=True, evaluation=replace(_GRIDWORLD.evaluation, gradient_steps=0)),
         "gridworld of 13 visible goals: TRPO on all of them, with the goal's number in the observation as well",
         f"in place of a game of {_PARISOTTO}; settings: chosen here; maml_rl.experiments.paper.gridworld_experts makes "
-        "one from exact values",
-        "that one: -3.7",
+        "such a run from exact values",
+        "that run: -3.7",
     ),
     "gridworld-mimic": Preset(
         _GRIDWORLD_MIMIC,
@@ -418,7 +418,7 @@ _ROTHFUSS_MEASURED = {
 
 
 def _rothfuss(name: str) -> dict[str, Preset[RLConfig]]:
-    """ProMP, and what its authors compare it with: MAML by TRPO, all else equal but the inner loss."""
+    """ProMP, and what its authors compare it with: MAML by TRPO, which differs only in the inner loss."""
     environment, robot, goal, returns = _ROTHFUSS_TASKS[name]
     dynamics = environment.endswith("RandomParameters")
     maml = replace(_ROTHFUSS_MAML, env_id=f"maml_rl.envs:rothfuss2019/{environment}-v0")
@@ -479,8 +479,8 @@ _DYNAMICS = {
 def _baselines(name: str, expected: Sequence[str]) -> dict[str, Preset[RLConfig]]:
     """What the paper compares a MAML preset with, all else equal: policy, sampler, optimiser and number of episodes.
 
-    An iteration without inner updates samples once instead of before and after each, so there are as many more. The env
-    steps are then the same too, but for episodes that end early.
+    An iteration without inner updates samples once, not before and after each update. So there are more iterations
+    here, for the same number of env steps, except where episodes end early.
     """
     maml = RL_PRESETS[name]
     config = maml.config
@@ -512,7 +512,8 @@ _MIMICS_MEASURED = {
 
 
 def _mimic(name: str) -> Preset[RLConfig]:
-    """Actor-Mimic with the oracle of a MAML preset for experts, all else equal, evaluated as its pretrained is."""
+    """Actor-Mimic with the oracle of a MAML preset as its expert, all else equal, evaluated like the preset's
+    pretrained."""
     maml, (tasks, episodes, iterations) = RL_PRESETS[name], _MIMICS[name]
     config = maml.config
     meta = replace(config.meta, inner_steps=0, meta_batch_size=tasks, episodes=episodes, step=Adam())

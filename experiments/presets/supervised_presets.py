@@ -28,7 +28,7 @@ def inner_lr_of_mean(published: float, ways: int) -> float:
 
 
 def clip_of_mean(published: float, tasks: TasksConfig) -> float:
-    """Bound on each number of the gradient of the mean loss that cuts where a published one does.
+    """Bound on each number of the mean loss's gradient, equivalent to a published bound.
 
     The published outer loss is ways x queries / shots times the mean.
     """
@@ -81,9 +81,9 @@ def _mini_imagenet(shots: int, meta_batch_size: int) -> SupervisedConfig:
     )
 
 
-# The meta-learner LSTM. Published settings are those of MiniImagenet. The sinusoid and Omniglot have its LSTM, outer
-# step and steps on all support examples, with the gradient of the mean loss, whose size does not depend on their
-# number.
+# The meta-learner LSTM. The published settings are those of MiniImagenet. The sinusoid and Omniglot use its LSTM and
+# outer step, and take their steps on all support examples with the gradient of the mean loss, whose size does not
+# depend on their number.
 _LSTM_STEP = Adam(lr=1e-3, norm_clip=0.25)
 _MEAN_GRADIENT = LSTMConfig(divided_gradient=False)
 _SINUSOID_LSTM = replace(
@@ -151,13 +151,13 @@ SUPERVISED_PRESETS = {
             meta=replace(_SINUSOID.meta, adapted="context", inner_lr=1.0),
             network=NetworkConfig("mlp", context_size=5),
         ),
-        "the same: 5 context numbers alone are adapted",
+        "the same: only 5 context numbers are adapted",
         "Zintgraf et al. 2019 (CAVIA), from its code",
         "not measured",
     ),
     "sinusoid-meta-lstm": Preset(
         _SINUSOID_LSTM,
-        "the same: an LSTM takes 5 steps in place of gradient descent",
+        "the same: an LSTM takes 5 steps instead of gradient descent",
         f"{_RAVI}, with the tasks of {_FINN}, 5.1; the number of steps is this package's",
         "after 4726 iterations, 10-shot squared error after 5, 10 steps: 0.48, 0.36",
     ),
@@ -169,7 +169,7 @@ SUPERVISED_PRESETS = {
     ),
     "omniglot-5way-1shot-meta-lstm": Preset(
         _OMNIGLOT_LSTM,
-        "the same: an LSTM takes 5 steps in place of gradient descent",
+        "the same: an LSTM takes 5 steps instead of gradient descent",
         f"{_RAVI}, with the tasks of {_FINN}, 5.2; steps and filters are this package's",
         "after 1241 iterations 71.4 ± 1.0 %",
     ),

@@ -491,7 +491,7 @@ def test_an_evaluation_on_the_papers_tasks_has_files_of_its_own(run_command, run
     assert (run / "adaptation-paper.png").exists()
     assert (run / "evaluation.json").read_text() == '{"kept": true}'
     again = run_command("evaluate", run, "--tasks=paper", "--episodes=1", "--threads=1")
-    assert "evaluation-paper.json stays as it is" in again.out
+    assert "evaluation-paper.json has the run's own settings" in again.out
     check_refused(
         run_command("evaluate", run, "--tasks=paper", "--record"), "recording.npz is of held-out tasks", "--out"
     )

@@ -138,7 +138,7 @@ def test_a_runs_own_settings_are_a_file_too(run_command, tmp_path, preset):
         ('preset = "navigation"\nseed = "one"', "seed should be an integer"),
         ('preset = "navigation"\n[meta]\ninner_lr = -1', "holds a setting that cannot be"),
         ('preset = "navigatio"', "there is no preset 'navigatio'; the nearest"),
-        ("preset = 3", "preset should be the name of one"),
+        ("preset = 3", "preset should be the name of a preset"),
         ('preset = "navigation"\nmeta = 3', "meta should be an object"),
         ('env_id = "maml_rl.envs:finn2017/Navigation2D-v0"\nmeta = {step = {rule = "sgdd"}}', "rule should be one of"),
     ],

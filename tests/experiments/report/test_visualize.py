@@ -165,7 +165,7 @@ def test_an_evaluation_with_the_runs_own_settings_is_replaced_by_no_other(run_co
     assert run_command("evaluate", run, "--tasks=5", "--threads=1").code == 0  # as many as the run's own
     own = files_of(run, EVALUATION, PICTURE)
     result = run_command("evaluate", run, "--tasks=3", "--threads=1")
-    assert f"{run / EVALUATION} stays as it is, with the run's own settings" in result.out
+    assert f"{run / EVALUATION} has the run's own settings and was left unchanged" in result.out
     assert files_of(run, EVALUATION, PICTURE) == own
     assert run_command("train", "--resume", run, "--iterations=3", "--threads=1").code == 0
     run_command("evaluate", run, "--tasks=3", "--threads=1")  # the one before is of another checkpoint
