@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--rule",
         choices=["adam", "sgd", "promp"],
-        help="another rule of the meta-step, measured in turn with the trust region; its figures, and their ratio",
+        help="another rule of the meta-step, measured in turn with the trust region; prints figures and ratio",
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)

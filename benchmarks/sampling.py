@@ -1,8 +1,8 @@
 """Rate of sampling against the machine's limit, the raw rate of `mj_step`, in one process.
 
-The limit is what free-running threads reach that call `mj_step` alone in the same episodes: from the same starts, with
-the sampled controls, to the same lengths. Both sides alternate; the median of each is quoted, and of the ratio
-taken pair by pair.
+The limit is the rate of free-running threads that only call `mj_step`, in the same episodes: from the same starts, with
+the sampled controls, to the same lengths. Both sides alternate. The figures are the median of each, and of the ratio of
+each pair.
 """
 
 import argparse

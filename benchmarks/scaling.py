@@ -1,10 +1,10 @@
-"""How time and memory of a meta-iteration grow with the number of tasks, and of episodes of each.
+"""How time and memory of a meta-iteration grow with the number of tasks, and of episodes per task.
 
     python benchmarks/scaling.py --picture docs/pictures/scaling.png
 
-Each size is measured in new processes (`benchmarks/meta_iteration.py`), all sizes in turn. Quoted are the median time
-of an iteration and the peak of memory, over the rounds. Straight lines, a fixed part and one for each task or episode,
-are fitted by least squares of the relative error, and the largest distance of a size from its line is printed.
+Each size is measured in new processes (`benchmarks/meta_iteration.py`), all sizes in turn. The figures are the median
+time of an iteration and the peak of memory, over the rounds. Straight lines, with a fixed part and a part per task or
+episode, are fitted by least squares of the relative error. The largest distance of a size from its line is printed.
 """
 
 import argparse

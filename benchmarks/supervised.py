@@ -37,10 +37,10 @@ Iterate = Callable[[], float]
 
 
 def fetch_peers() -> None:
-    """Puts the other libraries into a separate directory, without what they depend on.
+    """Puts the other libraries into a separate directory, without their dependencies.
 
-    Of learn2learn only the Python of its source distribution: its MAML needs no more, and the rest is an extension for
-    data sets that has to be compiled.
+    Of learn2learn, it takes only the Python code of the source distribution. Its MAML needs no more, and the rest is an
+    extension for data sets that has to be compiled.
     """
     if PEERS.exists():
         return
@@ -72,7 +72,7 @@ def examples(tasks: TaskBatch, m: int) -> list[Tensor]:
 
 
 def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The loss that all have."""
+    """The loss that all sides use."""
     return loss_and_accuracy(outputs, targets)[0]
 
 
@@ -186,7 +186,7 @@ def plain_perceptron(network: Network) -> nn.Module:
 class PlainConvolutions(nn.Module):
     """Omniglot's network made of PyTorch's layers, with the same weights.
 
-    Without the shift of batch normalisation, which begins with 0 and is not adapted: other libraries adapt all
+    It leaves out the shift of batch normalisation, which begins with 0 and is not adapted: other libraries adapt all
     parameters.
     """
 

@@ -3,9 +3,9 @@
     pip install 'maml-rl[tuning]'
     python examples/tuning.py --preset navigation --trials 30 --seeds 3
 
-A trial trains all of its seeds in stages. After each stage, what they have reached is reported to Optuna, which ends
-trials that are below the median of the others. Both the study and the runs are files: the same command continues after
-an interruption, and several processes, with the same --out, share one study. docs/tuning.md says more.
+A trial trains all of its seeds in stages. After each stage, it reports to Optuna what they have reached, and Optuna
+ends trials that are below the median of the others. Both the study and the runs are files: the same command continues
+after an interruption, and several processes, with the same --out, share one study. docs/tuning.md has more.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from maml_rl.experiments.runs.training import resume, train
 from maml_rl.machine import Machine
 from maml_rl.run import CHECKPOINT, METRICS, load_run
 
-LAST_ROWS = 10  # of the log, whose mean says what a run has reached
+LAST_ROWS = 10  # rows of the log, whose mean is what a run has reached
 
 
 def suggested(trial: Any, config: RLConfig) -> RLConfig:
@@ -49,14 +49,14 @@ def trained_until(config: RLConfig, run: Path, iterations: int, machine: Machine
     """Trains a run up to a number of iterations, from where its last checkpoint is."""
     if not (run / CHECKPOINT).exists():
         train(replace(config, iterations=iterations), run, machine)
-    elif load_run(run).state.iteration < iterations:  # before an interruption it may have been further
+    elif load_run(run).state.iteration < iterations:  # before an interruption it may have got further
         resume(run, iterations, machine=machine)
 
 
 def objective(trial: Any, options: argparse.Namespace) -> float:
     """Mean over seeds of what the runs of a trial reach; ends early if the learning curves lag behind."""
     config = suggested(trial, options.config)
-    # The same settings have the same directory, so that a trial that was interrupted is continued.
+    # The same settings have the same directory, so that an interrupted trial is continued.
     digest = hashlib.sha256(json.dumps(asdict(replace(config, seed=0, iterations=0))).encode()).hexdigest()[:12]
     runs = {seed: options.out / digest / f"seed{seed}" for seed in range(options.seeds)}
     trial.set_user_attr("command", training_command(config))
@@ -92,12 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--preset", default="navigation", help="preset of reinforcement learning whose settings are tuned"
     )
-    parser.add_argument("--iterations", type=int, help="meta-iterations of a run; the preset's if left out")
+    parser.add_argument("--iterations", type=int, help="meta-iterations of a run (default: the preset's)")
     parser.add_argument("--trials", type=int, default=30, help="trials that this process adds")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each trial")
     parser.add_argument("--stages", type=int, default=4, help="parts of a training, after each of which it may end")
     parser.add_argument("--out", type=Path, default=Path("runs/tuning"), help="directory of the study and its runs")
-    parser.add_argument("--threads", type=int, help="threads of this process; all cores if left out")
+    parser.add_argument("--threads", type=int, help="threads of this process (default: all cores)")
     parser.add_argument("--requeue", action="store_true", help="also continue trials of processes that were killed")
     options = parser.parse_args(arguments)
     config = find_preset(options.preset).config

@@ -1,7 +1,7 @@
 """Pictures of the environments, for their reference pages: `make pictures`.
 
-Where a run in `trained` was trained on an environment, its picture is a clip of an episode before and after one
-gradient step; elsewhere it is the start of an episode. Environments that do not draw have none.
+If a run in `trained` was trained on an environment, its picture is a clip of an episode before and after one gradient
+step; otherwise it is the start of an episode. Environments that do not draw have none.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Figure 4 of Finn, Abbeel, Levine 2017: 2D navigation, return by gradient step and paths before and after adaptation.
 
-What it needs is trained, compared and evaluated by
+The runs that it needs are trained, compared and evaluated by
 
     python -m maml_rl.experiments.paper.train_runs navigation
 
@@ -8,8 +8,8 @@ or, with your own runs, by `maml-rl compare --tasks paper RUN [RUN ...]` and
 
     python -m maml_rl.experiments.paper.figure4 --paths MAML_RUN PRETRAINED_RUN
 
-Returns are on the paper's own 40 tasks, paths on held-out ones. From what these commands leave in `results/navigation`
-the figure is drawn again by
+Returns are on the paper's own 40 tasks, paths on held-out ones. These commands leave files in `results/navigation`,
+from which the figure is drawn again by
 
     python -m maml_rl.experiments.paper.figure4
 """

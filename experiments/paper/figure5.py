@@ -1,12 +1,12 @@
-"""Figure 5 of Finn, Abbeel, Levine 2017: return by gradient step in locomotion, of as many tasks as there are results.
+"""Figure 5 of Finn, Abbeel, Levine 2017: return by gradient step in locomotion, for those tasks that have results.
 
-What it needs is trained and compared by
+The runs that it needs are trained and compared by
 
     python -m maml_rl.experiments.paper.train_runs half-cheetah-vel half-cheetah-dir ant-vel
 
 and, for ant-dir, by `maml-rl train` of ant-dir, ant-dir-pretrained, ant-dir-oracle, ant-dir-random and
-`maml-rl compare --tasks paper` of the four runs. All returns are on the paper's own 40 tasks. From what these commands
-leave in `results` the figure is drawn again by
+`maml-rl compare --tasks paper` of the four runs. All returns are on the paper's own 40 tasks. These commands leave
+files in `results`, from which the figure is drawn again by
 
     python -m maml_rl.experiments.paper.figure5
 """

@@ -56,7 +56,7 @@ def targets(world: GridWorld, discount: float, temperature: float) -> tuple[Tens
 
 
 def fitted(policy: BuiltPolicy, observations: Tensor, values: Tensor, updates: int) -> tuple[State, float]:
-    """Parameters whose logits are the values as nearly as possible, and the largest error of a difference of logits.
+    """Parameters whose logits are as close as possible to the values, and the largest error of a difference of logits.
 
     Args:
         policy: A policy of discrete actions.
@@ -82,7 +82,7 @@ def fitted(policy: BuiltPolicy, observations: Tensor, values: Tensor, updates: i
 
 
 def make_experts(out: Path, updates: int = UPDATES, temperature: float = TEMPERATURE) -> float:
-    """Makes the run, and returns how far its logits are off at most.
+    """Makes the run, and returns the largest error of its logits.
 
     Args:
         out: Directory of the run, which must not exist or be empty.
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error = make_experts(chosen.out, chosen.updates, chosen.temperature)
     except (InputError, OSError) as error_of_user:
         parser.error(str(error_of_user))
-    print(f"{chosen.out}: logits within {error:.2g} of Q* / {chosen.temperature:g}, but for a constant in each cell")
+    print(f"{chosen.out}: logits within {error:.2g} of Q* / {chosen.temperature:g}, except for a constant in each cell")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m maml_rl.experiments.paper.publish runs/omniglot-5way-1shot --rows 150
     python -m maml_rl.experiments.paper.publish runs/figures/ant-vel-oracle-seed0 --name ant-vel-oracle
 
-Copied are checkpoint, settings, log, machines, evaluations and the picture of `maml-rl evaluate`. Left out are the
+It copies the checkpoint, settings, log, machines, evaluations and the picture of `maml-rl evaluate`. It leaves out the
 TensorBoard log, the optimizer's state, which only training needs, and the place of the images on this machine. Without
 the optimizer's state a run can be evaluated but not resumed.
 """

@@ -1,4 +1,4 @@
-"""What Finn, Abbeel, Levine 2017 published: returns, errors and accuracies, and the 40 tasks that returns are of.
+"""What Finn, Abbeel, Levine 2017 published: returns, errors and accuracies, and the 40 tasks of the returns.
 
 `published.csv` holds them. Tasks and methods of reinforcement learning have the names of the paper's code,
 `cbfinn/maml_rl`.
@@ -36,7 +36,7 @@ def published(config: RunConfig, condition: str = "", method: str | None = None)
     """The paper's values by gradient step; empty where it has none.
 
     Args:
-        config: A run, of whose task distribution they are.
+        config: A run on the task distribution of the values.
         condition: As `maml_rl.learner.Curve` names it.
         method: The paper's name of a method; the run's own if None.
     """
@@ -45,17 +45,18 @@ def published(config: RunConfig, condition: str = "", method: str | None = None)
 
 
 def paper_task(env_id: str) -> str | None:
-    """The paper's task that an environment is; None if it is none of them."""
+    """Name of the paper's task for an environment; None if the paper does not have it."""
     return _TASKS.get(env_id.rpartition(":")[2])
 
 
 def paper_tasks(env_id: str) -> list[Task]:
     """The 40 tasks on which the paper's policies were tested, in the paper's order, as the environment takes them.
 
-    The published test scripts (`maml_examples/test_maml_*.py`) seed NumPy's global generator and draw all goals by one
-    call of `uniform`. The published returns of each task correlate with exactly these goals. A direction is a goal too
-    there, and forward above a threshold. In ant direction it is the range and the threshold (0.4) of the code that made
-    the published returns, with 20 tasks of each direction; a later version of its script and environment has others.
+    The published test scripts (`maml_examples/test_maml_*.py`) seed NumPy's global generator and draw all goals in one
+    call of `uniform`. The published returns of each task correlate with exactly these goals. There, a direction is a
+    goal too, and is forward above a threshold. Ant direction has the range and the threshold (0.4) of the code that
+    made the published returns, with 20 tasks of each direction; a later version of its script and environment has
+    others.
 
     Raises:
         InputError: If the environment is none of the paper's.

@@ -57,25 +57,27 @@ Written by `python -m maml_rl.experiments.paper.results_page` from `results/*/co
 of `python -m maml_rl.experiments.paper.sb3_baselines`.
 
 Each table has a mean over tasks after 0, 1, 2, ... gradient steps, and below it the interquartile mean, both with their
-95 % intervals. The paper's values (Finn, Abbeel, Levine 2017) are of one run; ± is the standard error over tasks of a
-return, or half the 95 % interval of an accuracy. In reinforcement learning there are two tables for each environment:
+95 % intervals. The paper's values (Finn, Abbeel, Levine 2017) are from one run; ± is the standard error over tasks for
+a return, and half the 95 % interval for an accuracy. In reinforcement learning there are two tables for each
+environment:
 
-- **On the paper's tasks**: the 40 tasks that the paper's policies were tested on (`paper_tasks`), next to the paper's
+- **On the paper's tasks**: the 40 tasks on which the paper's policies were tested (`paper_tasks`), next to the paper's
   returns.
 - **On held-out tasks**: 40 tasks that the seed of the evaluation draws. They can be harder: the paper's goal velocities
-  of the half-cheetah have mean 0.92 m/s, these 1.15 m/s. So the paper's returns are not in this table. (In navigation
+  of the half-cheetah have mean 0.92 m/s, these 1.15 m/s. So the paper's returns are not in this table. (For navigation
   it has five seeds of pretrained and oracle; the table above it has the one that comes with the repository.)
 
 Supervised runs have a table for each number of shots, and for both modes of batch normalisation: transductive, with the
 statistics of the query examples, as in the paper; or with those of the support examples, so that query examples do
 not affect each other.
 
-From three seeds on, an interval is over seeds and tasks (Student's, with seeds and tasks as units). Of one or two seeds
-it is **over tasks alone**: it says what these very runs would have on other tasks, and nothing about other seeds. The
-column *interval over* says which.
+With three or more seeds, an interval is over seeds and tasks (Student's, with seeds and tasks as units). With one or
+two seeds it is **over tasks alone**: it says what the same runs would reach on other tasks, and nothing about other
+seeds. The column *interval over* says which.
 
 All methods of an environment have the same policy, sampler, optimiser and number of training episodes, so that only the
-idea differs (ant-vel's oracle had about half of them: its return had long stood still; mimic is trained otherwise):
+idea differs. There are two exceptions: ant-vel's oracle had about half of the episodes, since its return had long
+stopped rising, and mimic is trained differently. The methods are:
 
 - **maml**: the method; `maml-filtered-std-factor` has filtered step sizes and a learned deviation of the adapted
   policy.
@@ -83,15 +85,15 @@ idea differs (ant-vel's oracle had about half of them: its return had long stood
   the policy's weights, with a learned deviation of the adapted policy
   ([methods.md](methods.md#what-is-adapted-and-by-what-step)).
 - **mimic**: a policy that imitates the oracle without observing the task, and is fine-tuned as pretrained is
-  ([actor_mimic.md](actor_mimic.md)). It takes its steps by Adam and no rewards; its env steps are its own, and those of
-  the oracle come on top.
+  ([actor_mimic.md](actor_mimic.md)). It takes its steps by Adam and uses no rewards. Its env steps do not include those
+  of the oracle.
 - **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.
 - **oracle**: the same with the task in the observation; it needs no gradient steps.
 - **random**: not trained, and fine-tuned as maml is.
 
-The step size of the gradient steps is that of the training for maml. For mimic, pretrained and random it is the best of
-several on validation tasks, which are neither those of the training nor those of a table; of only two directions, on
-other episodes. The tables of runs have it.
+For maml, the step size of the gradient steps is that of the training. For mimic, pretrained and random, it is the best
+of several on validation tasks, which are neither those of the training nor those of a table. With only two directions,
+it is the best on other episodes. The tables of runs list it.
 
 Each command of these tables trains in a separate directory, such as `runs/navigation` or `runs/navigation-seed1`.
 """
@@ -200,9 +202,9 @@ def _ordinary_learners(records: list[dict[str, Any]]) -> str:
     return f"""\
 ## Ordinary learners
 
-PPO of Stable-Baselines3, one seed each: from scratch on one task alone, and as an oracle on all tasks, of which the
-observation says which it is ([stable_baselines3.md](stable_baselines3.md#how-long-does-an-ordinary-learner-take)).
-The standard error is over episodes of the one task, or over the 40 held-out tasks.
+PPO of Stable-Baselines3, one seed each: from scratch on one task alone, and as an oracle on all tasks, with the task in
+the observation ([stable_baselines3.md](stable_baselines3.md#how-long-does-an-ordinary-learner-take)). The standard
+error is over episodes of the one task, or over the 40 held-out tasks.
 
 {markdown_table(rows)}
 """

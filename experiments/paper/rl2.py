@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="return by episode on held-out tasks")
     evaluate.add_argument("directory", type=Path, help="what train has written")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of tasks and actions (%(default)s)")
-    evaluate.add_argument("--greedy", action="store_true", help="take the likeliest actions in place of samples")
+    evaluate.add_argument("--greedy", action="store_true", help="take the likeliest actions instead of samples")
     for command in (train, evaluate):
         command.add_argument("--tasks", type=int, default=1000, help="held-out tasks (%(default)s)")
     hints = get_type_hints(RL2Config)

@@ -3,8 +3,8 @@
     python -m maml_rl.experiments.paper.sb3_baselines from-scratch trained/half-cheetah-dir --task 1 --env-steps 1000000
     python -m maml_rl.experiments.paper.sb3_baselines oracle trained/half-cheetah-dir --env-steps 5000000
 
-They leave `sb3-from-scratch` or `sb3-oracle` as .json, .csv and .png in `results/TASK`, rewritten after each
-evaluation, so that Ctrl-C keeps what has been measured.
+They write `sb3-from-scratch` or `sb3-oracle` as .json, .csv and .png in `results/TASK` after each evaluation, so that
+Ctrl-C keeps what has been measured.
 """
 
 import argparse
@@ -104,10 +104,10 @@ def read_learner(path: Path) -> dict[str, Any]:
 
 
 def check_same(record: dict[str, Any], out: Path) -> None:
-    """Checks that what is there already is of the same training, which is then repeated.
+    """Checks that existing files are from the same training, which is then repeated.
 
     Raises:
-        InputError: If it is of another one.
+        InputError: If they are from another one.
     """
     path = out.with_suffix(".json")
     if not path.exists():
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("method", choices=["from-scratch", "oracle"])
     parser.add_argument("run", type=Path, help="directory of the run to compare with")
     parser.add_argument(
-        "--task", help="of from-scratch, as JSON; brackets around numbers may be left out; random if none"
+        "--task", help="task of from-scratch, as JSON; brackets around numbers can be omitted (default: random)"
     )
     parser.add_argument("--env-steps", type=int, default=1_000_000, help="length of the training (%(default)s)")
     parser.add_argument("--every", type=int, default=20_480, help="env steps between evaluations (%(default)s)")

@@ -4,9 +4,9 @@
     python -m maml_rl.experiments.paper.train_runs navigation     # some of them
     python -m maml_rl.experiments.paper.train_runs --list         # the commands of all runs, and which are finished
 
-A run lies in `runs/figures/PRESET-seedN`, unless one of the same settings and seed comes with the repository in
-`trained/`. Ctrl-C saves; the same command then resumes where it stopped. Each task ends with two comparisons
-in `results/TASK`: on held-out tasks, and on the paper's own 40, next to its returns.
+A run is in `runs/figures/PRESET-seedN`, unless one with the same settings and seed comes with the repository in
+`trained/`. Ctrl-C saves; the same command then resumes where it stopped. Each task ends with two comparisons in
+`results/TASK`: on held-out tasks, and on the paper's own 40, next to its returns.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def is_finished(run: Path) -> bool:
 
 
 def make_results(task: str) -> None:
-    """Trains what is missing of a task's runs, and compares them."""
+    """Trains the missing runs of a task, and compares all of them."""
     runs = {name: directory(name, config) for name, config in configurations(task).items()}
     for name, config in configurations(task).items():
         if is_finished(runs[name]):

@@ -83,4 +83,4 @@ def test_the_script_says_how_far_the_fit_is_off(tmp_path: Path, capsys: pytest.C
         before = build_policy(envs, RL_PRESETS["gridworld-oracle"].config.network, 0)
     after = load_run(tmp_path / "experts").state.meta["weight_0"]
     assert not torch.equal(before.get_parameter("weight_0"), after)
-    assert "of Q* / 0.2, but for a constant in each cell" in capsys.readouterr().out
+    assert "of Q* / 0.2, except for a constant in each cell" in capsys.readouterr().out
