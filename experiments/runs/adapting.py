@@ -1,4 +1,4 @@
-"""Adaptation of a trained run to one task, by episodes that are sampled, or to episodes that were logged."""
+"""Adapts a trained run to one task, from sampled or logged episodes."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -41,7 +41,7 @@ Extra = Literal["sb3", "recording"]
 """What an adaptation makes in addition to the policy: a model for Stable-Baselines3, a recording of episodes."""
 _SB3_ALONE: tuple[Extra, ...] = ("sb3",)
 MINARI = "minari:"
-"""What the id of a Minari data set begins with where a file of logged episodes may be."""
+"""Prefix of the id of a Minari data set, given in place of a file of logged episodes."""
 
 
 class AdaptedPolicy(NamedTuple):
@@ -224,13 +224,13 @@ class AdaptedToLogs(NamedTuple):
 def adapt_to_logs(
     directory: Path, logs: Sequence[str], machine: Machine = THIS_MACHINE, for_sb3: bool = True
 ) -> AdaptedToLogs:
-    """Adapts a run to logged episodes of one task, by a gradient step for each log.
+    """Adapts a run to logged episodes of one task, with one gradient step per log.
 
     Args:
         directory: The run.
         logs: Files of `LoggedSteps`, or `minari:` and the id of a local Minari data set.
         machine: What may be used of the machine. None of it changes the result.
-        for_sb3: Whether the result is a model of Stable-Baselines3 too.
+        for_sb3: Whether the result includes a model for Stable-Baselines3.
 
     Raises:
         InputError: If the run or a log cannot be used, or Stable-Baselines3 cannot represent the policy although it

@@ -63,7 +63,7 @@ def compare(
     machine: Machine = THIS_MACHINE,
     tasks: Path | None = None,
 ) -> Comparison:
-    """Compares runs of one task distribution; those that differ by their seed only are one method.
+    """Compares runs of one task distribution; those that differ only in their seed are one method.
 
     They are compared by their main quantity, under each condition that all were evaluated under. A run's stored
     evaluation is used if it is of the run's last checkpoint and its own settings; otherwise the run is evaluated, and
@@ -71,12 +71,13 @@ def compare(
 
     Args:
         directories: The runs.
-        gradient_steps: Gradient steps to compare; as many as all runs were made to be evaluated for if None. An oracle,
-            which observes the task, may have fewer.
+        gradient_steps: Gradient steps to compare; if None, as many as all runs have in their evaluation settings. An
+            oracle, which observes the task, may have fewer.
         task_set: See `evaluate`; so are all that follow.
         data: Directory of the images.
         machine: What may be used of the machine.
-        tasks: A file with tasks to take in place of the task set: all runs are evaluated on them, which is not stored.
+        tasks: A file of tasks that replace the task set. All runs are evaluated on them; these evaluations are not
+            stored.
 
     Raises:
         InputError: If a directory holds no run, or runs cannot be compared: they are of different task distributions or
@@ -183,7 +184,7 @@ def _check_comparable(members: Sequence[_Member]) -> None:
 
 
 def _common(config: RLConfig | SupervisedConfig) -> dict[str, Any]:
-    """What runs have to have in common to be compared, by name."""
+    """Settings that runs must share to be compared, by name."""
     held_out = {f"evaluation.{name}": getattr(config.evaluation, name) for name in ("tasks", "seed")}
     if isinstance(config, RLConfig):
         held_out["evaluation.episodes"] = config.evaluation.episodes
@@ -206,7 +207,8 @@ def _gradient_steps(members: Sequence[_Member], asked: int | None) -> int:
 
 
 def _grouped(members: Sequence[_Member]) -> dict[str, list[_Member]]:
-    """Runs by label, in the order of their seeds: the method's name, and what differs where several have that name."""
+    """Runs by label, in the order of their seeds. A label is the method's name, plus what differs if several share the
+    name."""
     groups: dict[RunConfig, list[_Member]] = {}
     for member in sorted(members, key=lambda member: member.run.config.seed):
         groups.setdefault(_without_seed(member.run), []).append(member)
@@ -226,7 +228,7 @@ def _grouped(members: Sequence[_Member]) -> dict[str, list[_Member]]:
 
 
 def _differing(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Settings that tell a method from others of its name; those of the meta-step, from others with the same rule."""
+    """Settings that distinguish a method from others of its name; for the meta-step, from those with the same rule."""
     same_rule = [other for other in others if other[_RULE] == own[_RULE]]
     for key, value in sorted(own.items(), key=lambda item: item[0] != _RULE):
         compared = same_rule if key.startswith("meta.step.") and key != _RULE else others
@@ -239,7 +241,7 @@ def _place(method: str) -> int:
 
 
 def _without_seed(run: Run) -> RunConfig:
-    """What runs have in common that differ by their seed, or by what does not change their result."""
+    """Settings of a run without its seed and without anything that does not change its result."""
     config: Any = run.config
     kept = {name: value for name, value in asdict(config.evaluation).items() if name in _OF_ALL}
     immaterial = {name: value for name, value in _IMMATERIAL.items() if hasattr(config, name)}
@@ -251,7 +253,7 @@ def _without_seed(run: Run) -> RunConfig:
 def _method(
     label: str, group: Sequence[tuple[_Member, Evaluation]], conditions: Sequence[str], gradient_steps: int
 ) -> Method:
-    """Runs that differ by their seed only, as far as all of them were evaluated."""
+    """Runs that differ only in their seed, up to the last gradient step that all of them were evaluated after."""
     evaluations = [evaluation for _, evaluation in group]
     last = min(gradient_steps, *(evaluation.gradient_steps for evaluation in evaluations))
     curves = []

@@ -1,4 +1,4 @@
-"""A comparison of runs: what it holds, the files that a directory of `results/` keeps of it, and its table."""
+"""A comparison of runs: its contents, its files in a directory of `results/`, and its table."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ _STATISTICS = ("mean", "interquartile_mean")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95 % interval; None is what is not finite."""
+    """A statistic with its 95 % interval; None stands for a value that is not finite."""
 
     value: float | None
     low: float | None
@@ -46,7 +46,7 @@ class PaperPoint:
 
 @dataclass(frozen=True)
 class MethodCurve:
-    """What a method does under one condition, by gradient step; an oracle's may end before those of others."""
+    """A method's results under one condition, by gradient step; an oracle's may end earlier than those of others."""
 
     condition: str  # "" where there is one only
     mean: list[Estimate]
@@ -71,7 +71,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ by their seed only."""
+    """Runs that differ only in their seed."""
 
     label: str
     method: str
@@ -98,7 +98,7 @@ class Comparison:
     episodes: int | None  # of each task by gradient step, in reinforcement learning
     seed: int  # of the tasks
     tasks: list[Any]
-    strata: list[int] | None  # of each task, where they are all there are
+    strata: list[int] | None  # of each task, where these are all the tasks there are
     methods: list[Method]
 
     @property
@@ -112,7 +112,7 @@ def write_comparison(comparison: Comparison, out: Path, draw: Callable[[Comparis
 
     Args:
         comparison: The comparison.
-        out: Directory, which is made if need be.
+        out: Directory; created if it does not exist.
         draw: Draws it into a file.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def read_comparison(path: Path) -> Comparison:
 def _damage(comparison: Comparison) -> Iterator[str]:
     """What is wrong with a comparison whose fields have their types."""
     if comparison.quantity not in QUANTITIES or not comparison.conditions:
-        yield "it should have conditions, and a quantity that is known"
+        yield "it should have conditions and a known quantity"
     steps, longest = comparison.gradient_steps + 1, 0
     for method in comparison.methods:
         lengths = {len(curve.mean) for curve in method.curves} | {len(c.interquartile_mean) for c in method.curves}
@@ -155,7 +155,7 @@ def _damage(comparison: Comparison) -> Iterator[str]:
 
 
 def stored_runs(path: Path) -> set[str]:
-    """Directories of the runs that a stored comparison is of; none if there is none, or it cannot be read."""
+    """Directories of the runs in a stored comparison; empty if there is none, or it cannot be read."""
     try:
         return read_comparison(path).directories
     except (OSError, InputError):
@@ -166,7 +166,8 @@ def comparison_heading(comparison: Comparison) -> str:
     """What was compared, in one line."""
     unit = QUANTITIES[comparison.quantity].unit
     tasks = tasks_named(comparison.task_set, comparison.num_tasks)
-    episodes = f", {comparison.episodes} episodes each" if comparison.episodes else ""
+    count = comparison.episodes
+    episodes = f", {count} episode{'' if count == 1 else 's'} each" if count else ""
     return f"{comparison.problem}: mean {comparison.quantity}{f', {unit}' if unit else ''} on {tasks}{episodes}"
 
 
@@ -212,7 +213,7 @@ def _filled(cells: list[str], steps: Sequence[int]) -> list[str]:
 
 
 def comparison_remarks(comparison: Comparison) -> list[str]:
-    """What must be known to read the table: what its intervals cover, and on which tasks the paper measured."""
+    """Notes for reading the table: what its intervals cover, and on which tasks the paper measured."""
     lines = ["[95 % interval]"]
     if any(method.interval_over == "tasks" for method in comparison.methods):
         lines[0] += ": with one or two seeds, over tasks only: it says nothing about other seeds"

@@ -46,10 +46,10 @@ def evaluate(
     machine: Machine = THIS_MACHINE,
     tasks: Path | None = None,
 ) -> Evaluation:
-    """Evaluates a run on held-out tasks, or on others, and next to it what it is compared with on the same tasks.
+    """Evaluates a run on held-out or other tasks, together with what it is compared with on the same tasks.
 
-    That is its own random policy in reinforcement learning, and the runs of `baseline_runs` on supervised tasks. Ranks
-    that `follow_evaluations` share the tasks, if there are any.
+    In reinforcement learning that is its own random policy, on supervised tasks the runs of `baseline_runs`. If other
+    ranks run `follow_evaluations`, they share the tasks.
 
     Args:
         directory: The run.
@@ -57,7 +57,7 @@ def evaluate(
         task_set: Which tasks; those of the paper are 40, whatever the settings.
         data: Directory of the images; that of the run if None.
         machine: What may be used of the machine, which does not change the result.
-        tasks: A JSON file that lists other tasks (reinforcement learning), also outside the bounds of p(T).
+        tasks: A JSON file that lists other tasks (reinforcement learning), which may be outside the bounds of p(T).
 
     Raises:
         InputError: If the run, its environment or data, the device, a setting or a task cannot be used.
@@ -119,7 +119,7 @@ def _listed(run: Run, tasks: Path) -> _Listed:
 
 
 class _Job(NamedTuple):
-    """One evaluation of one run, as every rank computes its part of it."""
+    """One evaluation of one run, of which every rank computes a part."""
 
     run: Run
     settings: EvaluationConfig
@@ -155,7 +155,7 @@ def _evaluated(
 
 
 def follow_evaluations(machine: Machine = THIS_MACHINE) -> None:
-    """Computes this rank's part of the evaluations of rank 0, until that calls `end_evaluations`.
+    """Computes this rank's part of the evaluations of rank 0, until rank 0 calls `end_evaluations`.
 
     Args:
         machine: What may be used of the machine. None of it changes the result.
@@ -175,7 +175,7 @@ def follow_evaluations(machine: Machine = THIS_MACHINE) -> None:
 
 
 def end_evaluations() -> None:
-    """Says to the ranks that follow, if there are any, that no evaluation is left."""
+    """Ends `follow_evaluations` on the other ranks, if there are any."""
     this_rank().from_first(None)
 
 
@@ -186,7 +186,7 @@ def _with_own_data(run: Run, data: str | None, directory: Path) -> Run:
 def announcement(
     directory: Path, run: Run, settings: EvaluationConfig, why: str, task_set: TaskSet = "held-out"
 ) -> str:
-    """What an evaluation that nobody has asked for will do, why, and about how long it takes.
+    """What an evaluation that the user did not request will do, why, and about how long it takes.
 
     Args:
         directory: The run.

@@ -17,7 +17,9 @@ def tasks_named(task_set: EvaluatedTasks, count: int) -> str:
 def heading(evaluation: Evaluation) -> list[str]:
     """What was measured on which tasks, and with which step size, a line each."""
     settings, first = evaluation.settings, evaluation.curves[0]
-    episodes = f", {settings.episodes} episodes each" if isinstance(settings, RLEvaluation) else ""
+    episodes = ""
+    if isinstance(settings, RLEvaluation):
+        episodes = f", {settings.episodes} episode{'' if settings.episodes == 1 else 's'} each"
     unit = f", {evaluation.quantity.unit}" if evaluation.quantity.unit else ""
     lines = [f"mean {first.quantity}{unit} over {tasks_named(evaluation.task_set, settings.tasks)}{episodes}"]
     if first.validation:
@@ -32,7 +34,7 @@ def table(evaluation: Evaluation) -> str:
     """The main quantity by gradient step: its mean with its 95 % interval, and what it is compared with.
 
     That is the random policy or the baselines, and the paper's values if it has any. There is a table for each
-    condition. A regression run's has the median and the share of tasks that diverged as well. Where several numbers of
+    condition. A regression run's table also has the median and the share of tasks that diverged. If several numbers of
     episodes were used, they are the rows of one table.
     """
     if isinstance(evaluation.settings, RLEvaluation) and len(evaluation.conditions) > 1:
@@ -74,7 +76,7 @@ def _columns(evaluation: Evaluation, curves: Sequence[Curve]) -> list[list[str]]
 
 
 def published_text(quantity: Quantity, value: float, error: float | None = None) -> str:
-    """A value of the paper as tables have it, with its error if it has one, and no more digits than are published."""
+    """A value of the paper as tables show it, with its error if it has one, and no more digits than were published."""
 
     def short(value: float) -> str:
         whole, point, digits = quantity.text(value).partition(".")
@@ -84,7 +86,7 @@ def published_text(quantity: Quantity, value: float, error: float | None = None)
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """What must be known to read the table: what its intervals cover, and on which tasks the paper measured."""
+    """Notes for reading the table: what its intervals cover, and on which tasks the paper measured."""
     lines = ["[95 % interval over tasks: of this run, not of other seeds]"]
     config = evaluation.config
     if not evaluation.quantity.higher_is_better:

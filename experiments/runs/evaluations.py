@@ -1,4 +1,4 @@
-"""Evaluations of runs on held-out tasks: what they hold, stored and read again."""
+"""Evaluations of runs on held-out tasks: their contents, and how they are stored and read."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,16 +24,16 @@ PICTURE = "adaptation.png"
 TaskSet = Literal["held-out", "paper"]
 """Tasks of an evaluation: held-out ones, drawn by its seed, or the 40 that the paper's policies were tested on."""
 EvaluatedTasks = Literal[TaskSet, "given"]
-"""Tasks of an evaluation, where its user may have given them too."""
+"""Tasks of an evaluation, which the user may also have given."""
 OWN_SETTINGS: Mapping[str, Any] = MappingProxyType({})
-"""No setting that differs from those of the run."""
+"""No settings that differ from the run's."""
 _BASELINES = ("pretrained", "oracle")
 _SINGLE = ("squared error", "accuracy", "loss")  # in single precision, and written with no more digits than that has
 _REMEDY = "remove it, to evaluate the run again"
 
 
 class Evaluation(NamedTuple):
-    """What a run does on tasks that are new to it, by number of gradient steps."""
+    """A run's results on new tasks, by number of gradient steps."""
 
     config: RLConfig | SupervisedConfig  # of the run, as it is now
     problem: str  # of the run, as it was evaluated; so are the next four
@@ -58,7 +58,7 @@ class Evaluation(NamedTuple):
 
     @property
     def conditions(self) -> list[str]:
-        """Conditions under which it was measured, the run's own first; one empty name where there is one only."""
+        """Conditions under which it was measured, the run's own first; a single empty name if there is only one."""
         return list(dict.fromkeys(curve.condition for curve in self.curves))
 
     def main_curves(self, of: str = THIS_RUN) -> list[Curve]:
@@ -137,7 +137,7 @@ class EvaluationRecord(TypedDict):
     gradient_steps: list[int]  # [S]   0, 1, ...
     interval_over: str  # tasks: of this run, not of other seeds
     tasks: list[Any]  # [M]; empty where their index says all
-    strata: list[int] | None  # [M]   of each task, where they are all there are
+    strata: list[int] | None  # [M]   of each task, where these are all the tasks there are
     baselines: dict[str, int]
     curves: list[CurveRecord]
 
@@ -168,9 +168,9 @@ def _curve_to_json(curve: Curve) -> dict[str, Any]:
 def settings_with(
     config: RLConfig | SupervisedConfig, given: Mapping[str, Any] = OWN_SETTINGS, task_set: TaskSet = "held-out"
 ) -> EvaluationConfig:
-    """Settings of an evaluation: the run's own, with those in their place that are given.
+    """Settings of an evaluation: the run's own, updated with the given ones.
 
-    With no number of episodes, there are as many as the largest of `episodes_used` needs.
+    If no number of episodes is given, there are as many as the largest of `episodes_used` needs.
 
     Raises:
         InputError: If a setting is unknown, of no use or outside its range, or the paper has no such tasks.
@@ -192,16 +192,16 @@ def settings_with(
 
 
 def settled(settings: EvaluationConfig, config: RLConfig | SupervisedConfig) -> EvaluationConfig:
-    """The same settings for another run, with what they leave to this one."""
+    """The same settings with everything filled in that they leave to the run."""
     if isinstance(settings, SupervisedEvaluation) and isinstance(config, SupervisedConfig):
         return replace(settings, shots=settings.shots or (config.tasks.shots,))
     return settings
 
 
 def baseline_runs(directory: Path, config: RunConfig | None = None) -> list[tuple[str, Path]]:
-    """Supervised runs on the same tasks with a run's name and "-pretrained" or "-oracle", each with this word.
+    """Supervised runs on the same tasks whose name is a run's plus "-pretrained" or "-oracle", by that word.
 
-    A run whose name ends with its seed has those of its seed: wave-pretrained-seed1 for wave-seed1.
+    If the run's name ends with its seed, theirs do too: wave-pretrained-seed1 for wave-seed1.
 
     Args:
         directory: The run.
@@ -225,12 +225,12 @@ def file_of(name: str, task_set: EvaluatedTasks) -> str:
 
 
 def write_evaluation(out: Path, evaluation: Evaluation, draw: Callable[[Path], None]) -> None:
-    """Writes an evaluation as JSON and as a picture, which replace those of another one.
+    """Writes an evaluation as JSON and as a picture, which replace those of an earlier one.
 
-    The picture comes first, so that one that cannot be drawn leaves both as they were.
+    The picture comes first: if it cannot be drawn, both files stay as they were.
 
     Args:
-        out: Directory, which is made if need be.
+        out: Directory; created if it does not exist.
         evaluation: The evaluation.
         draw: Draws it into a file.
     """
@@ -255,7 +255,7 @@ def read_evaluation(path: Path, config: RLConfig | SupervisedConfig) -> Evaluati
 
     Args:
         path: The file.
-        config: Settings of the run that it is of.
+        config: Settings of the run that was evaluated.
 
     Raises:
         InputError: If the file is damaged, or of another kind of run.
@@ -330,7 +330,7 @@ def current_evaluation(directory: Path, run: Run, task_set: TaskSet = "held-out"
 def why_again(
     stored: Evaluation | None, directory: Path, run: Run, *, any_settings: bool = False, gradient_steps: int = 0
 ) -> str:
-    """Why a run has to be evaluated although there is an evaluation, or there is none; empty if it need not be.
+    """Why a run has to be evaluated: it has no evaluation, or one that will not do. Empty if it need not be.
 
     Args:
         stored: Its evaluation.
@@ -357,7 +357,7 @@ def why_again(
 
 
 def is_kept(directory: Path, run: Run, new: Evaluation) -> bool:
-    """Whether the stored evaluation, with the run's own settings, stays in place of a new one with others."""
+    """Whether the stored evaluation stays, since it has the run's own settings and the new one does not."""
     if new.task_set == "given" or new.has_own_settings:
         return False
     return current_evaluation(directory, run, new.task_set) is not None

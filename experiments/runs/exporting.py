@@ -22,8 +22,8 @@ def check_new_file(path: Path, opset: int | None = None) -> None:
         opset: Version of ONNX's operators, if one was given.
 
     Raises:
-        InputError: If it exists already, its directory does not, or its name does not say which kind of file it is; or
-            if it is to be an ONNX model and that cannot be made, or not and a version was given.
+        InputError: If it exists already, its directory does not, or its suffix is unknown. Also if an ONNX model cannot
+            be made, or `opset` was given for another kind of file.
     """
     if path.suffix not in _KINDS:
         kinds = ", ".join(f"{suffix} ({what})" for suffix, what in _KINDS.items())
@@ -39,12 +39,12 @@ def check_new_file(path: Path, opset: int | None = None) -> None:
 
 
 def save(path: Path, policy: NumpyPolicy, model: PPO | None, opset: int | None = None) -> None:
-    """Writes a policy to a file, which is whole or not there.
+    """Writes a policy to a file; after a failure there is no file, never part of one.
 
     Args:
         path: The file, whose suffix decides its kind.
         policy: The policy.
-        model: The same for Stable-Baselines3; of other files None.
+        model: The same for Stable-Baselines3; None for other files.
         opset: Version of ONNX's operators; `OPSET` if None.
 
     Raises:

@@ -34,7 +34,7 @@ def latex_table(comparison: Comparison) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text whose characters mean themselves in LaTeX."""
+    """A text with LaTeX's special characters escaped."""
     return re.sub(r"[&%$#_{}\\~^]", lambda found: _ESCAPED[found[0]], text)
 
 

@@ -56,7 +56,7 @@ def check_extension(out: Path, run: Run, iterations: int | None) -> None:
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Holds a run directory, so that no second process writes into it.
+    """Locks a run directory, so that no second process writes into it.
 
     Raises:
         InputError: If another process holds it.
@@ -71,7 +71,7 @@ def alone_in(out: Path) -> Iterator[None]:
 
 @contextmanager
 def new_in(out: Path) -> Iterator[None]:
-    """Holds a directory in which a run begins. Any other run that began there since the last check is kept.
+    """Locks a directory in which a run begins. If another run began there since the last check, it is kept.
 
     Raises:
         InputError: If it holds something, or another process holds it.
@@ -84,7 +84,7 @@ def new_in(out: Path) -> Iterator[None]:
 def training_loop(
     run: Run, learner: AnyLearner, out: Path, device: torch.device, shown: Show, tracking: Tracking = NO_TRACKER
 ) -> Run:
-    """From the iteration that a run has reached to its last one, with the ranks that follow if there are any.
+    """Runs the iterations that a run still has to do, together with the ranks that follow, if there are any.
 
     Args:
         run: A run, as its last checkpoint has it.
@@ -120,7 +120,7 @@ def training_loop(
             _check_there(out, directory)
             row, by_task = ({}, {}) if after.progress.pending else (values, _by_task(metrics))
             log(logger, iteration + 1, row, {**by_task, **shown(after)})
-            run = after  # finished once it is logged: what is saved without its row never gets one
+            run = after  # an iteration counts once it is logged: saved without its row, it would never get one
             progress.update(learner.summary(values))
             if (iteration + 1) % run.config.checkpoint_every == 0:
                 save_there()
@@ -129,7 +129,7 @@ def training_loop(
 
 @contextmanager
 def _saving(save: Callable[[], None]) -> Iterator[None]:
-    """Saves the finished iterations at the end, and where one is interrupted or fails for a reason outside it."""
+    """Saves the finished iterations at the end, and also when one is interrupted or fails for an outside reason."""
     try:
         yield
     except (KeyboardInterrupt, WorkerError, RankError, InputError):
@@ -196,7 +196,7 @@ def _check_there(out: Path, directory: os.stat_result) -> None:
     """Checks that a run directory is still the one that the loop began in.
 
     Raises:
-        FileNotFoundError: If it was removed; another of its name is left alone.
+        FileNotFoundError: If it was removed; a new one of the same name is left alone.
     """
     with suppress(FileNotFoundError):
         if os.path.samestat(out.stat(), directory):

@@ -98,7 +98,7 @@ class AdaptingAgent:
         state: What its training has reached.
         num_envs: M.
         seed: Seed of the actions in the episodes that the policy adapts to.
-        on_task: Called when the protocol comes to the next tasks.
+        on_task: Called when the protocol moves on to the next tasks.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class AdaptingAgent:
         self._on_task()
 
     def reset(self, env_mask: NDArray[np.bool_]) -> None:
-        """Nothing: the policy has no memory within an episode."""
+        """Does nothing: the policy has no memory within an episode."""
 
     def adapt_action(self, observations: NDArray[np.float64]) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
         """Sampled actions `[M, act]`, clipped, with what `adapt` needs of each: the action itself, its log-probability.
@@ -181,7 +181,7 @@ def _trajectories(steps: list[Any]) -> Trajectories:
 
 
 def evaluate_metaworld(directory: Path, protocol: Protocol) -> MetaWorldEvaluation:
-    """Evaluates a run on the test tasks of its benchmark, which are those of the seed that its training tasks have.
+    """Evaluates a run on the test tasks of its benchmark, with the same seed as its training tasks.
 
     Raises:
         InputError: If the run cannot be used, is not of a Meta-World environment, or metaworld is not installed.
@@ -198,9 +198,9 @@ def evaluate_metaworld(directory: Path, protocol: Protocol) -> MetaWorldEvaluati
     from metaworld import make_ml_envs_test  # the extra `metaworld`; `open_rl` has reported where it is missing
     from metaworld.evaluation import metalearning_evaluation
 
-    # One sub-environment for each manipulation, which meets its goals one after the other. The protocol counts the
-    # first episodes to end among all with one manipulation, so that with more of them those that succeed, which are
-    # shorter, would count more often than those that fail.
+    # One sub-environment for each manipulation, which goes through its goals one after the other. The protocol counts
+    # the first episodes to end. With several sub-environments for a manipulation, episodes that succeed would count
+    # more often than those that fail, since they are shorter.
     benchmark, seed = settings["benchmark"], settings.get("seed", 0)
     manipulations = _TEST_MANIPULATIONS if benchmark.startswith("ML") else 1
     measured = []

@@ -30,7 +30,7 @@ _ENV_STEPS_PER_UPDATE = 2048
 
 
 class Point(NamedTuple):
-    """What a learner returns after some training."""
+    """A learner's returns after some training."""
 
     env_steps: int  # of the training
     returns: NDArray[np.float64]  # [M, K]   of K episodes of each task
@@ -62,7 +62,7 @@ def from_scratch(env_id: str, task: Task, training: PPOTraining, machine: Machin
 
 
 def oracle(env_id: str, tasks: int, training: PPOTraining, machine: Machine = THIS_MACHINE) -> Iterator[Point]:
-    """PPO that learns all tasks and observes which it is: its return on held-out tasks, as `from_scratch` has it.
+    """PPO that learns all tasks and observes which it is: its return on held-out tasks, in the form of `from_scratch`.
 
     Every episode of the training has a new task. The tasks of the evaluation are those of `maml-rl evaluate`.
 

@@ -43,7 +43,7 @@ class TrainingMachine(Hardware):
 
 
 def training_command(config: RunConfig) -> str:
-    """The shortest `maml-rl train` that makes a run of these settings, from the preset that is nearest to them."""
+    """The shortest `maml-rl train` command for these settings, from the preset that is closest to them."""
     settings, rule = flat(asdict(config)), config.meta.step.rule
     of_kind = {name: preset.config for name, preset in PRESETS.items() if preset.config.kind == config.kind}
     configs = {name: preset for name, preset in of_kind.items() if takes_rule(preset, rule)}
@@ -75,7 +75,7 @@ def _option(key: str, value: Any) -> list[str]:
 
 
 def check_same_settings(out: Path, there: RunConfig, given: RunConfig) -> None:
-    """Checks that a run that exists has the settings of a command, but for iterations and the place of its data.
+    """Checks that an existing run has the settings of a command, except for iterations and the place of its data.
 
     Args:
         out: Directory of the run.
@@ -98,7 +98,7 @@ def check_same_settings(out: Path, there: RunConfig, given: RunConfig) -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """This machine, or that of rank 0, as it matters to time and rounding."""
+    """What matters about this machine, or that of rank 0, for time and rounding."""
     description: dict[str, Any] = {"processor": _processor(), "cores": available_cores()}
     if device.type == "cuda":
         description["accelerator"] = torch.cuda.get_device_name(device)

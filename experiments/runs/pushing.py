@@ -28,14 +28,14 @@ _SECONDS = 6.0  # of simulated time, at most
 
 
 def stage(directory: Path, out: Path, repository: str, machine: Machine = THIS_MACHINE) -> list[Path]:
-    """Writes what is pushed of a run into a directory, and returns the files.
+    """Writes those files of a run that are pushed into a directory, and returns them.
 
     The run is evaluated if it has no evaluation of its last checkpoint. The place of its images on this machine is left
     out.
 
     Args:
         directory: The run.
-        out: Directory for the files, which is made if need be.
+        out: Directory for the files; created if it does not exist.
         repository: Its name on the Hub, `owner/name`.
         machine: What may be used of the machine.
 
@@ -75,11 +75,11 @@ def push(files: list[Path], repository: str, *, private: bool = False) -> str:
 
     Args:
         files: The files.
-        repository: `owner/name`; made if need be.
+        repository: `owner/name`; created if it does not exist.
         private: Whether a new repository is private.
 
     Raises:
-        InputError: If there is no token with the right to it, or the Hub cannot be reached.
+        InputError: If no token has write access to it, or the Hub cannot be reached.
     """
     hub = hub_module()
     with explained(repository), without_bars(hub):

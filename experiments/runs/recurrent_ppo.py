@@ -1,12 +1,12 @@
 """RL^2 (Duan et al. 2016): a recurrent policy that learns within a trial, trained by PPO of sb3-contrib.
 
-Nothing is adapted by gradients: the policy's hidden state runs on through all episodes of a trial (`Trial`) and holds
-what it has found out about the task. Training maximises the return of whole trials.
+Nothing is adapted by gradients: the policy's hidden state carries over through all episodes of a trial (`Trial`) and
+holds what it has found out about the task. Training maximises the return of whole trials.
 
-The paper has a GRU and TRPO; sb3-contrib has an LSTM and PPO. Each sequence of an update is a trial, from a hidden
-state of zeros on, which is why the steps of an update have to be whole trials. sb3-contrib cuts an update at a random
-place, and into minibatches from there: at most one trial in each is cut in two, whose second part begins with the
-hidden state that it was sampled with.
+The paper has a GRU and TRPO; sb3-contrib has an LSTM and PPO. Each sequence of an update is a trial that begins with a
+hidden state of zeros, so an update has to consist of whole trials. sb3-contrib cuts an update at a random place, and
+into minibatches from there. So at most one trial in each is cut in two; its second part begins with the hidden state
+that it was sampled with.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ class RL2Config:
     episodes: int = 2
     """Episodes of a trial, n (Duan et al. 2016: 10 to 100 of random processes; Rothfuss et al. 2019: 2 of robots)."""
     max_episode_steps: int | None = None
-    """Steps after which an episode is truncated; as the environment is registered if None."""
+    """Steps after which an episode is truncated; if None, the limit that the environment is registered with."""
     reward_scale: float = 1.0
     """Factor on the reward that the policy observes."""
     units: int = 64
@@ -57,9 +57,9 @@ class RL2Config:
     num_envs: int = 100
     """Trials sampled at once."""
     n_steps: int | None = None
-    """Steps of each of them from one update to the next, a multiple of a trial's; one trial if None."""
+    """Steps of each of them between two updates, a multiple of a trial's steps; one trial if None."""
     minibatches: int = 1
-    """Parts of an update, each of as many trials."""
+    """Parts of an update, all with the same number of trials."""
     epochs: int = 8
     """Passes over the trials of an update (Lingle's pytorch_rl2: 8)."""
     lr: float = 1e-3
@@ -69,8 +69,8 @@ class RL2Config:
     gae_lambda: float = 0.3
     """Lambda of generalised advantage estimation (Lingle's pytorch_rl2: 0.3)."""
     clip: float = 0.2
-    """Distance from 1 beyond which a probability ratio gains nothing more (sb3-contrib's default; Lingle's pytorch_rl2:
-    0.1)."""
+    """Distance from 1 beyond which a probability ratio brings no further gain (sb3-contrib's default; Lingle's
+    pytorch_rl2: 0.1)."""
     entropy: float = 0.01
     """Weight of the entropy of the policy (Lingle's pytorch_rl2: 0.01)."""
     seed: int = 0
@@ -207,7 +207,7 @@ def evaluate_rl2(
 def _returns(
     model: "RecurrentPPO", envs: Trial, tasks: Sequence[Task], draw: Draw, greedy: bool
 ) -> NDArray[np.float64]:
-    """Returns `[tasks, n]` of one trial of each task; sub-environments left over have the last one's too."""
+    """Returns `[tasks, n]` of one trial of each task; spare sub-environments repeat the last task."""
     assign_tasks(envs, [*tasks, *[tasks[-1]] * (envs.num_envs - len(tasks))])
     observations, _ = envs.reset(seed=draw.integers(Purpose.RESETS, envs.num_envs))
     returns = np.zeros((envs.num_envs, envs.episodes))

@@ -28,7 +28,7 @@ def run_logger(out: Path, finished: int, others: Sequence[KVWriter] = ()) -> Log
 
 
 def log(logger: Logger, iteration: int, row: Mapping[str, float], shown: Mapping[str, Any]) -> None:
-    """Writes what an iteration brought; what is `shown`, histograms (tensors) and clips, is left out of the table."""
+    """Writes the results of an iteration. What is `shown`, histograms (tensors) and clips, is left out of the table."""
     for name, value in row.items():
         logger.record(name, value)
     for name, value in shown.items():
@@ -54,7 +54,7 @@ class Clip(NamedTuple):
 class TensorBoard(TensorBoardOutputFormat):
     """Stable-Baselines3's TensorBoard writer, which also takes clips, and hides what an interruption made obsolete.
 
-    PyTorch's own way to log videos needs a package for which it is too new; a GIF in place of a picture needs none.
+    PyTorch is too new for the package that its own logging of videos needs; a GIF logged as a picture needs none.
 
     Args:
         folder: Directory of the event files.
@@ -113,7 +113,7 @@ class TensorBoard(TensorBoardOutputFormat):
             raise
 
     def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
-        """Leaves out the traceback of TensorBoard's own thread, whose errors the next `write` raises."""
+        """Hides the traceback of TensorBoard's own thread, whose errors the next `write` raises."""
         of_tensorboard = type(failure.thread).__module__.startswith("tensorboard.")
         if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
             self._excepthook(failure)
@@ -122,7 +122,7 @@ class TensorBoard(TensorBoardOutputFormat):
 class MetricsTable(KVWriter):
     """A csv file with a row for each iteration, columns in the order of their names.
 
-    Stable-Baselines3's own starts the file again, and orders its columns by chance.
+    Stable-Baselines3's own writer overwrites the file and puts its columns in arbitrary order.
 
     Args:
         path: The file.
@@ -143,7 +143,7 @@ class MetricsTable(KVWriter):
         self._open()
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Adds a row of what is not excluded from csv files, if that is anything.
+        """Adds a row of everything that is not excluded from csv files, if there is anything.
 
         Raises:
             OSError: With the path, if it cannot be written.
@@ -185,7 +185,7 @@ class MetricsTable(KVWriter):
 
 
 def _iteration(path: Path, head: str, line: str) -> float:
-    """A row's iteration; infinite for a row that was cut off in the writing."""
+    """A row's iteration; infinite for a row that was cut off while it was written."""
     try:
         row = next(csv.DictReader([head, line]), {})
         return float("inf") if None in row.values() else int(row.get("iteration") or "")

@@ -62,11 +62,11 @@ def read_tasks(space: spaces.Space[Any], values: Sequence[Any], name: str) -> li
 
     Args:
         space: p(T).
-        values: The JSON values, as `plain` makes them of tasks.
+        values: The JSON values, as `plain` makes them from tasks.
         name: Where they come from, for the message.
 
     Raises:
-        InputError: If one has not the form of a task.
+        InputError: If one does not have the form of a task.
     """
     wide, tasks = without_bounds(space), []
     for number, value in enumerate(values, start=1):
@@ -85,7 +85,7 @@ def task_list(path: Path) -> list[Any]:
     """The JSON values of a file with a list of tasks.
 
     Raises:
-        InputError: If there is no such file, or it holds no list of two or more.
+        InputError: If there is no such file, or it does not hold a list of two or more.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}: give a JSON file with a list of tasks")
@@ -97,7 +97,7 @@ def task_list(path: Path) -> list[Any]:
 
 
 def _elements(space: spaces.Space[Any], value: Any) -> list[Any]:
-    """The element of a space that a JSON value is; empty if it is none."""
+    """The element of a space that a JSON value stands for; empty if it stands for none."""
     elements = []
     with suppress(AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
         elements.append(_element(space, value))
@@ -105,7 +105,7 @@ def _elements(space: spaces.Space[Any], value: Any) -> list[Any]:
 
 
 def _wrong_part(space: spaces.Space[Any], value: Any) -> str:
-    """What in the value of a Dict is not as it should be, for the message; nothing of another space."""
+    """What is wrong in the value of a Dict, for the message; empty for another space."""
     if not isinstance(space, spaces.Dict) or not isinstance(value, dict):
         return ""
     missing = ", ".join(key for key in space if key not in value)
@@ -120,7 +120,7 @@ def _wrong_part(space: spaces.Space[Any], value: Any) -> str:
 
 
 def _element(space: spaces.Space[Any], value: Any) -> Any:
-    """The element of a space of which `plain` makes this JSON value."""
+    """The element of a space that `plain` turns into this JSON value."""
     if isinstance(space, DrawnTasks):
         return space.read(value)
     if isinstance(space, spaces.Dict):

@@ -14,11 +14,11 @@ class Tracking:
     """Which tracker a run goes to, in addition to TensorBoard."""
 
     tracker: TrackerName | None = None
-    """Send settings, metrics, histograms, clips and the report to a tracker too: wandb (Weights & Biases) or trackio,
-    each of the extra of its name. A tracker that fails never ends a run. Without network: WANDB_MODE=offline; trackio
-    needs none."""
+    """Also send settings, metrics, histograms, clips and the report to a tracker: wandb (Weights & Biases) or trackio,
+    each with the extra of its name. If the tracker fails, the run continues. Without a network, set WANDB_MODE=offline;
+    trackio needs none."""
     tracker_project: str = "maml-rl"
-    """Project of the tracker that a new run goes to."""
+    """The tracker's project for a new run."""
 
 
 NO_TRACKER = Tracking()

@@ -1,8 +1,8 @@
-"""Experiment trackers next to TensorBoard: Weights & Biases (`wandb`) and Trackio (`trackio`), by one writer.
+"""Experiment trackers in addition to TensorBoard: Weights & Biases (`wandb`) and Trackio (`trackio`), by one writer.
 
-Trackio has the functions of wandb, so one class serves both. A tracker never ends a run: an error becomes one line of
-warning, and the run continues without it. `tracker.json` in a run directory names its run of the tracker, so that a
-resumed run is one run there too.
+Trackio has the functions of wandb, so one class serves both. A tracker never ends a run: an error becomes a one-line
+warning, and the run continues without the tracker. `tracker.json` in a run directory names its run of the tracker, so
+that a resumed run is one run there too.
 """
 
 import contextlib
@@ -45,13 +45,13 @@ class TrackedRun(TypedDict):
 
 
 class Tracker(KVWriter):
-    """Writes what an iteration brought to a tracker: scalars, histograms and clips.
+    """Writes the results of an iteration to a tracker: scalars, histograms and clips.
 
     Args:
         tracking: Which tracker; there has to be one.
         out: Directory of the run, which wandb's own files go to.
         config: Settings of the run.
-        iterations: Iterations after which the run is complete; an earlier end counts as one that was interrupted.
+        iterations: Iterations after which the run is complete; an earlier end counts as an interruption.
     """
 
     def __init__(self, tracking: Tracking, out: Path, config: RunConfig, iterations: int) -> None:
@@ -75,7 +75,7 @@ class Tracker(KVWriter):
             self._run.log({name: value for name, value in values.items() if value is not None}, step=step)
 
     def add_file(self, path: Path, name: str, kind: str) -> bool:
-        """Keeps a file with the run, as an artifact, and returns whether it could.
+        """Keeps a file with the run, as an artifact, and returns whether that worked.
 
         Args:
             path: The file.
@@ -91,7 +91,7 @@ class Tracker(KVWriter):
         return self._module is not None
 
     def close(self) -> None:
-        """Ends the run in the tracker, after what is left was sent."""
+        """Ends the run in the tracker, once everything has been sent."""
         module, run = self._module, self._run
         if module is not None:
             with self._surviving(), contextlib.redirect_stdout(io.StringIO()):
@@ -132,7 +132,7 @@ class Tracker(KVWriter):
 
 
 def send_file(tracking: Tracking, out: Path, config: RunConfig, path: Path, kind: str) -> bool:
-    """Adds a file to a run in a tracker, which is begun there if need be, and returns whether it could.
+    """Adds a file to a run in a tracker, starting the run there if necessary, and returns whether that worked.
 
     Args:
         tracking: Which tracker.
@@ -177,7 +177,7 @@ def _tracked(out: Path) -> dict[str, TrackedRun]:
 
 
 def _place(run: Any, tracking: Tracking) -> str:
-    """Where a run is to be seen."""
+    """Where to see a run."""
     if tracking.tracker == "trackio":
         return f"trackio show --project {run.project} shows this run, {run.name}"
     if run.offline:
@@ -186,5 +186,5 @@ def _place(run: Any, tracking: Tracking) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name of the characters that names of artifacts may have."""
+    """A name with only those characters that names of artifacts may have."""
     return re.sub(r"[^\w.-]+", "-", name)

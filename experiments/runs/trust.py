@@ -101,14 +101,14 @@ def _found(module: str) -> _Module | None:
 def _make_importable(module: _Module) -> None:
     """Puts the current directory on the path if the module is there, and only then.
 
-    Otherwise a package of the system that looks for another one which is not installed would find it there.
+    Otherwise an installed package that looks for an optional one could find a file of that name there.
     """
     if module.is_here:
         sys.path.append(str(Path.cwd()))
 
 
 def _memory(module: _Module) -> Path | None:
-    """The file that exists if a module was named before; None of a user who has no place for it."""
+    """The file that exists if a module was named before; None if the user has no place for it."""
     given = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:
         state = given if given.is_absolute() else Path.home() / ".local" / "state"
@@ -143,6 +143,6 @@ def _is_agreed(run: Path, module: _Module) -> bool:
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     places = " and ".join(module.places)
-    print(f"{run} names the module {module.name} in {places}, with which you have not trained here.", file=sys.stderr)
+    print(f"{run} names the module {module.name} in {places}. You have not trained with it here.", file=sys.stderr)
     print("Importing it runs its code with your permissions. Import it? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

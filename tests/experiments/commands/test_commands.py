@@ -491,9 +491,10 @@ def test_an_evaluation_on_the_papers_tasks_has_files_of_its_own(run_command, run
     assert (run / "adaptation-paper.png").exists()
     assert (run / "evaluation.json").read_text() == '{"kept": true}'
     again = run_command("evaluate", run, "--tasks=paper", "--episodes=1", "--threads=1")
+    assert again.out.startswith("mean return over the paper's own 40 tasks, 1 episode each")
     assert "evaluation-paper.json has the run's own settings" in again.out
     check_refused(
-        run_command("evaluate", run, "--tasks=paper", "--record"), "recording.npz is of held-out tasks", "--out"
+        run_command("evaluate", run, "--tasks=paper", "--record"), "recording.npz holds held-out tasks", "--out"
     )
 
 

@@ -136,7 +136,7 @@ def test_a_runs_own_settings_are_a_file_too(run_command, tmp_path, preset):
         ),
         ('preset = "navigation"\nout = "x"', "options such as --out are for the command"),
         ('preset = "navigation"\nseed = "one"', "seed should be an integer"),
-        ('preset = "navigation"\n[meta]\ninner_lr = -1', "holds a setting that cannot be"),
+        ('preset = "navigation"\n[meta]\ninner_lr = -1', "holds an invalid setting"),
         ('preset = "navigatio"', "there is no preset 'navigatio'; the nearest"),
         ("preset = 3", "preset should be the name of a preset"),
         ('preset = "navigation"\nmeta = 3', "meta should be an object"),

@@ -89,3 +89,5 @@ def test_the_presets_of_the_meta_learner_lstm_have_the_settings_of_its_code(shot
 def test_a_preset_of_the_meta_learner_lstm_says_so_in_place_of_a_step_size():
     settings = SUPERVISED_PRESETS["sinusoid-meta-lstm"].settings()
     assert settings == "70000 iterations of 5 tasks, 5 inner steps of an LSTM, adam 0.001"
+    one_task = SUPERVISED_PRESETS["mini-imagenet-5way-5shot-meta-lstm"].settings()
+    assert one_task == "50000 iterations of 1 task, 8 inner steps of an LSTM, adam 0.001"

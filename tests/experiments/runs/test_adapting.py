@@ -249,7 +249,7 @@ def test_the_spread_of_one_episode_is_none(run_command):
         ([NAVIGATION, "--out=p.onnx", "--opset=7"], "opset must be from 13"),
         ([NAVIGATION, "--out=p.npz", "--opset=17"], "--opset is for ONNX models, but p.npz is not one"),
         ([NAVIGATION, "--out=p.npz", "--episodes-from=none.npz"], "there is no file none.npz: expected an npz archive"),
-        ([NAVIGATION, "--out=p.npz", "--episodes-from", "a", "--task=1"], "--task is for episodes that are sampled"),
+        ([NAVIGATION, "--out=p.npz", "--episodes-from", "a", "--task=1"], "--task is for sampled episodes"),
         ([NAVIGATION, "--out=p.npz", "--episodes-from=minari:a/b-v0"], "Minari cannot read the data set a/b-v0"),
         ([NAVIGATION, "--out=p.npz", "--episodes-from=there.zip"], "there.zip is not an npz archive of plain arrays"),
         ([NAVIGATION], "--out"),

@@ -454,7 +454,7 @@ def test_what_is_written_is_read_again(comparison, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"quantity": "beauty"}, "a quantity that is known"),
+        ({"quantity": "beauty"}, "a known quantity"),
         ({"conditions": []}, "it should have conditions"),
         ({"conditions": ["5-shot"]}, "for each condition"),
         ({"gradient_steps": 1}, "values for 0 to 1 gradient steps"),

@@ -83,7 +83,7 @@ def test_a_hostile_comparison_is_of_no_runs(tmp_path, hostile_content):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"quantity": "beauty"}, "a quantity that is known"),
+        ({"quantity": "beauty"}, "a known quantity"),
         ({"conditions": []}, "it should have conditions"),
         ({"conditions": ["", "5-shot"]}, "'maml' should have a run, and for each condition values"),
         ({"gradient_steps": 0}, "values for 0 to 0 gradient steps"),
