@@ -1,8 +1,8 @@
 """What adaptation could reach at best: a planner that knows p(T) acts after K uniformly random episodes.
 
-Where the posterior of a task is known in closed form, no policy that has seen the same episodes returns more on average
-than one that is best for the posterior: of a bandit it pulls the arm with the highest posterior mean, and of a finite
-process it plans on the posterior means of rewards and transitions. The latter neglects that the transitions stay
+If the posterior of a task is known in closed form, no policy that has seen the same episodes returns more on average
+than one that is best for the posterior. In a bandit, it pulls the arm with the highest posterior mean. In a finite
+process, it plans on the posterior means of rewards and transitions. This plan ignores that the transitions stay
 uncertain over the episode, which a fixed plan of ten steps can hardly use.
 
 It is the ceiling of an adaptation on uniformly random episodes. A meta-learned policy may explore better than that.
@@ -33,7 +33,8 @@ class _Episodes(NamedTuple):
 def planned_returns(env_id: str, tasks: Sequence[Task], episodes: Sequence[int], seed: int = 0) -> Floats | None:
     """Expected return of the planner in each task after each number of random episodes, `[len(episodes), M]`.
 
-    With 0 episodes it knows the prior alone, by which all actions are alike. The returns are exact given the episodes.
+    With 0 episodes it knows only the prior, under which all actions are alike. The returns are exact given the
+    episodes.
 
     Args:
         env_id: An environment.
@@ -75,7 +76,7 @@ def _random_episodes(envs: Any, tasks: Sequence[Task], count: int, horizon: int,
 
 
 def _bandit(seen: _Episodes, k: int, means: Floats, pulls: int) -> Floats:
-    """Of the arm with the highest posterior mean: (wins + 1) / (pulls + 2) under the prior U(0, 1)."""
+    """Return of the arm with the highest posterior mean: (wins + 1) / (pulls + 2) under the prior U(0, 1)."""
     rows = np.broadcast_to(np.arange(len(means)), seen.actions[:k].shape)
     count, wins = np.zeros_like(means), np.zeros_like(means)
     np.add.at(count, (rows, seen.actions[:k]), 1.0)
@@ -86,7 +87,7 @@ def _bandit(seen: _Episodes, k: int, means: Floats, pulls: int) -> Floats:
 
 
 def _process(seen: _Episodes, k: int, processes: Floats, horizon: int, reward_std: float) -> Floats:
-    """Of the plan that is best for the posterior means, in the processes `[M, S, A, S + 1]` themselves.
+    """Return of the plan that is best for the posterior means, in the true processes `[M, S, A, S + 1]`.
 
     Transitions have the prior Dirichlet(1, ..., 1), so their means are (count + 1) / (n + S); mean rewards have the
     prior N(1, 1) and normal noise, so theirs are (1 + sum / std²) / (1 + n / std²).

@@ -1,4 +1,4 @@
-"""The choice of a step size that a method cannot share with MAML, on seeds and tasks that no table has."""
+"""Chooses a step size that a method cannot share with MAML, on seeds and tasks that no table uses."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ from maml_rl.run import train
 
 
 def scores(problem: str, method: str, seeds: int, iterations: int | None) -> dict[float, list[float]]:
-    """Return after one gradient step for each step size that a method may have, one of each seed; none if it has none.
+    """Returns after one gradient step, one per seed, for each candidate step size of a method; empty without
+    candidates.
 
     Args:
         problem: A key of `PROBLEMS`.

@@ -28,7 +28,7 @@ from maml_rl.tasks import evaluation_tasks, make
 
 
 class Effort(NamedTuple):
-    """What is measured of each method at the parameters of MAML's run of seed 0, which it needs."""
+    """What is measured of each method at the parameters of MAML's run with seed 0, which must exist."""
 
     rounds: int  # iterations whose time is measured; 0 for none
     draws: int  # meta-gradients whose noise is measured; 0 for none
@@ -37,17 +37,17 @@ class Effort(NamedTuple):
 def compared_family(
     start: FamilyComparison, methods: Sequence[str], seeds: int, runs: Path, effort: Effort
 ) -> FamilyComparison:
-    """Trains what is missing of the methods' runs on a problem, and measures all of them.
+    """Trains the missing runs of the methods on a problem, and measures all runs.
 
     Args:
         start: What is known before (`planned_comparison`). Methods and seeds that it has in addition stay.
-        methods: Keys of `METHODS`; those that the problem cannot be learned by are left out.
+        methods: Keys of `METHODS`; those that cannot learn the problem are left out.
         seeds: Seeds of each method: 0, 1, ...
         runs: Where runs are, or will be.
         effort: What else is measured.
 
     Raises:
-        InputError: If a run of other settings is in the place of one.
+        InputError: If a run with other settings is in the place of one.
     """
     problem, measured = start.problem, list[MeasuredRun]()
     methods = [method for method in methods if method in methods_of(problem)]

@@ -68,7 +68,7 @@ def merged(stored: FamilyComparison, new: FamilyComparison) -> FamilyComparison:
     for name in ("problem", "env_id", "iterations", "tasks", "episodes"):
         if getattr(stored, name) != getattr(new, name):
             raise InputError(
-                f"the comparison that is there has {name} {getattr(stored, name)}, this one {getattr(new, name)}: "
+                f"the existing comparison has {name} {getattr(stored, name)}, this one {getattr(new, name)}: "
                 "give another --out"
             )
     runs = {(run.method, run.seed): run for run in [*stored.runs, *new.runs]}

@@ -29,7 +29,7 @@ from maml_rl.types import State
 
 MEASUREMENT = "measurement.json"
 ONE_THREAD = Machine(threads=1)
-"""Times are compared, so nothing runs next to it."""
+"""Times are compared, so nothing else runs at the same time."""
 _POINTS = 40  # of a learning curve that is kept
 
 
@@ -67,7 +67,7 @@ class GradientQuality(NamedTuple):
     """How noisy a method's meta-gradient is (`maml_rl.gradient_noise`), at the parameters that MAML reached."""
 
     signal: float  # length of its expectation; 0 where the draws show none
-    noise: float  # root mean square length of what one iteration's has in addition
+    noise: float  # root mean square length of what one iteration's gradient has in addition
     cosine: float  # of the angle between two draws, mean over all pairs
 
 
@@ -77,7 +77,7 @@ def run_directory_of(runs: Path, problem: str, method: str, seed: int) -> Path:
 
 
 def trained_run(config: RLConfig, directory: Path) -> Run:
-    """A run that has done its iterations: one that is there, resumed if it was interrupted, or a new one.
+    """A finished run: an existing one, resumed if it was interrupted, or a new one.
 
     Raises:
         InputError: If a run with other settings is there.
@@ -96,7 +96,7 @@ def trained_run(config: RLConfig, directory: Path) -> Run:
 
 
 def measured_run(problem: str, method: str, seed: int, directory: Path, iterations: int | None = None) -> MeasuredRun:
-    """Trains a run if need be and evaluates it; one that was measured before, on the same tasks, is only read.
+    """Trains a run if necessary and evaluates it. What was measured before, on the same tasks, is only read.
 
     Raises:
         InputError: See `trained_run`; or if what was measured is damaged.
@@ -134,10 +134,10 @@ def _means(values: Sequence[float], count: int) -> list[float]:
 
 @contextmanager
 def opened(configs: Mapping[str, RLConfig], reached: Run) -> Iterator[dict[str, tuple[RLLearner, State]]]:
-    """A learner of each method with its state at another run's parameters; its initial one where they do not fit.
+    """A learner of each method with its state at another run's parameters, or its initial state if they do not fit.
 
-    They do not fit a network of another form, such as CAVIA's. What else a state has, such as learned step sizes and
-    an optimizer's moments, is as in the beginning.
+    They do not fit a network of another form, such as CAVIA's. The rest of a state, such as learned step sizes and an
+    optimizer's moments, is as in the beginning.
 
     Args:
         configs: Settings of each method.
@@ -158,8 +158,8 @@ def _at(state: State, reached: State) -> State:
 def iteration_times(learners: Mapping[str, tuple[RLLearner, State]], rounds: int) -> dict[str, Times]:
     """Times of an iteration, by method.
 
-    The methods take turns, so that what else the machine does meets all of them: in each round every method does one
-    iteration, and its times are divided by MAML's of that round.
+    The methods take turns, so that other load on the machine affects all of them. In each round every method does one
+    iteration, and its times are divided by MAML's in that round.
 
     Args:
         learners: A learner of each method with its state, one of them MAML's.
@@ -188,8 +188,8 @@ def relative_times(seconds: Mapping[str, NDArray[np.float64]]) -> dict[str, Time
 def gradient_qualities(learners: Mapping[str, tuple[RLLearner, State]], draws: int) -> dict[str, GradientQuality]:
     """Noise of each method's meta-gradient, by method, on the same draws of tasks.
 
-    Left out are those that are not where MAML is (`opened`), and those that adapt by learned or measured step sizes: at
-    their initial ones they are MAML.
+    Methods that are not at MAML's parameters (`opened`) are left out. So are those that adapt by learned or measured
+    step sizes: with their initial step sizes they are MAML.
 
     Args:
         learners: A learner of each method with its state, one of them MAML's.

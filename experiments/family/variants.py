@@ -1,4 +1,5 @@
-"""Methods and problems of the comparison, as settings. A method is a line: what it changes in a problem's preset."""
+"""Methods and problems of the comparison, as settings. Each method is one line: what it changes in a problem's
+preset."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -81,11 +82,11 @@ TABLE_SEED = 1000
 CHOICE = 100
 """Training seeds from here on are for the choice of settings."""
 CHOICE_TABLE_SEED = 2000
-"""And so are the held-out tasks of this seed."""
+"""The held-out tasks of this seed are for that choice, too."""
 
 
 def methods_of(problem: str) -> list[str]:
-    """Keys of the methods that a problem can be learned by."""
+    """Keys of the methods that can learn a problem."""
     return [name for name, member in METHODS.items() if PROBLEMS[problem].has_std or not member.needs_std]
 
 
@@ -113,7 +114,7 @@ def configuration(problem: str, method: str, seed: int, iterations: int | None =
 
 
 def with_step_size_of(config: RLConfig, setting: Literal["inner_lr", "step.lr"], value: float) -> RLConfig:
-    """Settings with another inner step size, or another one of the meta-step."""
+    """Settings with another step size of the inner step or of the meta-step."""
     if setting == "inner_lr":
         return replace(config, meta=replace(config.meta, inner_lr=value))
     assert not isinstance(config.meta.step, TrustRegion)

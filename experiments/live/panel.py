@@ -1,4 +1,4 @@
-"""The page of `maml-rl view`: what acts, once for each number of gradient steps, and a panel next to it.
+"""The page of `maml-rl view`: a robot or other agent for each number of gradient steps, and a panel next to them.
 
 Dear ImGui builds the panel again in every frame; MuJoCo's Studio draws both in the browser.
 """
@@ -21,7 +21,7 @@ from maml_rl.experiments.runs.task_input import read_task
 from maml_rl.task_parts import plain_text
 from maml_rl.tasks import Task, sample_tasks
 
-# Those that the plots give their curves in turn, which cannot be set.
+# The colours that plots give their curves in turn, which cannot be set.
 _COLOURS: list[Colour] = [
     (red / 255, green / 255, blue / 255)
     for red, green, blue in [
@@ -38,7 +38,7 @@ _MOST_SLIDERS, _MOST_BUTTONS = 12, 8
 
 
 class Scene(Protocol):
-    """Robots, or what acts, side by side in one model, one for each number of gradient steps."""
+    """Robots or other agents side by side in one model, one for each number of gradient steps."""
 
     model: mujoco.MjModel
     spacing: float  # m, in y
@@ -59,7 +59,7 @@ def colours(count: int) -> list[Colour]:
 
 
 class LivePanel(plugin.ViewerPlugin):
-    """What the page shows of an adaptation: the robots in motion, and a panel to choose task and time with.
+    """What the page shows of an adaptation: the robots in motion, and a panel to choose the task and the time.
 
     Args:
         title: What is shown.
@@ -97,12 +97,12 @@ class LivePanel(plugin.ViewerPlugin):
 
     @messages.handler
     def _on_theme(self, _: viewer_protocol.ThemeEvent) -> None:
-        """Leaves the page the theme that its user chose."""
+        """Keeps the theme that the user of the page chose."""
         self._themed = True
 
     @messages.handler
     def _on_update(self, _: messages.UpdateEvent) -> None:
-        """Moves the robots on."""
+        """Advances the robots."""
         now = time.monotonic()
         passed, self._clock = now - self._clock, now
         shown = self._adapting.shown
@@ -175,7 +175,8 @@ class LivePanel(plugin.ViewerPlugin):
             imgui.TextWrapped(self._complaint)
 
     def _control(self, space: spaces.Space[Any], value: Any, name: str) -> tuple[Any, bool]:
-        """Controls of a part of the task, with its value as they stand, and whether one has just been released."""
+        """Builds the controls of a part of the task; returns its value, and whether a control has just been
+        released."""
         if isinstance(space, spaces.Dict):
             pairs = {
                 key: self._control(part, value[key], f"{name}.{key}" if name else key)
@@ -304,7 +305,7 @@ def has_controls(space: spaces.Space[Any]) -> bool:
 
 
 def _controls(space: spaces.Space[Any]) -> int | None:
-    """Number of controls that a task of this space takes; None if it has a part that none can set."""
+    """Number of controls that a task of this space needs; None if it has a part that no control can set."""
     if isinstance(space, spaces.Dict):
         counts = [_controls(part) for part in space.spaces.values()]
         return None if None in counts else sum(count or 0 for count in counts)

@@ -1,4 +1,4 @@
-"""A run, live: it adapts to any task of its space while its robots are watched.
+"""A live run: it adapts to any task of its space while you watch its robots.
 
 What is computed is here; how it is shown, in a browser through MuJoCo's Studio, is in `studio.py`.
 """
@@ -41,7 +41,7 @@ class Session:
         directory: The run.
         gradient_steps: Gradient steps; those of the run's evaluation if None.
         episodes: Episodes for each gradient step; those of the run's evaluation if None.
-        seed: Seed of everything random. Every adaptation draws the same, so that tasks can be compared.
+        seed: Seed of everything random. Every adaptation draws the same numbers, so that tasks can be compared.
         machine: What may be used of the machine. None of it changes the result.
 
     Raises:
@@ -125,18 +125,18 @@ class ShownAdaptation(NamedTuple):
 
 
 class _SupersededError(Exception):
-    """Another task was asked for in the meantime."""
+    """Another task was requested in the meantime."""
 
 
 class Adapting:
-    """Adapts a session to the task that was asked for last, in a separate thread.
+    """Adapts a session to the task that was requested last, in a separate thread.
 
     Args:
         session: The session.
         say: Takes a line about each adaptation that has finished.
 
     Attributes:
-        task: The task that was asked for last.
+        task: The task that was requested last.
         shown: The last adaptation that has finished; None before the first.
         problem: Why the last one failed, or an empty text.
         done, total: How far the current one has come; they are equal while there is none.
@@ -152,7 +152,7 @@ class Adapting:
         self.done = self.total = session.config.gradient_steps + 1
 
     def ask(self, task: Task) -> None:
-        """Adapts to a task; an adaptation that is not finished ends."""
+        """Adapts to a task; an unfinished adaptation ends."""
         self._asked += 1
         self.task, self.done, self.problem = task, 0, ""
         self._pool.submit(self._adapt, task, self._asked)

@@ -1,8 +1,8 @@
-"""Serving the page of `maml-rl view` through MuJoCo's Studio, whose page draws in the browser.
+"""Serves the page of `maml-rl view` through MuJoCo's Studio, whose page draws in the browser.
 
 Studio itself listens on every interface, answers every page that is open in the browser, and takes models that are
-dropped onto its page. Here it listens on one interface, answers its own page only and takes no models, and does not
-start where any of that fails.
+dropped onto its page. Here it listens on one interface, answers only its own page and takes no models. If any of that
+fails, it does not start.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ class _Viewer(web_viewer.WebViewer):
 
 
 def guarded(interface: str) -> Callable[..., Any]:
-    """Studio's `websockets.serve` with requests refused that `refusal` names, and short messages.
+    """Studio's `websockets.serve`, which refuses the requests that `refusal` names and takes only short messages.
 
     Args:
         interface: The interface that is served on, as its user gave it.
@@ -104,9 +104,10 @@ def guarded(interface: str) -> Callable[..., Any]:
 def refusal(path: str, hosts: list[str], origins: list[str], names: Collection[str]) -> str | None:
     """Why a request is refused; None if it is answered.
 
-    A browser says in `Origin` which page sends a request, and in `Host` to which address. The first shows a page of
-    another origin. The second shows one whose name was made to point here (DNS rebinding): only an IP address and this
-    machine's own names cannot be. The port is free, since a tunnel may have another one at its other end.
+    A browser says in `Origin` which page sends a request, and in `Host` to which address. The first reveals a page of
+    another origin. The second reveals a page whose name was made to point here (DNS rebinding), which cannot be done
+    with an IP address or this machine's own names. Any port will do, since a tunnel may have another one at its other
+    end.
 
     Args:
         path: The path of the request.
@@ -118,7 +119,7 @@ def refusal(path: str, hosts: list[str], origins: list[str], names: Collection[s
     if channel == "/drop":
         return "maml-rl view takes no models"
     if len(hosts) != 1 or not _is_own(hosts[0], names):
-        return "unknown host: use the address that maml-rl view prints, or the number of the machine's IP address"
+        return "unknown host: use the address that maml-rl view prints, or the machine's IP address in numbers"
     needed = channel in _CHANNELS  # a browser opens no WebSocket without it
     if len(origins) > 1 or (not origins and needed) or any(origin != f"http://{hosts[0]}" for origin in origins):
         return "only the page that maml-rl view serves may use it"

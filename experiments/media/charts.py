@@ -1,4 +1,4 @@
-"""Charts as data, which pictures and reports draw alike; and how pictures draw them."""
+"""Charts as data that both pictures and reports draw, and how pictures draw them."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maml_rl.checkpoint import write_atomically
 
 FIGURES = (".png", ".pdf", ".svg")
-"""Endings of the files that a figure may go to."""
+"""Suffixes of the files that a figure can be written to."""
 
 COLOURS = {
     **{"before": "#7b8794", "after": "#1668b8", "later": "#7fb2e5", "paper-result": "#c0392b"},
@@ -24,15 +24,15 @@ COLOURS = {
     **{f"level-{i}": c for i, c in enumerate(("#440154", "#3b528b", "#21918c", "#5ec962", "#e3cf1e"), start=1)},
     **{f"task-{i}": c for i, c in enumerate(("#1668b8", "#c26a00", "#2a9d4a", "#8e44ad"), start=1)},
 }
-"""On a light page, by what they stand for."""
+"""Colours on a light page, by what they stand for."""
 
 OF_STEPS = ("before", "after", "later")
-"""Colours of what is before adaptation, after a gradient step, and after the last."""
+"""Colours for before adaptation, after one gradient step, and after the last."""
 
 _POINTS = 200  # of a line
 _MARKS = {"point": "o", "hollow": "o", "goal": "*", "": ""}
-_FEW = 4  # entries of a legend that have room on a chart
-_LETTERS = 36  # that stand next to each other under an axis
+_FEW = 4  # entries of a legend that fit on a chart
+_LETTERS = 36  # that fit next to each other under an axis
 
 
 class Series(NamedTuple):
@@ -53,7 +53,7 @@ class Series(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """What an axis says, and where its ticks are if not at round numbers."""
+    """The label of an axis, and where its ticks are if not at round numbers."""
 
     label: str
     ticks: Sequence[float] | None = None
@@ -86,7 +86,7 @@ def thinned(values: Sequence[float]) -> list[float]:
 
 
 def draw_charts(charts: Sequence[Chart], path: Path, title: str = "") -> None:
-    """Draws charts into a file whose ending is one of `FIGURES`, up to three in a row."""
+    """Draws charts into a file whose suffix is one of `FIGURES`, up to three in a row."""
     columns = 2 if len(charts) in (2, 4) else min(3, len(charts))
     rows = -(-len(charts) // columns)
     figure = Figure(figsize=(min(6.5 * columns, 13), 4.2 * rows), layout="constrained")
@@ -134,7 +134,7 @@ def _draw_series(axes: Axes, one: Series) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure into a file whose ending is one of `FIGURES`; the same figure is the same file."""
+    """Writes a figure into a file whose suffix is one of `FIGURES`; equal figures give equal files."""
     content = io.BytesIO()
     # Neither the date nor a random salt.
     metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)

@@ -21,14 +21,14 @@ _SECONDS = 6.0  # of simulated time, at most
 
 
 class Clips:
-    """Makes a clip of the policy every few iterations; where it cannot, says so once and makes no more.
+    """Makes a clip of the policy every few iterations. If it cannot, it says so once and stops.
 
-    It is a `maml_rl.experiments.runs.training.Watch`. What it draws at random depends on the place in the run alone, so
-    the training is the same as without it.
+    It is a `maml_rl.experiments.runs.training.Watch`. Its random draws depend only on the point in the run, so the
+    training is the same as without clips.
 
     Args:
         learner: The learner of the training, whose environments it uses between iterations.
-        every: Iterations from one clip to the next; none if 0.
+        every: Iterations between clips; no clips if 0.
 
     Raises:
         InputError: If `every` is negative, or the learner is not one of reinforcement learning.
@@ -52,7 +52,7 @@ class Clips:
 
 def _clip(learner: RLLearner, run: Run) -> Clip:
     meta, evaluation = learner.config.meta, learner.config.evaluation
-    # Many tasks to choose the lowest and the highest of, where a task is a number.
+    # Many tasks, to choose the lowest and the highest from if a task is a number.
     tasks = evaluation_tasks(learner.task_space, max(_TASKS, evaluation.tasks), evaluation.seed)
     indices = spread(tasks, _TASKS)
     config = RLEvaluation(

@@ -1,4 +1,4 @@
-"""Charts of what a comparison of methods holds."""
+"""Charts of a comparison of methods."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -18,7 +18,7 @@ _OTHERS = ("method-3", "later", "paper-result")
 def methods_chart(comparison: Comparison, condition: str = "") -> Chart:
     """Mean of each method by gradient step with its 95 % interval, and the paper's in the same colour, dashed.
 
-    Intervals are over seeds and tasks, or tasks alone where there are only one or two seeds. A method has the same
+    Intervals are over seeds and tasks, or over tasks alone if there are only one or two seeds. A method has the same
     colour in every picture; others of the same name, with other settings, have the next free ones. A method that takes
     no gradient steps, such as the oracle, is a level line.
     """
@@ -48,7 +48,7 @@ def method_colours(comparison: Comparison) -> list[str]:
 
 
 def other_methods(comparison: Comparison, condition: str, method: str, steps: Sequence[int]) -> list[Series]:
-    """Methods of a comparison to stand next to a run of one of them; the run has its own random policy."""
+    """Methods of a comparison to show next to a run of one of them; the run has its own random policy."""
     others = [other for other in comparison.methods if other.method not in (method, "random")]
     return [_series(comparison, other, condition, steps) for other in others]
 

@@ -1,7 +1,7 @@
-"""Where adaptation helps: what it gains by each number or category of a task, with intervals.
+"""Where adaptation helps: its gain for each number or category of a task, with intervals.
 
 A mean over all tasks does not show whether a policy adapts to a payload, to a broken motor, or only to one of them.
-Here tasks are grouped by one component at a time: by its values where each has a few tasks, else into thirds from the
+Here tasks are grouped by one component at a time: by its values if each has a few tasks, otherwise into thirds from the
 lowest to the highest. The other components vary freely within each group.
 """
 
@@ -44,7 +44,7 @@ class ComponentGain(NamedTuple):
 
     component: Component
     groups: list[Group]
-    p_value: float  # of an analysis of variance: of gains that differ as much between groups by chance
+    p_value: float  # of an analysis of variance: the probability that gains differ as much by chance
     depends: bool  # whether it is below the level, shared among all components
 
     @property
@@ -64,10 +64,10 @@ def steps_of_gain(evaluation: Evaluation) -> int:
 
 
 def component_gains(evaluation: Evaluation, task_quantity: str) -> list[ComponentGain]:
-    """What adaptation gains by each component of the tasks, those first that explain most of the gain.
+    """What adaptation gains by each component of the tasks; those that explain most of the gain come first.
 
-    None where tasks have no components that can be told apart, are goals in the plane, or are too few for groups, and
-    where the policy takes no gradient step.
+    Empty if tasks have no distinguishable components, are goals in the plane or are too few for groups, or if the
+    policy takes no gradient step.
 
     Args:
         evaluation: An evaluation of a policy.

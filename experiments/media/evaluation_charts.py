@@ -1,4 +1,4 @@
-"""Charts of what an evaluation holds: what a gradient step brings, and which tasks are hard."""
+"""Charts of an evaluation: what a gradient step gains, and which tasks are hard."""
 
 from collections.abc import Iterator, Sequence
 from itertools import cycle
@@ -73,7 +73,7 @@ def episodes_charts(evaluation: Evaluation) -> list[Chart]:
 def task_charts(evaluation: Evaluation, task_quantity: str) -> list[Chart]:
     """Each task's value: which tasks are hard?
 
-    Tasks with values are drawn against what they consist of, goals in the plane at their places, and others in the
+    Tasks with values are drawn against their components, goals in the plane at their places, and others in the
     order of their values.
 
     Args:

@@ -1,4 +1,4 @@
-"""Films episodes of a few tasks after each number of gradient steps, which makes a `Recording`."""
+"""Films episodes of a few tasks after each number of gradient steps, as a `Recording`."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -118,7 +118,7 @@ def filmed(
     """Records an episode of each task with each of the policies of `stages`.
 
     Args:
-        learner: See `film`; so are arguments and errors that are not here.
+        learner: See `film`, also for arguments and errors that are not listed here.
         task_set: M tasks, with what seeds their episodes.
         stages: Policies after 0, 1, ... gradient steps, which may be computed while they are recorded.
         meta: Settings of the inner update that they were adapted by.
@@ -154,7 +154,7 @@ def filmed(
 
 
 def _watched(learner: RLLearner, count: int, of_bodies: bool) -> "_Watched":
-    """Sub-environments of a learner's kind, of which poses are kept, or else pictures, or else observations.
+    """Sub-environments of a learner's kind that keep poses, or else pictures, or else observations.
 
     Pictures are those that the environment draws, or else those that it observes.
     """
@@ -199,7 +199,7 @@ def _observed_picture(envs: TaskVectorEnv) -> _ObservedPicture | None:
 
 
 def _one_number(task: Task) -> float | None:
-    """The number that a task is, or None if it is no single number."""
+    """The number that a task is, or None if it is not a single number."""
     value = plain(task)
     while isinstance(value, list) and len(value) == 1:
         value = value[0]

@@ -23,7 +23,7 @@ def value_axis(quantity: str) -> Axis:
 
 
 def paper_label(task_set: EvaluatedTasks, condition: str = "") -> str:
-    """The paper's values, next to others on such tasks."""
+    """Label of the paper's values, next to others on such tasks."""
     if condition:
         return f"{condition}, paper"
     return "paper" if task_set == "paper" else "paper, on other tasks"

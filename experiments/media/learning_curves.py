@@ -75,7 +75,7 @@ def read_log(metrics: Path, *columns: str) -> list[dict[str, float]]:
 
 
 def _numbers_of(row: dict[str, str]) -> dict[str, float] | None:
-    """The quantities of a row; None if it is not whole."""
+    """The quantities of a row; None if it is incomplete."""
     try:
         return {name: float(value) for name, value in row.items()}
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
 """Pictures of runs of either kind: how one learned and adapts, and how several compare.
 
-What a picture of an evaluation has depends on what the evaluation has: tasks with values are drawn against their
+What a picture shows depends on the evaluation: tasks with values are drawn against their
 returns, goals in the plane with paths to them, and sinusoids with their fits (Figures 2 to 5 of Finn, Abbeel, Levine
 2017).
 """
@@ -40,7 +40,7 @@ def draw_evaluation(evaluation: Evaluation, directory: Path, path: Path, recordi
     Args:
         evaluation: The evaluation.
         directory: The run.
-        path: The file, whose ending is one of `FIGURES`.
+        path: The file, whose suffix is one of `FIGURES`.
         recording: Episodes of the run, for their paths; the evaluation's own are sampled again if None.
     """
     config = evaluation.config
@@ -75,7 +75,7 @@ def _task_quantity(config: RLConfig | SupervisedConfig, recording: Recording | N
 
 
 def _path_charts(evaluation: Evaluation, directory: Path, quantity: str, recording: Recording | None) -> list[Chart]:
-    """Paths to the goals of a few tasks before and after a gradient step; none if tasks are no goals in the plane."""
+    """Paths to the goals of a few tasks before and after a gradient step; none if tasks are not goals in the plane."""
     goals: Sequence[Any] = evaluation.curves[0].tasks[:_TRAJECTORIES]
     if not goals or not are_places(goals, quantity):
         return []

@@ -1,11 +1,11 @@
 """Recordings: episodes of a few tasks after each number of gradient steps, in one small file that every view reads.
 
-Of an environment of this package's own kind (`TaskMDP`) poses are recorded, which are drawn later, so that recording
-needs no OpenGL. Of any other environment its own pictures are recorded, or observations where it draws none.
+For an environment of this package's own kind (`TaskMDP`), poses are recorded and drawn later, so that recording needs
+no OpenGL. For any other environment, its own pictures are recorded, or observations if it draws none.
 
 A file is an npz archive of plain arrays, which executes no code when it is read:
 
-record        JSON: format, version, and the fields of `Recording` that are no arrays
+record        JSON: format, version, and the fields of `Recording` that are not arrays
 sha256        digest of the record and of all arrays that follow
 motion        poses or observations [S, M, T + 1, P] float32, before the first step and after each
 rewards       [S, M, T] float32
@@ -42,7 +42,7 @@ _REMEDY = "remove it, to record again"
 
 
 class _Record(NamedTuple):
-    """The fields of `Recording` that are no arrays, with format and version."""
+    """The fields of `Recording` that are not arrays, with format and version."""
 
     format: str
     version: int
@@ -61,8 +61,8 @@ class _Record(NamedTuple):
 class Recording(NamedTuple):
     """One episode of each of M tasks after each of S numbers of gradient steps: 0, 1, ..., S - 1.
 
-    A task's episodes begin alike and meet the same noise after each number of gradient steps, so that what differs
-    between them is the policy.
+    A task's episodes have the same start and the same noise after each number of gradient steps, so that they differ
+    only in the policy.
     """
 
     kind: Kind
@@ -120,7 +120,7 @@ def in_the_plane(recording: Recording) -> bool:
 
 
 def save_recording(path: Path, recording: Recording) -> None:
-    """Writes a recording; the file at `path` is the old one or the new one, never a part."""
+    """Writes a recording; the file at `path` is the old one or the new one, never part of one."""
     own = recording._asdict()
     record = json_text(
         {"format": FORMAT, "version": VERSION} | {name: own[name] for name in _Record._fields if name in own}
@@ -145,7 +145,7 @@ def load_recording(path: Path) -> Recording:
         raise InputError(f"there is no recording at {path}: make one with maml-rl evaluate RUN --record")
     content = path.read_bytes()
     try:
-        # NumPy, zipfile, zlib and Python's tokeniser each have their own exceptions and warnings for turned bits.
+        # NumPy, zipfile, zlib and Python's tokeniser each have their own exceptions and warnings for flipped bits.
         with warnings.catch_warnings(action="error"), np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         text, sha256 = str(arrays.pop("record")), str(arrays.pop("sha256"))
@@ -196,7 +196,7 @@ def _split(content: bytes, sizes: NDArray[np.int64]) -> list[bytes]:
 
 
 def _check(recording: Recording) -> None:
-    """Raises ValueError unless all parts fit each other."""
+    """Raises ValueError unless all parts are consistent."""
     stages, tasks, horizon = recording.rewards.shape
     expected = {
         "motion": (stages, tasks, horizon + 1, recording.motion.shape[-1]),

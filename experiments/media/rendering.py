@@ -18,7 +18,7 @@ from maml_rl.envs.batched import TaskEnv, TaskMDP
 from maml_rl.envs.mujoco.mdp import MujocoMDP
 from maml_rl.envs.mujoco.tracking import TrackingRenderer
 from maml_rl.errors import InputError
-from maml_rl.experiments.media.labels import steps_label
+from maml_rl.experiments.media.labels import counted, steps_label
 from maml_rl.experiments.media.recording import Recording
 from maml_rl.tasks import make
 
@@ -39,8 +39,8 @@ class Drawing:
         width, height: Size of a picture in pixels.
 
     Raises:
-        InputError: If the recording holds observations, or robots are to be drawn and this machine has no OpenGL, with
-            the packages to install.
+        InputError: If the recording holds observations, or it holds robots and this machine has no OpenGL; names the
+            packages to install.
     """
 
     def __init__(self, recording: Recording, width: int = 320, height: int = 240) -> None:
@@ -62,7 +62,7 @@ class Drawing:
         self.close()
 
     def close(self) -> None:
-        """Frees what drawing needs."""
+        """Frees the resources for drawing."""
         if self._robot is not None:
             self._robot.close()
         if self._mdp is not None:
@@ -141,12 +141,12 @@ def _wrapped(text: str, width: int) -> list[str]:
 def return_label(recording: Recording, task: int, step: int) -> str:
     """Return of a recorded episode, and its length if it ended early."""
     length, horizon = recording.lengths[step, task], recording.rewards.shape[-1]
-    ended = "" if length == horizon else f", ended after {length} steps"
+    ended = "" if length == horizon else f", ended after {counted(int(length), 'step')}"
     return f"return {recording.returns[step, task]:.1f}{ended}"
 
 
 def write_video(path: Path, frames: Frames, frames_per_second: float, quality: int = 70) -> None:
-    """Writes frames as gif, webp or mp4, as the file's ending says; the file is whole or not there.
+    """Writes frames as gif, webp or mp4, by the file's suffix; never leaves part of a file.
 
     Args:
         path: The file.
@@ -155,7 +155,7 @@ def write_video(path: Path, frames: Frames, frames_per_second: float, quality: i
         quality: Of a webp, from 0 to 100.
 
     Raises:
-        InputError: If the ending is another one, or mp4 is asked for without the extra `video`.
+        InputError: If the suffix is another one, or mp4 is requested without the extra `video`.
     """
     check_video(path)
     if path.suffix == ".mp4":
@@ -192,7 +192,7 @@ def check_video(path: Path) -> None:
     """Checks that a video can be written to a file.
 
     Raises:
-        InputError: If its ending is unknown, its directory does not exist, or mp4 needs the extra `video`.
+        InputError: If its suffix is unknown, its directory does not exist, or mp4 needs the extra `video`.
     """
     if path.suffix not in _FORMATS:
         raise InputError(f"--video {path} must end in one of {', '.join(_FORMATS)}")

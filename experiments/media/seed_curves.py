@@ -44,7 +44,7 @@ def seeds_chart(comparison: Comparison) -> Chart:
 
 
 def _of_method(method: Method, quantity: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where a method's runs were looked at, `[n]`, and what each had reached there, `[seeds, n]`."""
+    """Points at which a method's runs are compared, `[n]`, and what each had reached there, `[seeds, n]`."""
     curves = [curve for run in method.runs if (curve := _of_run(Path(run.directory), quantity))]
     if not curves:
         return np.empty(0), np.empty((0, 0))

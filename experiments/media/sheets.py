@@ -1,6 +1,6 @@
 """Contact sheets: the pictures of an episode, row by row in one WebP image, as recordings and web pages hold them.
 
-An animated image would be smaller, but neither its frames can be asked for by number nor a page stop it at one.
+An animated image would be smaller, but its frames cannot be read by number, and a page cannot stop it at one.
 """
 
 import io
@@ -14,7 +14,7 @@ COLUMNS = 10  # pictures in a row; a WebP image has at most 16383 pixels on a si
 
 
 def to_sheet(pictures: Sequence[NDArray[np.uint8]], quality: int = 75) -> bytes:
-    """A WebP image of pictures `[height, width, 3]` that are alike in size, at least one."""
+    """A WebP image of pictures `[height, width, 3]` of equal size, at least one."""
     height, width, _ = pictures[0].shape
     rows = -(-len(pictures) // COLUMNS)
     sheet = np.full((rows * height, min(COLUMNS, len(pictures)) * width, 3), 255, np.uint8)
@@ -30,7 +30,7 @@ def from_sheet(sheet: bytes, count: int) -> NDArray[np.uint8]:
     """The `count` pictures `[count, height, width, 3]` of a sheet.
 
     Raises:
-        ValueError: If it is no picture, or not of so many.
+        ValueError: If it is not a picture, or not a sheet of so many.
     """
     columns, rows = min(COLUMNS, count), -(-count // COLUMNS)
     try:

@@ -1,7 +1,7 @@
 """Tasks as people see them: each in a few words, and what they consist of as the axes of charts.
 
-A `TaskMDP` may name its own tasks (`task_name`, `task_quantity`), which wins. Of any other environment a task is shown
-with its keys and values, whatever its space is made of.
+A `TaskMDP` may name its own tasks (`task_name`, `task_quantity`), and these names take precedence. For any other
+environment, a task is shown with its keys and values, whatever its space is made of.
 """
 
 import re
@@ -22,7 +22,7 @@ _MOST_ITEMS = 4  # of a list
 _MOST_KEYS = 8  # of a dict
 _LONGEST = 40  # characters of a text
 _MOST_CATEGORIES = 12  # on one axis
-_MOST_COMPONENTS = 12  # among so many, the one that explains most may be looked for
+_MOST_COMPONENTS = 12  # with more, one that explains much would be found by chance
 _MOST_CHARTS = 6
 _TASKS_PER_COMPONENT = 5  # from which on the share that a component explains is shown
 _JITTER = 0.12  # of the distance between two values
@@ -129,10 +129,10 @@ class Component(NamedTuple):
 
 
 def components(tasks: Sequence[Any], returns: Sequence[float], quantity: str) -> list[Component]:
-    """The axes against which the return of tasks is drawn, those first that explain most of it.
+    """The axes against which the return of tasks is drawn; those that explain most of it come first.
 
-    What does not vary is left out, and so are texts of too many kinds. Where there are none, or more than could be
-    compared without finding one by chance, tasks are drawn in the order of their returns.
+    Components that do not vary are left out, and so are texts of too many kinds. If there are none, or more than could
+    be compared without finding one by chance, tasks are drawn in the order of their returns.
 
     Args:
         tasks: M tasks as JSON values.
@@ -163,7 +163,7 @@ def components(tasks: Sequence[Any], returns: Sequence[float], quantity: str) ->
 
 
 def _leaves(values: Sequence[Any], path: str, quantity: str) -> Iterator[tuple[str, list[Any]]]:
-    """What tasks of one form consist of, by its path within them."""
+    """The components of tasks of one form, by their path within the tasks."""
     first = values[0]
     if isinstance(first, dict) and all(isinstance(value, dict) and value.keys() == first.keys() for value in values):
         for key in first:
@@ -214,7 +214,7 @@ def _component(name: str, values: Sequence[Any], named: Mapping[int, str]) -> Co
 
 
 def _apart(places: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Equal places moved a little apart: points next to each other, not on top."""
+    """Equal places moved a little apart: points next to each other, not on top of each other."""
     moved: NDArray[np.float64] = places + gap * np.linspace(-_JITTER, _JITTER, len(places))
     return moved
 

@@ -1,1 +1,1 @@
-"""The report of a run: one web page that needs no network, to look at or to send by mail."""
+"""The report of a run: one web page that needs no network, to view or to send by mail."""

@@ -1,4 +1,4 @@
-"""A few tasks of a supervised run by gradient step: fitted functions, or images with what each is taken for."""
+"""A few tasks of a supervised run by gradient step: fitted functions, or images with the class predicted for each."""
 
 import base64
 import io
@@ -15,14 +15,14 @@ from maml_rl.experiments.report.svg import svg_figure
 _MOST_QUERIES = 20  # query images shown of a task
 _MOST_WAYS = 26  # that a letter stands for
 _IMAGES = (
-    "Images that the network learns from, one row a task, and below them images that it has not seen, with the class "
-    "that it takes each for and how sure it is of that."
+    "Each task has a row of images that the network learns from. Below it are images that the network has not seen, "
+    "each with the class that it predicts and the probability that it gives this class."
 )
-_FITS = "The network's function after as many gradient steps on the points; cut at the frame."
+_FITS = "The network's function after the chosen number of gradient steps on the points, cut off at the frame."
 
 
 def examples(held_out: HeldOut, count: int) -> list[Section]:
-    """The first held-out tasks by gradient step; nothing where their inputs can be neither plotted nor seen.
+    """The first held-out tasks by gradient step; empty if their inputs can be neither plotted nor seen.
 
     Args:
         held_out: The run and its tasks.
@@ -47,7 +47,7 @@ steps.</p>"""
 
 
 def _classified(held_out: HeldOut, index: int) -> str:
-    """A classification task: its images, and what the network takes the query images for by gradient step."""
+    """A classification task: its images, and the classes predicted for the query images by gradient step."""
     task = held_out.task(index, held_out.shots)
     scores = held_out.outputs(task, held_out.shots, task.query_x[0])
     sure = torch.from_numpy(scores).softmax(-1).numpy()  # [S + 1, queries, ways]
@@ -65,7 +65,7 @@ def _classified(held_out: HeldOut, index: int) -> str:
 
 
 def _answers(sure: NDArray[np.float64], label: int) -> str:
-    """What an image is taken for after each number of gradient steps, by the probabilities of classes `[S + 1, N]`."""
+    """The predicted class after each number of gradient steps, from the probabilities of classes `[S + 1, N]`."""
     said = []
     for step, probabilities in enumerate(sure):
         answer = int(probabilities.argmax())

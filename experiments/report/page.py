@@ -1,4 +1,4 @@
-"""A page of sections: one HTML file with its style and scripts, which asks for nothing from elsewhere."""
+"""A page of sections: one HTML file with its style and scripts, which loads nothing from elsewhere."""
 
 import html
 import json
@@ -21,7 +21,7 @@ class Section(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """A figure that stands at the top."""
+    """A figure at the top of the page."""
 
     value: str
     name: str

@@ -1,4 +1,4 @@
-// The player of recorded episodes: two panels, time, gradient steps, and rewards with a cursor, always in step.
+// The player of recorded episodes: two panels, time, gradient steps, and rewards with a cursor, all in sync.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("rollouts-data").textContent);
@@ -10,7 +10,8 @@
   const images = new Map();
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  const stepName = (n) => (n === 0 ? "before adaptation" : `after ${n} gradient step${n === 1 ? "" : "s"}`);
+  const counted = (n, name) => `${n} ${name}${n === 1 ? "" : "s"}`;
+  const stepName = (n) => (n === 0 ? "before adaptation" : `after ${counted(n, "gradient step")}`);
   const number = (value) => value.toFixed(1).replace("-", "−");
   const shownStep = (panel) => (panel === "before" ? 0 : Number(step.value));
   const length = (s) => data.lengths[s][state.task];
@@ -27,7 +28,7 @@
     return images.get(key);
   }
 
-  function fitted(canvas) {  // its drawing context, one unit being one pixel of the page
+  function fitted(canvas) {  // its drawing context, in units of the page's pixels
     const scale = window.devicePixelRatio || 1;
     const width = canvas.clientWidth, height = canvas.clientHeight;
     if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
@@ -163,11 +164,11 @@
   const drawers = { clips: drawClip, paths: drawPath, lines: drawLines };
 
   function caption(panel, s) {
-    const ended = length(s) < data.horizon ? ` · ended after ${length(s)} steps` : "";
+    const ended = length(s) < data.horizon ? ` · ended after ${counted(length(s), "step")}` : "";
     const name = stepName(s);
     byId(`caption-${panel}`).textContent = name[0].toUpperCase() + name.slice(1);
     byId(`return-${panel}`).textContent =
-      `return ${number(data.returns[s][state.task])}${ended} · mean of ${data.episodes} episodes ` +
+      `return ${number(data.returns[s][state.task])}${ended} · mean of ${counted(data.episodes, "episode")} ` +
       number(data.mean_returns[s][state.task]);
     if (data.travelled) {
       const metres = data.travelled[s][state.task][Math.min(Math.floor(state.time), length(s))];

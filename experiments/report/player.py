@@ -69,7 +69,7 @@ def player(recording: Recording, progress: Callable[[int], object] = lambda _: N
 
 
 def paths(recording: Recording) -> list[Section]:
-    """Paths in the plane of all recorded tasks, by gradient step; nothing where tasks are no goals in the plane."""
+    """Paths in the plane of all recorded tasks, by gradient step; empty if tasks are not goals in the plane."""
     if not in_the_plane(recording):
         return []
     charts = []
@@ -157,7 +157,7 @@ def _coordinates(mdp: MujocoMDP) -> list[str]:
 
 
 def _clips(drawing: Drawing, progress: Callable[[int], object]) -> _ContactSheets:
-    """Contact sheets that keep within the budget, at the best quality that does."""
+    """Contact sheets that stay within the budget, at the best quality that does."""
     for quality, every in _LADDER[:-1]:
         clips = _drawn(drawing, quality, every, _BUDGET, progress)
         if clips is not None:
@@ -170,7 +170,7 @@ def _clips(drawing: Drawing, progress: Callable[[int], object]) -> _ContactSheet
 def _drawn(
     drawing: Drawing, quality: int, every: int, budget: float, progress: Callable[[int], object]
 ) -> _ContactSheets | None:
-    """Contact sheets, or None as soon as it is plain that they will be larger than the budget."""
+    """Contact sheets, or None as soon as it is clear that they will exceed the budget."""
     lengths = drawing.recording.lengths
     times = frame_times(drawing.recording)[0][::every]
     places = [(step, task) for task in range(lengths.shape[1]) for step in range(lengths.shape[0])]
@@ -229,7 +229,7 @@ def _body(recording: Recording, data: dict[str, Any], reason: str | None) -> str
 <label><span>Speed</span><select id="speed">{speeds}</select></label>
 </div>
 <canvas id="rewards" role="img" aria-label="Reward of each time step, before and after adaptation"></canvas>
-<p class="hint">Reward of each time step; drag in it to move through time. Keys: <kbd>space</kbd> plays and pauses,
+<p class="hint">Reward of each time step; drag to move through time. Keys: <kbd>space</kbd> plays and pauses,
 <kbd>←</kbd> <kbd>→</kbd> move through time, <kbd>0</kbd> to <kbd>{min(9, last)}</kbd> choose the gradient steps.</p>
 </div>
 """
@@ -237,8 +237,8 @@ def _body(recording: Recording, data: dict[str, Any], reason: str | None) -> str
 
 def _explanation(recording: Recording, kind: str) -> str:
     said = (
-        "One episode of a task before adaptation, next to one after as many gradient steps as the slider says, each on "
-        f"{counted(recording.episodes, 'episode')}. Both begin alike and meet the same noise: what differs is the "
-        "policy."
+        "One episode of a task before adaptation, next to one after the number of gradient steps that the slider "
+        f"shows, each on {counted(recording.episodes, 'episode')}. Both have the same start and the same noise: they "
+        "differ only in the policy."
     )
     return f"{said} The goal is green; the policy does not see it." if kind == "paths" else said

@@ -1,4 +1,4 @@
-"""Seeing a run of either kind adapt: its report, a figure for a paper, and videos of recorded episodes."""
+"""Shows how a run of either kind adapts: its report, a figure for a paper, and videos of recorded episodes."""
 
 import sys
 from contextlib import closing
@@ -53,7 +53,7 @@ def check_outputs(outputs: Outputs) -> None:
     """Checks that files of these names can be made.
 
     Raises:
-        InputError: If a directory is missing, or a file's ending cannot be used.
+        InputError: If a directory is missing, or a file's suffix cannot be used.
     """
     for path in outputs:
         if path is not None and not path.parent.is_dir():
@@ -81,7 +81,8 @@ def visualize(
     data: str | None = None,
     machine: Machine = THIS_MACHINE,
 ) -> str | None:
-    """Makes a run's report, and a video and a figure if asked to; returns why the report has no moving pictures, if so.
+    """Makes a run's report, and a video and a figure if requested; returns why the report has no moving pictures, if
+    so.
 
     Args:
         directory: The run. Its recording and its evaluation are made if it has none of its last checkpoint; an
@@ -89,13 +90,13 @@ def visualize(
         outputs: Files to make. A video needs recorded episodes, and so a run of reinforcement learning.
         tasks: How many of the held-out tasks to watch; those of the recording, or four, if None.
         gradient_steps: Gradient steps to watch; those of the recording, or of the run's evaluation, if None.
-        record: Whether to record whatever is recorded already.
+        record: Whether to record even if there is a recording.
         data: Directory of the images; that of the run if None.
         machine: What may be used of the machine. None of it changes the result.
 
     Raises:
-        InputError: If the run, its recording, its data, a setting or a file's ending cannot be used, or a video is
-            asked for and this machine cannot draw it.
+        InputError: If the run, its recording, its data, a setting or a file's suffix cannot be used, or a video is
+            requested and this machine cannot draw it.
     """
     check_outputs(outputs)
     require("tasks", tasks or 0, tasks is None or tasks >= 1, "at least 1")
@@ -203,7 +204,7 @@ def _watched(recording: Recording) -> _Watched:
 
 
 def _video_last(recording: Recording, path: Path, outputs: Outputs) -> None:
-    """Makes the video after the other files: where it cannot be drawn, the error names what is there."""
+    """Makes the video after the other files: if it cannot be drawn, the error names the files that were made."""
     try:
         video(recording, path)
     except InputError as error:
@@ -228,7 +229,7 @@ def video(recording: Recording, path: Path) -> None:
 
 
 def _comparison(config: RunConfig) -> Comparison | None:
-    """What `maml-rl compare` left of the methods on a run's problem, if it did."""
+    """The stored comparison of methods on a run's problem (`maml-rl compare`), if there is one."""
     path = Path("results") / problem_name(config) / COMPARISON
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What a report says of a run of either kind: what adaptation brings, by step and by task, training and settings."""
+"""What a report says about a run of either kind: what adaptation gains, by step and by task, training and settings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,7 +26,7 @@ _MISSING = "–"  # noqa: RUF001
 
 
 def lead(evaluation: Evaluation) -> str:
-    """What adaptation brings, in a sentence."""
+    """What adaptation gains, in a sentence."""
     first, unit = evaluation.curves[0], f"&nbsp;{evaluation.quantity.unit}" if evaluation.quantity.unit else ""
     means = [minus(evaluation.quantity.text(mean.value)) + unit for mean in first.means()]
     tasks = tasks_named(evaluation.task_set, first.values.shape[1])
@@ -98,11 +98,11 @@ def _settings_note(evaluation: Evaluation) -> str:
     ]
     if not others:
         return ""
-    return f'<p class="note">Evaluated with other settings than the run\'s own: {text(", ".join(others))}.</p>'
+    return f'<p class="note">Evaluated with settings other than the run\'s own: {text(", ".join(others))}.</p>'
 
 
 def where_it_helps(evaluation: Evaluation, task_quantity: str) -> list[Section]:
-    """What adaptation gains by each part of the task; nothing where there is none to group tasks by.
+    """What adaptation gains by each part of the task; empty if there is none to group tasks by.
 
     Args:
         evaluation: The run's evaluation.
@@ -114,7 +114,7 @@ def where_it_helps(evaluation: Evaluation, task_quantity: str) -> list[Section]:
     rows = [[text(name), text(values), *map(minus, cells)] for name, values, *cells in gains_rows(gains)]
     said = "".join(f"<li>{text(one.statement)}</li>" for one in gains)
     note = (
-        f"<p>The gain of a task is its mean return {steps_label(steps_of_gain(evaluation))}, less that before. Tasks "
+        f"<p>The gain of a task is its mean return {steps_label(steps_of_gain(evaluation))}, minus that before. Tasks "
         "are grouped by one part at a time, while the others vary. Adaptation helps a group if the 95 % interval of "
         "its mean gain is above 0.</p>"
     )

@@ -1,4 +1,4 @@
-// A slider for the gradient step: of every part that belongs to one, that of the chosen step is shown.
+// A slider for the gradient step: of the parts that belong to a step, only those of the chosen step are shown.
 "use strict";
 (() => {
   const slider = document.getElementById("steps"), output = document.getElementById("steps-value");
@@ -11,7 +11,7 @@
   slider.addEventListener("input", show);
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.target === slider && event.key.startsWith("Arrow")) return;  // it moves of itself
+    if (event.target === slider && event.key.startsWith("Arrow")) return;  // the browser moves it
     const digit = /^[0-9]$/.test(event.key) ? Number(event.key) : NaN;
     const moved = { ArrowLeft: Number(slider.value) - 1, ArrowRight: Number(slider.value) + 1 }[event.key] ?? digit;
     if (Number.isNaN(moved)) return;

@@ -1,4 +1,4 @@
-"""Small charts as SVG, which take their colours from the page: so they are right on a light and on a dark one."""
+"""Small charts as SVG. They take their colours from the page, so they suit both a light and a dark one."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from maml_rl.experiments.media.labels import minus
 from maml_rl.experiments.report.page import text
 
 _WIDTH = 460
-_LETTERS = 52  # that have room under a chart
+_LETTERS = 52  # that fit under a chart
 _FEW_POWERS = 3  # of ten on a logarithmic axis, which then has ticks between them
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 44
 _BESIDE, _LETTER = 32, 7.2  # pixels left of the plot: for the axis and its gap, and for each letter of its ticks
@@ -122,7 +122,7 @@ def _axes(x_scale: _Scale, y_scale: _Scale, x_axis: Axis, y_axis: Axis) -> str:
 
 
 def _fitted(names: Sequence[str]) -> list[str]:
-    """Names of the ticks of a horizontal axis, cut where they would run into each other."""
+    """Names of the ticks of a horizontal axis, shortened if they would run into each other."""
     room = max(3, _LETTERS // len(names))
     return [name if len(name) <= room else f"{name[: room - 1]}…" for name in names]
 

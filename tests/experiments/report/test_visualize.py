@@ -122,7 +122,7 @@ def test_an_evaluation_that_was_just_made_with_other_settings_is_shown_and_not_m
     assert files_of(run, EVALUATION, PICTURE) == made
     text = (run / "report.html").read_text()
     assert "Mean return on 3 held-out tasks" in text
-    assert "other settings than the run's own: tasks 3 instead of 5, episodes 2 instead of 3.</p>" in text
+    assert "settings other than the run's own: tasks 3 instead of 5, episodes 2 instead of 3.</p>" in text
     recording, evaluation = load_recording(run / RECORDING), json.loads((run / EVALUATION).read_text())
     assert (recording.episodes, recording.inner_lrs) == (2, evaluation["curves"][0]["inner_lr"])
     assert all(task in evaluation["tasks"] for task in recording.tasks)
