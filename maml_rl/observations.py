@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 LEAST_SIDE = 8
 """Pixels of the shorter side of a picture; anything smaller counts as a row of numbers."""
-TASK = "task"
-"""Name of the part that is the task."""
+OBSERVATION, TASK = "observation", "task"
+"""Names of the parts where a task is appended: of the observation, unless its parts have names, and of the task."""
 
 
 class Part(NamedTuple):

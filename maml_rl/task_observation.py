@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from maml_rl.errors import InputError, one_line
-from maml_rl.observations import TASK, Part, Rows, observation_parts
+from maml_rl.observations import OBSERVATION, TASK, Part, Parts, Rows, observation_parts
 
 _Array = NDArray[Any]
 
@@ -156,5 +156,14 @@ def _extended(observation_space: spaces.Space[Any], task_space: Any) -> Rows:
         dtype = np.result_type(dtype, flat.dtype)
     low = np.concatenate([np.ravel(observation_space.low), flat.low]).astype(dtype)
     high = np.concatenate([np.ravel(observation_space.high), flat.high]).astype(dtype)
-    parts = [*observation_parts(observation_space), Part(TASK, flat.shape)]
-    return Rows(parts, spaces.Box(low, high, dtype=dtype.type))
+    return Rows(_with_task(observation_space, Part(TASK, flat.shape)), spaces.Box(low, high, dtype=dtype.type))
+
+
+def _with_task(observation_space: spaces.Box, task: Part) -> Parts:
+    """Parts of an observation and of the task after it: all have names, by which a network gets them."""
+    named = tuple(part._replace(name=part.name or OBSERVATION) for part in observation_parts(observation_space))
+    if any(part.name == task.name for part in named):
+        raise InputError(
+            f"observations already have a part named {task.name}, the name of the task that is appended: rename it"
+        )
+    return (*named, task)

@@ -39,7 +39,7 @@ def check_perceptron(policy: BuiltPolicy) -> None:
             f"own, {type(network).__name__}: {in_python}"
         )
     if len(policy.parts) > 1:
-        names = ", ".join(part.name or "observation" for part in policy.parts)
+        names = ", ".join(part.name for part in policy.parts)
         raise InputError(
             "files for Stable-Baselines3, NumPy and ONNX hold convolutions only where one picture is the whole "
             f"observation, and this policy observes {names}: {in_python}"

@@ -16,6 +16,17 @@ class Layered(nn.Module):
         return self.norm(hidden + torch.tanh(self.second(hidden)))
 
 
+class OfTask(nn.Module):
+    """Of a dict of parts, sees the task alone."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(shapes["task"][0], 4)
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        return torch.tanh(self.layer(x["task"]))
+
+
 class Fourier(nn.Module):
     """Random features in a buffer, which the seed draws."""
 

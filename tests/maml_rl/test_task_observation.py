@@ -12,6 +12,7 @@ from gymnasium.vector import SyncVectorEnv
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError
 from maml_rl.initial import build_policy, parameters
+from maml_rl.observations import Part, in_rows
 from maml_rl.processes import Processes
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
@@ -74,6 +75,34 @@ def test_observations_of_more_dimensions_are_flattened():
     assert env.observation_space.shape == (7,)
     assert env.observation_space.dtype == np.float32  # uint8 has no room for the task
     assert env.observation_space.contains(env.reset()[0])
+
+
+def test_observation_and_task_are_parts_with_names():
+    picture = spaces.Box(0, 255, (8, 9, 3), np.uint8)
+    for space, kind in ((picture, True), (BOX, False)):
+        found = TaskObservation(Still(space, BOX)).observation_space.parts
+        assert found == (Part("observation", space.shape, kind), Part("task", (2,)))
+    rows = in_rows(Still(spaces.Dict(place=BOX, eye=picture), BOX))
+    assert [part.name for part in TaskObservation(rows).observation_space.parts] == ["place", "eye", "task"]
+    with pytest.raises(InputError, match="already have a part named task"):
+        TaskObservation(in_rows(Still(spaces.Dict(place=BOX, task=BOX), BOX)))
+
+
+@pytest.mark.parametrize(
+    ("space", "settings"),
+    [
+        (BOX, {"module": "own_networks:OfTask"}),
+        (spaces.Box(0, 255, (8, 8, 1), np.uint8), {"hidden_sizes": (4,), "filters": (2,)}),
+    ],
+    ids=["own network", "picture"],
+)
+def test_a_network_of_parts_sees_the_task(space, settings):
+    make = [lambda: TaskObservation(Still(space, BOX))]
+    policy = build_policy(SyncVectorEnv(make), PolicyConfig(**settings), 0)
+    seen = torch.zeros(2, int(np.prod(space.shape)) + 2)
+    seen[1, -2:] = 1.0
+    logits = policy(parameters(policy), seen).parameters()[0]
+    assert not torch.allclose(logits[0], logits[1])
 
 
 def test_a_task_that_is_assigned_is_observed_from_the_next_reset_on():

@@ -114,7 +114,7 @@ def test_samples_in_numpy_have_the_probabilities_of_switches_and_choices() -> No
     ("change", "message"),
     [
         (lambda p: setattr(p, "network", torch.nn.Linear(1, 1)), "has its own, Linear"),
-        (lambda p: setattr(p, "parts", (*p.parts, Part("task", (2,)))), "observes observation, task"),
+        (lambda p: setattr(p, "parts", (Part("eye", SHAPES[0], True), Part("task", (2,)))), "observes eye, task"),
         (lambda p: setattr(p, "parts", (Part("", (500, 500, 3), True),)), "of at most 20,000,000"),
     ],
 )
