@@ -43,7 +43,7 @@ from maml_rl.policies import GaussianMLP, MLPPolicy, Standardisation, perceptron
 from maml_rl.standardisation import observation_statistics
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, resets_itself, task_space
 from maml_rl.types import Params, Trajectories
-from maml_rl.unrolled import as_perceptron, check_perceptron
+from maml_rl.unrolled import activation_of, as_perceptron, check_perceptron, effective_clip
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -99,10 +99,11 @@ def check_exportable(policy: BuiltPolicy, env: GymEnv) -> None:
     observations, actions = env.observation_space, env.action_space
     check_spaces(observations, actions)
     check_perceptron(policy)
-    if isinstance(policy, MLPPolicy) and policy.clip is not None and policy.activation != "relu":
+    clip, activation = effective_clip(policy), activation_of(policy)
+    if clip is not None and activation != "relu":
         raise InputError(
-            f"this policy clips standardised observations to +-{policy.clip:g}, which a network of Stable-Baselines3 "
-            f"supports with relu but not with {policy.activation}: to export, train with network.activation relu or "
+            f"this policy clips standardised observations to +-{clip:g}, which a network of Stable-Baselines3 "
+            f"supports with relu but not with {activation}: to export, train with network.activation relu or "
             "network.observation_clip None"
         )
     size, kind = len(policy.observation_mean), action_kind(actions)

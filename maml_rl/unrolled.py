@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maml_rl.config import Activation
 from maml_rl.errors import InputError
 from maml_rl.initial import BuiltPolicy
 from maml_rl.module_policy import ModulePolicy
@@ -61,6 +62,23 @@ def _sizes(part: Part, network: PictureNetwork) -> Iterator[tuple[int, int]]:
         yield before, channels * sides[0] * sides[1]
 
 
+def effective_clip(policy: BuiltPolicy) -> float | None:
+    """The bound on standardised observations, if it has an effect on a policy that can be a perceptron.
+
+    A picture is within [0, 1], so only a bound below 1 has.
+    """
+    is_idle = isinstance(policy, ModulePolicy) and policy.clip is not None and policy.clip >= 1
+    return None if is_idle else policy.clip
+
+
+def activation_of(policy: BuiltPolicy) -> Activation:
+    """The activation of the hidden layers of a policy that can be a perceptron."""
+    if not isinstance(policy, ModulePolicy):
+        return policy.activation
+    assert isinstance(policy.network, PictureNetwork)
+    return policy.network.activation
+
+
 def as_perceptron(policy: BuiltPolicy, params: Params) -> tuple[MLPPolicy, Params]:
     """A perceptron with the distribution of a policy, to rounding, and its parameters: one set, without a leading M.
 
@@ -76,13 +94,10 @@ def as_perceptron(policy: BuiltPolicy, params: Params) -> tuple[MLPPolicy, Param
         layers += _hidden(policy.network, params, len(layers[-1][1]))
     settings: dict[str, Any] = {
         "hidden_sizes": [len(bias) for _, bias in layers[:-1]],
-        "activation": policy.network.activation,
+        "activation": activation_of(policy),
         "generator": np.random.default_rng(0),  # weights are replaced
-        # Pictures are within [0, 1], so that only a bound below 1 has an effect.
         "standardisation": Standardisation(
-            policy.observation_mean.cpu(),
-            policy.observation_std.cpu(),
-            policy.clip if policy.clip is not None and policy.clip < 1 else None,
+            policy.observation_mean.cpu(), policy.observation_std.cpu(), effective_clip(policy)
         ),
     }
     made = perceptron_for(policy.actions, len(policy.observation_mean), **settings).to(policy.observation_mean.device)

@@ -8,9 +8,10 @@ import torch
 from gymnasium import spaces
 
 from maml_rl.actions import action_kind
+from maml_rl.config import Activation
 from maml_rl.errors import InputError
 from maml_rl.logged import numpy_policy
-from maml_rl.module_policy import ModulePolicy
+from maml_rl.module_policy import ModulePolicy, plain_standardisation
 from maml_rl.observations import Part, observation_parts
 from maml_rl.onnx_export import to_onnx
 from maml_rl.picture_network import PictureNetwork
@@ -42,10 +43,19 @@ class Seen(gymnasium.Env):
         return self.observation_space.sample(), 0.0, False, False, {}
 
 
-def of_pictures(space: spaces.Space, actions: spaces.Space, context_size: int = 0) -> tuple[ModulePolicy, Params]:
+def of_pictures(
+    space: spaces.Space,
+    actions: spaces.Space,
+    context_size: int = 0,
+    activation: Activation = "relu",
+    clip: float | None = None,
+) -> tuple[ModulePolicy, Params]:
     parts, generator = observation_parts(space), np.random.default_rng(0)
-    network = PictureNetwork(parts, (2, 3), (5,), "relu", generator, context_size)
-    policy = ModulePolicy(network, parts, network.features, action_kind(actions), generator)
+    network = PictureNetwork(parts, (2, 3), (5,), activation, generator, context_size)
+    standardisation = plain_standardisation(parts, clip)
+    policy = ModulePolicy(
+        network, parts, network.features, action_kind(actions), generator, standardisation=standardisation
+    )
     drawn = torch.Generator().manual_seed(1)
     return policy, {n: 0.5 * torch.randn(v.shape, generator=drawn) for n, v in policy.named_parameters()}
 
@@ -81,6 +91,24 @@ def test_stable_baselines3_numpy_and_onnx_have_its_actions(actions, shape) -> No
         likeliest = expected.sample(torch.zeros(8, policy.noise_size)).numpy()
     for found in (in_numpy, in_onnx, in_sb3):
         np.testing.assert_allclose(found.reshape(likeliest.shape), likeliest, atol=1e-3)
+
+
+@pytest.mark.parametrize(("activation", "clip"), [("relu", 0.5), ("tanh", 10.0)])
+def test_a_bound_on_pictures_is_the_same_in_stable_baselines3(activation, clip) -> None:
+    space, actions = spaces.Box(0, 255, SHAPES[0], np.uint8), ACTIONS["Box"]
+    policy, params = of_pictures(space, actions, activation=activation, clip=clip)
+    space.seed(0)
+    pictures = np.stack([space.sample() for _ in range(4)])
+    found, _ = to_ppo(policy, params, Seen(space, actions)).predict(pictures, deterministic=True)
+    expected = policy(params, torch.from_numpy(pictures.reshape(4, -1)).float()).mean.clamp(-2, 2)
+    np.testing.assert_allclose(found, expected.detach(), atol=1e-3)
+
+
+def test_a_bound_on_pictures_that_needs_rectifiers_is_refused_with_tanh() -> None:
+    space, actions = spaces.Box(0, 255, SHAPES[0], np.uint8), ACTIONS["Box"]
+    policy, params = of_pictures(space, actions, activation="tanh", clip=0.5)
+    with pytest.raises(InputError, match=r"clips standardised observations to \+-0\.5"):
+        to_ppo(policy, params, Seen(space, actions))
 
 
 @every_kind
