@@ -116,4 +116,6 @@ def _to_logs(options: AdaptOptions) -> _Shown:
         save(options.out, adapted.policy, adapted.model, options.opset)
         record = adapted.to_json() | {"policy": str(options.out)}
         show(record)
-    return _Shown(f"{record['env_id']}: the logged episodes\n\n{adapted.table()}", use_of(options.out))
+    return _Shown(
+        f"{record['env_id']}: the logged episodes\n\n{adapted.table()}", use_of(options.out, adapted.observations)
+    )

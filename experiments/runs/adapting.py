@@ -55,6 +55,7 @@ class AdaptedPolicy(NamedTuple):
     seed: int
     params: Params  # after the last gradient step, on the CPU
     policy: NumpyPolicy  # the same, in NumPy alone
+    observations: gymnasium.Space[Any]  # of the environment (`make_task_env`)
     returns: NDArray[np.float64]  # [gradient steps + 1, K]   of each episode, after each number of gradient steps
     env_steps: list[int]  # sampled for 0, 1, ... gradient steps
     model: PPO | None  # the same policy for Stable-Baselines3, with a critic fitted to the last episodes, if asked for
@@ -142,26 +143,27 @@ def adapt_run(
                 print(f"warning: {line}", file=sys.stderr)
             # As the evaluation has it, whatever the seed of this adaptation.
             meta, _ = learner.with_step_size(run.state, own, validation=stored_validation(directory, run))
-        return _adapted_policy(
-            run, learner, env if "sb3" in extras else None, task, config, meta, "recording" in extras
-        )
+        return _adapted_policy(run, learner, env, task, config, meta, extras)
 
 
 def _adapted_policy(
     run: Run,
     learner: RLLearner,
-    env: gymnasium.Env[Any, Any] | None,
+    env: gymnasium.Env[Any, Any],
     task: Task,
     config: RLEvaluation,
     meta: RLMeta,
-    record: bool,
+    extras: Collection[Extra],
 ) -> AdaptedPolicy:
     path, total = learner.adaptation(run.state, [task], config, meta), config.gradient_steps + 1
     steps = list(tqdm(path, "adapting", total, unit="step", disable=None, leave=False))
     params, episodes = select(steps[-1][0], 0), Trajectories(*(field[0].cpu() for field in steps[-1][1]))
-    model = None if env is None else _sb3_model(learner.policy, params, env, meta, episodes, config.seed)
+    model = _sb3_model(learner.policy, params, env, meta, episodes, config.seed) if "sb3" in extras else None
     stages = [Stage(params, task_returns(sampled)) for params, sampled in steps]
     sizes = [int(sampled.lengths.sum()) for _, sampled in steps]
+    recording = None
+    if "recording" in extras:
+        recording = filmed(learner, run.state, SeededTasks([task]), stages, config, meta)
     return AdaptedPolicy(
         run=run,
         task=task,
@@ -171,10 +173,11 @@ def _adapted_policy(
         seed=config.seed,
         params={name: value.cpu() for name, value in params.items()},
         policy=numpy_policy(learner.policy, params, learner.envs.single_action_space),
+        observations=env.observation_space,
         returns=torch.stack([sampled.returns[0] for _, sampled in steps]).double().cpu().numpy(),
         env_steps=[sum(sizes[:step]) for step in range(total)],
         model=model,
-        recording=filmed(learner, run.state, SeededTasks([task]), stages, config, meta) if record else None,
+        recording=recording,
     )
 
 
@@ -194,6 +197,7 @@ class AdaptedToLogs(NamedTuple):
     run: Run
     adaptation: LoggedAdaptation
     policy: NumpyPolicy
+    observations: gymnasium.Space[Any]  # of the environment (`make_task_env`)
     model: PPO | None  # the same policy for Stable-Baselines3, if asked for
 
     def to_json(self) -> dict[str, Any]:
@@ -245,7 +249,7 @@ def adapt_to_logs(
         model, seed = None, run.config.seed
         if for_sb3:
             model = _sb3_model(found.policy, found.params, env, run.rl_config.meta, found.episodes, seed)
-        return AdaptedToLogs(run, found, found.to_numpy(), model)
+        return AdaptedToLogs(run, found, found.to_numpy(), env.observation_space, model)
 
 
 def make_task_env(config: RLConfig) -> gymnasium.Env[Any, Any]:
@@ -257,12 +261,14 @@ def make_task_env(config: RLConfig) -> gymnasium.Env[Any, Any]:
 def next_steps(adapted: AdaptedPolicy, path: Path) -> str:
     """Code that continues to train the saved model on its task, or acts with a policy of another kind."""
     if path.suffix != SB3:
-        return use_of(path)
+        return use_of(path, adapted.observations)
     config = adapted.run.rl_config
     limit = f", max_episode_steps={config.max_episode_steps}" if config.max_episode_steps else ""
     imports, made = "", f"gymnasium.make({config.env_id!r}{limit})"
     if config.observe_task:
-        imports, made = "from maml_rl.task_observation import TaskObservation\n", f"TaskObservation({made})"
+        names = (("observations", "in_rows"), ("task_observation", "TaskObservation"))
+        imports = "".join(f"from maml_rl.{module} import {name}\n" for module, name in names)
+        made = f"TaskObservation(in_rows({made}))"
     return f"""\
 import gymnasium
 {imports}from stable_baselines3 import PPO

@@ -2,7 +2,9 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3 import PPO
 
 from maml_rl.checkpoint import write_atomically
@@ -63,18 +65,27 @@ def save(path: Path, policy: NumpyPolicy, model: PPO | None, opset: int | None =
     write_atomically(path, content)
 
 
-def use_of(path: Path) -> str:
-    """Code that acts with a saved policy."""
+def use_of(path: Path, observations: spaces.Space[Any]) -> str:
+    """Code that acts with a saved policy.
+
+    Args:
+        path: Where it is saved.
+        observations: Space of the environment's observations, which are flattened where they are not in a Box.
+    """
+    is_flat = isinstance(observations, spaces.Box)
+    imports = "" if is_flat else "import gymnasium\n"
+    observation = "observation" if is_flat else "gymnasium.spaces.flatten(env.observation_space, observation)"
     if path.suffix == SB3:
         return f"""\
 from stable_baselines3 import PPO
 action, _ = PPO.load({str(path)!r}).predict(observation, deterministic=True)"""
     if path.suffix == NUMPY:
         return f"""\
-import maml_rl
+{imports}import maml_rl
 policy = maml_rl.load_policy({str(path)!r})
-action = policy.act(observation)"""
+action = policy.act({observation})"""
     return f"""\
-import onnxruntime
+{imports}import onnxruntime
 session = onnxruntime.InferenceSession({str(path)!r})
-[action] = session.run(["action"], {{"observation": observation.reshape(1, -1)}})"""
+row = {observation}.reshape(1, -1).astype("float32")
+[action] = session.run(["action"], {{"observation": row}})"""

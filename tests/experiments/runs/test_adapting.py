@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
@@ -149,6 +150,30 @@ def test_an_oracle_keeps_the_task_in_its_observation(small_run, tmp_path):
     code = next_steps(adapted, tmp_path / "policy.zip").replace("100_000", "64").replace("env)", "env, n_steps=32)")
     exec(code, names := {})
     assert names["env"].unwrapped.task.tolist() == adapted.task.tolist()
+
+
+@pytest.mark.parametrize(
+    "observations",
+    [
+        spaces.Dict(place=spaces.Discrete(5), load=spaces.Box(0.0, 1.0, (1,), np.float32)),
+        spaces.Box(0, 255, (8, 8, 1), np.uint8),
+        spaces.Box(-1.0, 1.0, (2,), np.float64),
+    ],
+    ids=["Dict", "picture", "float64"],
+)
+def test_the_printed_code_acts_in_the_environments_own_observations(small_run, tmp_path, monkeypatch, observations):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "environments")
+    env_id = f"Printed{type(observations).__name__}{observations.dtype or ''}-v0"
+    gymnasium.register(env_id, "space_environments:Spaces", max_episode_steps=5, kwargs={"observations": observations})
+    adapted = adapt_run(small_run(env_id=env_id), "0.5", machine=ONE_THREAD, extras=())
+    env, actions = gymnasium.make(env_id), []
+    observation, _ = env.reset(seed=0)
+    for name in ("policy.npz", "policy.onnx"):
+        save(tmp_path / name, adapted.policy, None)
+        exec(next_steps(adapted, tmp_path / name), names := {"env": env, "observation": observation})
+        actions.append(np.ravel(names["action"]))
+    row = spaces.flatten(env.observation_space, observation)
+    np.testing.assert_allclose(actions, [adapted.policy.act(row)] * 2, atol=1e-5)
 
 
 def test_an_environment_in_processes_is_adapted_to_as_well(small_run, monkeypatch):
