@@ -221,11 +221,11 @@ class Bernoulli(NamedTuple):
 
     def entropy(self) -> Tensor:
         """Entropy `[...]`: the sum over the switches of log(1 + exp l) - p l."""
-        return (_softplus(self.logits) - torch.sigmoid(self.logits) * self.logits).sum(-1)
+        return (_softplus(self.logits) - _probability(self.logits) * self.logits).sum(-1)
 
     def kl(self, other: "Bernoulli") -> Tensor:
         """KL(self || other) `[...]`: the sum over the switches of p (l - m) - log(1 + exp l) + log(1 + exp m)."""
-        difference = torch.sigmoid(self.logits) * (self.logits - other.logits)
+        difference = _probability(self.logits) * (self.logits - other.logits)
         return (difference - _softplus(self.logits) + _softplus(other.logits)).sum(-1)
 
     def parameters(self) -> tuple[Tensor, ...]:
@@ -235,8 +235,13 @@ class Bernoulli(NamedTuple):
     def fisher_product(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """With respect to the logits the Fisher matrix is diagonal: p (1 - p)."""
         (logits,) = tangents
-        probs = torch.sigmoid(self.logits)
+        probs = _probability(self.logits)
         return (probs * (1 - probs) * logits,)
+
+
+def _probability(logits: Tensor) -> Tensor:
+    """1 / (1 + exp -l). PyTorch's sigmoid rounds the last few numbers of an array differently from the others."""
+    return torch.exp(-_softplus(-logits))
 
 
 def _softplus(logits: Tensor) -> Tensor:

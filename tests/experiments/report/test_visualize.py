@@ -274,7 +274,7 @@ def test_a_broken_recording_is_one_line_that_tells_how_to_mend_it(visualize, run
     result = visualize(run)
     assert result.code == 2
     assert result.err.count("\n") == 1
-    assert f"{run / RECORDING} is damaged or no recording" in result.err
+    assert f"{run / RECORDING} is damaged or not a maml-rl recording" in result.err
     assert visualize(run, "--record").code == 0
     load_recording(run / RECORDING)
 

@@ -509,7 +509,10 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(kind, 
         (RLConfig(env_id="CartPole-v1"), "task_space"),
         (RLConfig(env_id="maml_rl.envs:finn2017/Navigation-v0"), "Navigation2D-v0"),
         (replace(SINUSOID, tasks=TasksConfig("omniglot"), data="absent"), "there is no Omniglot in absent"),
-        (RunConfig(meta=POLICY.meta, evaluation=POLICY.evaluation), "give an RLConfig or a SupervisedConfig"),
+        (
+            RunConfig(meta=POLICY.meta, evaluation=POLICY.evaluation),
+            "settings of a run are an RLConfig or a SupervisedConfig, got RunConfig",
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(tmp_path, config, told):
