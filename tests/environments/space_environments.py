@@ -62,3 +62,7 @@ class Spaces(gymnasium.Env):
         self.taken += 1
         reward = -abs(float(np.sum(action)) - self.goal)
         return self.observation_space.sample(), reward, False, self.taken == self.steps, {}
+
+
+PICTURES = Box(0, 255, (8, 8, 1), np.uint8)
+gymnasium.register("OfPictures-v0", "space_environments:Spaces", max_episode_steps=3, kwargs={"observations": PICTURES})

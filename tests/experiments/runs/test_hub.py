@@ -20,8 +20,10 @@ from huggingface_hub import constants
 
 import maml_rl
 from maml_rl import hub
+from maml_rl.config import PolicyConfig, RLConfig, RLEvaluation, RLMeta
 from maml_rl.errors import InputError
 from maml_rl.experiments.runs import pushing
+from maml_rl.machine import Machine
 
 pytestmark = [
     pytest.mark.usefixtures("quick_pictures"),
@@ -347,3 +349,46 @@ def test_a_run_that_names_a_module_asks_for_trust(server, run_command, tmp_path)
     result = run_command("evaluate", "hub:me/run")
     assert (result.code, result.out) == (2, "")
     assert "hub:me/run names the module their_module" in result.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "module"),
+    [
+        (
+            {"env_id": "maml_rl.envs:finn2017/Navigation2D-v0", "network": PolicyConfig(module="own_networks:Fourier")},
+            "own_networks",
+        ),
+        (
+            {
+                "env_id": "space_environments:OfPictures-v0",
+                "network": PolicyConfig(hidden_sizes=(4,), filters=(2,)),
+            },
+            "space_environments",
+        ),
+    ],
+    ids=["own network", "pictures"],
+)
+def test_a_run_with_its_own_network_or_pictures_is_pushed_and_used(server, run_command, monkeypatch, settings, module):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "environments")
+    config = RLConfig(
+        iterations=1,
+        max_episode_steps=4,
+        meta=RLMeta(meta_batch_size=2, episodes=3),
+        evaluation=RLEvaluation(tasks=2, gradient_steps=1, episodes=2),
+        **settings,
+    )
+    machine = Machine(threads=1, processes=1)
+    maml_rl.save_run("run", maml_rl.train(config, machine=machine))
+    pushed = run_command("push", "run", "me/run", "--threads=1", "--processes=1", f"--trust-module={module}")
+    assert pushed.code == 0, pushed.err
+    assert "clip.webp" in server.repositories["me/run"]
+    assert not any(name.endswith(".py") for name in server.repositories["me/run"])
+    ours, theirs = maml_rl.load_run("run"), maml_rl.load_run("hub:me/run")
+    assert theirs.config == ours.config
+    for found, expected in ((theirs.state.meta, ours.state.meta), (theirs.constants, ours.constants)):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    few = ("--json", "--threads=1", "--processes=1")
+    on_hub, here = (run_command("evaluate", run, *few) for run in ("hub:me/run", "run"))
+    assert on_hub.code == 0, on_hub.err
+    assert on_hub.out == here.out
