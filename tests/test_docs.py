@@ -178,6 +178,12 @@ def test_links_to_files_and_headings_lead_somewhere(page):
         assert not heading or heading in anchors(linked), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_functions_that_a_page_names_with_their_file_are_there(page):
+    for file, name in re.findall(r"`((?:maml_rl|envs|experiments)/[\w/]+\.py)`:\s+`(\w+)", page.read_text()):
+        assert re.search(rf"^\s*(?:def|class) {name}\b|^{name}\b.*=", (ROOT / file).read_text(), re.M), (file, name)
+
+
 def complaint_of_the_shell(code: str) -> str | None:
     """What Python's interactive shell has against a block that is pasted into it, line by line."""
     pending: list[str] = []
