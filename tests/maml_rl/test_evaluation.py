@@ -297,7 +297,7 @@ def test_a_step_size_after_which_nothing_is_finite_is_not_chosen():
 def test_the_best_step_size_has_the_best_score():
     assert Validation(2, (0.1, 0.3, 1.0, 3.0), [-5.0, -4.0, None, -4.5], higher_is_better=True).best == 0.3
     assert Validation(2, (0.1, 0.3, 1.0), [5.0, 4.0, None], higher_is_better=False).best == 0.3
-    with pytest.raises(NonFiniteError, match="nothing is finite"):
+    with pytest.raises(NonFiniteError, match="no result is finite"):
         _ = Validation(2, (0.1, 0.3), [None, None], higher_is_better=True).best
 
 
