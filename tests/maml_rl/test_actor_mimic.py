@@ -269,7 +269,7 @@ def test_an_imitation_continues_a_policy_and_a_policy_an_imitation(tmp_path: Pat
         ),
         ({"iterations": 0}, "is a run of the method random"),
         ({"meta": RLMeta()}, "is a run of the method maml-oracle"),
-        ({"env_id": "maml_rl.envs:finn2017/AntVel-v0"}, "is a run in maml_rl.envs:finn2017/AntVel-v0, but the student is"),
+        ({"env_id": "maml_rl.envs:finn2017/AntVel-v0"}, "is a run in maml_rl.envs:finn2017/AntVel-v0, but the student"),
     ],
 )
 def test_a_run_that_has_no_experts_for_the_tasks_is_refused(tmp_path: Path, change: Any, message: str) -> None:

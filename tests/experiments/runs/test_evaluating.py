@@ -228,7 +228,7 @@ def test_the_best_step_size_has_the_best_finite_score():
     scores = {0.1: 2.0, 0.2: 3.0, 0.3: float("nan"), 0.4: float("inf"), 0.5: 0.0}
     assert chosen(scores, higher_is_better=True) == 0.2
     assert chosen(scores, higher_is_better=False) == 0.1
-    with pytest.raises(NonFiniteError, match="nothing is finite"):
+    with pytest.raises(NonFiniteError, match="no result is finite"):
         chosen({0.1: float("nan")}, higher_is_better=True)
     assert validated(NAVIGATION.meta, RLEvaluation(), None, higher_is_better=True) == (NAVIGATION.meta, None)
 
