@@ -17,7 +17,7 @@ def observation_statistics(observations: NDArray[np.floating]) -> tuple[NDArray[
 
 
 def unresolved(observations: NDArray[np.floating], roundings: float = _ROUNDINGS) -> NDArray[np.bool_]:
-    """Components `[obs]` of observations `[N, obs]` with a standard deviation of up to `roundings` roundings of float32.
+    """Components `[obs]` of observations `[N, obs]` whose standard deviation is at most so many roundings of float32.
 
     Constant components are among them. The measure is relative, so it does not depend on the unit of a component.
     """
