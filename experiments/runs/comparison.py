@@ -71,13 +71,12 @@ def compare(
 
     Args:
         directories: The runs.
-        gradient_steps: Gradient steps to compare; if None, as many as all runs have in their evaluation settings. An
-            oracle, which observes the task, may have fewer.
-        task_set: See `evaluate`; so are all that follow.
+        gradient_steps: Gradient steps to compare; if None, as many as all runs are evaluated for. An oracle, which
+            observes the task, may have fewer.
+        task_set: See `evaluate`, also for all that follow.
         data: Directory of the images.
         machine: What may be used of the machine.
-        tasks: A file of tasks that replace the task set. All runs are evaluated on them; these evaluations are not
-            stored.
+        tasks: A file of tasks that replace the task set. All runs are evaluated on them, and nothing is stored.
 
     Raises:
         InputError: If a directory holds no run, or runs cannot be compared: they are of different task distributions or
@@ -149,7 +148,7 @@ def evaluated_run(
     Args:
         directory: The run.
         run: The run.
-        task_set: See `evaluate`; so are all that follow.
+        task_set: See `evaluate`, also for all that follow.
         data: Directory of the images.
         machine: What may be used of the machine.
 
