@@ -144,10 +144,9 @@ def _evaluated(
         if isinstance(learner, RLLearner) and isinstance(settings, RLEvaluation):
             for line in learner.few_episodes(settings.step_episodes) if settings.gradient_steps else ():
                 print(f"warning: {line}", file=sys.stderr)
-            if isinstance(chosen, _Listed):
-                job = job._replace(tasks=chosen.of(learner))
-            elif chosen == "paper":
-                job = job._replace(tasks=paper_tasks(learner.config.env_id))
+            if chosen != "held-out":
+                tasks = chosen.of(learner) if isinstance(chosen, _Listed) else paper_tasks(learner.config.env_id)
+                job = job._replace(tasks=tasks)
                 if replace(settings, tasks=run.config.evaluation.tasks) == run.config.evaluation:
                     job = job._replace(validation=stored_validation(directory, run))
         this_rank().from_first(job)

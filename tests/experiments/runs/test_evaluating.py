@@ -243,7 +243,7 @@ def test_a_run_is_evaluated_on_the_papers_tasks(navigation):
     assert values(on_paper).shape == (1, 40)
 
 
-def test_the_step_size_for_the_papers_tasks_is_that_which_the_run_has_chosen(pretrained, tmp_path, monkeypatch):
+def test_the_step_size_for_other_tasks_is_that_which_the_run_has_chosen(pretrained, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(pretrained, run)
     held_out = evaluate(run, machine=ONE)
@@ -252,7 +252,9 @@ def test_the_step_size_for_the_papers_tasks_is_that_which_the_run_has_chosen(pre
     monkeypatch.setattr(RLLearner, "evaluate", lambda *arguments: [given.append(arguments[-1])])
     evaluate(run, task_set="paper")
     evaluate(run, {"episodes": 2}, "paper")
-    assert given == [held_out.curves[0].validation, None]
+    (tmp_path / "far.json").write_text("[[2.0, 1.0], [-1.5, 0.5]]")
+    evaluate(run, tasks=tmp_path / "far.json")
+    assert given == [held_out.curves[0].validation, None, held_out.curves[0].validation]
 
 
 def test_other_environments_and_supervised_runs_have_no_tasks_of_the_paper(waves, tmp_path):
