@@ -328,11 +328,14 @@ class PolicyConfig:
         """Raises InputError if the user's own network or its arguments are not usable."""
         module = self.module
         require("module", repr(module), module is None or ":" in module, "module:Class or None")
+        given = self.arguments
         try:
-            is_object = isinstance(json.loads(self.arguments), dict)
+            arguments = json.loads(given)
         except (ValueError, RecursionError):
-            is_object = False
-        require("arguments", repr(self.arguments[:60]), is_object, 'a JSON object such as {"width": 64}')
+            arguments = None
+        require("arguments", repr(given[:60]), isinstance(arguments, dict), 'a JSON object such as {"width": 64}')
+        # One text for one value: configurations are compared with each other.
+        object.__setattr__(self, "arguments", json.dumps(arguments, sort_keys=True))
         if module is None and self.arguments != PolicyConfig.arguments:
             raise InputError("network.arguments are for your own network: set network.module, or leave them out")
         if module is not None and self.context_size:

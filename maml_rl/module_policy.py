@@ -102,7 +102,9 @@ class ModulePolicy(nn.Module):
     def at(self, params: Params) -> Callable[[Tensor], Distribution]:
         """The same as a function of observations, to be called many times; `log_std` broadcasts to the mean."""
         own, weight, bias = _own(params), params["head_weight"], params["head_bias"]
-        each = [select(own, m) for m in range(len(weight))] if weight.dim() == 3 and not self.is_mapped else []
+        each: list[Params] = []
+        if weight.dim() == 3 and not self.is_mapped:
+            each = [select(own, m) for m in range(len(weight))]
 
         def acting(observations: Tensor) -> Distribution:
             shape = observations.shape[:-1]
@@ -112,8 +114,10 @@ class ModulePolicy(nn.Module):
                 output = nn.functional.linear(rows, weight, bias)
             else:
                 seen = seen.reshape(len(weight), -1, seen.shape[-1])
-                mapped = torch.func.vmap(self._features)(own, seen) if self.is_mapped else None
-                rows = torch.stack(list(map(self._features, each, seen))) if mapped is None else mapped
+                if self.is_mapped:
+                    rows = torch.func.vmap(self._features)(own, seen)
+                else:
+                    rows = torch.stack([self._features(*one) for one in zip(each, seen, strict=True)])
                 output = torch.baddbmm(bias[:, None], rows, weight.mT)
             return self._distribution(params, output.reshape(*shape, -1))
 

@@ -132,6 +132,5 @@ def _is_picture(space: spaces.Box) -> bool:
     """Whether elements are pictures: bytes from 0 to 255, of height x width, with channels before or after them."""
     if space.dtype != np.uint8 or len(space.shape) not in (2, 3) or space.low.any() or (space.high != 255).any():
         return False
-    sides = Part("", space.shape, is_picture=True).seen[1:]
-    channels = Part("", space.shape, is_picture=True).seen[0]
+    channels, *sides = Part("", space.shape, is_picture=True).seen
     return min(sides) >= LEAST_SIDE and channels <= min(sides)

@@ -37,7 +37,7 @@ def own_network(config: PolicyConfig, parts: Parts, seed: int) -> nn.Module:
         InputError: If it cannot be imported or made, is not a class of modules, or cannot be meta-trained.
     """
     assert config.module is not None
-    made, shapes = import_named("network.module", config.module, "class"), {part.name: part.seen for part in parts}
+    made, shapes = import_named("network.module", config.module, "class"), _shapes(parts)
     if not (isinstance(made, type) and issubclass(made, nn.Module)):
         raise InputError(f"network.module {config.module!r} is not a torch.nn.Module class: name one as module:Class")
     with torch.random.fork_rng(devices=[]):
@@ -54,6 +54,17 @@ def own_network(config: PolicyConfig, parts: Parts, seed: int) -> nn.Module:
     for fault in _faults(module):
         raise InputError(f"network.module {config.module!r} cannot be meta-trained: {fault}")
     return module
+
+
+def _shapes(parts: Parts) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parts by name; raises InputError if a name does not tell its part from the others."""
+    names = [part.name for part in parts]
+    if len(set(names)) < len(names) or ("" in names and len(names) > 1):
+        raise InputError(
+            f"network.module gets the parts of an observation by name, but their names {names} are empty or not "
+            "unique: rename the keys of the Dict space, without dots"
+        )
+    return {part.name: part.seen for part in parts}
 
 
 def _faults(module: nn.Module) -> Iterator[str]:

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from maml_rl.errors import InputError
-from maml_rl.experiments.commands.options import NO_OTHERS, GivenMachine, GivenTrust, check_directory, listed_in, parse
+from maml_rl.experiments.commands.options import (
+    NO_OTHERS,
+    GivenMachine,
+    GivenTrust,
+    check_directory,
+    chosen_tasks,
+    parse,
+)
 from maml_rl.experiments.commands.ranked import followed
 from maml_rl.machine import THIS_MACHINE
 
 if TYPE_CHECKING:
     from maml_rl.experiments.runs.comparison_files import Comparison
-    from maml_rl.experiments.runs.evaluations import TaskSet
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,7 @@ class CompareOptions:
 def run(arguments: Sequence[str]) -> None:
     """Compares runs, prints a table, and writes files and a picture."""
     options = parse(CompareOptions, arguments, "maml-rl compare")
-    if options.tasks not in (None, "paper") and listed_in(options.tasks) is None:
-        raise InputError(f"--tasks: expected paper or a file .json, got {options.tasks!r}")
+    tasks = chosen_tasks(options.tasks)
     if followed(options):
         return
     check_directory(options.out)
@@ -75,8 +80,7 @@ def run(arguments: Sequence[str]) -> None:
 
     check_runs(options.runs, options.trust.trust_module)
     with computing(options.json) as show:
-        task_set: TaskSet = "paper" if options.tasks == "paper" else "held-out"
-        about = (options.gradient_steps, task_set, options.data, options.machine, listed_in(options.tasks))
+        about = (options.gradient_steps, tasks.task_set, options.data, options.machine, tasks.file)
         comparison = compare(options.runs, *about)
         end_evaluations()
         show(asdict(comparison))

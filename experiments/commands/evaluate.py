@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from maml_rl.config import RLConfig
 from maml_rl.errors import InputError
-from maml_rl.experiments.commands.options import RunOptions, check_directory, listed_in, parse, refuse_other_kinds
+from maml_rl.experiments.commands.options import RunOptions, check_directory, chosen_tasks, parse, refuse_other_kinds
 from maml_rl.experiments.commands.ranked import followed
 
 if TYPE_CHECKING:
@@ -66,34 +66,17 @@ class EvaluateOptions(RunOptions):
     settings does not replace one with the run's own."""
 
     @property
-    def task_set(self) -> Literal["held-out", "paper"]:
-        """Which tasks, if no file lists them."""
-        return "paper" if self.tasks == "paper" else "held-out"
-
-    @property
-    def task_file(self) -> Path | None:
-        """The file that lists the tasks."""
-        return listed_in(self.tasks)
-
-    @property
     def settings(self) -> dict[str, Any]:
-        """Settings of the evaluation that were given.
-
-        Raises:
-            InputError: If `tasks` is not a number, `paper` or a JSON file.
-        """
-        given: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
-        if self.tasks not in (None, "paper") and self.task_file is None:
-            try:
-                given["tasks"] = int(self.tasks)
-            except ValueError:
-                raise InputError(f"--tasks: expected a number, paper or a file .json, got {self.tasks!r}") from None
+        """Settings of the evaluation that were given."""
+        given = {name: getattr(self, name) for name in _SETTINGS}
+        given["tasks"] = chosen_tasks(self.tasks, numbers=True).number
         return {name: value for name, value in given.items() if value is not None}
 
 
 def run(arguments: Sequence[str]) -> None:
     """Evaluates a run, prints a table, and writes a picture."""
     options = parse(EvaluateOptions, arguments, "maml-rl evaluate")
+    tasks = chosen_tasks(options.tasks, numbers=True)
     if followed(options):
         return
     check_directory(options.out)
@@ -106,18 +89,18 @@ def run(arguments: Sequence[str]) -> None:
     from maml_rl.run import run_directory
 
     (evaluated,) = check_runs([options.run], options.trust.trust_module)
-    directory, task_set = run_directory(options.run), options.task_set
+    directory = run_directory(options.run)
     refuse_other_kinds(directory, evaluated.config, options)
     out = options.out or directory
-    if options.record and task_set == "paper" and options.out is None:
+    if options.record and tasks.task_set == "paper" and options.out is None:
         raise InputError(
             f"{directory / RECORDING} holds held-out tasks, which the report shows: leave --record or --tasks paper "
             "out, or give another --out"
         )
-    if options.record and options.task_file:
+    if options.record and tasks.file:
         raise InputError("--record does not work with tasks from a file: leave it out, or use maml-rl adapt --record")
     with computing(options.json) as show:
-        about = (options.settings, task_set, options.data, options.machine, options.task_file)
+        about = (options.settings, tasks.task_set, options.data, options.machine, tasks.file)
         evaluation = evaluate(options.run, *about)
         end_evaluations()
         if options.record:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import tyro
 from tyro.constructors import (
@@ -136,9 +136,31 @@ def check_directory(out: Path | None) -> None:
         raise InputError(f"--out {out} is a file: give a directory")
 
 
-def listed_in(tasks: str | None) -> Path | None:
-    """The file with tasks that a value of `--tasks` names; None if it is no file."""
-    return Path(tasks) if tasks is not None and tasks.endswith(".json") else None
+class ChosenTasks(NamedTuple):
+    """What `--tasks` asks for."""
+
+    task_set: Literal["held-out", "paper"] = "held-out"  # if no file lists the tasks
+    file: Path | None = None  # a JSON file that lists them
+    number: int | None = None  # of held-out tasks; the run's own if None
+
+
+def chosen_tasks(value: str | None, numbers: bool = False) -> ChosenTasks:
+    """Reads a value of `--tasks`: `paper`, a file that ends in .json or, where `numbers` are allowed, a number.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    if value is None:
+        return ChosenTasks()
+    if value == "paper":
+        return ChosenTasks("paper")
+    if value.endswith(".json"):
+        return ChosenTasks(file=Path(value))
+    with contextlib.suppress(ValueError):
+        if numbers:
+            return ChosenTasks(number=int(value))
+    expected = "a number, paper" if numbers else "paper"
+    raise InputError(f"--tasks: expected {expected} or a file .json, got {value!r}")
 
 
 def refuse_other_kinds(run: Path, config: RunConfig, options: Any) -> None:

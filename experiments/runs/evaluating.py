@@ -80,9 +80,8 @@ def evaluate(
             curves += [c._replace(of=name) for c in _evaluated(path, other, own, task_set, machine, advance)]
     iterations = {name: other.state.iteration for name, (_, other) in others.items()}
     reached = (run.config.seed, run.state.iteration, run.progress.env_steps, run.progress.seconds)
-    return Evaluation(
-        run.config, run.config.problem, *reached, settings, listed.name if listed else task_set, curves, iterations
-    )
+    evaluated: EvaluatedTasks = "given" if listed else task_set
+    return Evaluation(run.config, run.config.problem, *reached, settings, evaluated, curves, iterations)
 
 
 class _Listed(NamedTuple):
@@ -90,7 +89,6 @@ class _Listed(NamedTuple):
 
     path: Path
     values: list[Any]  # JSON
-    name: EvaluatedTasks = "given"
 
     def of(self, learner: RLLearner) -> list[Task]:
         """The tasks, if the environment can take a step with each; prints how many are outside the task space."""

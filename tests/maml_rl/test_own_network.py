@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from gymnasium import spaces
 
 from maml_rl.config import PolicyConfig, ProMP, RLConfig, RLEvaluation, RLMeta, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.initial import build_policy
 from maml_rl.machine import Machine
 from maml_rl.module_policy import ModulePolicy
+from maml_rl.observations import observation_parts
+from maml_rl.own_network import own_network
 from maml_rl.rates import theta
 from maml_rl.reinforcement import rl_learner
 from maml_rl.run import load_run, save_run, train
@@ -146,3 +149,20 @@ def test_what_cannot_be_meta_trained_is_refused_in_one_line(module, arguments, m
 def test_settings_that_do_not_fit_are_refused(settings, message) -> None:
     with pytest.raises(InputError, match=message):
         PolicyConfig(**settings)
+
+
+def test_arguments_that_are_one_value_are_one_setting() -> None:
+    written = PolicyConfig(module="a:B", arguments='{"width":5,"depth": 2}')
+    assert written == PolicyConfig(module="a:B", arguments='{ "depth": 2, "width": 5 }')
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Dict({"": spaces.Discrete(2), "goal": spaces.Discrete(3)}),
+        spaces.Dict({"a.b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})}),
+    ],
+)
+def test_parts_without_a_name_of_their_own_are_refused(space) -> None:
+    with pytest.raises(InputError, match="empty or not unique: rename the keys"):
+        own_network(OWN, observation_parts(space), seed=0)
