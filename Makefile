@@ -52,7 +52,7 @@ test-metaworld: $(METAWORLD)/installed  ## test environments and evaluation in .
 check: $(VENV)/installed  ## lint, format, types and documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	@$(MAKE) --no-print-directory types docs
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types docs
 
 types: $(VENV)/installed  ## types of every file, under its installed name
 	@rm -rf $(INSTALLED) && mkdir -p $(INSTALLED)/maml_rl

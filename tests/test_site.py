@@ -45,10 +45,15 @@ def test_every_page_is_in_the_contents():
 
 def test_every_environment_is_described(environments):
     text = "".join(environments.values())
-    specs = gymnasium.registry.values()  # with those of other tests, which name their own module
-    ids = [spec.id for spec in specs if environment_pages.class_name(spec).startswith("maml_rl.envs.")]
+    ids = [spec.id for spec in gymnasium.registry.values() if environment_pages.is_own(spec)]
     assert len(ids) > 60
     assert [name for name in ids if f"maml_rl.envs:{name}" not in text] == []
+
+
+def test_an_environment_of_others_in_an_adapter_has_no_page(monkeypatch):
+    spec = EnvSpec("doe2026/Foreign-v0", "maml_rl.envs.adapters:SampledTaskEnv", kwargs={"env": "nowhere:Foreign"})
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    assert spec not in [one for specs in environment_pages.registered().values() for one in specs]
 
 
 def test_an_environment_that_is_added_is_described(monkeypatch):

@@ -20,6 +20,7 @@ from gymnasium.error import DependencyNotInstalled
 from sphinx.application import Sphinx
 
 import maml_rl.envs
+from maml_rl.envs import adapters
 from maml_rl.experiments.paper.environment_pictures import ENVIRONMENT_PICTURES, picture_of
 from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.presets.rl_presets import RL_PRESETS
@@ -46,6 +47,12 @@ def class_name(spec: EnvSpec) -> str:
     return str(spec.kwargs.get("mdp", spec.entry_point))
 
 
+def is_own(spec: EnvSpec) -> bool:
+    """Whether the package defines it; adapters show environments of others."""
+    module = class_name(spec).partition(":")[0]
+    return module.startswith(f"{maml_rl.envs.__name__}.") and module != adapters.__name__
+
+
 def page_name(name: str) -> str:
     """Name of the page of a class."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name.partition(":")[2]).lower()
@@ -55,7 +62,7 @@ def registered() -> dict[str, list[EnvSpec]]:
     """The package's environments by page, in the order of their registration."""
     pages: dict[str, list[EnvSpec]] = {}
     for spec in gymnasium.registry.values():
-        if class_name(spec).startswith(f"{maml_rl.envs.__name__}."):
+        if is_own(spec):
             pages.setdefault(page_name(class_name(spec)), []).append(spec)
     return pages
 

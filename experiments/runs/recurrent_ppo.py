@@ -33,6 +33,7 @@ from maml_rl.trials import Trial
 
 if TYPE_CHECKING:
     from sb3_contrib import RecurrentPPO
+    from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 
 POLICY = "policy.safetensors"
 _KIND = "rl2"
@@ -149,9 +150,9 @@ def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
     count = n_steps // envs.steps * envs.num_envs
     if count % config.minibatches:
         raise InputError(f"minibatches must divide the {count} trials of an update, got {config.minibatches}")
-    kind = _recurrent_ppo()
+    kind, policy = _recurrent_ppo()
     return kind(
-        "MlpLstmPolicy",
+        policy,
         sb3_vec_env(envs, new_tasks=True),
         learning_rate=config.lr,
         n_steps=n_steps,
@@ -167,12 +168,31 @@ def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
     )
 
 
-def _recurrent_ppo() -> "type[RecurrentPPO]":
+def _recurrent_ppo() -> "tuple[type[RecurrentPPO], type[RecurrentActorCriticPolicy]]":
+    """The algorithm, and a policy for it."""
     try:
         from sb3_contrib import RecurrentPPO
+        from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
     except ImportError:
         raise InputError("RL^2 needs the package sb3-contrib: pip install 'maml-rl[rl2]'") from None
-    return RecurrentPPO
+
+    class TrialPolicy(RecurrentActorCriticPolicy):
+        """The same function, which runs each sequence in one call of the LSTM, not step by step."""
+
+        @staticmethod
+        def _process_sequence(
+            features: Tensor, lstm_states: tuple[Tensor, Tensor], episode_starts: Tensor, lstm: torch.nn.LSTM
+        ) -> tuple[Tensor, Any]:
+            # sb3-contrib loops over the steps where a trial begins within a sequence. In its updates trials begin
+            # with their sequences, so it is enough to reset the first states.
+            starts = episode_starts.reshape(lstm_states[0].shape[1], -1)
+            if not starts[:, 1:].any():
+                kept = 1.0 - starts[:, 0].reshape(1, -1, 1)
+                lstm_states = (lstm_states[0] * kept, lstm_states[1] * kept)
+                episode_starts = torch.zeros_like(episode_starts)
+            return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
+
+    return RecurrentPPO, TrialPolicy
 
 
 def evaluate_rl2(

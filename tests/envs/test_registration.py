@@ -19,7 +19,8 @@ import maml_rl.envs
 from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv
 from maml_rl.envs.drawn_tasks import same
 
-# Of the dynamics, which are one class, each robot and each family once; tests/maml_rl/test_checks.py has all of them.
+# Of the dynamics, which are one class, each robot and nearly each family once; tests/maml_rl/test_checks.py has all
+# families.
 SOME_DYNAMICS = (
     *("HalfCheetahPayload", "HalfCheetahMotorStrength", "HalfCheetahSensorOffset", "AntSlope", "AntDisabledJoint"),
     *("WalkerMixture", "WalkerWeakJoint", "HopperFriction", "HopperActionDelay"),

@@ -140,7 +140,7 @@ class Page:
             "use-angle=swiftshader",
             "enable-unsafe-swiftshader",
             "force-device-scale-factor=0.5",
-            "window-size=900,840",
+            "window-size=640,520",
             "disable-quic",
             "no-first-run",
             "disable-background-networking",
