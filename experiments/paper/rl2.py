@@ -86,8 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     for field in fields(RL2Config):
         if field.default is not MISSING:
             kind = get_args(hints[field.name])[0] if isinstance(hints[field.name], UnionType) else hints[field.name]
+            how: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
             option = f"--{field.name.replace('_', '-')}"
-            train.add_argument(option, type=kind, default=field.default, help="(%(default)s)")
+            train.add_argument(option, default=field.default, help="(%(default)s)", **how)
     return parser
 
 

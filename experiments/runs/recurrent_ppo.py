@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -52,6 +53,9 @@ class RL2Config:
     """Steps after which an episode is truncated; if None, the limit that the environment is registered with."""
     reward_scale: float = 1.0
     """Factor on the reward that the policy observes."""
+    normalise_rewards: bool = False
+    """Divide rewards by the running standard deviation of their discounted sums, in training only
+    (Stable-Baselines3's VecNormalize): for values far from 1."""
     units: int = 64
     """Units of the LSTM, and of another one for the values (Rothfuss et al. 2019: an LSTM of 64; Lingle's pytorch_rl2:
     a GRU of 256)."""
@@ -151,9 +155,12 @@ def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
     if count % config.minibatches:
         raise InputError(f"minibatches must divide the {count} trials of an update, got {config.minibatches}")
     kind, policy = _recurrent_ppo()
+    trials: VecEnv = sb3_vec_env(envs, new_tasks=True)
+    if config.normalise_rewards:
+        trials = VecNormalize(trials, norm_obs=False, gamma=config.discount)
     return kind(
         policy,
-        sb3_vec_env(envs, new_tasks=True),
+        trials,
         learning_rate=config.lr,
         n_steps=n_steps,
         batch_size=n_steps * envs.num_envs // config.minibatches,

@@ -4,6 +4,8 @@ import json
 import re
 import shlex
 import sys
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -21,9 +23,11 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     POLICY,
     RL2Config,
     Schedule,
+    _new_model,
     evaluate_rl2,
     load_rl2,
     train_rl2,
+    trial_envs,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -71,15 +75,22 @@ class Arms(TaskMDP):
     def observation(self, states):
         return np.ones((len(states), 1))
 
+    def __init__(self, unit):
+        self.unit = unit
+
     def reward_terms(self, states, actions, next_states, tasks):
-        return {"reward_pull": (actions == tasks) * 1.0}
+        return {"reward_pull": (actions == tasks) * self.unit}
+
+
+def registered(monkeypatch, unit=1.0):
+    entry = {"entry_point": "maml_rl.envs.batched:TaskEnv", "vector_entry_point": "maml_rl.envs.batched:BatchedTaskEnv"}
+    spec = EnvSpec("test/Arms-v0", **entry, max_episode_steps=1, kwargs={"mdp": Arms(unit)})
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    return spec.id
 
 
 def test_it_learns_to_use_what_the_first_pull_has_shown(tmp_path, monkeypatch):
-    entry = {"entry_point": "maml_rl.envs.batched:TaskEnv", "vector_entry_point": "maml_rl.envs.batched:BatchedTaskEnv"}
-    spec = EnvSpec("test/Arms-v0", **entry, max_episode_steps=1, kwargs={"mdp": Arms()})
-    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
-    config = RL2Config(spec.id, episodes=3, units=8, num_envs=50, epochs=4, lr=0.03, entropy=0.0)
+    config = RL2Config(registered(monkeypatch), episodes=3, units=8, num_envs=50, epochs=4, lr=0.03, entropy=0.0)
     points = list(train_rl2(config, Schedule(4500, 4500, 400), tmp_path))
     assert [point.env_steps for point in points] == [0, 4500]
     before, after = (point.returns.mean(0) for point in points)
@@ -102,6 +113,41 @@ def test_the_same_seed_gives_the_same_curve_and_a_loaded_policy_the_same_returns
     assert torch.equal(torch.random.get_rng_state(), state)  # training goes on as if nothing had been evaluated
     for other in ({"seed": 1}, {"greedy": True}):
         assert not np.array_equal(evaluate_rl2(model, config, 50, **other), first[-1].returns)
+
+
+@pytest.mark.parametrize("begins", [(0, 0), (0,), (0, 2)], ids=["two trials", "one of two", "within a sequence"])
+def test_sequences_are_what_the_lstm_makes_of_them_step_by_step(begins):
+    with closing(trial_envs(SMALL, 2)) as envs:
+        policy = _new_model(replace(SMALL, num_envs=2), envs).policy
+    lstm, generator = policy.lstm_actor, torch.Generator().manual_seed(0)
+    rows = torch.randn((2, 4, lstm.input_size), generator=generator)
+    states = tuple(torch.randn((1, 2, 8), generator=generator) for _ in range(2))
+    starts = torch.zeros(2, 4)
+    for sequence, step in enumerate(begins):
+        starts[sequence, step] = 1.0
+    output, _ = policy._process_sequence(rows.reshape(8, -1), states, starts.reshape(-1), lstm)
+    expected = []
+    for row, hidden, cell, begun in zip(rows, states[0][0], states[1][0], starts, strict=True):
+        state = (hidden[None], cell[None])
+        for one, start in zip(row, begun, strict=True):
+            out, state = lstm(one[None], tuple(part * (1 - start) for part in state))
+            expected.append(out)
+    torch.testing.assert_close(output, torch.cat(expected))
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_unit_of_normalised_rewards_does_not_matter(normalise, tmp_path, monkeypatch):
+    config = RL2Config("", episodes=3, units=8, num_envs=50, normalise_rewards=normalise)
+    learned = []
+    for unit in (1.0, 1024.0):
+        env_id = registered(monkeypatch, unit)
+        *_, last = train_rl2(
+            replace(config, env_id=env_id, reward_scale=1 / unit), Schedule(600, 600, 100), tmp_path / str(unit)
+        )
+        assert last.returns.max() == unit  # of the environment itself
+        learned.append(load_checkpoint(tmp_path / str(unit) / POLICY).tensors)
+    same = [torch.allclose(*tensors, atol=1e-4) for tensors in zip(*(one.values() for one in learned), strict=True)]
+    assert all(same) == normalise
 
 
 def test_actions_of_robots_and_episodes_of_many_steps_work_too(tmp_path):
