@@ -10,6 +10,7 @@ so that Ctrl-C keeps what has been trained. docs/rl2.md has more.
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import UnionType
@@ -22,10 +23,15 @@ from tqdm import tqdm
 
 from maml_rl.checkpoint import write_json
 from maml_rl.errors import InputError
+from maml_rl.experiments.commands.options import chosen_tasks
+from maml_rl.experiments.paper.published import paper_tasks
+from maml_rl.experiments.runs.evaluations import EVALUATION, file_of
 from maml_rl.experiments.runs.ppo_baselines import Point
-from maml_rl.experiments.runs.recurrent_ppo import RL2Config, Schedule, evaluate_rl2, load_rl2, train_rl2
+from maml_rl.experiments.runs.recurrent_ppo import RL2Config, Schedule, evaluate_rl2, load_rl2, train_rl2, trial_envs
+from maml_rl.experiments.runs.task_input import read_tasks, task_list
 from maml_rl.experiments.runs.text import env_steps_text, text_table
 from maml_rl.statistics import Mean, mean_with_interval
+from maml_rl.tasks import Task, task_space
 
 CURVE = "rl2.json"
 
@@ -76,12 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="directory of policy and curve")
     train.add_argument("--env-steps", type=int, default=1_000_000, help="length of the training (%(default)s)")
     train.add_argument("--every", type=int, default=100_000, help="env steps between evaluations (%(default)s)")
-    evaluate = commands.add_parser("evaluate", help="return by episode on held-out tasks")
+    train.add_argument("--tasks", type=int, default=1000, help="held-out tasks of an evaluation (%(default)s)")
+    evaluate = commands.add_parser("evaluate", help="return by episode on new tasks")
     evaluate.add_argument("directory", type=Path, help="what train has written")
+    tasks = "number of held-out tasks, paper, or a file .json with a list of tasks (%(default)s)"
+    evaluate.add_argument("--tasks", default="1000", help=tasks)
     evaluate.add_argument("--seed", type=int, default=0, help="seed of tasks and actions (%(default)s)")
     evaluate.add_argument("--greedy", action="store_true", help="take the likeliest actions instead of samples")
-    for command in (train, evaluate):
-        command.add_argument("--tasks", type=int, default=1000, help="held-out tasks (%(default)s)")
     hints = get_type_hints(RL2Config)
     for field in fields(RL2Config):
         if field.default is not MISSING:
@@ -99,8 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     try:
         if chosen.command == "evaluate":
-            model, config = load_rl2(chosen.directory)
-            returns = evaluate_rl2(model, config, chosen.tasks, chosen.seed, chosen.greedy)
+            config, returns = _evaluated(chosen)
         else:
             config = RL2Config(**{field.name: getattr(chosen, field.name) for field in fields(RL2Config)})
             schedule = Schedule(chosen.env_steps, chosen.every, chosen.tasks)
@@ -109,7 +115,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    print(f"{config.env_id}, {len(returns)} held-out tasks\n{episode_table(returns)}")
+    print(f"{config.env_id}, {len(returns)} tasks\n{episode_table(returns)}")
+
+
+def _evaluated(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float64]]:
+    """What `evaluate` has to print, which it also writes into the directory."""
+    asked = chosen_tasks(chosen.tasks, numbers=True)
+    if asked.number is not None and asked.number < 2:
+        raise InputError(f"--tasks: expected at least 2, got {asked.number}")
+    model, config = load_rl2(chosen.directory)
+    tasks: int | Sequence[Task] = asked.number or 0
+    if asked.file is not None:
+        with closing(trial_envs(config, 1)) as envs:
+            tasks = read_tasks(task_space(envs), task_list(asked.file), str(asked.file))
+    elif asked.task_set == "paper":
+        tasks = paper_tasks(config.env_id)
+    returns = evaluate_rl2(model, config, tasks, chosen.seed, chosen.greedy)
+    file = chosen.directory / file_of(EVALUATION, "given" if asked.file else asked.task_set)
+    means = [mean._asdict() for mean in by_episode(returns)]
+    how = {"tasks": len(returns), "seed": chosen.seed, "greedy": chosen.greedy, "env_steps": model.num_timesteps}
+    write_json(file, {**how, "by_episode": means[:-1], "trial": means[-1]})
+    return config, returns
 
 
 if __name__ == "__main__":

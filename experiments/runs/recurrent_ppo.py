@@ -29,7 +29,7 @@ from maml_rl.json_types import from_json
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.sb3 import check_spaces, sb3_vec_env
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.tasks import Task, assign_tasks, evaluation_tasks, task_space, vectorize
+from maml_rl.tasks import Task, admit_beyond, assign_tasks, evaluation_tasks, task_space, vectorize
 from maml_rl.trials import Trial
 
 if TYPE_CHECKING:
@@ -205,27 +205,30 @@ def _recurrent_ppo() -> "tuple[type[RecurrentPPO], type[RecurrentActorCriticPoli
 def evaluate_rl2(
     model: "RecurrentPPO",
     config: RL2Config,
-    tasks: int,
+    tasks: int | Sequence[Task],
     seed: int = 0,
     greedy: bool = False,
     machine: Machine = THIS_MACHINE,
 ) -> NDArray[np.float64]:
-    """Return of each episode of one trial on each held-out task, `[tasks, n]`.
-
-    The tasks are those of `maml-rl evaluate`.
+    """Return of each episode of one trial on each task, `[tasks, n]`.
 
     Args:
         model: What was trained.
         config: Its settings.
-        tasks: Held-out tasks.
+        tasks: Tasks, which may be outside the bounds of p(T); or the number of held-out tasks, those of
+            `maml-rl evaluate`.
         seed: Of tasks, first states and actions.
         greedy: Whether actions are the likeliest ones, or the means of a Gaussian, in place of samples.
         machine: Processes of an environment that is not batched.
     """
-    with closing(trial_envs(config, min(tasks, _MOST_ENVS), machine)) as envs, torch.random.fork_rng(devices=[]):
+    count = tasks if isinstance(tasks, int) else len(tasks)
+    with closing(trial_envs(config, min(count, _MOST_ENVS), machine)) as envs, torch.random.fork_rng(devices=[]):
         torch.manual_seed(Draw(seed, Phase.EVALUATION).integers(Purpose.ACTIONS, 1)[0])
-        held_out = evaluation_tasks(task_space(envs), tasks, seed)
-        parts = [held_out[start : start + envs.num_envs] for start in range(0, tasks, envs.num_envs)]
+        if isinstance(tasks, int):
+            tasks = evaluation_tasks(task_space(envs), tasks, seed)
+        else:
+            admit_beyond(envs)
+        parts = [tasks[start : start + envs.num_envs] for start in range(0, count, envs.num_envs)]
         draws = [Draw(seed, Phase.EVALUATION, i) for i in range(len(parts))]
         returns = [_returns(model, envs, part, draw, greedy) for part, draw in zip(parts, draws, strict=True)]
     return np.concatenate(returns)

@@ -164,13 +164,38 @@ def test_the_script_trains_and_evaluates(tmp_path, capsys):
     trained = capsys.readouterr().out
     script.main(["evaluate", str(out), "--tasks=50"])
     assert capsys.readouterr().out == trained
-    assert trained.splitlines()[0] == f"{BANDIT}, 50 held-out tasks"
+    assert trained.splitlines()[0] == f"{BANDIT}, 50 tasks"
     assert [line.split()[0] for line in trained.splitlines()[3:]] == ["1", "2", "3", "trial"]
     record = json.loads((out / script.CURVE).read_text())
     assert [point["env_steps"] for point in record["curve"]] == [0, 60, 120]
     last = record["curve"][-1]
     assert sum(last["by_episode"]) == pytest.approx(last["mean_return"])
     assert f"{last['mean_return']:.3f}" in trained.splitlines()[-1]
+    evaluated = json.loads((out / "evaluation.json").read_text())
+    assert evaluated["env_steps"] == 120
+    assert [mean["value"] for mean in evaluated["by_episode"]] == pytest.approx(last["by_episode"])
+
+
+def test_the_script_evaluates_on_the_papers_tasks_and_outside_the_training_range(tmp_path, capsys):
+    arguments = ["--max-episode-steps=3", "--units=8", "--num-envs=2", "--env-steps=1", f"--out={tmp_path}"]
+    script.main(["train", NAVIGATION, *arguments, "--every=1", "--tasks=2"])
+    (tmp_path / "far.json").write_text("[[5.0, 0.0], [0.0, 7.0], [9.0, 0.0]]")
+    script.main(["evaluate", str(tmp_path), "--tasks=paper"])
+    script.main(["evaluate", str(tmp_path), f"--tasks={tmp_path / 'far.json'}"])
+    assert f"{NAVIGATION}, 3 tasks" in capsys.readouterr().out
+    paper, given = (json.loads((tmp_path / f"evaluation-{name}.json").read_text()) for name in ("paper", "given"))
+    assert (paper["tasks"], given["tasks"]) == (40, 3)
+    # Six steps, each of at most 0.1 in each direction; the reward is minus the distance.
+    assert given["trial"]["value"] == pytest.approx(-6 * (5 + 7 + 9) / 3, rel=0.05)
+
+
+@pytest.mark.parametrize("tasks", ["1", "some", "nowhere.json"])
+def test_tasks_that_cannot_be_are_refused_in_one_line(tasks, tmp_path, capsys):
+    _, last = train_rl2(SMALL, Schedule(60, 60, 2), tmp_path)
+    with pytest.raises(SystemExit):
+        script.main(["evaluate", str(tmp_path), f"--tasks={tasks}"])
+    assert len(last.returns) == 2
+    assert re.search(r"(--tasks: expected .*, got|there is no file)", capsys.readouterr().err.splitlines()[-1])
 
 
 @pytest.mark.parametrize(
@@ -233,4 +258,4 @@ def test_the_page_does_what_it_says(tmp_path, monkeypatch, capsys):
         is_training = arguments[2] == "train"
         shorter = ["--env-steps=1", "--num-envs=5", "--units=4", "--epochs=1"] if is_training else []
         script.main([*arguments[2:], *shorter, "--tasks=5"])
-    assert capsys.readouterr().out.count("5 held-out tasks") == 3
+    assert capsys.readouterr().out.count("5 tasks") == 3
