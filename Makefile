@@ -54,13 +54,14 @@ check: $(VENV)/installed  ## lint, format, types and documentation
 	$(BIN)/ruff format --check
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync types docs
 
-types: $(VENV)/installed  ## types of every file, under its installed name
+types: $(VENV)/installed  ## types of every file, those of the packages under their installed names
 	@rm -rf $(INSTALLED) && mkdir -p $(INSTALLED)/maml_rl
 	@ln -s "$(CURDIR)"/maml_rl/* "$(CURDIR)/envs" "$(CURDIR)/experiments" $(INSTALLED)/maml_rl
-	$(BIN)/mypy | tee $(INSTALLED)/mypy.txt
+	$(BIN)/mypy --package maml_rl | tee $(INSTALLED)/mypy.txt
 	@sources=$$(find maml_rl envs experiments -name '*.py' | wc -l); \
 		grep -q "found in $$sources source files" $(INSTALLED)/mypy.txt \
 		|| { echo "mypy should have seen no issues in all $$sources source files"; exit 1; }
+	$(BIN)/mypy docs/extensions/*.py benchmarks/*.py examples/*.py
 
 docs: $(VENV)/installed  ## build the documentation site into build/docs; a warning is an error
 	$(SPHINX) --builder html docs build/docs

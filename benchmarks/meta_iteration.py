@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import torch
 
+from maml_rl.config import TrustRegion
 from maml_rl.experiments.presets import with_rule
 from maml_rl.experiments.presets.rl_presets import RL_PRESETS
 from maml_rl.initial import initial_policy
@@ -48,8 +49,10 @@ def main() -> None:
     torch.set_num_threads(1)
     device = usable_device(arguments.device)
     config = RL_PRESETS["half-cheetah-dir"].config
-    fraction = arguments.curvature_fraction or config.meta.step.curvature_fraction
-    region = replace(config.meta.step, curvature_fraction=fraction, hessian_fraction=fraction)
+    step = config.meta.step
+    assert isinstance(step, TrustRegion)
+    fraction = arguments.curvature_fraction or step.curvature_fraction
+    region = replace(step, curvature_fraction=fraction, hessian_fraction=fraction)
     meta = replace(config.meta, meta_batch_size=arguments.tasks, episodes=arguments.episodes, step=region)
     envs = vectorize(config.env_id, meta.meta_batch_size * meta.episodes)
     policy = initial_policy(envs, config.network, meta, seed=0).to(device)

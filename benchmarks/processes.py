@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--step-seconds", type=float, nargs="+", default=STEP_SECONDS, help="times of a step")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    gymnasium.register(ENV_ID, Busy, max_episode_steps=STEPS)
+    gymnasium.register(ENV_ID, Busy, max_episode_steps=STEPS)  # type: ignore[arg-type]
 
     def rate(envs: TaskVectorEnv, index: int) -> float:
         policy = build_policy(envs, PolicyConfig(), seed=0)

@@ -174,7 +174,7 @@ def added_by_sampling(repeats: int = 5) -> float:
     from maml_rl.types import repeat
 
     torch.set_num_threads(1)
-    gymnasium.register(NULL_ID, Null, max_episode_steps=200)
+    gymnasium.register(NULL_ID, Null, max_episode_steps=200)  # type: ignore[arg-type]
     tasks, episodes, seconds = 2, 4, []
     envs = vectorize(NULL_ID, tasks * episodes, Processes(available_cores()))
     try:
@@ -191,7 +191,7 @@ def added_by_sampling(repeats: int = 5) -> float:
 def seconds_of(records: list[dict[str, Any]], name: str = "seconds") -> float:
     """Median over the iterations of the slowest rank's."""
     iterations = zip(*(record["iterations"] for record in records), strict=True)
-    return statistics.median(max(one[name] for one in of_all) for of_all in iterations)
+    return statistics.median([max(float(one[name]) for one in of_all) for of_all in iterations])
 
 
 def fitted(whole: list[dict[str, Any]], half: list[dict[str, Any]], tasks: int, sizes: list[int]) -> Cost:

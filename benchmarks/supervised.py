@@ -18,6 +18,7 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def with_adam(parameters: list[nn.Parameter], total_loss: Callable[[], Tensor], 
         torch.set_num_threads(threads)
         optimizer.zero_grad()
         value = total_loss()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return value.item()
 
@@ -124,7 +125,7 @@ def plain_loop(module: nn.Module, tasks: TaskBatch, inner_lr: float, threads: in
 
 def with_learn2learn(module: nn.Module, tasks: TaskBatch, inner_lr: float, threads: int) -> Iterate:
     """learn2learn's MAML."""
-    maml = learn2learn_maml()(module, lr=inner_lr)
+    maml: Any = learn2learn_maml()(module, lr=inner_lr)
 
     def total() -> Tensor:
         losses = []

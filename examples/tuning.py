@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from maml_rl.config import RLConfig, TrustRegion
 from maml_rl.errors import NonFiniteError
@@ -106,9 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.config = replace(config, iterations=options.iterations or config.iterations)
     options.machine = Machine(threads=options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(options.out / "study.journal"))
-    )
+    storage = JournalStorage(JournalFileBackend(str(options.out / "study.journal")))
     study = optuna.create_study(
         study_name=options.preset,
         storage=storage,

@@ -14,13 +14,15 @@ import tokenize
 from functools import cache
 from importlib import import_module
 from textwrap import dedent
-from typing import Any
+from typing import Any, Literal
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
-_NAPOLEON = Config(napoleon_use_rtype=False)
+_Kind = Literal["module", "class", "exception", "function", "method", "property", "attribute", "data"]
+_NAPOLEON: Any = Config(napoleon_use_rtype=False)
 
 
 @cache
@@ -33,13 +35,13 @@ def field_comments(module: str, name: str) -> dict[str, str]:
     return {ast.unparse(field.target): comments[field.lineno] for field in fields if field.lineno in comments}
 
 
-def read_docstring(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+def read_docstring(app: Sphinx, what: _Kind, name: str, found: Any, options: Any, lines: list[str]) -> None:
     """Replaces the lines of a docstring by those that the page shows."""
     if what == "attribute" and lines and lines[0].startswith("Alias for field number"):
         module, record, field = name.rsplit(".", 2)
         lines[:] = [field_comments(module, record).get(field, ""), ""]
     elif what not in ("attribute", "data"):
-        kind = "method" if what == "property" else what
+        kind: _Kind = "method" if what == "property" else what
         lines[:] = GoogleDocstring(lines, _NAPOLEON, app, kind, name, found, options).lines()
 
 

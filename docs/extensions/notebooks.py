@@ -29,7 +29,7 @@ def executed(path: Path, directory: Path, settings: Mapping[str, int] | None = N
     notebook = nbformat.read(path, as_version=4)
     for name, value in (settings or {}).items():
         _assign(notebook, name, value)
-    settled = {"timeout": None, "record_timing": False, "coalesce_streams": True}
+    settled: dict[str, Any] = {"timeout": None, "record_timing": False, "coalesce_streams": True}
     return NotebookClient(notebook, resources={"metadata": {"path": str(directory)}}, **settled).execute()
 
 
