@@ -49,8 +49,8 @@ def targets(world: GridWorld, discount: float, temperature: float) -> tuple[Tens
         q = optimal_values(world, task, discount)
         cells = np.flatnonzero(q.any(axis=1))  # the goal's values are 0
         seen = world.cells(task)[cells]
-        told = np.broadcast_to(flatten(world.task_space, task), (len(cells), int(world.task_space.n)))  # type: ignore[attr-defined,arg-type]
-        observations.append(np.concatenate([seen, told], axis=1))
+        encoded_task = np.broadcast_to(flatten(world.task_space, task), (len(cells), int(world.task_space.n)))  # type: ignore[attr-defined,arg-type]
+        observations.append(np.concatenate([seen, encoded_task], axis=1))
         values.append(q[cells] / temperature)
     return torch.from_numpy(np.concatenate(observations)).float(), torch.from_numpy(np.concatenate(values)).float()
 
