@@ -9,7 +9,7 @@ from maml_rl.supervised.settings import NetworkConfig, SupervisedMeta, TasksConf
 
 THINNED = TrustRegion(hessian_fraction=0.5)
 OUT_OF_RANGE = [
-    (TrustRegion, "max_kl", [0.0, -0.01, math.nan]),
+    (TrustRegion, "max_kl", [0.0, -0.01, math.nan, math.inf]),
     (TrustRegion, "cg_iterations", [0, -1]),
     (TrustRegion, "cg_damping", [-1e-5, math.nan]),
     (TrustRegion, "curvature_fraction", [0.0, -0.5, 1.5, math.nan]),
@@ -24,7 +24,7 @@ OUT_OF_RANGE = [
     (RLMeta, "meta_batch_size", [0, -40]),
     (RLMeta, "episodes", [0, -20]),
     (RLMeta, "inner_steps", [-1]),
-    (RLMeta, "inner_lr", [0.0, -0.1, math.nan]),
+    (RLMeta, "inner_lr", [0.0, -0.1, math.nan, math.inf]),
     (RLMeta, "discount", [0.0, -0.5, 1.01, math.nan]),
     (RLMeta, "gae_lambda", [-0.1, 1.1, math.nan]),
     (RLMeta, "sampling_credit", [-0.1, math.nan]),
@@ -99,7 +99,7 @@ def test_defaults_are_those_of_the_paper() -> None:
         (TasksConfig, "family", "sinusoids"),
     ],
 )
-def test_a_choice_that_there_is_not_is_refused_with_those_there_are(kind, name: str, value: str) -> None:
+def test_an_unknown_choice_is_refused_with_the_known_ones(kind, name: str, value: str) -> None:
     with pytest.raises(InputError, match=f"^{name} must be one of .*, got '{value}'$"):
         kind(**{name: value})
 
@@ -135,7 +135,7 @@ def test_settings_that_make_no_sense_together_are_refused_in_one_line(settings, 
         {"step": ProMP(), "inner_objective": "dice", "dice_lambda": 0.0, "first_order": True},
     ],
 )
-def test_settings_next_to_those_are_accepted(settings) -> None:
+def test_similar_settings_that_make_sense_are_accepted(settings) -> None:
     assert RLMeta(**settings).step.rule in ("trust-region", "promp")
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maml_rl.config import RLMeta, TrustRegion
 from maml_rl.errors import InputError
 from maml_rl.json_values import json_text, parse_json, read_json, read_text
 
@@ -21,7 +20,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_written_comes_back(value):
+def test_written_values_are_read_back(value):
     assert parse_json(json_text(value)) == value
     assert parse_json(json_text(value, indent=2)) == value
 
@@ -31,7 +30,7 @@ def test_any_text_is_json_or_a_value_error_in_one_line(text):
     try:
         value = parse_json(text)
     except ValueError as error:
-        assert "\n" not in str(error)  # noqa: PT017 (most texts are no JSON)
+        assert "\n" not in str(error)  # noqa: PT017 (most texts are not JSON)
     else:
         assert parse_json(json.dumps(value, allow_nan=False)) == value
 
@@ -49,7 +48,7 @@ def test_any_text_is_json_or_a_value_error_in_one_line(text):
         ('{"\\udc00": 1}', "half a character"),
     ],
 )
-def test_what_is_wrong_is_named(text, expected):
+def test_an_invalid_text_is_refused_with_the_reason(text, expected):
     with pytest.raises(ValueError, match=expected):
         parse_json(text)
 
@@ -70,11 +69,3 @@ def test_files_are_named_with_what_to_do(tmp_path):
 def test_a_number_that_is_not_finite_is_null():
     value = {"a": [math.nan, (1.0, -math.inf)], "b": math.inf, "c": 1}
     assert json.loads(json_text(value)) == {"a": [None, [1.0, None]], "b": None, "c": 1}
-
-
-@pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_settings_are_finite(value):
-    with pytest.raises(InputError, match="inner_lr must be above 0"):
-        RLMeta(inner_lr=value)
-    with pytest.raises(InputError, match="max_kl must be above 0"):
-        TrustRegion(max_kl=value)

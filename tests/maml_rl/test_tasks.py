@@ -104,7 +104,8 @@ def test_settings_reach_the_environment(register):
     ("env_id", "nearest"),
     [
         ("maml_rl.envs:finn2017/HalfCheetaVel-v0", "finn2017/HalfCheetahVel-v0"),
-        ("maml_rl.envs:finn2017/Navigation-v0", "finn2017/Navigation2D-v0"),
+        # With its module: a user pastes the id into a new process, where nothing has imported `maml_rl.envs` yet.
+        ("maml_rl.envs:finn2017/Navigation-v0", NAVIGATION),
         ("maml_rl.envs:finn2017/HalfCheetahVel-v7", "finn2017/HalfCheetahVel-v0"),
         ("maml_rl.envs:finn/HalfCheetahVel-v0", "finn2017/HalfCheetahVel-v0"),
         ("CartPole-v9", "CartPole-v1"),
@@ -114,13 +115,8 @@ def test_an_unknown_id_is_refused_and_the_nearest_are_named(env_id, nearest):
     assert nearest in refused(env_id).partition("nearest ids are")[2]
 
 
-def test_the_ids_that_are_named_work_as_they_are_named():
-    # A user pastes the id into a new process, where nothing has imported `maml_rl.envs` yet.
-    assert NAVIGATION in refused("maml_rl.envs:finn2017/Navigation-v0").partition("nearest ids are")[2]
-
-
 @pytest.mark.parametrize("env_id", ["no_such_module:Foo-v0", "", "-", "a:b:c", "maml_rl.envs:nothing like it"])
-def test_an_id_that_means_nothing_is_refused(env_id):
+def test_an_invalid_id_is_refused(env_id):
     refused(env_id)
 
 
@@ -252,7 +248,7 @@ def test_sampling_tasks_does_not_change_the_space(space):
     np.testing.assert_array_equal(drawn, expected)
 
 
-def test_a_distribution_of_its_own_is_a_space_with_its_own_sample():
+def test_a_custom_distribution_is_a_space_with_its_own_sample():
     class Biased(spaces.Discrete):
         def sample(self, **_: object) -> np.int64:
             return np.int64(self.np_random.random() < 0.9)
@@ -321,7 +317,7 @@ def test_tasks_are_strata_where_the_space_gives_each_its_share():
     assert strata(Indexed(2), evaluation_tasks(Indexed(2), 5)) == [0, 1, 0, 1, 0]
 
 
-def test_tasks_that_repeat_by_chance_are_no_strata():
+def test_tasks_that_repeat_by_chance_are_not_strata():
     space = PlusOrMinusOne()
     tasks = evaluation_tasks(space, 40)
     assert {float(task) for task in tasks} == {-1.0, 1.0}
@@ -332,7 +328,7 @@ def test_tasks_that_repeat_by_chance_are_no_strata():
     assert strata(spaces.MultiDiscrete([2]), [np.array([0]), np.array([0]), np.array([1]), np.array([1])]) is None
 
 
-def test_of_many_tasks_the_seed_chooses_and_those_of_the_validation_are_others():
+def test_the_seed_chooses_among_many_tasks_and_validation_tasks_differ():
     space = spaces.Discrete(50, start=5)
     held_out, other = ({int(task) for task in evaluation_tasks(space, 20, seed)} for seed in (0, 1))
     validation = {int(task) for task in evaluation_tasks(space, 20, 0, Phase.VALIDATION)}
@@ -354,7 +350,7 @@ def test_no_training_draws_an_evaluation_task_whatever_its_seed(name):
 
 
 @pytest.mark.parametrize("name", ["goal", "velocity"])
-def test_validation_tasks_are_no_evaluation_tasks_and_no_training_tasks_whatever_the_seeds(name):
+def test_validation_tasks_are_neither_evaluation_nor_training_tasks_whatever_the_seeds(name):
     validation = {task.tobytes() for task in evaluation_tasks(SPACES[name], 20, 0, Phase.VALIDATION)}
     assert len(validation) == 20
     for seed in range(51):
@@ -373,7 +369,7 @@ def test_validation_tasks_are_no_evaluation_tasks_and_no_training_tasks_whatever
         ("robot = undefined\n", r"cannot be imported \(name 'undefined' is not defined; .*broken_env.py, line 1\)"),
     ],
 )
-def test_an_exception_of_the_author_s_code_is_reported_with_its_place(monkeypatch, tmp_path, source, expected):
+def test_an_exception_in_the_authors_code_is_reported_with_its_place(monkeypatch, tmp_path, source, expected):
     (tmp_path / "broken_env.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken_env", raising=False)

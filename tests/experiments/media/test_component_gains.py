@@ -1,4 +1,4 @@
-"""Where adaptation helps, by results that are made up: it is found for the part of a task that it helps with alone."""
+"""Where adaptation helps, on made-up results: only the part of a task that decides the gain is found."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def helped(evaluation_of) -> Evaluation:
     return made._replace(curves=[made.curves[0]._replace(values=np.stack([before, before + gain]))])
 
 
-def test_adaptation_helps_for_the_one_part_that_it_helps_with(helped):
+def test_only_the_part_that_decides_the_gain_is_found(helped):
     gains = {one.component.name: one for one in component_gains(helped, "dynamics")}
     assert set(gains) == {"load", "rope", "motor"}
     load = gains["load"]
@@ -41,11 +41,11 @@ def test_adaptation_helps_for_the_one_part_that_it_helps_with(helped):
     for name in ("rope", "motor"):
         assert not gains[name].depends
         assert gains[name].statement.startswith(f"{name}: no sign that the gain depends on it (p = 0.")
-    assert [group.label for group in gains["motor"].groups] == ["0", "1", "2"]  # which ten tasks have each
+    assert [group.label for group in gains["motor"].groups] == ["0", "1", "2"]  # ten tasks each
     assert next(iter(gains)) == "load"  # what explains most comes first
 
 
-def test_an_interval_is_student_s_and_a_loss_is_called_one(evaluation_of):
+def test_intervals_are_students_and_a_loss_is_reported_as_one(evaluation_of):
     """Gains of -3, -1, -2 and of 1, 2, 3: means -2 and 2 with 4.303 / sqrt(3) = 2.48 to each side, so 0 is inside."""
     made = evaluation_of("half-cheetah-vel", tasks=[{"way": way} for way in (0, 0, 0, 1, 1, 1)])
     values = np.array([[0.0] * 6, [-3.0, -1.0, -2.0, 1.0, 2.0, 3.0]])
@@ -96,7 +96,4 @@ def test_there_are_no_gains_where_tasks_cannot_be_grouped(evaluation_of, preset,
 
 def test_without_gradient_steps_nothing_is_gained(helped):
     curve = helped.curves[0]
-    settings = helped.settings
-    assert (
-        component_gains(helped._replace(curves=[curve._replace(values=curve.values[:1])], settings=settings), "x") == []
-    )
+    assert component_gains(helped._replace(curves=[curve._replace(values=curve.values[:1])]), "x") == []

@@ -54,14 +54,14 @@ COMPARED = Comparison(
 
 
 def used(path: Path) -> None:
-    """Reads a comparison, and shows it in each way."""
+    """Reads a comparison, and shows it in every form."""
     compared = read_comparison(path)
     comparison_heading(compared), comparison_table(compared), comparison_remarks(compared), csv_text(compared)
     page(path.parents[1])
     assert stored_runs(path) == compared.directories
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_a_comparison_is_read_as_it_was_written(tmp_path):
     files = write_comparison(COMPARED, tmp_path, lambda _, path: path.write_text("a picture"))
     assert [path.name for path in files] == ["comparison.json", "comparison.csv", "comparison.png"]
     assert read_comparison(files[0]) == COMPARED
@@ -74,14 +74,14 @@ def test_a_hostile_comparison_is_refused_in_one_line(tmp_path, check_reader):
     check_reader(tmp_path / "navigation" / COMPARISON, asdict(COMPARED), used)
 
 
-def test_a_hostile_comparison_is_of_no_runs(tmp_path, hostile_content):
+def test_a_hostile_comparison_has_no_runs(tmp_path, hostile_content):
     for name, content in hostile_content.items():
         (tmp_path / COMPARISON).write_bytes(content)
         assert stored_runs(tmp_path / COMPARISON) == set(), name
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"quantity": "beauty"}, "a known quantity"),
         ({"conditions": []}, "it should have conditions"),
@@ -92,8 +92,9 @@ def test_a_hostile_comparison_is_of_no_runs(tmp_path, hostile_content):
         ({"methods": [asdict(COMPARED.methods[0]) | {"runs": []}]}, "'maml' should have a run"),
     ],
 )
-def test_what_does_not_fit_together_is_named(tmp_path, changes, told):
+def test_values_that_do_not_fit_together_are_named_in_one_line(tmp_path, changes, expected):
     write_json(tmp_path / COMPARISON, asdict(COMPARED) | changes)
-    with pytest.raises(InputError, match=told) as refused:
+    with pytest.raises(InputError, match=expected) as refused:
         read_comparison(tmp_path / COMPARISON)
+    assert "\n" not in str(refused.value)
     assert str(refused.value).endswith("remove it, or compare the runs again with maml-rl compare")

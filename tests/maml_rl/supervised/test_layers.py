@@ -69,7 +69,7 @@ def of_integers(layer: Any, x: Tensor) -> Tensor:
 
 
 def case(name: str, *arguments: Any, shape: tuple[int, ...], call: Call = applied, **settings: Any) -> Case:
-    """A case by the layer's name, with what tells it from others after a space."""
+    """A case by the layer's name; what distinguishes it from others of that layer follows after a space."""
     evaluated = settings.pop("evaluated", False)
     return Case(name, lambda: getattr(nn, name.split()[0])(*arguments, **settings), shape, call, evaluated=evaluated)
 
@@ -229,7 +229,7 @@ def test_every_layer_of_torch_is_tried():
         - BASES
     )
     untried = layers - {case.name.split()[0] for case in CASES} - set(REFUSED)
-    assert {name for name in untried if "Loss" not in name} == set()  # those take targets, and are no layers
+    assert {name for name in untried if "Loss" not in name} == set()  # losses take targets and are not layers
 
 
 def network_of(case: Case) -> tuple[nn.Module, nn.Module]:
@@ -317,7 +317,7 @@ class Written(nn.Module):
 
 
 @pytest.mark.parametrize("trace", [False, True])
-def test_functions_in_a_users_module_are_right_also_when_traced(trace, monkeypatch):
+def test_functions_in_a_users_module_are_correct_even_when_traced(trace, monkeypatch):
     torch.manual_seed(0)
     module, batch = Written().double(), tasks()
     network = Network(module, trace)
@@ -355,9 +355,12 @@ def test_functions_that_cannot_be_meta_learned_are_refused_where_they_are_called
         network(network.parameters(), torch.ones(4, 3))
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+# Ours normalises by the statistics of the batch even after eval().
+WITHOUT_BATCH_NORM = [case for case in CASES if "BatchNorm" not in case.name]
+
+
+@pytest.mark.parametrize("case", WITHOUT_BATCH_NORM, ids=[case.name for case in WITHOUT_BATCH_NORM])
 def test_a_layer_has_pytorchs_values(case):
     module, _ = network_of(case)
     network, x = Network(module), tasks().support_x[0]
-    if not network.has_batch_norm:  # whose statistics are the batch's also after eval()
-        torch.testing.assert_close(network(network.parameters(), x), module(x))
+    torch.testing.assert_close(network(network.parameters(), x), module(x))

@@ -4,7 +4,7 @@ import torch
 
 from maml_rl.errors import InputError
 from maml_rl.seeding import Phase
-from maml_rl.supervised.task_batches import FunctionTasks, Sinusoid, TaskBatch
+from maml_rl.supervised.task_batches import FunctionTasks, Sinusoid
 
 
 def test_sinusoids_are_amplitude_times_the_shifted_sine() -> None:
@@ -42,7 +42,7 @@ def test_the_number_of_examples_does_not_change_amplitude_and_shift() -> None:
     np.testing.assert_array_equal(few, many)
 
 
-def test_seeds_and_phases_have_tasks_of_their_own() -> None:
+def test_each_seed_and_phase_has_its_own_tasks() -> None:
     drawn = [
         Sinusoid().parameters(seed, phase, range(1000))[0]
         for seed in (0, 1)
@@ -65,7 +65,7 @@ def test_sinusoids_are_the_same_on_every_platform() -> None:
         3.1119494438171387,
     ]
     assert batch.query_x.flatten().tolist() == [-4.320673942565918, 3.680145263671875]
-    # NumPy's sine may differ in its last bit, which float32 hides but for a rounding now and then.
+    # NumPy's sine may differ in its last bit, which float32 hides except for an occasional rounding.
     expected = torch.tensor([2.963413715362549, -2.398411512374878, -2.122755765914917, 3.707043409347534])
     torch.testing.assert_close(batch.support_y.flatten(), expected, atol=1e-6, rtol=0)
 
@@ -124,7 +124,7 @@ ONES = np.ones((3, 2))
         ([ONES, ONES, ONES, ONES * np.nan], "query_y has a number that is not finite"),
     ],
 )
-def test_what_a_function_returns_wrongly_is_named_with_its_task(returned: object, message: str) -> None:
+def test_a_wrong_return_value_is_named_with_its_task(returned: object, message: str) -> None:
     with pytest.raises(InputError, match=f"task 4: .*{message}"):
         FunctionTasks(lambda _seed, _index: returned).batch(0, Phase.TRAINING, [4])  # type: ignore[arg-type,return-value]
 
@@ -138,7 +138,3 @@ def test_tasks_of_different_sizes_cannot_be_a_batch() -> None:
 def test_a_task_needs_examples(sizes: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="at least 1 shot and 1 query"):
         Sinusoid(*sizes)
-
-
-def test_a_batch_has_the_fields_of_the_paper() -> None:
-    assert TaskBatch._fields == ("support_x", "support_y", "query_x", "query_y")
