@@ -51,7 +51,7 @@ class Side(NamedTuple):
 
 
 class Robot(NamedTuple):
-    """The same physics under the names that each side has for it."""
+    """One robot under each side's name for it."""
 
     ours: str
     theirs: str
@@ -101,7 +101,7 @@ def acting(observation_size: int, space: gymnasium.spaces.Box) -> Callable[[Any]
 
 
 def stepping(envs: Any, first: Any, space: Any, dtype: type = np.float32) -> Side:
-    """A vector environment of any library, from its first observations on."""
+    """Steps a vector environment of any library, starting from its first observations."""
     act, seen = acting(first.shape[1], space), first
 
     def steps() -> int:
@@ -185,7 +185,7 @@ def measure(robot: str, sides: list[str], arguments: argparse.Namespace) -> dict
         return rates
     finally:
         for process in processes.values():
-            process.stdin.close()  # type: ignore[union-attr]  # after which it ends
+            process.stdin.close()  # type: ignore[union-attr]  # the process then ends
             process.wait()
 
 

@@ -1,6 +1,6 @@
-"""How fast an environment without a batched form is sampled, policy in the loop, compared with its own loop.
+"""Sampling rate with a policy for an environment without a batched form, compared with a bare loop around it.
 
-Its own loop steps one environment without a policy, as fast as it can. The limit is its rate times the number of
+The bare loop steps one environment without a policy, as fast as it can. The limit is its rate times the number of
 processes. The step is a busy loop of that much processor time, not a sleep: it keeps a core busy, as a simulator does.
 Sampling is measured with several environments in each process and with one. All three sides alternate within one run;
 the figures are medians of the ratios of each round.

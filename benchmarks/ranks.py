@@ -66,7 +66,7 @@ class Network:
     bandwidth: float  # bytes per second
 
     def seconds(self, size: int, share: float) -> float:
-        """Time of a gathering among `size` ranks, each with a share of so many bytes."""
+        """Time of a gathering among `size` ranks, where each contributes `share` bytes."""
         return (size - 1) * (self.latency + share / self.bandwidth)
 
 
@@ -78,10 +78,10 @@ class Cost:
     update: float  # of one task
     sampling: float  # of one task
     steps: int  # of one task
-    gatherings: list[int]  # bytes that each of them has of one task
+    gatherings: list[int]  # bytes of one task in each of them
 
     def predicted(self, tasks: int, size: int, network: Network, sampling: float | None = None) -> float:
-        """Seconds of an iteration of so many tasks on `size` machines."""
+        """Seconds of an iteration with `tasks` tasks on `size` machines."""
         share = -(-tasks // size)
         of_task = self.update + (self.sampling if sampling is None else sampling)
         return self.fixed + share * of_task + sum(network.seconds(size, share * n) for n in self.gatherings)
@@ -105,7 +105,7 @@ def watched() -> list[tuple[int, float]]:
 
 
 def work(out: Path, tasks: int, iterations: int) -> None:
-    """Iterates, alone or as one of several ranks, and writes what it cost."""
+    """Runs iterations, alone or as one of several ranks, and writes what they cost."""
     import torch
 
     from maml_rl.experiments.presets.rl_presets import RL_PRESETS
@@ -189,7 +189,7 @@ def added_by_sampling(repeats: int = 5) -> float:
 
 
 def seconds_of(records: list[dict[str, Any]], name: str = "seconds") -> float:
-    """Median over the iterations of the slowest rank's."""
+    """Median over the iterations of the slowest rank's value."""
     iterations = zip(*(record["iterations"] for record in records), strict=True)
     return statistics.median([max(float(one[name]) for one in of_all) for of_all in iterations])
 
@@ -319,14 +319,14 @@ def report(arguments: argparse.Namespace, summary: dict[str, Any], predictions: 
 
 
 def draw(predictions: dict[str, dict[int, float]], out: Path) -> None:
-    """Draws how many times faster so many machines are."""
+    """Draws the predicted speed-up by number of machines."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     sizes = list(next(iter(predictions.values())))
-    axes.plot(sizes, sizes, color="0.7", linestyle=":", label="as many times faster as machines")
+    axes.plot(sizes, sizes, color="0.7", linestyle=":", label="linear speed-up")
     for name, by_size in predictions.items():
         axes.plot(sizes, [by_size[1] / by_size[size] for size in sizes], marker="o", label=name)
     axes.set(xscale="log", yscale="log", xlabel="machines", ylabel="times faster than one machine (predicted)")

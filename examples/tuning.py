@@ -34,24 +34,24 @@ LAST_ROWS = 10  # rows of the log, whose mean is what a run has reached
 
 
 def suggested(trial: Any, config: RLConfig) -> RLConfig:
-    """Settings of a trial: the place to say what is tuned."""
+    """Settings of a trial. Change this function to tune other settings."""
     inner_lr = trial.suggest_float("inner_lr", 0.01, 1.0, log=True)
     max_kl = trial.suggest_float("max_kl", 0.001, 0.05, log=True)
     return replace(config, meta=replace(config.meta, inner_lr=inner_lr, step=TrustRegion(max_kl=max_kl)))
 
 
 def reached(run: Path, inner_steps: int, iterations: int) -> float:
-    """Mean return after adaptation in the last of so many iterations of a run, on the tasks that these drew."""
+    """Mean return after adaptation in the last rows up to an iteration, on the tasks drawn in training."""
     column = f"return/after_{inner_steps}_steps"
     rows = [row for row in read_log(run / METRICS, column) if row["iteration"] <= iterations]
     return float(np.mean([row[column] for row in rows[-LAST_ROWS:]]))
 
 
 def trained_until(config: RLConfig, run: Path, iterations: int, machine: Machine) -> None:
-    """Trains a run up to a number of iterations, from where its last checkpoint is."""
+    """Trains a run up to a number of iterations, from its last checkpoint if it has one."""
     if not (run / CHECKPOINT).exists():
         train(replace(config, iterations=iterations), run, machine)
-    elif load_run(run).state.iteration < iterations:  # before an interruption it may have got further
+    elif load_run(run).state.iteration < iterations:  # it may have got further before an interruption
         resume(run, iterations, machine=machine)
 
 
@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--iterations", type=int, help="meta-iterations of a run (default: the preset's)")
     parser.add_argument("--trials", type=int, default=30, help="trials that this process adds")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each trial")
-    parser.add_argument("--stages", type=int, default=4, help="parts of a training, after each of which it may end")
+    parser.add_argument(
+        "--stages", type=int, default=4, help="stages of a training, after each of which the trial may be pruned"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/tuning"), help="directory of the study and its runs")
     parser.add_argument("--threads", type=int, help="threads of this process (default: all cores)")
     parser.add_argument("--requeue", action="store_true", help="also continue trials of processes that were killed")
