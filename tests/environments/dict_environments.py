@@ -8,7 +8,7 @@ MATERIALS = ("ice", "wood", "rubber")
 
 
 class Cart(gymnasium.Env):
-    """A cart that is to come to rest at 1, with a payload, a floor, two motors of some strength and a broken sensor."""
+    """A cart that should stop at 1, with a payload, a floor, two motors of some strength and a broken sensor."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (as Gymnasium declares it)
     observation_space = Box(-np.inf, np.inf, (2,), np.float64)

@@ -1,4 +1,4 @@
-"""Environments as others write them, which draw themselves, or fail to."""
+"""Third-party environments that render themselves, or fail to."""
 
 import gymnasium
 import numpy as np

@@ -10,7 +10,7 @@ from maml_rl.envs.adapters import SampledTaskEnv
 
 
 class GymBox:
-    """A Box of Gym, which is none of Gymnasium's."""
+    """Gym's Box, which Gymnasium does not know."""
 
     def __init__(self, low: float, high: float, shape: tuple, dtype: type) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
@@ -18,7 +18,7 @@ class GymBox:
 
 
 class GymDiscrete:
-    """A Discrete of Gym."""
+    """Gym's Discrete."""
 
     def __init__(self, n: int) -> None:
         self.n, self.shape, self.dtype = n, (), np.dtype(np.int64)
@@ -49,7 +49,7 @@ class Goal:
 
 
 class Direction:
-    """As in learn2learn: dicts of integers, `set_task`, a generator from `seed`; the time limit is among `done`."""
+    """As in learn2learn: dicts of integers, `set_task`, a generator from `seed`; `done` includes the time limit."""
 
     observation_space = Box(-np.inf, np.inf, (1,), np.float64)
     action_space = GymDiscrete(3)
@@ -103,7 +103,7 @@ class Velocity(gymnasium.Env):
 
 
 class Number(Velocity):
-    """Tasks that are numbers of Python. Its seed is a number too, which nothing calls."""
+    """Tasks are Python integers. Its `seed` is a number too, not a method."""
 
     seed = 3
 
@@ -116,7 +116,7 @@ class Number(Velocity):
 
 
 class Gusty(Goal):
-    """Everything from the global generators, Python's and NumPy's, also while an episode runs."""
+    """Draws everything from Python's and NumPy's global generators, also during an episode."""
 
     def sample_tasks(self, n_tasks: int) -> np.ndarray:
         return np.array([[random.uniform(-1.0, 1.0), random.gauss(0.0, 1.0)] for _ in range(n_tasks)])
@@ -126,7 +126,7 @@ class Gusty(Goal):
 
 
 class Unseeded(Velocity):
-    """Tasks from a generator that nobody can seed."""
+    """Tasks from a generator that cannot be seeded."""
 
     def sample_tasks(self, num_tasks: int) -> list:
         return np.random.default_rng().uniform(0.0, 2.0, num_tasks).tolist()
@@ -162,7 +162,7 @@ class Legs(Velocity):
 
 
 class Speeds(Velocity):
-    """Tasks that are floats, except for one, which the author wrote without a point."""
+    """Tasks are floats, except one that is written without a decimal point."""
 
     speeds = (0.5, 1.5, 2.5, 1, 0.25)
 
@@ -183,7 +183,7 @@ class Tampering(Velocity):
 
 
 class OwnType(Velocity):
-    """Tasks of a class of its own."""
+    """Tasks of a custom class."""
 
     def sample_tasks(self, num_tasks: int) -> list:
         return [{"goal": Velocity()}] * num_tasks
@@ -206,7 +206,7 @@ class Columns(Velocity):
 
 
 class Growing(Velocity):
-    """Tasks whose shape is not always the same."""
+    """Tasks whose shape varies."""
 
     def sample_tasks(self, num_tasks: int) -> list:
         return [np.zeros(self.np_random.integers(1, 9)) for _ in range(num_tasks)]
@@ -237,7 +237,7 @@ class Watched(SampledTaskEnv):
 
 
 class PearlPoint:
-    """As PEARL's point robot: `reset_task(idx)` calls `reset`, from `__init__` on, before there are spaces."""
+    """As PEARL's point robot: `reset_task(idx)` calls `reset`, even in `__init__`, before the spaces exist."""
 
     def __init__(self, n_tasks: int = 4) -> None:
         self.goals = [np.random.uniform(-1.0, 1.0, 2) for _ in range(n_tasks)]  # noqa: NPY002
@@ -322,7 +322,7 @@ class Macaw(Velocity):
 
 
 class PearlUnnamed(PearlVelocity):
-    """Neither a list of indices nor a parameter that is named as one, and a count next to the list."""
+    """No list of indices and no parameter named like an index, but a count in addition to the list."""
 
     get_all_task_idx = None
 
@@ -335,14 +335,14 @@ class PearlUnnamed(PearlVelocity):
 
 
 class PearlNumbered(PearlUnnamed):
-    """The same with a parameter that is named as an index."""
+    """The same with a parameter that is named like an index."""
 
     def reset_task(self, task_id: int) -> None:
         super().reset_task(task_id)
 
 
 class PearlByChance(PearlVelocity):
-    """Other tasks in each environment, from a generator that nobody can seed."""
+    """Other tasks in each environment, from a generator that cannot be seeded."""
 
     def sample_tasks(self, num_tasks: int) -> list:
         return [{"velocity": velocity} for velocity in np.random.default_rng().uniform(0.0, 3.0, num_tasks)]
@@ -377,7 +377,7 @@ class VaribadPoint(Goal):
 
 
 class VaribadBandit:
-    """Nothing but `reset_task(task=None)`, which draws, and `get_task`. `num_tasks` is no hint at an index."""
+    """Only `reset_task(task=None)`, which draws, and `get_task`. `num_tasks` does not mean that tasks are indices."""
 
     observation_space = GymBox(0.0, 1.0, (2,), np.float64)
     action_space = GymDiscrete(3)
@@ -398,7 +398,7 @@ class VaribadBandit:
 
 
 class VaribadOther(VaribadBandit):
-    """`get_task` returns something else than `reset_task` takes."""
+    """`get_task` returns something other than what `reset_task` takes."""
 
     def get_task(self) -> np.ndarray:
         return 2.0 * self.means

@@ -1,11 +1,11 @@
-"""Networks as users write them, good and bad, which runs import by their names."""
+"""Custom networks, valid and invalid, which runs import by name."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Layered(nn.Module):
-    """A residual network with a normalisation, of as many units as its user says."""
+    """A residual network with normalisation and `width` units."""
 
     def __init__(self, shape: tuple[int, ...], width: int = 8) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class Layered(nn.Module):
 
 
 class OfTask(nn.Module):
-    """Of a dict of parts, sees the task alone."""
+    """Sees only the task, from a dict of parts."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class OfTask(nn.Module):
 
 
 class Fourier(nn.Module):
-    """Random features in a buffer, which the seed draws."""
+    """Random features in a buffer, drawn from the seed."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Fourier(nn.Module):
 
 
 class WithPart(nn.Module):
-    """A linear layer and one more part, which a test names."""
+    """A linear layer and one more part, given by name."""
 
     def __init__(self, shape: tuple[int, ...], part: str) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Flat(Layered):
 
 
 class Deaf(Layered):
-    """Returns what does not depend on its parameters."""
+    """Returns an output that does not depend on its parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -98,7 +98,7 @@ class Failing(Layered):
 
 
 def bare(shape: tuple[int, ...]) -> str:
-    """No class."""
+    """Not a class."""
     return str(shape)
 
 

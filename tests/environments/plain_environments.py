@@ -15,8 +15,8 @@ from gymnasium.wrappers import TimeLimit
 class Walk(gymnasium.Env):
     """A point on a line that is pulled to its task; it ends early at the far side, and then must not be stepped.
 
-    It hands out one array again and again, and infos that no pipe and no batch can carry. In the directory `pids`, if
-    there is one, it leaves its process's id.
+    It returns the same array every time, and infos that can be neither pickled nor batched. It writes its process id
+    into the directory `pids` if that exists.
     """
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float64)
@@ -84,7 +84,7 @@ class UnpicklableError(Exception):
 
 
 class Failing(Walk):
-    """Walk that fails in its third step, if its task is above 0; or in another way, by name."""
+    """Walk that fails in its third step if its task is above 0, in the way that is named."""
 
     def __init__(self, way: str = "raise", tasks_above: float = 0.0) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Failing(Walk):
 
 
 class WithoutTorch(Walk):
-    """Walk that refuses to be made in a process of its own where PyTorch has been imported."""
+    """Walk that cannot be built in a worker process where PyTorch has been imported."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__(seconds)
@@ -129,13 +129,13 @@ class WithoutTorch(Walk):
 
 
 class WithoutTask(gymnasium.Env):
-    """An environment whose task_space nothing takes its task from."""
+    """An environment with a task_space but no task."""
 
     observation_space, action_space, task_space = Walk.observation_space, Walk.action_space, Walk.task_space
 
 
 class Outside(Walk):
-    """Walk whose task_space draws what it does not contain."""
+    """Walk whose task_space draws values that it does not contain."""
 
     class Tasks(Box):
         """A Box that draws beyond its bounds."""
@@ -147,13 +147,13 @@ class Outside(Walk):
 
 
 class Eager(Walk):
-    """Walk that takes a task up at once, in the middle of an episode."""
+    """Walk that applies a new task at once, in the middle of an episode."""
 
     goal = property(lambda self: self.task, lambda *_: None)
 
 
 def limited() -> gymnasium.Env:
-    """Walk whose time limit is a wrapper of its own."""
+    """Walk with its own wrapper for the time limit."""
     return TimeLimit(Walk(), max_episode_steps=4)
 
 

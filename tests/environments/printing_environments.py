@@ -1,4 +1,4 @@
-"""An environment that prints whenever it can and in every way there is, and the function of such tasks."""
+"""An environment and a task function that print at every opportunity and in every way."""
 
 import atexit
 import ctypes
@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-OUTPUT = sys.stdout  # as a handler of a logger keeps it
+OUTPUT = sys.stdout  # as a logging handler does
 
 
 def shout(where: str) -> None:

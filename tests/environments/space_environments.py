@@ -1,4 +1,4 @@
-"""Environments of two steps with any spaces, and a wrapper as the documentation has it; processes can import them."""
+"""Environments with arbitrary spaces, which worker processes can import."""
 
 import json
 import zlib
@@ -37,7 +37,7 @@ class Still(TaskMDP):
 
 
 class Spaces(gymnasium.Env):
-    """Observes at random; the reward is how near an action is to a number that every part of the task decides."""
+    """Observes at random; the reward is how near an action is to a number that depends on every part of the task."""
 
     def __init__(
         self,

@@ -38,12 +38,12 @@ def foreign(name: str) -> gymnasium.Env:
 
 
 @pytest.mark.parametrize("name", [*DRAWN, *INDEXED])
-def test_the_environment_is_one_that_can_be_trained(name):
+def test_the_environment_can_be_trained(name):
     assert check_task_env(foreign(name)) == []
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_tasks_are_elements_of_the_space_a_function_of_its_seed_and_can_be_written(name):
+def test_tasks_are_in_the_space_depend_only_on_the_seed_and_survive_json(name):
     space = foreign(name).unwrapped.task_space
     tasks = sample_tasks(space, 20, seed=3)
     assert isinstance(space, DrawnTasks)
@@ -63,7 +63,7 @@ def test_copies_and_other_processes_draw_the_same_tasks(name):
     assert pickle.loads(pickle.dumps(space)) == space == foreign(name).unwrapped.task_space
 
 
-def test_whole_numbers_among_fractions_stay_both():
+def test_integers_among_floats_stay_integers():
     tasks = sample_tasks(foreign("Speeds").unwrapped.task_space, 100, seed=0)
     assert {(type(task), task) for task in tasks} == {(float, 0.5), (float, 1.5), (float, 2.5), (int, 1), (float, 0.25)}
 
@@ -126,7 +126,7 @@ def test_spaces_and_observations_are_those_of_gymnasium():
     assert info == {}
 
 
-def test_a_time_limit_among_done_is_a_truncation_and_an_end_is_not():
+def test_done_at_the_time_limit_is_a_truncation_and_any_other_a_termination():
     env = SampledTaskEnv("foreign_environments:Direction", limit=3)
     env.reset(seed=0)
     flags = [env.step(0)[2:4] for _ in range(3)]
@@ -176,7 +176,7 @@ def test_an_environment_that_cannot_be_adapted_is_refused_in_one_line(name, expe
 
 
 @pytest.mark.parametrize("name", INDEXED)
-def test_indices_are_a_discrete_space_of_which_each_is_evaluated_equally_often(name):
+def test_indices_are_a_discrete_space_and_each_is_evaluated_equally_often(name):
     env = foreign(name)
     space = env.unwrapped.task_space
     assert isinstance(space, spaces.Discrete)
@@ -236,14 +236,14 @@ def test_a_convention_that_an_environment_does_not_follow_is_refused(name, given
         SampledTaskEnv(f"foreign_environments:{name}", **given)
 
 
-def test_indices_that_are_none_are_refused():
+def test_indices_that_are_not_integers_are_refused():
     env = make("foreign_environments:foreign/PearlPointForTests-v0").unwrapped.env
     env.get_all_task_idx = lambda: ([0, 1], [0.5, 1.5])
     with pytest.raises(TypeError, match="which are no indices: give task_count"):
         SampledTaskEnv(lambda: env)
 
 
-def test_what_wraps_an_environment_hides_none_of_its_methods():
+def test_a_wrapper_hides_none_of_the_environments_methods():
     theirs = foreign("Velocity").unwrapped.env
     env = SampledTaskEnv(lambda: gymnasium.wrappers.TimeLimit(theirs, 3))
     env.reset(seed=0)

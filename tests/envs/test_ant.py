@@ -89,7 +89,7 @@ def test_the_observation_has_125_quantities_in_their_published_order(ants):
     assert np.abs(observation[29:113]).max() == 1.0  # a contact force, clipped
 
 
-def test_the_observation_of_rothfuss_is_without_place_rotation_and_centre_of_mass(rothfuss):
+def test_the_observation_of_rothfuss2019_leaves_out_place_rotation_and_centre_of_mass(rothfuss):
     state = rothfuss.initial([np.random.default_rng(0)])
     (observation,) = rothfuss.observation(state)
     assert observation.shape == rothfuss.observation_space.shape == (111,)
@@ -139,7 +139,7 @@ def test_contact_costs_the_square_of_the_clipped_forces(ants):
     assert terms["reward_contact"] == pytest.approx([-0.0005 * np.square(forces).sum()])
 
 
-def test_the_terms_of_rothfuss(rothfuss):
+def test_the_reward_terms_of_rothfuss2019(rothfuss):
     before, after = moving(rothfuss, 9.0, (0.2, 0)), moving(rothfuss, 9.0, (0.5, 0))
     terms = rothfuss.reward_terms(before, 10 * ACTION, after, np.array([0]))
     assert terms["reward_direction"] == pytest.approx([-(0.5 - 0.2) / 0.05])  # of the torso, not its velocity
@@ -172,7 +172,7 @@ def test_a_state_that_is_not_finite_ends_the_episode(ants):
     assert ants["direction"].terminated(state, np.ones(1)).tolist() == [True]
 
 
-def test_the_step_by_which_a_robot_is_lost_earns_nothing():
+def test_the_step_in_which_a_state_diverges_earns_nothing():
     envs = gymnasium.make_vec("maml_rl.envs:finn2017/AntVel-v0", num_envs=2)
     envs.reset(seed=0)
     envs.unwrapped._states[1, -1] = np.nan  # part of what is derived from the state, which the transition replaces

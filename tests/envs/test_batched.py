@@ -1,4 +1,4 @@
-"""The two faces of a `TaskMDP`, with processes small enough to know every number."""
+"""The single and the batched environment of a `TaskMDP`, on processes small enough to know every number."""
 
 from collections.abc import Sequence
 
@@ -215,7 +215,7 @@ def test_an_integer_seed_counts_up_over_the_rows():
     np.testing.assert_array_equal(noise(batch, seed=3), expected)
 
 
-def test_a_reset_without_a_seed_goes_on_drawing():
+def test_a_reset_without_a_seed_continues_the_generators():
     batch = BatchedTaskEnv(Countdown(), num_envs=2)
     sequence = [noise(batch, seed=3), noise(batch), noise(batch)]
     assert len({value for values in sequence for value in values}) == 6
@@ -251,7 +251,7 @@ def test_a_single_environment_that_has_terminated_earns_nothing_more():
     assert env.mdp.rows_stepped == 1
 
 
-def test_types_of_the_single_face_are_gymnasiums():
+def test_a_single_environment_returns_gymnasiums_types():
     env = TaskEnv(Countdown())
     observation, info = env.reset(seed=0)
     assert isinstance(observation, np.ndarray)
@@ -278,7 +278,7 @@ def test_spaces_without_a_shape_are_refused():
         BatchedTaskEnv(Structured())
 
 
-def test_a_process_that_does_not_draw_says_so():
+def test_render_names_a_process_that_cannot_be_drawn():
     env = TaskEnv(Countdown(), render_mode="rgb_array")
     env.reset(seed=0)
     with pytest.raises(NotImplementedError, match="Countdown"):
@@ -296,7 +296,7 @@ def test_closing_twice_is_allowed():
 
 
 class Progress(TaskMDP):
-    """Moves by its action and is paid for the way made, so a reward shows whether it saw the state before the step."""
+    """Moves by its action and rewards the distance moved, so the reward depends on the state before the step."""
 
     def __init__(self) -> None:
         self.observation_space = Box(-np.inf, np.inf, (1,), np.float64)
@@ -340,7 +340,7 @@ def test_an_action_that_is_not_finite_is_refused():
 
 
 class Choice(Progress):
-    """Three choices, 1, 2 and 3, as the way made."""
+    """Moves by 1, 2 or 3."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ def test_a_discrete_action_outside_its_space_is_refused(action):
         envs.step(np.array([1, action, 3]))
 
 
-def test_closing_either_face_frees_what_the_mdp_draws_with():
+def test_closing_either_environment_closes_the_mdp():
     closed = []
 
     class Drawn(Progress):
@@ -389,7 +389,7 @@ def test_closing_either_face_frees_what_the_mdp_draws_with():
     ],
 )
 @pytest.mark.parametrize("rows", [1, 3])
-def test_what_is_not_one_for_each_row_is_refused(monkeypatch, method, wrong, named, rows):
+def test_a_method_that_does_not_return_one_value_for_each_row_is_refused(monkeypatch, method, wrong, named, rows):
     batch = countdown(*[5] * rows)
     batch.reset(seed=0)
     monkeypatch.setattr(batch.mdp, method, lambda *_: wrong(rows))
@@ -397,7 +397,7 @@ def test_what_is_not_one_for_each_row_is_refused(monkeypatch, method, wrong, nam
         batch.step(actions(batch))
 
 
-def test_tasks_that_are_no_arrays_are_refused_by_name():
+def test_tasks_that_are_not_arrays_are_refused_by_name():
     mdp = Progress()
     for space in (Text(3), Dict({"wind": Tuple([Discrete(2)])})):
         mdp.task_space = space
@@ -460,7 +460,7 @@ def test_a_task_of_parts_outside_its_space_is_refused_in_one_line():
         assert "\n" not in str(raised.value)
 
 
-def test_the_single_face_takes_a_task_of_parts():
+def test_a_single_environment_takes_a_task_of_parts():
     env = TaskEnv(Parts())
     env.task = parts(1.0, 0.5, 1)
     np.testing.assert_equal(env.task, parts(1.0, 0.5, 1))

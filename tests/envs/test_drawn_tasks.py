@@ -1,4 +1,4 @@
-"""Tasks of environments of other libraries, which have to keep their values and types wherever they go."""
+"""Tasks of other libraries' environments keep their values and types wherever they go."""
 
 import json
 import math
@@ -126,7 +126,7 @@ def test_two_tasks_are_the_same_exactly_if_values_and_types_are_equal(a, b):
 
 
 @pytest.mark.parametrize("task", MIXED, ids=repr)
-def test_what_is_drawn_is_an_element_and_survives_json_pickling_and_copies(task):
+def test_a_drawn_task_is_a_copy_and_survives_json_and_pickling(task):
     space = DrawnTasks(lambda _: task)
     (drawn,) = sample_tasks(space, 1, seed=3)
     assert identical(drawn, task)
@@ -178,7 +178,7 @@ def test_a_task_reaches_each_of_several_environments_as_it_is(kind, request):
     check()
 
 
-def test_types_that_are_not_known_are_refused_with_the_reason():
+def test_unknown_types_are_refused_with_the_reason():
     class Own(dict):
         pass
 
@@ -195,7 +195,7 @@ def drawn_from(*tasks: Any) -> DrawnTasks:
     return DrawnTasks(lambda seed: tasks[seed % len(tasks)])
 
 
-def test_a_task_that_differs_in_type_from_draw_to_draw_is_distinguished_from_the_same():
+def test_equal_seeds_that_draw_different_types_are_refused():
     found: list[Any] = []
 
     def draw(seed: int) -> float:
@@ -206,7 +206,7 @@ def test_a_task_that_differs_in_type_from_draw_to_draw_is_distinguished_from_the
         DrawnTasks(draw)
 
 
-def test_a_type_that_is_rare_and_not_known_is_refused_when_it_is_drawn():
+def test_a_rare_unknown_type_is_refused_when_it_is_drawn():
     space = DrawnTasks(lambda seed: object() if seed >= 10 else seed)
     with pytest.raises(InputError, match="tasks have to consist of None") as raised:
         sample_tasks(space, 1, seed=0)
@@ -219,7 +219,7 @@ def test_spaces_that_draw_the_same_are_equal():
     assert drawn_from(1, 2) != spaces.Discrete(2)
 
 
-def test_there_is_no_mask():
+def test_a_mask_is_refused():
     with pytest.raises(Error, match="no mask"):
         drawn_from(1).sample(mask=np.ones(1, np.int8))
 
@@ -292,7 +292,7 @@ def test_plain_tasks_are_what_people_read():
     assert identical(plain(task), expected)
 
 
-# The oracle
+# Tasks as observations
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_an_observation_ends_with_the_numbers_of_the_task():
         ([10**400], "is no number"),
     ],
 )
-def test_tasks_that_are_no_numbers_or_not_always_as_many_are_not_observed(drawn, reason):
+def test_tasks_that_are_not_a_fixed_set_of_numbers_cannot_be_observed(drawn, reason):
     with pytest.raises(InputError, match=reason) as raised:
         TaskObservation(Still(drawn_from(*drawn)))
     assert "cannot be observed" in str(raised.value)

@@ -1,4 +1,4 @@
-"""The gridworld, against counts of steps and Bellman's equation, and its moves as drawn."""
+"""The gridworld's moves, and its values against counts of steps and Bellman's equation."""
 
 import gymnasium
 import numpy as np
@@ -45,7 +45,7 @@ def test_a_move_is_the_one_that_was_chosen_unless_it_slips(action, draw, expecte
     assert state[0, 4] == 1
 
 
-def test_a_wall_stops_the_walker_and_the_draws_of_an_episode_end():
+def test_a_wall_stops_the_walker_and_a_step_too_many_is_refused():
     world = GridWorld(steps=1)
     state = world.transition(at(world, 0, 4, 0.5), np.array([UP]), np.zeros(1))
     assert tuple(state[0, :2]) == (0, 4)

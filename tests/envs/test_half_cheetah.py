@@ -299,7 +299,7 @@ def test_a_random_policy_has_the_known_return_at_goal_velocities():
     assert returns.std() == pytest.approx(116, rel=0.3)
 
 
-def test_a_random_policy_only_pays_for_control_when_both_directions_are_averaged():
+def test_a_random_policy_pays_only_for_control_on_average_over_both_directions():
     # The same seeds and actions in both directions give the same motion, so the direction terms cancel exactly.
     # E[clip(a, -1, 1)^2] = 1 - 2 phi(1) = 0.5161 for a ~ N(0, 1), so the control term of an episode is
     # -0.05 * 6 * 200 * 0.5161 = -30.97, with a variance of 0.05^2 * 6 * 200 * (E[clip^4] - 0.5161^2) = 0.55.

@@ -1,4 +1,4 @@
-"""Meta-World's environments against Meta-World itself, where it is installed, and what is said where it is not."""
+"""Meta-World's environments against Meta-World where it is installed, and the message where it is not."""
 
 import importlib.util
 import subprocess
@@ -20,7 +20,7 @@ with_metaworld = pytest.mark.skipif(importlib.util.find_spec("metaworld") is Non
 
 
 def rollout(env: gymnasium.Env, steps: int = 30, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Observations and rewards of the first steps of an episode, under actions that are always the same."""
+    """Observations and rewards of the first steps of an episode, under fixed actions."""
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, 4)).astype(np.float32) * scale
     observations, rewards = [env.reset(seed=3)[0]], []
     for action in actions:
@@ -74,7 +74,7 @@ def test_registration_does_not_import_metaworld():
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 
-def test_a_misspelt_manipulation_is_answered_with_the_nearest():
+def test_the_message_for_a_misspelt_manipulation_names_the_nearest():
     with pytest.raises(InputError, match=REACH):
         vectorize("maml_rl.envs:mclean2025/ML1-raech-v3", 1)
 
@@ -91,7 +91,7 @@ def test_every_manipulation_is_registered():
 
 @with_metaworld
 @pytest.mark.filterwarnings("ignore:.*A Box observation space:UserWarning")  # the hidden goal's zeros; objects
-def test_it_is_a_gymnasium_environment():
+def test_gymnasiums_environment_checker_finds_no_fault():
     check_env(gymnasium.make(REACH).unwrapped, skip_render_check=True)
 
 
@@ -117,7 +117,7 @@ def test_the_test_tasks_of_ml1_are_other_goals():
 
 
 @with_metaworld
-def test_tasks_of_ml10_take_turns_among_the_manipulations(ml10):
+def test_tasks_of_ml10_cycle_through_the_manipulations(ml10):
     import metaworld
 
     benchmark = metaworld.ML10(seed=0)
@@ -192,7 +192,7 @@ def test_an_unknown_benchmark_or_split_is_refused(settings):
 
 
 @with_metaworld
-def test_sub_environments_have_tasks_of_their_own():
+def test_each_sub_environment_has_its_own_task():
     with closing(vectorize(REACH, 2)) as batch:
         assert task_space(batch) == gymnasium.spaces.Discrete(50)
         assert episode_limit(batch) == 500

@@ -1,4 +1,4 @@
-"""What holds for every registered environment, in both of its faces."""
+"""Properties of every registered environment, single and batched."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ import maml_rl.envs
 from maml_rl.envs.batched import BatchedTaskEnv, TaskEnv
 from maml_rl.envs.drawn_tasks import same
 
-# Of the dynamics, which are one class, each robot and nearly each family once; tests/maml_rl/test_checks.py has all
+# The dynamics share one class, so each robot and nearly each family is here once; tests/maml_rl/test_checks.py has all
 # families.
 SOME_DYNAMICS = (
     *("HalfCheetahPayload", "HalfCheetahMotorStrength", "HalfCheetahSensorOffset", "AntSlope", "AntDisabledJoint"),
@@ -60,7 +60,7 @@ def other_task(env_id: str, task: object) -> object:
 
 
 def random_actions(space: gymnasium.Space, *shape: int, seed: int = 0) -> np.ndarray:
-    """Actions of a wide normal distribution, so that many are outside a Box and have to be clipped; any of Discrete."""
+    """Actions of a wide normal distribution, so that many are outside a Box and have to be clipped."""
     if isinstance(space, Discrete):
         return space.start + np.random.default_rng(seed).integers(space.n, size=shape)
     return np.random.default_rng(seed).normal(0, 1.5, (*shape, *space.shape)).astype(np.float32)
@@ -114,7 +114,7 @@ def test_gymnasiums_environment_checker_finds_no_fault(env_id):
 @every_id
 @unbounded_observations
 @wide_actions
-def test_gymnasiums_environment_checker_finds_no_fault_in_the_pictures(env_id):
+def test_gymnasiums_environment_checker_finds_no_fault_in_rendering(env_id):
     env = gymnasium.make(env_id).unwrapped
     try:
         check_env(env)
@@ -133,7 +133,7 @@ def test_make_accepts_the_render_mode_that_the_environment_offers(env_id):
 
 
 @every_id
-def test_make_gives_the_single_face_and_make_vec_the_batched_one(env_id):
+def test_make_returns_a_single_environment_and_make_vec_a_batch(env_id):
     env, batch = gymnasium.make(env_id).unwrapped, gymnasium.make_vec(env_id, 3)
     assert isinstance(env, TaskEnv)
     assert isinstance(batch, BatchedTaskEnv)
@@ -142,7 +142,7 @@ def test_make_gives_the_single_face_and_make_vec_the_batched_one(env_id):
 
 
 @every_id
-def test_both_faces_have_the_same_spaces(env_id):
+def test_single_and_batched_environments_have_the_same_spaces(env_id):
     env, batch = gymnasium.make(env_id), gymnasium.make_vec(env_id, 3)
     assert batch.single_observation_space == env.observation_space
     assert batch.single_action_space == env.action_space
@@ -242,7 +242,7 @@ def test_a_single_environment_equals_its_row_of_the_batch_exactly(env_id, row):
 
 
 @every_id
-def test_gymnasiums_match_of_a_single_environment_and_its_row_of_the_batch(env_id):
+def test_gymnasium_finds_a_single_environment_equal_to_its_row_of_the_batch(env_id):
     tasks = sample_tasks(env_id, 4, seed=5)
     env = gymnasium.make(env_id)
     env.unwrapped.task = tasks[1]
@@ -424,7 +424,7 @@ def test_a_finished_batch_can_be_stepped(env_id, run_python):
 
 
 def check_tasks_of_gymnasiums_vector_environment(vector_env: gymnasium.vector.VectorEnv, env_id: str) -> None:
-    """The tasks that `set_attr` assigns are those that earn the rewards: equal to our batch with the same tasks."""
+    """Checks that tasks assigned by `set_attr` decide the rewards, as in our batch with the same tasks."""
     tasks = sample_tasks(env_id, 2, seed=4)
     batch = gymnasium.make_vec(env_id, 2)
     actions = random_actions(batch.single_action_space, 5, 2)
@@ -457,7 +457,7 @@ def test_tasks_can_be_assigned_through_an_async_vector_environment():
     assert not any(process.is_alive() for process in vector_env.processes)
 
 
-# Names of tasks that a seed of 7 draws, where they are no plain numbers.
+# Names of tasks that a seed of 7 draws, where they are not plain numbers.
 NAMES = {
     "nagabandi2019/HalfCheetah": r"b?f?(shin|foot|thigh) disabled",
     "nagabandi2019/Ant": r"(front left|front right|back left) leg crippled",
@@ -482,7 +482,7 @@ NAMES = {
 
 
 @every_id
-def test_a_task_has_a_name_that_people_understand_or_none(env_id):
+def test_a_task_has_a_readable_name_or_none(env_id):
     mdp = gymnasium.make(env_id).unwrapped.mdp
     (task,) = sample_tasks(env_id, 1, seed=7)
     patterns = [pattern for part, pattern in NAMES.items() if part in env_id]
@@ -495,7 +495,7 @@ def test_a_task_has_a_name_that_people_understand_or_none(env_id):
 
 @every_id
 def test_poses_are_all_that_a_picture_needs(env_id):
-    """Of robots their positions, of a grid the cell, of the rest the state; a row has the pose of its single face."""
+    """A robot's positions, a grid's cell, otherwise the state; a row has the pose of the single environment."""
     batch, env = gymnasium.make_vec(env_id, 2), gymnasium.make(env_id).unwrapped
     with pytest.raises(RuntimeError, match="reset before poses"):
         batch.poses()

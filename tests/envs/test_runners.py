@@ -55,7 +55,7 @@ def in_batch(mdp: Runner, tasks: list[Any], controls: NDArray[Any]) -> NDArray[A
 
 
 def by_hand(model: mujoco.MjModel, mdp: Runner, state: NDArray[Any], controls: NDArray[Any]) -> NDArray[Any]:
-    """The same of one robot by `mj_step`, each control step from a cold start, `[STEPS, nq + nv]`."""
+    """The same for one robot by `mj_step`, each control step from a cold start, `[STEPS, nq + nv]`."""
     data, found = mujoco.MjData(model), []
     data.qpos[:], data.qvel[:] = mdp.qpos(state[None])[0], mdp.qvel(state[None])[0]
     for control in controls:
@@ -89,7 +89,7 @@ def check_rows(mdp: Runner, tasks: list[Any], models: list[mujoco.MjModel], cont
         ("weak joint", {"actuator": np.int64(1), "factor": number(1.0)}),
     ],
 )
-def test_the_task_that_is_neutral_leaves_the_robot_as_gymnasiums_file_has_it(robot, family, task):
+def test_a_neutral_task_leaves_gymnasiums_robot_unchanged(robot, family, task):
     mdp = Runner(robot, family, threads=1)
     if task is None:
         task = np.full(mdp.model.nu, float(family == "motor strength"), np.float32)
@@ -317,7 +317,7 @@ def test_observation_reward_and_end_are_gymnasiums(robot, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)  # where MuJoCo may write its log
     settings = {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0} if robot == "ant" else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the attribute of the half-cheetah's file that MuJoCo 4 gives up
+        warnings.simplefilter("ignore")  # MuJoCo 4 deprecates an attribute of the half-cheetah's file
         env = gymnasium.make(GYMNASIUM[robot], **settings).unwrapped
     mdp, task = Runner(robot, "motor strength", threads=1), np.full((1, env.model.nu), 0.5, np.float32)
     env.model.actuator_gear[:, 0] *= 0.5

@@ -203,7 +203,7 @@ def changed(index: tuple, value: float) -> np.ndarray:
     return task
 
 
-def test_an_element_is_contained():
+def test_a_valid_process_is_contained():
     assert TabularMDPs(S, A).contains(process())
     assert TabularMDPs(S, A).contains(process().astype(np.float32))  # sums to 1 as exactly as its type allows
     assert TabularMDPs(S, A).contains(walk())
@@ -222,7 +222,7 @@ def test_an_element_is_contained():
         process() > 0,
     ],
 )
-def test_what_is_no_process_is_not_contained(task):
+def test_an_invalid_process_is_not_contained(task):
     assert not TabularMDPs(S, A).contains(task)
     with pytest.raises(ValueError, match=r"not in the task space TabularMDPs\(10, 5\)"):
         gymnasium.make(ID).unwrapped.task = task
@@ -240,7 +240,7 @@ def test_samples_are_a_function_of_the_seed():
 
 
 @pytest.mark.parametrize("copied", [deepcopy, lambda space: pickle.loads(pickle.dumps(space))])
-def test_a_copy_goes_on_where_the_space_is(copied):
+def test_a_copy_continues_the_draws_of_the_space(copied):
     space = TabularMDPs(S, A, seed=3)
     space.sample()
     copy = copied(space)
@@ -248,7 +248,7 @@ def test_a_copy_goes_on_where_the_space_is(copied):
     np.testing.assert_array_equal(copy.sample(), space.sample())
 
 
-def test_spaces_are_equal_that_have_the_same_sizes_and_are_this_distribution():
+def test_spaces_of_this_distribution_are_equal_if_their_sizes_are():
     space = TabularMDPs(S, A)
     assert space == TabularMDPs(S, A)
     assert space != TabularMDPs(S, A + 1)
@@ -256,7 +256,7 @@ def test_spaces_are_equal_that_have_the_same_sizes_and_are_this_distribution():
     assert Box(space.low, space.high, dtype=np.float64) != space
 
 
-def test_elements_go_through_json_and_vectors_unchanged():
+def test_elements_survive_json_and_flattening():
     space, task = TabularMDPs(S, A), process()
     np.testing.assert_array_equal(space.from_jsonable(space.to_jsonable([task]))[0], task)
     assert flatdim(space) == S * A * (S + 1)

@@ -1,4 +1,4 @@
-"""Any MuJoCo environment side by side: its bodies where it has them, and its surroundings around them."""
+"""Copies of any MuJoCo environment side by side, each with its bodies and surroundings in place."""
 
 import sys
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_bodies_are_where_the_environment_has_them_whatever_a_task_changes(crawl
         offset = [-expected[0, 0], scene.spacing * (1 - i) - expected[0, 1], 0.0]  # the torso stays at its origin
         np.testing.assert_allclose(found.xpos[bodies], expected + offset, atol=1e-5)
         np.testing.assert_allclose(found.xmat[bodies], rotation, atol=1e-5)
-        np.testing.assert_allclose(place(scene, found, i, 0), offset, atol=1e-5)  # with the post, which stands in it
+        np.testing.assert_allclose(place(scene, found, i, 0), offset, atol=1e-5)  # the world, with its post
     np.testing.assert_allclose(scene.measure(np.stack(poses), None), [expected[0, 0] for expected in places])
 
 
@@ -86,7 +86,7 @@ def test_a_robot_stays_in_place_and_the_stripes_of_its_ground_move(crawler: Work
     np.testing.assert_allclose(stripes, [-pose[0, 0] % -1.0, -(pose[0, 0] + 0.25) % -1.0], atol=1e-6)
 
 
-def test_what_actuators_move_has_the_colour_of_its_copy_and_all_else_its_own(crawler: WorkerEnv) -> None:
+def test_actuated_bodies_have_the_colour_of_their_copy_and_all_others_keep_theirs(crawler: WorkerEnv) -> None:
     scene = Bodies(crawler.unwrapped.model, COLOURS)
     for i, colour in enumerate(COLOURS):
         ids = [scene.model.body(f"copy_{i}_{body}").id for body in (0, TORSO, HAND, FLAG)]
@@ -95,7 +95,7 @@ def test_what_actuators_move_has_the_colour_of_its_copy_and_all_else_its_own(cra
         np.testing.assert_allclose([post, flag], [[0.6, 0.4, 0.2], [0.9, 0.1, 0.1]], atol=1e-6)
 
 
-def test_an_arm_that_stands_still_is_shown_where_it_is_with_what_it_pushes_and_should_reach() -> None:
+def test_a_fixed_arm_is_shown_in_place_with_its_puck_and_its_goal() -> None:
     model = mujoco.MjModel.from_xml_string(ARM)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)

@@ -1,4 +1,4 @@
-"""Robots from a file of MuJoCo: sensors, controls, tasks and what is refused, against plain MuJoCo."""
+"""Robots from an MJCF file: sensors, controls, tasks and refusals, against plain MuJoCo."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +91,7 @@ def hand_made(file: Path, of: Mapping[str, Any]) -> mujoco.MjModel:
     return model
 
 
-def test_states_and_sensors_are_plain_mujocos_for_each_task(file):
+def test_states_and_sensors_match_plain_mujoco_for_each_task(file):
     mdp = Arm(file, VARIED, threads=1)
     rows, generators = stacked_tasks(mdp.task_space, TASKS), [np.random.default_rng(i) for i in range(len(TASKS))]
     states = mdp.initial_for(generators, rows)
@@ -119,7 +119,7 @@ def test_states_and_sensors_are_plain_mujocos_for_each_task(file):
     assert "touch" not in names or np.ptp(mdp.reading(states, "shock"), axis=0).max() > 0.1
 
 
-def test_what_is_measured_has_the_offsets_of_the_task_and_what_is_rewarded_has_not(file):
+def test_observations_have_the_offsets_of_the_task_and_rewards_do_not(file):
     mdp = Arm(file, VARIED, threads=1)
     rows = stacked_tasks(mdp.task_space, TASKS)
     states = mdp.initial_for([np.random.default_rng(0)] * 3, rows)
@@ -153,7 +153,7 @@ def test_rows_and_groups_change_no_result(file):
     assert len(together.groups()) == 2
 
 
-def test_an_arm_without_tasks_of_its_own_has_none_that_change_it(file):
+def test_an_arm_without_variations_has_one_model_and_no_task_names(file):
     mdp = Arm(file, threads=1)
     assert not hasattr(mdp, "task_space")
     assert mdp.models(np.zeros(3)) is mdp.model
@@ -188,7 +188,7 @@ def test_a_robot_without_motors_is_refused(tmp_path):
         Arm(path)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"there is no file .*/arm\.xml: expected the path of an MJCF file"):
         Arm(tmp_path / "arm.xml")
 

@@ -1,4 +1,4 @@
-"""What has to be loaded before anything is drawn."""
+"""What has to be loaded before the first picture is drawn."""
 
 import subprocess
 import sys

@@ -47,7 +47,7 @@ def changed(arm: mujoco.MjModel, task: object, **varied: Variation) -> mujoco.Mj
 
 
 def compiled(*replacements: tuple[str, str]) -> mujoco.MjModel:
-    """The arm with a text of its file replaced: the same change, by MuJoCo's compiler."""
+    """The arm, compiled from its file with some text replaced."""
     xml = ARM
     for old, new in replacements:
         assert old in xml
@@ -56,7 +56,7 @@ def compiled(*replacements: tuple[str, str]) -> mujoco.MjModel:
 
 
 def assert_same(found: mujoco.MjModel, expected: mujoco.MjModel) -> None:
-    """Every number of two models is the same, to the last bits."""
+    """Checks that all numbers of two models agree up to rounding."""
     for field in dir(expected):
         value = getattr(expected, field)
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
@@ -149,7 +149,7 @@ def test_everything_that_varies_is_tested_here_or_with_the_robots():
     }
 
 
-def test_a_slope_of_a_sixth_of_a_turn():
+def test_a_slope_of_30_degrees_turns_gravity():
     arm = mujoco.MjModel.from_xml_string(ARM)
     model = changed(arm, number(np.pi / 6), slope=Variation("slope", -1.0, 1.0))
     # Uphill in x: half of gravity pulls back, the rest presses on the ground.
@@ -209,7 +209,7 @@ def test_a_task_of_a_narrower_type_is_the_same_task(arm):
         assert variations.models(stacked_tasks(variations.space, [given])) == expected
 
 
-def test_tasks_that_leave_the_model_alone_have_the_robots_own(arm):
+def test_tasks_that_do_not_change_the_model_share_the_robots_own(arm):
     variations = Variations(arm, {"late": Variation("delay", 0, 2)})
     assert variations.models(np.array([0, 2])) is arm
     assert variations.space == Discrete(3)
@@ -239,7 +239,7 @@ def test_offsets_are_those_of_joints_and_sensors(arm):
         (Variation("delay", 0, 2), "part (control steps)"),
     ],
 )
-def test_what_a_task_is_is_described_with_its_unit(arm, variation, description):
+def test_a_task_is_described_with_its_unit(arm, variation, description):
     assert Variations(arm, {"part": variation}).description == description
 
 
