@@ -1,4 +1,4 @@
-"""The command maml-rl in the test's own process, and evaluations that are made up."""
+"""Fixtures that run maml-rl in this process, and that make up evaluations."""
 
 import signal
 import sys
@@ -48,7 +48,7 @@ def run_command(monkeypatch, capsys, tmp_path) -> Callable[..., Result]:
 
 @pytest.fixture
 def quick_pictures(monkeypatch) -> None:
-    """Draws charts where they are by default: to find the places that keep labels apart takes half of the time."""
+    """Draws charts without the layout that keeps labels apart, which takes half of the time."""
     monkeypatch.setattr(charts, "Figure", lambda figsize, **_: Figure(figsize))
 
 

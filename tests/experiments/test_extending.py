@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md run: its files are written, its code is executed, its commands are run on less."""
+"""The code of docs/extending.md works: files are written, code is executed, commands run with small settings."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ OPTIONS = {
 
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path) -> Path:
-    """An empty directory, which Python and the command find modules in."""
+    """An empty directory where Python and the command look for modules."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for path in re.findall(r"^# (\w+)\.py$", PAGE.read_text(), re.M):

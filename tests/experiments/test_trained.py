@@ -51,7 +51,7 @@ def test_a_trained_run_is_complete_and_small(name):
     run = LOADED[name]
     with (directory / "metrics.csv").open(newline="") as file:
         iterations = [int(row["iteration"]) for row in csv.DictReader(file)]
-    # The log of half-cheetah-dir-seed0 lacks its last ten rows: trained/README.md says why.
+    # The last ten rows of the log of half-cheetah-dir-seed0 are missing: trained/README.md says why.
     logged = 120 if name == "half-cheetah-dir-seed0" else run.state.iteration
     assert iterations == list(range(1, logged + 1))
     assert json.loads((directory / "config.json").read_text())["seed"] == run.config.seed
@@ -86,7 +86,7 @@ def test_a_trained_supervised_run_is_complete_and_small(name):
     assert last == run.state.iteration
 
 
-def test_the_trained_sinusoid_adapts_as_well_as_the_paper_s():
+def test_the_trained_sinusoid_adapts_as_well_as_the_papers():
     def errors(evaluation):
         return {curve.condition: [mean.value for mean in curve.means()] for curve in evaluation.main_curves()}
 

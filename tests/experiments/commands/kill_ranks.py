@@ -30,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30, help="jobs that lose a rank (30)")
     parser.add_argument("--ranks", type=int, default=3, help="ranks of a job (3)")
-    parser.add_argument("--stop-every", type=int, default=6, help="of so many, one is stopped, not killed (6)")
+    parser.add_argument(
+        "--stop-every", type=int, default=6, help="every how many jobs a rank is stopped, not killed (6)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of ranks and moments (0)")
     arguments = parser.parse_args()
     chance, longest = random.Random(arguments.seed), 0.0
@@ -53,14 +55,14 @@ def main() -> None:
 
 
 def run(directory: Path, size: int, iterations: int) -> "subprocess.Popen[str]":
-    """A job that goes to an iteration of the run."""
+    """A job that trains the run up to an iteration."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}")
     command = (*launcher, *PROGRAM, "train", *SMALL, f"--iterations={iterations}", "--out=run", "--resume-if-exists")
     return subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def job(directory: Path, size: int, chance: random.Random, sent: signal.Signals) -> tuple[float, str]:
-    """Starts a job, hits one of its ranks, and checks how it ends; how long that took, and what was done."""
+    """Starts a job, hits one of its ranks and checks how it ends. Returns the seconds that took, and a summary."""
     before, known = iteration(directory), len(rows(directory / "run"))  # which may be one more, and is then dropped
     started, process = time.monotonic(), run(directory, size, 100000)
     while len(processes := ranks_of(process.pid)) < size:
@@ -86,13 +88,13 @@ def job(directory: Path, size: int, chance: random.Random, sent: signal.Signals)
 
 
 def iteration(directory: Path) -> int:
-    """How far the run has come."""
+    """Number of iterations that the run has finished."""
     there = (directory / "run" / CHECKPOINT).exists()
     return load_run(directory / "run").state.iteration if there else 0
 
 
 def same_bits(one: Run, other: Run) -> bool:
-    """Whether two runs have reached the same."""
+    """Whether two runs have the same parameters and env steps."""
     alike = all(value.equal(other.state.meta[name]) for name, value in one.state.meta.items())
     return alike and one.progress.env_steps == other.progress.env_steps
 

@@ -1,4 +1,4 @@
-"""The command maml-rl: a few whole processes, and every other case in this one."""
+"""The command maml-rl: a few cases in a separate process, all others in this one."""
 
 import csv
 import inspect
@@ -38,7 +38,7 @@ SHRUNK_EVALUATION = ("--tasks=3", "--episodes=5", "--gradient-steps=2", "--threa
 
 
 def process(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> SimpleNamespace:
-    """Runs the installed command in a process of its own."""
+    """Runs the installed command in a separate process."""
     done = subprocess.run(
         [COMMAND, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
     )
@@ -58,22 +58,22 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def check_refused(result: Any, *told: str) -> None:
-    """Exit code 2, nothing on stdout, one line on stderr that tells what is needed."""
+def check_refused(result: Any, *expected: str) -> None:
+    """Checks for exit code 2, nothing on stdout and one line on stderr with these texts."""
     assert result.code == 2
     assert result.out == ""
     assert result.err.startswith("maml-rl: ")
     assert result.err.endswith("\n")
     assert result.err.count("\n") == 1
     assert len(result.err.removeprefix("maml-rl: ").strip()) > 10
-    assert not any(frame in result.err for frame in ("│", "──", "---"))  # of the parser's boxes
-    for text in told:
+    assert not any(frame in result.err for frame in ("│", "──", "---"))  # frames of the parser's boxes
+    for text in expected:
         assert text in result.err
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A run by the command itself. No test changes its directory."""
+    """A run trained by the command. No test changes its directory."""
     cwd = tmp_path_factory.mktemp("trained")
     result = process("train", "navigation", "--iterations=2", *SHRUNK, cwd=cwd)
     assert result.code == 0, result.err
@@ -146,7 +146,7 @@ def test_runs_are_compared_as_table_files_and_json(run_command, run, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # the parser draws other boxes in each
-def test_a_bad_input_is_one_line_without_traceback(tmp_path, encoding):
+def test_a_bad_input_is_reported_in_one_line_without_traceback(tmp_path, encoding):
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     result = process("train", "navigation", "--meta.inner-lr", "much", cwd=tmp_path, env=environment)
     check_refused(result, "--meta.inner-lr", "'much'")
@@ -155,14 +155,14 @@ def test_a_bad_input_is_one_line_without_traceback(tmp_path, encoding):
 
 @pytest.fixture
 def interruptible():
-    """Lets a child be interrupted also where this process was started with SIGINT ignored, as in the background."""
+    """Lets a child be interrupted even where this process ignores SIGINT, as in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_saves_says_how_to_go_on_and_the_run_goes_on(tmp_path, run_command):
+def test_ctrl_c_saves_the_run_says_how_to_resume_it_and_it_resumes(tmp_path, run_command):
     command = [COMMAND, "train", "navigation", "--iterations=100000", "--out=run", *SHRUNK]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -230,13 +230,13 @@ def test_a_run_is_resumed(run_command, run, form):
 
 
 @pytest.mark.usefixtures("run")
-def test_a_finished_run_is_not_said_to_have_been_trained(run_command):
+def test_resuming_a_finished_run_says_that_it_is_finished(run_command):
     result = run_command("train", "--resume", "run", "--threads=1")
     assert result.code == 0, result.err
     assert result.out.startswith("run is finished, with 2 iterations; --iterations N ")
 
 
-def test_divergence_is_one_line_that_says_what_to_do(run_command, tmp_path):
+def test_divergence_is_reported_in_one_line_that_says_what_to_do(run_command, tmp_path):
     result = run_command("train", "navigation", *SHRUNK, "--meta.inner-lr=1e30", "--network.standardise", "--out=run")
     assert result.code == 2
     assert result.err.startswith("maml-rl: ")
@@ -255,7 +255,7 @@ def test_divergence_on_raw_observations_names_standardisation(run_command):
     assert "at the network's input" in result.err
 
 
-def test_an_environment_without_a_preset_gets_the_one_for_custom_environments(run_command, tmp_path):
+def test_an_environment_without_a_preset_gets_the_custom_preset(run_command, tmp_path):
     env_id = "maml_rl.envs:finn2017/HalfCheetahDir-v0"
     result = run_command("train", "--env-id", env_id, "--iterations=0", *SHRUNK, "--out=run")
     assert result.code == 0, result.err
@@ -266,8 +266,8 @@ def test_an_environment_without_a_preset_gets_the_one_for_custom_environments(ru
     assert config.network == replace(preset.network, hidden_sizes=(8, 8))
 
 
-@pytest.mark.parametrize(("episodes", "told"), [(1, "1 episode of"), (4, "4 episodes of"), (5, None)])
-def test_too_few_episodes_for_the_baseline_are_told_once(run_command, run, episodes, told):
+@pytest.mark.parametrize(("episodes", "expected"), [(1, "1 episode of"), (4, "4 episodes of"), (5, None)])
+def test_too_few_episodes_for_the_baseline_are_warned_about_once(run_command, run, episodes, expected):
     small = ("--meta.meta-batch-size=2", "--network.hidden-sizes", "8", "--threads=1", "--iterations=1")
     commands = [
         ["train", "navigation", *small, f"--meta.episodes={episodes}", "--out=few"],
@@ -278,9 +278,9 @@ def test_too_few_episodes_for_the_baseline_are_told_once(run_command, run, episo
         result = run_command(*command)
         assert result.code == 0, result.err
         warnings = [line for line in result.err.splitlines() if line.startswith("warning")]
-        assert len(warnings) == (told is not None), command
+        assert len(warnings) == (expected is not None), command
         for line in warnings:
-            assert f"{told} at most 100 steps for the 8 weights of the baseline" in line
+            assert f"{expected} at most 100 steps for the 8 weights of the baseline" in line
             assert "take 5 episodes or more" in line
         assert result.out.count("\n") <= 2
 
@@ -296,7 +296,7 @@ def test_the_rule_of_the_meta_step_is_chosen_with_its_own_settings(run_command, 
     check_refused(again, "--meta.step is adam there and trust-region here")
 
 
-def test_an_inner_loss_of_a_module_here_is_found_and_its_module_remembered(run_command, tmp_path):
+def test_an_inner_loss_in_the_working_directory_is_found_and_its_module_remembered(run_command, tmp_path):
     (tmp_path / "losses.py").write_text(
         "from maml_rl.objectives import reinforce\n\n\n"
         "def mine(policy, params, batch):\n"
@@ -308,7 +308,7 @@ def test_an_inner_loss_of_a_module_here_is_found_and_its_module_remembered(run_c
     assert run_command("evaluate", "run", *SHRUNK_EVALUATION, "--json").code == 0
 
 
-def test_the_way_from_the_command_line_to_the_meta_iteration_is_short(run_command, monkeypatch):
+def test_few_calls_lead_from_the_command_line_to_the_meta_iteration(run_command, monkeypatch):
     stack: list[str] = []
 
     def look(*_: object) -> None:
@@ -334,7 +334,7 @@ def test_the_way_from_the_command_line_to_the_meta_iteration_is_short(run_comman
     ],
     ids=" ".join,
 )
-def test_what_only_lists_options_imports_no_library_that_computes(tmp_path, arguments, unused):
+def test_listing_options_imports_no_numerical_library(tmp_path, arguments, unused):
     code = (
         "import sys\nfrom maml_rl.experiments.__main__ import main\n"
         f"sys.argv = ['maml-rl', *{arguments}]\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
@@ -345,7 +345,7 @@ def test_what_only_lists_options_imports_no_library_that_computes(tmp_path, argu
 
 
 def test_reinforcement_learning_does_not_import_pytorchs_compiler(tmp_path):
-    """It takes a second, of every command."""
+    """The import would add a second to every command."""
     code = (
         "import sys\nfrom maml_rl.experiments.presets.rl_presets import RL_PRESETS\n"
         "from maml_rl.reinforcement import open_rl\nfrom dataclasses import replace\n"
@@ -402,12 +402,14 @@ def test_one_command_starts_resumes_and_extends_a_run(run_command, tmp_path, pre
         trained = load_run(tmp_path / "run")
         assert trained.state.iteration == iterations
         sampled = f", {trained.progress.env_steps:,} env steps" if preset == "navigation" else ""
-        told = f"{iterations} iteration{'s' * (iterations > 1)}{sampled} in " if is_new else "run is finished, with 2 "
-        assert result.out.startswith(told)
+        expected = (
+            f"{iterations} iteration{'s' * (iterations > 1)}{sampled} in " if is_new else "run is finished, with 2 "
+        )
+        assert result.out.startswith(expected)
     before = content(tmp_path / "run")
     check_refused(run_command(*command, "--iterations=1"), "finished 2 iterations")
-    told = ("run is another run: --seed is 0 there and 1 here;", "another --out")
-    check_refused(run_command(*command, "--iterations=2", "--seed=1"), *told)
+    expected = ("run is another run: --seed is 0 there and 1 here;", "another --out")
+    check_refused(run_command(*command, "--iterations=2", "--seed=1"), *expected)
     check_refused(run_command(*command[:-1], "--iterations=2"), "run exists", "--resume-if-exists")
     assert {name: kept for name, (_, kept) in content(tmp_path / "run").items()} == {
         name: kept for name, (_, kept) in before.items()
@@ -415,7 +417,7 @@ def test_one_command_starts_resumes_and_extends_a_run(run_command, tmp_path, pre
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (
             ["navigation", *SHRUNK, "--meta.inner-lr=0.1", "--network.activation=tanh"],
@@ -424,13 +426,13 @@ def test_one_command_starts_resumes_and_extends_a_run(run_command, tmp_path, pre
         (["sinusoid"], ["not a run of supervised learning"]),
     ],
 )
-def test_a_run_with_other_settings_is_not_resumed(run_command, run, arguments, told):
+def test_a_run_with_other_settings_is_not_resumed(run_command, run, arguments, expected):
     before = content(run)
-    check_refused(run_command("train", *arguments, "--out=run", "--iterations=3", "--resume-if-exists"), *told)
+    check_refused(run_command("train", *arguments, "--out=run", "--iterations=3", "--resume-if-exists"), *expected)
     assert content(run) == before
 
 
-def test_what_is_there_and_no_run_is_not_resumed(run_command, tmp_path):
+def test_a_path_that_exists_and_is_not_a_run_is_not_resumed(run_command, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     command = ("train", "navigation", *SHRUNK, "--iterations=0", "--resume-if-exists", "--out")
     check_refused(run_command(*command, tmp_path), "exists")
@@ -459,7 +461,7 @@ def test_evaluation_prints_the_table_and_where_the_picture_is(run_command, run):
     assert json.loads(printed.out) == record
 
 
-def test_an_evaluation_on_tasks_from_a_file_has_files_of_its_own(run_command, run, tmp_path):
+def test_an_evaluation_on_tasks_from_a_file_has_its_own_files(run_command, run, tmp_path):
     tasks = tmp_path / "goals.json"
     tasks.write_text("[[0.1, 0.2], [0.9, -0.9]]")
     options = (f"--tasks={tasks}", "--episodes=2", "--gradient-steps=1", "--threads=1")
@@ -476,7 +478,7 @@ def test_an_evaluation_on_tasks_from_a_file_has_files_of_its_own(run_command, ru
     assert (refused.code, refused.err.count("\n")) == (2, 1)
 
 
-def test_an_evaluation_on_the_papers_tasks_has_files_of_its_own(run_command, run):
+def test_an_evaluation_on_the_papers_tasks_has_its_own_files(run_command, run):
     checkpoint = load_checkpoint(run / CHECKPOINT)
     checkpoint.record["config"]["evaluation"] |= {"tasks": 3, "episodes": 2, "gradient_steps": 1}
     save_checkpoint(run / CHECKPOINT, checkpoint)
@@ -498,7 +500,7 @@ def test_an_evaluation_on_the_papers_tasks_has_files_of_its_own(run_command, run
     )
 
 
-def test_an_evaluation_goes_elsewhere_if_asked(run_command, run, tmp_path):
+def test_an_evaluation_is_written_to_out(run_command, run, tmp_path):
     before = content(run)
     result = run_command("evaluate", run, *SHRUNK_EVALUATION, "--out=elsewhere/deep")
     assert result.code == 0, result.err
@@ -539,7 +541,7 @@ def words(text: str) -> str:
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "presets"])
-def test_each_example_of_a_help_has_a_line_of_its_own(run_command, command):
+def test_each_example_in_a_help_text_is_on_its_own_line(run_command, command):
     _, _, examples = run_command(command, "--help").out.partition("\nexamples:\n")
     lines = examples.partition("\n\n")[0].splitlines()
     assert lines
@@ -547,7 +549,7 @@ def test_each_example_of_a_help_has_a_line_of_its_own(run_command, command):
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
-def test_help_tells_the_commands(run_command, arguments):
+def test_help_lists_the_commands(run_command, arguments):
     result = run_command(*arguments)
     assert result.code == 0
     assert result.err == ""
@@ -604,14 +606,14 @@ def test_help_of_a_preset_shows_the_options_of_the_rule_that_is_chosen(run_comma
     assert absent not in text
 
 
-def test_help_of_resume_tells_its_options(run_command):
+def test_help_of_resume_lists_its_options(run_command):
     for arguments in (["train", "--resume", "--help"], ["train", "--resume", "RUN", "--help"]):
         result = run_command(*arguments)
         assert result.code == 0, result.err
         assert "--iterations" in result.out
 
 
-def test_help_of_evaluate_tells_units_and_sources(run_command):
+def test_help_of_evaluate_lists_its_options(run_command):
     result = run_command("evaluate", "--help")
     assert result.code == 0
     text = words(result.out)
@@ -620,7 +622,7 @@ def test_help_of_evaluate_tells_units_and_sources(run_command):
         assert option in text
 
 
-def test_help_of_presets(run_command):
+def test_help_of_presets_says_that_it_lists_sources(run_command):
     result = run_command("presets", "--help")
     assert result.code == 0, result.err
     assert "source" in result.out
@@ -642,7 +644,7 @@ def test_no_help_shows_none_as_a_type(run_command):
     assert "--num-envs INT Sub-environments" in text
 
 
-def test_none_is_a_value_of_an_option_that_may_be_none(run_command, tmp_path):
+def test_an_optional_setting_accepts_none(run_command, tmp_path):
     clip = ("--network.observation-clip", "None", "--num-envs", "None")
     assert run_command("train", "navigation", *SHRUNK, "--iterations=0", *clip, "--out=run").code == 0
     config = load_run(tmp_path / "run").config
@@ -651,7 +653,7 @@ def test_none_is_a_value_of_an_option_that_may_be_none(run_command, tmp_path):
     check_refused(run_command("evaluate", "run", "--shots", "1", "2"), "--shots")
 
 
-# Output that nobody reads
+# Closed pipes
 
 
 @pytest.mark.parametrize("arguments", [["presets"], ["--version"]])
@@ -704,7 +706,7 @@ def unknown_setting(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["nothing"], ["'nothing'", *COMMANDS]),
         (["trian"], ["perhaps you meant train"]),
@@ -792,18 +794,18 @@ def unknown_setting(run: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_a_bad_input_is_refused_in_one_line_and_nothing_is_written(run_command, run, tmp_path, arguments, told):
+def test_a_bad_input_is_refused_in_one_line_and_nothing_is_written(run_command, run, tmp_path, arguments, expected):
     before = content(tmp_path)
     small = ("--iterations=1", *SHRUNK) if arguments[:2] == ["train", "navigation"] else ()  # should it be accepted
     result = run_command(*arguments[:2], *small, *arguments[2:])
-    check_refused(result, *told)
+    check_refused(result, *expected)
     assert content(tmp_path) == before
     assert list(tmp_path.iterdir()) == [run]
 
 
 @pytest.mark.parametrize("command", [["evaluate", "run"], ["evaluate", "run", "--json"], ["train", "--resume", "run"]])
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "expected"),
     [
         (truncated, "truncated or damaged"),
         (foreign, "not a maml-rl checkpoint"),
@@ -827,14 +829,14 @@ def test_a_bad_input_is_refused_in_one_line_and_nothing_is_written(run_command, 
         "unknown setting",
     ],
 )
-def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_line(run_command, run, tmp_path, command, damage, told):
+def test_a_checkpoint_that_cannot_be_used_is_refused_in_one_line(run_command, run, tmp_path, command, damage, expected):
     damage(run)
     before = content(tmp_path)
-    check_refused(run_command(*command), told)
+    check_refused(run_command(*command), expected)
     assert content(tmp_path) == before
 
 
-def test_an_evaluation_that_diverges_is_one_line(run_command, run):
+def test_an_evaluation_that_diverges_is_reported_in_one_line(run_command, run):
     before = content(run)
     check_refused(run_command("evaluate", run, "--later-lr-factor=1e38", *SHRUNK_EVALUATION), "gradient steps")
     assert content(run) == before

@@ -1,4 +1,4 @@
-"""What `maml-rl check` passes, every command carries; what a command refuses, the check says first, in its words."""
+"""Every command accepts what `maml-rl check` accepts; what a command refuses, the check reports in the same words."""
 
 import json
 import re
@@ -37,7 +37,7 @@ EVALUATION = ("--evaluation.tasks=3", "--evaluation.episodes=2", "--evaluation.g
 
 
 class Mission(spaces.Space):
-    """A Space of an author's own, of sentences."""
+    """A custom Space of sentences."""
 
     def sample(self, mask: None = None, probability: None = None) -> str:
         return "go to the door"
@@ -62,7 +62,7 @@ TASKS = {
     "Sequence": spaces.Sequence(NUMBER),
     "stacked Sequence": spaces.Sequence(spaces.Discrete(5), stack=True),
     "OneOf": spaces.OneOf((NUMBER, spaces.Discrete(3), spaces.Text(2))),
-    "an author's own": Mission(),
+    "custom Space": Mission(),
 }
 OBSERVATIONS = {
     "a picture": spaces.Box(0, 255, (8, 8, 3), np.uint8),
@@ -74,15 +74,15 @@ OBSERVATIONS = {
     "MultiBinary": spaces.MultiBinary(3),
     "Text": spaces.Text(3),
     "Dict": spaces.Dict(place=BOX, battery=spaces.Discrete(2)),
-    "Dict with a Space of its own": spaces.Dict(image=spaces.Box(0, 255, (3, 3), np.uint8), mission=Mission()),
+    "Dict with a custom Space": spaces.Dict(image=spaces.Box(0, 255, (3, 3), np.uint8), mission=Mission()),
     "Dict with a picture": spaces.Dict(view=spaces.Box(0, 255, (8, 8), np.uint8), place=BOX),
     "Tuple": spaces.Tuple((BOX, spaces.Discrete(2))),
     "Graph": spaces.Graph(BOX, None),
     "Sequence": spaces.Sequence(NUMBER),
     "OneOf": spaces.OneOf((NUMBER, spaces.Discrete(2))),
-    "an author's own": Mission(),
+    "custom Space": Mission(),
 }
-NOT_FLATTENED = ("Dict with a Space of its own", "Graph", "Sequence", "an author's own")
+NOT_FLATTENED = ("Dict with a custom Space", "Graph", "Sequence", "custom Space")
 ACTIONS = {
     "two axes": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
     "no axis": spaces.Box(-1.0, 1.0, (), np.float64),
@@ -100,7 +100,7 @@ ACTIONS = {
 
 @pytest.fixture
 def registered(monkeypatch) -> Iterator[Callable[..., str]]:
-    """Registers an environment for one test, which commands run in this process: one is started in a second each."""
+    """Registers an environment for one test. Commands run it in this process: starting others takes a second each."""
     monkeypatch.syspath_prepend(ENVIRONMENTS)
     vectorize = tasks.vectorize
     monkeypatch.setattr(
@@ -136,7 +136,7 @@ def batched(monkeypatch) -> Iterator[Callable[..., str]]:
 
 
 class Commands:
-    """Commands after a check of an environment."""
+    """Runs commands on an environment that was checked first."""
 
     def __init__(self, run_command: Callable[..., tuple[int, str, str]], env_id: str) -> None:
         self._run_command = run_command
@@ -146,38 +146,38 @@ class Commands:
         assert (code == 2) == any(finding["level"] == "error" for finding in findings)
         self.passed = code == 0
 
-    def carries(self, *arguments: object) -> bool:
-        """Whether a command does its work; otherwise it refuses in the words of the check."""
+    def accepts(self, *arguments: object) -> bool:
+        """Whether a command succeeds; otherwise checks that it refuses in the words of the check."""
         code, _, err = self._run_command(*arguments)
         if code == 0:
             return True
         assert code == 2, err
-        self.has_said(err)
+        self.check_reported(err)
         return False
 
-    def has_said(self, refusal: str) -> None:
-        """Checks that a refusal is made of the words of a finding, which may name the command before them."""
+    def check_reported(self, refusal: str) -> None:
+        """Checks that a refusal has the words of a finding, which may begin with the name of the command."""
         said = [re.sub("^maml-rl [a-z-]+( --[a-z-]+)? refuses it: ", "", text) for text in self.said]
         assert any(text in refusal for text in said), (refusal, said)
 
 
 def every_command(commands: Commands, env_id: str, task: object) -> None:
-    """Trains, and does with the run whatever can be done with one."""
+    """Trains a run and applies every command to it."""
     train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN, *EVALUATION)
-    assert commands.carries(*train) == commands.passed
+    assert commands.accepts(*train) == commands.passed
     if not commands.passed:
         return
-    assert commands.carries("evaluate", "run", "--threads=1")
-    assert commands.carries("compare", "run", "--out=compared", "--threads=1")
-    commands.carries("adapt", "run", "--out=adapted.zip", "--task", json.dumps(plain(task)), "--threads=1")
-    assert commands.carries("visualize", "run", "--tasks=2", "--threads=1")
+    assert commands.accepts("evaluate", "run", "--threads=1")
+    assert commands.accepts("compare", "run", "--out=compared", "--threads=1")
+    commands.accepts("adapt", "run", "--out=adapted.zip", "--task", json.dumps(plain(task)), "--threads=1")
+    assert commands.accepts("visualize", "run", "--tasks=2", "--threads=1")
     with pytest.raises(InputError) as refusal:  # what the page can show is tested with it
         Session(Path("run"), 1, 2)
-    commands.has_said(str(refusal.value))
+    commands.check_reported(str(refusal.value))
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_every_task_space_is_carried_by_every_command(registered, run_command, name):
+def test_every_command_accepts_every_task_space(registered, run_command, name):
     env_id = registered(tasks=TASKS[name])
     commands = Commands(run_command, env_id)
     assert commands.passed, commands.said
@@ -186,8 +186,8 @@ def test_every_task_space_is_carried_by_every_command(registered, run_command, n
     try:
         envs = tasks.vectorize(env_id, 1, observe_task=True)
     except InputError as error:
-        commands.has_said(str(error))
-        assert name in ("Graph", "Sequence", "stacked Sequence", "an author's own")
+        commands.check_reported(str(error))
+        assert name in ("Graph", "Sequence", "stacked Sequence", "custom Space")
     else:
         assign_tasks(envs, [task])
         assert envs.observation_space.contains(envs.reset(seed=0)[0])
@@ -202,7 +202,7 @@ def test_a_batch_takes_tasks_that_are_arrays_or_integers(batched, run_command, n
 
 
 @pytest.mark.parametrize("name", ["Text", "Dict", "Sequence"])
-def test_a_batch_of_other_tasks_is_refused_alike_by_check_and_train(batched, run_command, name):
+def test_check_and_train_refuse_a_batch_of_other_tasks_in_the_same_words(batched, run_command, name):
     env_id = batched(tasks=TASKS[name])
     checked, trained = run_command("check", env_id), run_command("train", "navigation", "--env-id", env_id, "--out=run")
     assert checked.code == trained.code == 2
@@ -210,29 +210,29 @@ def test_a_batch_of_other_tasks_is_refused_alike_by_check_and_train(batched, run
     assert needs.removesuffix(")") in checked.err
 
 
-def test_a_batch_whose_observations_are_no_box_is_refused_alike_by_check_and_train(batched, run_command):
+def test_check_and_train_refuse_a_batch_whose_observations_are_not_a_box(batched, run_command):
     env_id = batched(observations=spaces.Discrete(3))
     commands = Commands(run_command, env_id)
     assert not commands.passed
-    assert not commands.carries("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN)
+    assert not commands.accepts("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN)
     assert "let observation return an array [n, ...] of numbers" in commands.said[0]
 
 
 @pytest.mark.parametrize("name", ["Navigation2D", "HalfCheetahDir"])
-def test_nothing_is_noted_of_what_every_command_carries(run_command, name):
+def test_check_finds_nothing_where_every_command_works(run_command, name):
     assert Commands(run_command, f"maml_rl.envs:finn2017/{name}-v0").said == []
 
 
 @pytest.mark.parametrize("name", OBSERVATIONS)
-def test_observations_are_carried_by_every_command_or_refused_by_the_check_first(registered, run_command, name):
+def test_every_command_accepts_the_observations_that_the_check_accepts(registered, run_command, name):
     env_id = registered(observations=OBSERVATIONS[name])
     commands = Commands(run_command, env_id)
     assert commands.passed == (name not in NOT_FLATTENED)
     every_command(commands, env_id, np.zeros(1))
 
 
-def test_what_cannot_be_flattened_is_named_and_left_out_by_the_wrappers_that_the_check_names(registered, run_command):
-    (text,) = Commands(run_command, registered(observations=OBSERVATIONS["Dict with a Space of its own"])).said
+def test_the_wrapper_that_the_check_suggests_removes_what_cannot_be_flattened(registered, run_command):
+    (text,) = Commands(run_command, registered(observations=OBSERVATIONS["Dict with a custom Space"])).said
     assert "'mission' cannot be flattened: remove it with gymnasium.wrappers.FilterObservation" in text
     wrappers = (FilterObservation.wrapper_spec(filter_keys=["image"]),)
     gymnasium.registry["SpacesForTests-v0"].additional_wrappers = wrappers
@@ -244,18 +244,18 @@ def test_an_environment_without_a_registered_limit_is_trained_with_one_from_the_
     commands = Commands(run_command, env_id)
     assert not commands.passed
     train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN, *EVALUATION)
-    assert not commands.carries(*train)
+    assert not commands.accepts(*train)
     assert "set max_episode_steps" in commands.said[0]
     limit = "--max-episode-steps=3"
     assert run_command("check", env_id, limit).code == 0
-    assert commands.carries(*train, limit)
-    assert commands.carries("train", "--resume=run", "--iterations=2", "--threads=1")
-    assert commands.carries("evaluate", "run", "--record", "--threads=1")
-    assert commands.carries("compare", "run", "--out=compared", "--threads=1")
+    assert commands.accepts(*train, limit)
+    assert commands.accepts("train", "--resume=run", "--iterations=2", "--threads=1")
+    assert commands.accepts("evaluate", "run", "--record", "--threads=1")
+    assert commands.accepts("compare", "run", "--out=compared", "--threads=1")
     code, out, _ = run_command("adapt", "run", "--out=adapted.zip", "--threads=1")
     assert code == 0
     assert f"gymnasium.make('{env_id}', max_episode_steps=3)" in out
-    assert commands.carries("visualize", "run", "--tasks=3", "--threads=1")
+    assert commands.accepts("visualize", "run", "--tasks=3", "--threads=1")
     recording = load_recording(Path("run/recording.npz"))
     assert recording.rewards.shape[-1] == 3
     assert (recording.lengths == 2).all()
@@ -283,8 +283,8 @@ def test_training_says_once_that_pictures_of_real_numbers_are_flattened(register
     assert "perceptron" not in run_command("train", "--resume=run", "--iterations=2").err
 
 
-def test_a_task_with_parts_of_every_kind_reaches_an_environment_in_its_process(registered):
-    space = spaces.Dict({name: part for name, part in TASKS.items() if name != "an author's own"})
+def test_a_task_with_parts_of_every_kind_reaches_an_environment_in_a_worker_process(registered):
+    space = spaces.Dict({name: part for name, part in TASKS.items() if name != "custom Space"})
     env_id = registered(tasks=space)
     with closing(tasks.vectorize(env_id, 1, Processes(1))) as envs:
         assert tasks.task_space(envs) == space
@@ -296,13 +296,13 @@ def test_a_task_with_parts_of_every_kind_reaches_an_environment_in_its_process(r
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_actions_are_trained_and_exported_or_refused_by_the_check_first(registered, run_command, name):
+def test_actions_that_the_check_accepts_are_trained_and_exported(registered, run_command, name):
     env_id = registered(actions=ACTIONS[name])
     commands = Commands(run_command, env_id)
     usable = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
     assert commands.passed == isinstance(ACTIONS[name], usable)
     train = ("train", "navigation", "--env-id", env_id, "--out=run", *TRAIN, *EVALUATION)
-    assert commands.carries(*train) == commands.passed
+    assert commands.accepts(*train) == commands.passed
     if commands.passed:
-        exported = commands.carries("adapt", "run", "--out=a.zip", "--threads=1")
+        exported = commands.accepts("adapt", "run", "--out=a.zip", "--threads=1")
         assert exported == (name in ("two axes", "no axis", "Discrete", "MultiDiscrete", "MultiBinary"))

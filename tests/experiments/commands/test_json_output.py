@@ -107,7 +107,7 @@ def test_the_evaluation_on_metaworld_prints_one_object(run_command, monkeypatch)
     assert "loading assets" in result.err
 
 
-def test_these_are_all_commands_with_json():
+def test_the_commands_with_json_are_these_five():
     with_json = set()
     for name, of in command.COMMANDS.items():
         module = import_module(f"maml_rl.experiments.commands.{of.module}")

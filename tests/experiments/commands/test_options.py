@@ -56,7 +56,7 @@ def test_values_are_read_by_type_and_name() -> None:
 
 
 @pytest.mark.parametrize("rule", [TrustRegion(), Adam(lr=0.5), SGD(cosine_iterations=3), ProMP(clip=0.2)])
-def test_of_a_choice_between_rules_the_options_are_those_of_the_default(rule: Any, capsys: Any) -> None:
+def test_a_choice_between_rules_has_the_options_of_the_default_rule(rule: Any, capsys: Any) -> None:
     settings = Settings(meta=MetaConfig(step=rule))
     assert parse(Settings, [], "program", settings) == settings
     assert parse(Settings, ["--meta.step", rule.rule], "program", settings) == settings
@@ -93,13 +93,13 @@ def test_options_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_read_is_said_in_plain_words(arguments: list[str], message: str) -> None:
+def test_an_unreadable_argument_is_reported_in_plain_words(arguments: list[str], message: str) -> None:
     with pytest.raises(InputError) as error:
         parse(Settings, arguments, "program")
     assert str(error.value) == f"{message} (see program --help)"
 
 
-def test_what_is_missing_is_named() -> None:
+def test_a_missing_argument_is_named() -> None:
     with pytest.raises(InputError, match=r"^evaluate needs a RUN \(see maml-rl evaluate --help\)$"):
         parse(EvaluateOptions, [], "maml-rl evaluate")
     with pytest.raises(InputError, match=r"^adapt needs a RUN and --out PATH \("):

@@ -1,4 +1,4 @@
-"""Training in an environment of one's own, as a command in its own process group: results, deaths, interruptions."""
+"""Training in a custom environment, as a command in its own process group: results, crashes, interruptions."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ def env_id(name: str) -> str:
 
 
 def start(*arguments: object, cwd: Path) -> subprocess.Popen:
-    """Starts the command in a process group of its own, as a terminal does."""
+    """Starts the command in its own process group, as a terminal does."""
     return subprocess.Popen(
         [COMMAND, *map(str, arguments)],
         cwd=cwd,
@@ -93,21 +93,21 @@ def trained(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("how", [["--processes=2"], ["--processes", "9", "--start-method=fork"]])
-def test_neither_processes_nor_how_they_start_change_a_run(trained, tmp_path, done, how):
+def test_neither_the_number_nor_the_start_method_of_processes_changes_a_run(trained, tmp_path, done, how):
     train = ("train", "navigation", "--env-id", env_id("Walk"), "--iterations=2", *SMALL)
     done(*train, "--out=run", *how)
     assert_equal(tmp_path / "run", trained)
     assert (tmp_path / "run" / CONFIG).read_bytes() == (trained / CONFIG).read_bytes()
 
 
-def test_a_run_is_resumed_in_other_processes_to_the_same_result(trained, tmp_path, done):
+def test_a_run_is_resumed_in_other_processes_bit_for_bit(trained, tmp_path, done):
     train = ("train", f"--env-id={env_id('Walk')}", "--preset=navigation", *SMALL, "--out=run")
     done(*train, "--iterations=1")
     done("train", "--resume", "run", "--iterations=2", "--processes=2", "--start-method=fork")
     assert_equal(tmp_path / "run", trained)
 
 
-def test_a_run_is_evaluated_to_the_same_numbers_in_any_number_of_processes(trained, done):
+def test_an_evaluation_has_the_same_numbers_in_any_number_of_processes(trained, done):
     evaluate = ("evaluate", trained, "--tasks=3", "--episodes=2", "--gradient-steps=1", "--json")
     one, three = done(*evaluate, "--processes=1"), done(*evaluate, "--processes=3", "--start-method=fork")
     assert json.loads(one) == json.loads(three)
@@ -125,7 +125,7 @@ def test_tasks_that_are_dicts_and_actions_that_begin_at_one_are_trained_and_eval
 # What goes wrong in an environment
 
 
-def test_an_exception_is_told_with_traceback_and_task_and_the_run_is_kept(tmp_path, command):
+def test_an_exception_is_reported_with_traceback_and_task_and_the_run_is_kept(tmp_path, command):
     train = ("train", "--env-id", env_id("Failing"), "--preset", "navigation", "--iterations=2", *SMALL)
     code, out, err = command(*train, "--out=run", "--network.no-standardise", "--processes=2")
     assert (code, out) == (1, "")
@@ -133,8 +133,8 @@ def test_an_exception_is_told_with_traceback_and_task_and_the_run_is_kept(tmp_pa
     assert "Traceback" in trace
     assert "plain_environments.py" in trace
     assert line.startswith("maml-rl: training stopped: process ")
-    for told in ("(task [", "raised plain_environments.UnpicklableError: 100 % broken: %s %d", "--resume run"):
-        assert told in line
+    for expected in ("(task [", "raised plain_environments.UnpicklableError: 100 % broken: %s %d", "--resume run"):
+        assert expected in line
     assert load_run(tmp_path / "run").state.iteration == 0
 
 
@@ -158,7 +158,7 @@ def running(group: int) -> set[int]:
 
 
 class Training:
-    """A run that goes on for long in two processes, with one finished iteration; they have not imported PyTorch."""
+    """A long run with one finished iteration, in two worker processes that have not imported PyTorch."""
 
     def __init__(self, cwd: Path) -> None:
         (cwd / "pids").mkdir()
@@ -171,7 +171,7 @@ class Training:
         assert {self.child.pid, *self.pids} <= running(self.child.pid)
 
     def end(self) -> str:
-        """What it had to say, once it and its processes have ended."""
+        """Its error output, once it and its processes have ended."""
         out, err = self.child.communicate(timeout=300)
         assert out == ""
         wait_for(lambda: not running(self.child.pid), None)
@@ -180,9 +180,9 @@ class Training:
 
 @pytest.fixture
 def training(tmp_path) -> Iterator[Training]:
-    """Starts such a run, also where this process was started with SIGINT ignored, as in the background."""
+    """Starts such a run, even where this process ignores SIGINT, as in the background."""
     if not Path("/proc/self/stat").exists():
-        pytest.skip("processes are looked for in /proc")
+        pytest.skip("finds processes in /proc")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     run = Training(tmp_path)
     yield run
@@ -191,14 +191,14 @@ def training(tmp_path) -> Iterator[Training]:
     run.child.wait()
 
 
-def test_a_killed_process_is_told_in_one_line_with_its_task_and_the_run_is_kept(training, done):
+def test_a_killed_process_is_reported_in_one_line_with_its_task_and_the_run_is_kept(training, done):
     os.kill(training.pids[0], signal.SIGKILL)
     err = training.end()
     assert training.child.returncode == 1
     lines = [line for line in err.splitlines() if not line.startswith(("iteration ", "warning: a task has 2 episodes"))]
     assert len(lines) == 1
-    for told in ("maml-rl: training stopped: process ", "(task [", "killed by SIGKILL", "--resume run"):
-        assert told in lines[0]
+    for expected in ("maml-rl: training stopped: process ", "(task [", "killed by SIGKILL", "--resume run"):
+        assert expected in lines[0]
     iteration = load_run(training.run).state.iteration
     assert iteration >= 1
     done("train", "--resume", "run", f"--iterations={iteration + 1}", "--processes=1")
@@ -281,7 +281,7 @@ def test_an_oracle_observes_tasks_of_numbers_and_refuses_others(command):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["train", "--iterations", "1"], ["needs a preset", "1 (see maml-rl presets)"]),
         (["train", "--env", env_id("Walk")], ["for --env, perhaps you meant --env-id"]),
@@ -304,7 +304,7 @@ def test_an_oracle_observes_tasks_of_numbers_and_refuses_others(command):
     ],
     ids=lambda value: " ".join(value) if "check" in value or "train" in value else "",
 )
-def test_a_bad_input_is_one_line(command, arguments, told):
+def test_a_bad_input_is_reported_in_one_line(command, arguments, expected):
     small = (
         (*SMALL, "--iterations=1", "--network.no-standardise", "--meta.episodes=5")
         if arguments[:2] == ["train", "navigation"]
@@ -315,14 +315,14 @@ def test_a_bad_input_is_one_line(command, arguments, told):
     assert out == ""
     assert err.startswith("maml-rl: ")
     assert err.count("\n") == 1
-    for text in told:
+    for text in expected:
         assert text in err
 
 
 # maml-rl check
 
 
-def test_a_check_tells_what_is_wrong_as_a_list_or_as_json(command):
+def test_a_check_reports_findings_as_a_list_or_as_json(command):
     code, out, err = command("check", env_id("WithoutTask"))
     assert (code, err) == (2, "")
     assert out.splitlines()[0] == f"{env_id('WithoutTask')}: 1 finding"
@@ -351,15 +351,15 @@ def test_a_check_with_warnings_only_is_passed(command):
     assert [line[:8] for line in out.splitlines()[1:] if line.startswith("-")] == ["- note: "]
 
 
-def test_a_check_that_does_not_come_back_says_so(command, monkeypatch):
-    told = Event()
+def test_a_check_that_hangs_says_so(command, monkeypatch):
+    is_reported = Event()
     monkeypatch.setattr(maml_rl.experiments.commands.check, "reporting_waits", lambda what: reporting_waits(what, 1e-3))
-    monkeypatch.setattr(maml_rl.checks, "check_task_env", lambda _: [] if told.wait(60) else None)
+    monkeypatch.setattr(maml_rl.checks, "check_task_env", lambda _: [] if is_reported.wait(60) else None)
     report = maml_rl.waiting.report_waiting
 
     def reported(what: str, seconds: float) -> None:
         report(what, seconds)
-        told.set()
+        is_reported.set()
 
     monkeypatch.setattr(maml_rl.waiting, "report_waiting", reported)
     _, out, err = command("check", env_id("Walk"))

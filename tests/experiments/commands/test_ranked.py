@@ -85,7 +85,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 
 @needs_proc
-def test_an_interruption_saves_once_and_a_single_process_resumes_to_the_same_bits(tmp_path, run_command):
+def test_an_interruption_saves_once_and_a_single_process_resumes_bit_for_bit(tmp_path, run_command):
     process = started(tmp_path)
     processes = ranks_of(process.pid)
     process.send_signal(signal.SIGTERM)
@@ -129,7 +129,7 @@ def test_a_rank_that_joins_one_that_has_just_died_ends_at_once_when_interrupted(
 
 
 def test_two_machines_resume_and_evaluate_the_run_of_one(tmp_path, run_command):
-    """As docs/many_machines.md has it, with two launchers on this machine."""
+    """As in docs/many_machines.md, with two launchers on this machine."""
     assert run_command("train", *SMALL, "--iterations=1", "--out=run").code == 0
     shutil.copytree(tmp_path / "run", tmp_path / "alone")
     assert run_command("train", "--resume", "alone", "--iterations=2").code == 0
@@ -223,7 +223,7 @@ def test_ranks_with_different_settings_are_refused_before_the_run_begins(tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_checkouts_that_differ_in_a_line_have_another_digest_wherever_they_are(tmp_path):
+def test_a_code_digest_depends_on_the_code_and_not_on_its_place(tmp_path):
     for place in ("first", "second"):
         for file in ("core.py", "inner/part.py", "notes.txt"):
             (tmp_path / place / file).parent.mkdir(parents=True, exist_ok=True)
@@ -289,7 +289,7 @@ def test_without_variables_or_with_one_rank_a_command_runs_alone(variables):
         (WHOLE | {"RANK": "2"}, "RANK 2 should be below WORLD_SIZE 2"),
     ],
 )
-def test_variables_that_are_half_set_are_named(variables, run_command, given, message):
+def test_incomplete_launcher_variables_are_named(variables, run_command, given, message):
     variables(**given)
     result = run_command("train", *SMALL)
     assert (result.code, result.out) == (2, "")

@@ -30,12 +30,12 @@ def test_seeds_are_read(text, seeds):
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "4-0", "0,0", "0-2,1", "0-1000000000", "1.5", "0--2"])
-def test_what_are_no_seeds_is_refused(text):
+def test_invalid_seeds_are_refused(text):
     with pytest.raises(InputError, match="--seeds"):
         seeds_of(text)
 
 
-def test_seeds_are_trained_in_turn_each_as_by_itself(run_command, tmp_path):
+def test_seeds_are_trained_in_turn_each_as_if_alone(run_command, tmp_path):
     result = run_command("train", "navigation", *SMALL, "--iterations=1", "--seeds=1-2,4")
     assert result.code == 0, result.err
     names = ["navigation-seed1", "navigation-seed2", "navigation-seed4"]
@@ -47,14 +47,14 @@ def test_seeds_are_trained_in_turn_each_as_by_itself(run_command, tmp_path):
     assert all(value.equal(of_seeds.state.meta[name]) for name, value in alone.state.meta.items())
 
 
-def test_seeds_with_a_directory_and_a_requeue_resume_what_is_there(run_command, tmp_path):
+def test_seeds_with_out_and_resume_if_exists_resume_existing_runs(run_command, tmp_path):
     given = ("train", "navigation", *SMALL, "--out=my/run", "--resume-if-exists")
     assert run_command(*given, "--iterations=1", "--seeds=0").code == 0
     assert run_command(*given, "--iterations=2", "--seeds=0-1").code == 0
     assert [load_run(tmp_path / f"my/run-seed{seed}").state.iteration for seed in (0, 1)] == [2, 2]
 
 
-def test_a_directory_that_is_taken_is_refused_before_any_seed_begins(run_command, tmp_path):
+def test_an_existing_directory_is_refused_before_any_seed_begins(run_command, tmp_path):
     (tmp_path / "runs" / "navigation-seed1").mkdir(parents=True)
     (tmp_path / "runs" / "navigation-seed1" / "notes").touch()
     result = run_command("train", "navigation", *SMALL, "--seeds=0-1")
@@ -63,7 +63,7 @@ def test_a_directory_that_is_taken_is_refused_before_any_seed_begins(run_command
     assert not (tmp_path / "runs" / "navigation-seed0").exists()
 
 
-def test_a_seed_that_diverges_leaves_the_others_to_be_trained(run_command, monkeypatch):
+def test_the_other_seeds_are_trained_after_one_diverges(run_command, monkeypatch):
     loop = training.training_loop
 
     def diverging(run, *arguments):
@@ -102,7 +102,7 @@ hidden_sizes = [4, 5]
 """
 
 
-def test_a_file_changes_a_preset_and_options_have_the_last_word(run_command, tmp_path):
+def test_a_file_overrides_a_preset_and_options_override_both(run_command, tmp_path):
     (tmp_path / "run.toml").write_text(TOML)
     result = run_command("train", "--config", "run.toml", "--meta.inner-lr=0.25", "--seed=3", "--threads=1")
     assert result.code == 0, result.err
@@ -116,7 +116,7 @@ def test_a_file_changes_a_preset_and_options_have_the_last_word(run_command, tmp
 
 
 @pytest.mark.parametrize("preset", ["navigation", "sinusoid"])
-def test_a_runs_own_settings_are_a_file_too(run_command, tmp_path, preset):
+def test_the_settings_of_a_run_can_be_given_as_a_file(run_command, tmp_path, preset):
     assert run_command("train", preset, "--iterations=0", "--meta.inner-lr=0.125", "--threads=1").code == 0
     assert run_command("train", "--config", f"runs/{preset}/config.json", "--out=again", "--threads=1").code == 0
     assert load_run("again").config == load_run(f"runs/{preset}").config
@@ -126,7 +126,7 @@ def test_a_runs_own_settings_are_a_file_too(run_command, tmp_path, preset):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("seed = ", "run.toml is not TOML"),
         ("seed = 1", 'begin it with preset = "navigation"'),
@@ -143,12 +143,12 @@ def test_a_runs_own_settings_are_a_file_too(run_command, tmp_path, preset):
         ('env_id = "maml_rl.envs:finn2017/Navigation2D-v0"\nmeta = {step = {rule = "sgdd"}}', "rule should be one of"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_in_one_line(run_command, tmp_path, content, told):
+def test_a_file_that_cannot_be_used_is_refused_in_one_line(run_command, tmp_path, content, expected):
     (tmp_path / "run.toml").write_text(content)
     result = run_command("train", "--config=run.toml")
     assert (result.code, result.out) == (2, "")
     assert result.err.count("\n") == 1
-    assert told in result.err
+    assert expected in result.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""The commands on supervised tasks: a family of the package's, a folder of images, and a function of the user's."""
+"""The commands on supervised tasks: a built-in family, a folder of images and a custom function."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ def runs(tmp_path_factory) -> Path:
 
 
 def images(directory: Path) -> Path:
-    """Twelve classes of six images, each class of its own shade."""
+    """Twelve classes of six images, each class in its own shade."""
     for c in range(12):
         for i in range(6):
             path = directory / f"class{c}" / f"{i}.png"
@@ -55,7 +55,7 @@ def test_a_sinusoid_is_trained_resumed_evaluated_and_shown(run_command, tmp_path
     assert "<svg" in (tmp_path / "fits.svg").read_text()
 
 
-def test_a_meta_learner_lstm_is_trained_resumed_to_the_same_bits_and_compared(runs, run_command, tmp_path):
+def test_a_meta_learner_lstm_is_trained_resumed_bit_for_bit_and_compared(runs, run_command, tmp_path):
     common = [*SMALL[1:], "--meta.lstm.units=2", "--network.hidden-sizes", 4, "--evaluation.tasks=2"]
     common += ["--evaluation.shots", 5, "--evaluation.gradient-steps=1"]
     for name, iterations in (("whole", 2), ("parts", 1)):
@@ -69,7 +69,7 @@ def test_a_meta_learner_lstm_is_trained_resumed_to_the_same_bits_and_compared(ru
         assert all(torch.equal(value, others[name]) for name, value in values.items())
     assert run_command("visualize", tmp_path / "whole", "--threads", 1)[0] == 0  # evaluates it as well
     curve = json.loads((tmp_path / "whole" / "evaluation.json").read_text())["curves"][0]
-    assert (curve["inner_lr"], len(curve["mean"])) == ([], 2)  # its gates are no step sizes
+    assert (curve["inner_lr"], len(curve["mean"])) == ([], 2)  # its gates are not step sizes
     runs_and_out = (tmp_path / "whole", runs / "run", "--out", tmp_path / "compared")
     code, output, _ = run_command("compare", *runs_and_out, "--threads", 1)
     assert (code, "meta-lstm" in output) == (0, True)
@@ -93,7 +93,7 @@ def test_a_run_on_a_folder_of_images_remembers_where_it_is(run_command, tmp_path
     assert (code, load_run(out).config.data) == (0, str(moved))
 
 
-def test_a_run_on_a_function_of_the_users_has_as_many_shots_as_it_returns(run_command, tmp_path):
+def test_a_run_on_a_custom_function_has_as_many_shots_as_it_returns(run_command, tmp_path):
     (tmp_path / "lines.py").write_text(
         "import numpy as np\n"
         "def line(seed, index):\n"
@@ -116,7 +116,7 @@ def test_a_run_is_evaluated_from_within_its_directory(runs, run_command, monkeyp
         assert (code, list(json.loads(output)["baselines"])) == (0, ["pretrained"]), err
 
 
-def test_a_training_that_diverges_tells_what_to_lower(run_command):
+def test_a_training_that_diverges_says_what_to_lower(run_command):
     code, _, err = run_command("train", "sinusoid", *SMALL, "--meta.inner-lr", "1e30", "--out", "run")
     assert code == 2
     assert "train again with a lower --meta.inner-lr or --meta.step.lr" in err
@@ -145,7 +145,7 @@ def test_a_training_that_diverges_tells_what_to_lower(run_command):
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_done_is_said_in_one_line(runs, run_command, tmp_path, arguments, message):
+def test_an_impossible_request_is_refused_in_one_line(runs, run_command, tmp_path, arguments, message):
     run = str(runs / "run")
     code, output, err = run_command(*(run if argument == "RUN" else argument for argument in arguments))
     assert (output, code, err.count("\n")) == ("", 2, 1)

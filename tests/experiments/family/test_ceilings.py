@@ -39,7 +39,7 @@ def test_the_planner_on_posterior_means_of_processes_after_random_episodes():
     check(returns, [12.6, 16.8, 18.8, 19.95, 20.8], error=0.12)
 
 
-def test_the_arm_that_wins_is_pulled_as_soon_as_it_was_seen():
+def test_a_winning_arm_is_pulled_once_it_has_been_seen():
     """Arm 0 always pays, the others never. One win has the posterior mean 2/3, an arm that was never pulled 1/2."""
     tasks = [np.array([1, 0, 0, 0, 0], np.float32)] * 50
     returns = planned_returns(BANDIT, tasks, (0, 1, 10))

@@ -1,4 +1,4 @@
-"""`maml-rl family` from its start to its files, on settings that make it short."""
+"""`maml-rl family` from its start to its files, with short settings."""
 
 import json
 import re
@@ -106,7 +106,7 @@ def test_the_command_trains_measures_and_writes(family, tmp_path, monkeypatch):
     ]
 
 
-def test_a_finished_run_is_evaluated_again_on_other_tasks_alone(family, monkeypatch):
+def test_a_finished_run_is_evaluated_again_only_on_other_tasks(family, monkeypatch):
     evaluated, evaluate = [], measuring.held_out_returns
 
     def counted(run: Run, settings: RLEvaluation) -> list[float]:
@@ -131,7 +131,7 @@ def test_a_page_without_markers_is_refused_before_anything_is_trained(family, tm
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_interrupted_run_is_resumed_to_the_same_end(family, monkeypatch, tmp_path):
+def test_an_interrupted_run_is_resumed_to_the_same_returns(family, monkeypatch, tmp_path):
     one = ["--problems", "tabular-mdp", "--methods", "maml", "--seeds", "1", "--timing-rounds", "0", "--draws", "0"]
     family(*one, "--runs", "whole", "--out", "out")
     original = RLLearner.iterate
@@ -173,7 +173,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(family, capsys, argument
     assert err.count("\n") == 1
 
 
-def test_a_run_of_other_settings_is_not_taken_for_one_of_the_comparison(family, capsys):
+def test_a_run_with_other_settings_is_refused(family, capsys):
     one = ["--problems", "tabular-mdp", "--methods", "maml", "--seeds", "1", "--timing-rounds", "0", "--draws", "0"]
     family(*one, *FILES)
     for other, message in ((["--out", "out"], "has iterations 2, this one 1"), (["--out", "new"], "other settings")):
@@ -183,7 +183,7 @@ def test_a_run_of_other_settings_is_not_taken_for_one_of_the_comparison(family, 
 
 
 def test_the_noise_of_gradients_is_compared_where_networks_are_alike():
-    """MAML's is that of MAML; CAVIA has a network of its own, and learned step sizes are not learned yet."""
+    """CAVIA has another network, and learned step sizes have not been learned yet."""
     methods = {"maml": "maml", "same": "maml", "meta-sgd": "meta-sgd", "filtered": "filtered", "cavia": "cavia"}
     configs = {name: configuration("tabular-mdp", method, 0) for name, method in methods.items()}
     reached = train(configs["maml"], iterations=1, machine=Machine(threads=1))
@@ -240,7 +240,7 @@ SMALL = ["--iterations=1", "--meta.meta-batch-size=2", "--meta.episodes=2", "--n
 
 @pytest.fixture(name="two_methods")
 def _two_methods() -> Iterator[None]:
-    """MAML and LVC alone: each of the others has a command of its own on the page."""
+    """MAML and LVC alone: each of the others has its own command on the page."""
     every = dict(METHODS)
     for method in every.keys() - {"maml", "lvc"}:
         del METHODS[method]

@@ -82,7 +82,7 @@ def test_charts_have_maml_in_each_and_intervals_where_there_are_seeds():
     assert [series.low is None for series in chart.series] == [False, False, True]
 
 
-def test_runs_of_before_stay_and_new_ones_replace_them():
+def test_earlier_runs_are_kept_unless_new_ones_replace_them():
     new = COMPARISON._replace(
         runs=[measured("anil", 0, 1.0), measured("maml", 0, 9.0)], times={"anil": Times(1, 1, 1, 1)}
     )

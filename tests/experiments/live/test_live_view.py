@@ -1,4 +1,4 @@
-"""The live view, as a person meets it: in a browser, on one interface, and ended by Ctrl-C."""
+"""The live view as its user meets it: in a browser, on one interface, ended by Ctrl-C."""
 
 import io
 import os
@@ -69,7 +69,7 @@ class Served(NamedTuple):
 
 @contextmanager
 def serving(directory: Path, *options: str, run: Path = RUN) -> Iterator[Served]:
-    """A `maml-rl view` that has told its address; it is killed if it runs afterwards."""
+    """A `maml-rl view` that has printed its address. It is killed at the end."""
     output = directory / "output"
     command = [sys.executable, "-m", "maml_rl.experiments", "view", str(run), *FAST, *options]
     with (
@@ -106,7 +106,7 @@ def answers(host: str, port: int) -> bool:
 
 
 def without_priority(driver: str, directory: Path) -> str:
-    """The driver of a browser that may not put itself before all other processes, as root's does, even the server."""
+    """A driver whose browser may not raise its priority above the server's, as root's browser does."""
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
         return driver
@@ -162,7 +162,7 @@ class Page:
         return self._log
 
     def drag(self, start: tuple[int, int], end: tuple[int, int]) -> None:
-        """Presses, moves and releases the mouse; the page, which sees it once in a frame, draws one after each."""
+        """Presses, moves and releases the mouse. The page reads it once a frame, so each act gets a frame."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         for act, *place in (
@@ -200,7 +200,7 @@ class Page:
         raise AssertionError("the browser draws no frame")
 
     def standstill(self) -> np.ndarray:
-        """The robots, as soon as they do not move any more."""
+        """The robots once they stand still."""
         pictures = [self.robots()]
 
         def same() -> bool:
@@ -257,7 +257,7 @@ class TestPage:
         opened.press(" ")
         opened.standstill()
 
-    def test_the_task_slider_makes_the_policy_adapt_and_move_otherwise(self, page: tuple[Page, Served]) -> None:
+    def test_the_task_slider_makes_the_policy_adapt_and_move_differently(self, page: tuple[Page, Served]) -> None:
         opened, served = page
         opened.slide(opened.TIME, 0.9)
         before, asked = opened.standstill(), len(served.tasks())
@@ -305,7 +305,7 @@ def crawler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def test_an_environment_in_mujoco_that_is_no_batch_is_shown_with_a_control_for_each_part(
+def test_a_mujoco_environment_without_a_batch_is_shown_with_a_control_for_each_part(
     crawler: Path, tmp_path: Path
 ) -> None:
     right = 226  # pixels, where a slider ends
@@ -325,7 +325,7 @@ def test_an_environment_in_mujoco_that_is_no_batch_is_shown_with_a_control_for_e
     assert re.match(r"arm 0\.(49\d|5), flag \(0\.5, 0\), way 0: mean return", second)
 
 
-def test_the_bodies_of_an_environment_in_mujoco_are_recorded(crawler: Path) -> None:
+def test_the_bodies_of_a_mujoco_environment_without_a_batch_are_recorded(crawler: Path) -> None:
     task = {"arm": np.float32([0.5]), "flag": np.float32([1.5, -1.0]), "way": np.int64(1)}
     with closing(Session(crawler, 1, 3, machine=Machine(threads=1, processes=1))) as opened:
         assert (opened.task_quantity, opened.task_name(task)) == ("task", "arm 0.5, flag (1.5, -1), way 1")
@@ -349,7 +349,7 @@ def test_the_bodies_of_an_environment_in_mujoco_are_recorded(crawler: Path) -> N
     ],
     ids=["without bounds", "too many numbers", "a text", "nothing"],
 )
-def test_other_tasks_are_typed(space: spaces.Space[Any]) -> None:
+def test_tasks_of_these_spaces_have_no_controls(space: spaces.Space[Any]) -> None:
     assert not panel.has_controls(space)
 
 
@@ -535,7 +535,7 @@ def test_names_of_this_machine_are_known_where_others_may_come() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 403])
-def test_a_server_shows_whether_it_lets_any_page_in(status: int) -> None:
+def test_a_request_shows_whether_a_server_lets_any_page_in(status: int) -> None:
     class Answering(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.headers["Host"] == "stranger.invalid" else 500)

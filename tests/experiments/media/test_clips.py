@@ -1,4 +1,4 @@
-"""Clips and histograms in TensorBoard: what is in them, and that training does not feel them."""
+"""Clips and histograms in TensorBoard: what is in them, and that they leave the training unchanged."""
 
 import csv
 import io
@@ -129,7 +129,7 @@ def test_a_policy_without_inner_updates_is_shown_as_it_is(tmp_path: Path) -> Non
     assert clip.width == 320  # one picture in a row
 
 
-def test_without_opengl_training_goes_on_after_one_line(tmp_path: Path) -> None:
+def test_without_opengl_training_continues_after_one_warning(tmp_path: Path) -> None:
     code = """
 from dataclasses import replace
 from pathlib import Path

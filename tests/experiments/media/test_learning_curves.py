@@ -1,4 +1,4 @@
-"""How a run learned, from logs that are written by hand."""
+"""Learning curves of runs, from hand-written logs."""
 
 import pytest
 

@@ -27,7 +27,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def panels_in_colour(path: Path, columns: int = 3) -> list[bool]:
-    """Whether each panel of one row has lines in colour, besides its frame and letters."""
+    """Whether each panel of one row has lines in colour, in addition to its frame and letters."""
     picture = pixels(path)
     panels = np.array_split(picture, columns, axis=1)
     assert all(0.005 < (panel < 250).any(-1).mean() < 0.9 for panel in panels)
@@ -85,7 +85,7 @@ def test_several_numbers_of_episodes_used_have_a_line_for_each_number_of_gradien
 # Which tasks are hard
 
 
-def test_tasks_are_drawn_against_what_they_consist_of(evaluation_of):
+def test_tasks_are_drawn_against_their_parts(evaluation_of):
     made = evaluation_of("half-cheetah-vel", tasks=[[0.5], [1.0], [1.5]], steps=2)
     (chart,) = task_charts(made, "goal velocity (m/s)")
     assert (chart.title, chart.x.label) == ("Return by goal velocity (m/s)", "goal velocity (m/s)")
@@ -111,7 +111,7 @@ def test_goals_in_the_plane_are_drawn_at_their_places_in_colours_of_their_values
         assert sorted(points) == sorted(GOALS)
 
 
-def test_tasks_without_values_are_drawn_in_the_order_of_theirs(evaluation_of):
+def test_tasks_without_numbers_are_drawn_in_the_order_of_their_results(evaluation_of):
     made = evaluation_of("sinusoid", steps=1)
     made.curves[0].values[1, 0] = np.nan
     (chart,) = task_charts(made, "task")
@@ -153,7 +153,7 @@ def test_paths_are_those_of_the_evaluation_and_lead_to_the_goals(evaluation_of):
         np.testing.assert_array_equal(again, path)
 
 
-def test_the_picture_of_an_oracle_shows_returns_by_task_as_its_observations_are_no_places(evaluation_of, tmp_path):
+def test_the_picture_of_an_oracle_shows_returns_by_task_since_its_observations_are_not_places(evaluation_of, tmp_path):
     config = PRESETS["navigation-oracle"].config
     with open_learner(config) as learner:
         save_run(tmp_path, new_run(learner, config))
@@ -242,7 +242,7 @@ def test_a_comparison_has_a_chart_for_each_condition(tmp_path):
     assert widths[1] == 2 * widths[0]
 
 
-def test_methods_of_a_comparison_stand_next_to_a_run_but_for_its_own(evaluation_of):
+def test_a_run_is_charted_with_the_other_methods_of_a_comparison(evaluation_of):
     made = evaluation_of("navigation", tasks=GOALS, steps=2)
     shown = step_chart(made, comparison("maml", "oracle", "pretrained", "random")).series
     assert [one.label for one in shown] == ["this run", "paper, on other tasks", RANDOM, "oracle", "pretrained"]

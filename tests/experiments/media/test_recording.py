@@ -84,7 +84,7 @@ def test_the_recorded_motion_explains_the_recorded_rewards(recording):
 
 
 def test_a_robots_poses_are_those_of_its_environment(trained):
-    """The recorded actions are not kept, but the first pose follows from the seed of the reset, by Gymnasium alone."""
+    """Actions are not recorded, but the first pose follows from the seed of the reset, by Gymnasium alone."""
     directory = trained("maml_rl.envs:finn2017/HalfCheetahVel-v0")
     recording = recording_on(directory, 2)
     assert recording.kind == "poses"
@@ -108,7 +108,7 @@ def test_episodes_of_a_task_begin_alike_and_differ_by_the_policy_only(recording)
     assert np.abs(first_moves[0] - first_moves[1]).max() < 0.05
 
 
-def test_the_same_run_is_recorded_alike_again(trained, recording):
+def test_recording_a_run_twice_gives_the_same_recording(trained, recording):
     again = recording_on(trained())
     for name in ("motion", "rewards", "lengths", "mean_returns"):
         np.testing.assert_array_equal(getattr(again, name), getattr(recording, name))
@@ -152,7 +152,7 @@ def test_tasks_are_chosen_from_the_lowest_to_the_highest_and_never_twice():
     assert spread([2.5, 1, True, 0.25], 2) == [3, 0]
 
 
-# Environments of others
+# Third-party environments
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_an_environment_that_ends_early_and_never_draws_is_recorded_as_observati
     np.testing.assert_array_equal(episode[:, 1], np.arange(recording.lengths[0, 0] + 1))
 
 
-def test_processes_of_a_recording_start_and_are_watched_as_given(trained, monkeypatch):
+def test_a_recording_uses_the_machine_settings_that_are_given(trained, monkeypatch):
     used = []
 
     def make_noted(config, num_envs, machine, **settings):
@@ -283,7 +283,7 @@ def unchanged(path: Path, recording: Recording) -> bool:
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_file_with_a_bit_turned_is_refused_or_gives_back_the_same(recording, tmp_path, compressed):
+def test_a_file_with_a_flipped_bit_is_refused_or_gives_back_the_same(recording, tmp_path, compressed):
     path = tmp_path / "r.npz"
     save_recording(path, recording)
     whole = path.read_bytes() if compressed else changed(recording, path)
@@ -297,7 +297,7 @@ def test_a_file_with_a_bit_turned_is_refused_or_gives_back_the_same(recording, t
 
 
 @pytest.mark.parametrize("name", ["motion", "rewards", "lengths", "mean_returns", "pictures", "picture_sizes"])
-def test_an_array_that_does_not_fit_the_checksum_is_refused(recording, tmp_path, name):
+def test_an_array_that_does_not_match_the_checksum_is_refused(recording, tmp_path, name):
     path = tmp_path / "r.npz"
     save_recording(path, recording)
     with np.load(path) as file:
@@ -309,7 +309,7 @@ def test_an_array_that_does_not_fit_the_checksum_is_refused(recording, tmp_path,
 
 
 @pytest.mark.parametrize("version", ["\u00b2", "2\u0663", None, True, 1.5, [1], "01", 0, -3])
-def test_a_version_that_is_no_number_is_refused(recording, tmp_path, version):
+def test_a_version_that_is_not_a_number_is_refused(recording, tmp_path, version):
     (tmp_path / "r.npz").write_bytes(changed(recording, tmp_path / "r.npz", version=version))
     with pytest.raises(InputError, match="its version should be 1"):
         load_recording(tmp_path / "r.npz")

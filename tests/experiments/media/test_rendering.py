@@ -155,7 +155,7 @@ def labelled() -> np.ndarray:
         return side_by_side(drawing, 0, (0, 1))
 
 
-def test_labels_tell_task_gradient_step_and_return():
+def test_labels_show_task_gradient_step_and_return():
     """Stored as a picture that a person has read; another version of the font may move its edges a little."""
     frames = labelled()
     assert frames.shape == (11, 164, 640, 3)
@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_written_is_refused_in_one_line(tmp_path, monkeypa
 
 
 def test_without_opengl_one_line_names_the_packages():
-    """In an interpreter of its own, since MuJoCo chooses its OpenGL when it is imported."""
+    """In a separate interpreter, since MuJoCo chooses its OpenGL when it is imported."""
     code = """
         import maml_rl.envs, gymnasium
         mdp = gymnasium.make("maml_rl.envs:finn2017/HalfCheetahVel-v0").unwrapped.mdp
@@ -235,6 +235,6 @@ def test_without_opengl_one_line_names_the_packages():
     assert done.stderr == ""
 
 
-if __name__ == "__main__":  # stores the label anew, for a person to read
+if __name__ == "__main__":  # stores the label again, for a person to check
     STORED.mkdir(exist_ok=True)
     Image.fromarray(labelled()[0, :44]).save(STORED / "label.png")

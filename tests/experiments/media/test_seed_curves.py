@@ -77,12 +77,12 @@ def test_the_table_has_values_with_half_of_their_interval(stored):
     assert table.count(r"\begin{tabular}{lrrrr}") == 1
 
 
-def test_characters_mean_themselves():
+def test_special_characters_are_escaped():
     assert escaped(r"a_b%{c}\~^") == r"a\_b\%\{c\}\textbackslash{}\textasciitilde{}\textasciicircum{}"
 
 
 @pytest.mark.usefixtures("quick_pictures")
-def test_the_command_writes_both(run_command, tmp_path):
+def test_the_command_writes_the_figure_and_the_table(run_command, tmp_path):
     for name in ("navigation", "navigation-seed1", "navigation-seed2"):
         (tmp_path / name).symlink_to(TRAINED / name)
     runs = ("navigation", "navigation-seed1", "navigation-seed2")

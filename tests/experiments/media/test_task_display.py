@@ -39,7 +39,7 @@ from maml_rl.tasks import sample_tasks
         ({str(i): i for i in range(20)}, "0 0, 1 1, 2 2, 3 3, 4 4, 5 5, 6 6, … 20 in all"),
     ],
 )
-def test_a_task_is_told_in_a_few_words(task, text):
+def test_a_task_is_described_in_a_few_words(task, text):
     assert task_text(task) == text
 
 
@@ -61,7 +61,7 @@ SPACES = {
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_tasks_of_every_space_are_told_and_drawn(space):
+def test_tasks_of_every_space_are_described_and_drawn(space):
     tasks = sample_tasks(space, 30, 0)
     for task in tasks:
         text = task_text(task)
@@ -75,7 +75,7 @@ def test_tasks_of_every_space_are_told_and_drawn(space):
         assert len(axis.ticks or ()) == len(axis.tick_names or ()) <= 12
 
 
-def test_names_of_tasks_that_would_be_alike_are_numbered():
+def test_equal_names_of_tasks_are_numbered():
     env = gymnasium.make("maml_rl.envs:duan2016/TabularMDP-v0")
     tasks = [np.arange(20), np.arange(20), np.arange(1, 9)]
     names = task_names(gymnasium.make("CartPole-v1"), tasks)
@@ -83,7 +83,7 @@ def test_names_of_tasks_that_would_be_alike_are_numbered():
     assert task_quantity(env) == "task"
 
 
-def test_the_names_of_an_environment_of_this_package_win():
+def test_an_environment_of_this_package_names_its_own_tasks():
     env = gymnasium.make("maml_rl.envs:finn2017/HalfCheetahVel-v0")
     assert task_names(env, [np.array([0.5], np.float32)]) == ["goal velocity 0.50 m/s"]
     assert task_quantity(env) == "goal velocity (m/s)"
@@ -120,7 +120,7 @@ def test_every_component_is_an_axis_and_what_explains_most_comes_first():
         assert broken.tick_names[round(axis)] == {True: "true", False: "false", None: "none"}[task["arm"]["broken"]]
 
 
-def test_a_component_that_says_nothing_explains_nothing_however_many_categories_it_has():
+def test_an_irrelevant_component_explains_nothing_however_many_categories_it_has():
     generator = np.random.default_rng(0)
     shares = []
     for _ in range(200):
@@ -133,7 +133,7 @@ def test_a_component_that_says_nothing_explains_nothing_however_many_categories_
     assert np.mean(shares) < 0.1  # R² without adjustment would have 5 / 19 and 2 / 19
 
 
-def test_a_single_number_has_one_axis_and_equal_whole_numbers_lie_beside_each_other():
+def test_a_single_number_has_one_axis_and_equal_whole_numbers_lie_next_to_each_other():
     (axis,) = components([[0.5], [0.7], [0.9]], [0.0, 1.0, 2.0], "goal velocity (m/s)")
     assert (axis.name, axis.ticks, axis.explained) == ("goal velocity (m/s)", None, None)
     np.testing.assert_array_equal(axis.places, [0.5, 0.7, 0.9])

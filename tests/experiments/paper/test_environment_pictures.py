@@ -39,5 +39,5 @@ def test_others_are_shown_at_the_start_of_an_episode(env_id):
     assert environment_pictures.draws(env_id)
 
 
-def test_no_run_was_trained_on_what_has_only_a_start():
+def test_an_environment_without_a_trained_run_has_none_to_show():
     assert environment_pictures.run_of("rothfuss2019/WalkerDir-v0", ROOT / "trained") is None

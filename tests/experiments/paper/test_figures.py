@@ -123,7 +123,7 @@ def test_figure_4_is_drawn_from_files(results):
     assert width(path) > 1000
 
 
-def test_figure_5_has_a_panel_for_each_task_that_there_are_results_of(results):
+def test_figure_5_has_a_panel_for_each_task_with_results(results):
     two = width(figure5.draw_figure5(results))
     write(comparison("ant-dir"), results / "ant-dir")  # not on the paper's tasks
     assert width(figure5.draw_figure5(results)) == two
@@ -149,7 +149,7 @@ def test_paths_are_those_of_the_evaluation(tmp_path):
     assert ends[-1] < ends[0]
 
 
-def test_the_page_tells_ours_and_the_papers_of_every_task(results):
+def test_the_page_shows_our_results_and_the_papers_for_every_task(results):
     text = results_page.page(results)
     assert re.findall("^## (.*)$", text, re.M) == ["navigation", "half-cheetah-dir", "ant-vel"]
     assert "| **maml** | 2 | tasks | 0.0 [-1.0, 2.0] | 1.0 [0.0, 3.0] | 2.0 [1.0, 4.0] | 3.0 [2.0, 5.0] |" in text
@@ -174,7 +174,7 @@ def test_the_papers_returns_stand_next_to_returns_on_its_own_tasks_only(results)
     assert "paper" not in held_out
 
 
-def test_the_page_tells_how_long_ppo_takes_for_one_gradient_step(results):
+def test_the_page_says_how_long_ppo_takes_to_match_one_gradient_step(results):
     curve = {"env_steps": [0, 2048, 4096], "mean_return": [1.0, 2.0, 3.5], "standard_error": [0.1, 0.2, 0.25]}
     record = {"env_id": "maml_rl.envs:finn2017/HalfCheetahDir-v0", "method": "from-scratch", "task": 1, "curve": curve}
     record |= {"adapted": {"env_steps": [0, 400], "mean_return": [0.0, 1.5]}, "env_steps_to_reach": [0, 2048]}
@@ -187,7 +187,7 @@ def test_the_page_tells_how_long_ppo_takes_for_one_gradient_step(results):
     assert "| `maml_rl.envs:finn2017/Navigation2D-v0` | any | PPO, oracle | 4,096 | 3.5 ± 0.2 | - | - |" in text
 
 
-def test_tables_have_as_many_cells_in_every_row(results):
+def test_all_rows_of_a_table_have_the_same_number_of_cells(results):
     for table in re.findall(r"(?:^\|.*\n)+", results_page.page(results), re.M):
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
@@ -235,7 +235,7 @@ def test_the_tables_of_the_repository_are_written_from_its_results():
 # The runs behind the figures
 
 
-def test_there_are_the_seeds_that_the_tables_need():
+def test_every_task_has_the_seeds_that_the_tables_need():
     assert [len(configurations(task)) for task in SEEDS] == [20, 6, 4, 4]
     for task in SEEDS:
         methods = {config.method for config in configurations(task).values()}
@@ -284,7 +284,7 @@ def test_all_runs_are_trained_and_compared_and_then_nothing_is_left_to_do(small,
 
 
 class ComparedError(Exception):
-    """In place of a comparison."""
+    """Raised instead of comparing."""
 
 
 def compared(*_: object, **__: object) -> None:
@@ -292,7 +292,7 @@ def compared(*_: object, **__: object) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_run_that_was_interrupted_goes_on(monkeypatch):
+def test_an_interrupted_run_is_resumed(monkeypatch):
     monkeypatch.setattr(train_runs, "compare", compared)
     config = configurations("navigation")["navigation-seed0"]
     train(replace(config, iterations=2), RUNS / "navigation-seed0", ONE)
@@ -305,7 +305,7 @@ def test_a_run_that_was_interrupted_goes_on(monkeypatch):
     assert load_run(RUNS / "navigation-seed0").state.iteration == 3
 
 
-def test_the_list_tells_commands_and_trains_nothing(monkeypatch, tmp_path, capsys):
+def test_list_prints_commands_and_trains_nothing(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     train_runs.main(["--list"])
     lines = capsys.readouterr().out.splitlines()
@@ -321,8 +321,8 @@ def test_an_unknown_task_is_refused(capsys):
     assert "navigatoin" in capsys.readouterr().err
 
 
-def test_the_pictures_of_the_readme_are_there_small_and_of_this_code(tmp_path):
-    """The stored clip shows a robot in all frames; and what draws it draws as many frames of as many pixels."""
+def test_the_pictures_of_the_readme_exist_are_small_and_match_the_code(tmp_path):
+    """The stored clip shows a robot in every frame, and the code draws a clip of the expected size."""
     for name in (readme_pictures.CLIP, readme_pictures.GAIN_CLIP, readme_pictures.FIGURE):
         assert f"(docs/pictures/{name})" in (ROOT / "README.md").read_text()
         assert (ROOT / "docs" / "pictures" / name).stat().st_size < 500_000

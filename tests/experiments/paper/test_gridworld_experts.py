@@ -67,7 +67,7 @@ def test_a_wide_student_comes_close_to_its_experts_and_a_narrow_one_does_not(exp
     assert reached[2] > 0.3  # 0.46 to 0.56
 
 
-def test_numbers_out_of_range_and_directories_that_hold_something_are_refused(tmp_path: Path) -> None:
+def test_numbers_out_of_range_and_non_empty_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="temperature must be above 0"):
         script.make_experts(tmp_path / "new", temperature=0.0)
     (tmp_path / "file").write_text("")
@@ -77,7 +77,7 @@ def test_numbers_out_of_range_and_directories_that_hold_something_are_refused(tm
         script.main([str(tmp_path)])
 
 
-def test_the_script_says_how_far_the_fit_is_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_fits_the_experts_and_reports_the_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script.main([str(tmp_path / "experts"), "--updates", "3"])
     with closing(make_envs(RL_PRESETS["gridworld-oracle"].config, 1)) as envs:
         before = build_policy(envs, RL_PRESETS["gridworld-oracle"].config.network, 0)

@@ -35,7 +35,7 @@ def evaluated(run: Path, iteration: int, task_set: TaskSet = "held-out") -> None
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """Publishes runs into a directory of this test's."""
+    """Publishes runs into this test's directory."""
     monkeypatch.setattr(publish, "TRAINED", tmp_path / "trained")
 
     def run(*arguments: object) -> Path:
@@ -100,7 +100,7 @@ def test_a_random_run_has_no_log_and_is_copied(tmp_path, published):
     assert load_run(out).state.iteration == 0
 
 
-def test_an_evaluation_on_the_papers_tasks_is_copied_if_it_is_of_the_run_as_it_is(tmp_path, published, capsys):
+def test_an_evaluation_on_the_papers_tasks_is_copied_if_it_is_current(tmp_path, published, capsys):
     run = tmp_path / "run"
     train(RANDOM, run, ONE)
     evaluated(run, 0)

@@ -42,7 +42,7 @@ def test_the_papers_returns_belong_to_its_own_environments_only(env_id):
     assert published(RLConfig(env_id=env_id)) == {}
 
 
-def test_what_the_paper_lacks_has_no_values():
+def test_what_the_paper_does_not_report_has_no_values():
     assert published(NAVIGATION, method="nothing") == {}
     assert published(NAVIGATION, "5-shot") == {}
     assert published(PRESETS["sinusoid"].config, "10-shot") == {}
@@ -63,7 +63,7 @@ def test_the_method_is_that_of_the_settings():
     assert published(replace(mini, meta=replace(mini.meta, first_order=True)), condition)[10].value == 0.4807
 
 
-def test_the_fully_connected_network_has_values_of_its_own_if_it_is_the_papers():
+def test_the_papers_fully_connected_network_has_its_own_values():
     omniglot, condition = PRESETS["omniglot-5way-1shot"].config, "1-shot, transductive BN"
     network = replace(omniglot.network, architecture="fully-connected")
     assert published(omniglot, condition)[3].value == 0.987
@@ -95,7 +95,7 @@ def test_there_are_40_tasks_of_the_environments_own_space(name):
     assert all(space.contains(task) for task in tasks)
 
 
-def test_the_papers_tasks_have_the_known_facts():
+def test_the_papers_tasks_have_the_known_properties():
     navigation, cheetah_dir, cheetah_vel, ant_dir, ant_vel = (
         paper_tasks(PRESETS[name].config.env_id) for name in NAMES
     )

@@ -37,7 +37,7 @@ SMALL = RL2Config(BANDIT, episodes=3, max_episode_steps=1, units=8, num_envs=20)
 
 
 class Memory:
-    """A policy with a memory that is written here: it stays with an arm that paid and else takes the next one."""
+    """A hand-written policy with a memory: it stays with an arm that paid, and otherwise takes the next one."""
 
     def predict(self, observations, memory, starts, _greedy):
         """Observations are 1, the last arm one-hot, the reward and the end."""
@@ -110,7 +110,7 @@ def test_the_same_seed_gives_the_same_curve_and_a_loaded_policy_the_same_returns
     assert model.num_timesteps == 120
     state = torch.random.get_rng_state()
     np.testing.assert_array_equal(evaluate_rl2(model, config, 50), first[-1].returns)
-    assert torch.equal(torch.random.get_rng_state(), state)  # training goes on as if nothing had been evaluated
+    assert torch.equal(torch.random.get_rng_state(), state)  # the evaluation leaves the generator of the training alone
     for other in ({"seed": 1}, {"greedy": True}):
         assert not np.array_equal(evaluate_rl2(model, config, 50, **other), first[-1].returns)
 
@@ -209,7 +209,7 @@ def test_tasks_that_cannot_be_are_refused_in_one_line(tasks, tmp_path, capsys):
         ({"env_id": "CartPole-v1"}, "task_space"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_in_one_line(settings, message, tmp_path, capsys):
+def test_invalid_settings_are_refused_in_one_line(settings, message, tmp_path, capsys):
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if name != "env_id"]
     base = ["--max-episode-steps=1", "--num-envs=20"] + (["--episodes=3"] if "episodes" not in settings else [])
     with pytest.raises(SystemExit):
@@ -223,7 +223,7 @@ def test_without_sb3_contrib_one_line_says_what_to_install(tmp_path, monkeypatch
         next(train_rl2(SMALL, Schedule(60, 60, 4), tmp_path))
 
 
-def test_what_is_no_policy_of_rl2_is_refused(tmp_path):
+def test_a_directory_without_a_policy_of_rl2_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"there is no {POLICY}"):
         load_rl2(tmp_path)
     next(train_rl2(SMALL, Schedule(60, 60, 4), tmp_path))
@@ -241,12 +241,12 @@ def test_what_is_no_policy_of_rl2_is_refused(tmp_path):
             load_rl2(tmp_path)
 
 
-def test_nothing_is_evaluated_on_less_than_two_tasks(tmp_path):
+def test_fewer_than_two_tasks_for_evaluation_are_refused(tmp_path):
     with pytest.raises(InputError, match="tasks at least 2, got 60, 60, 1"):
         next(train_rl2(SMALL, Schedule(60, 60, 1), tmp_path))
 
 
-def test_the_page_does_what_it_says(tmp_path, monkeypatch, capsys):
+def test_the_code_and_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "rl2.md").read_text(), re.M | re.S)
     assert [language for language, _ in blocks] == ["python", "sh"]

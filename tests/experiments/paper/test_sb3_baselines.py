@@ -1,4 +1,4 @@
-"""PPO of Stable-Baselines3 as a baseline: real learning on problems that are small."""
+"""PPO of Stable-Baselines3 as a baseline: real learning on small problems."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ def test_ppo_from_scratch_learns_its_task():
     assert points[-1].returns.mean() > 3.5  # on its way: six standard errors above
 
 
-def test_the_oracle_learns_what_to_do_where_it_observes_the_task():
+def test_the_oracle_learns_from_observing_the_task():
     """Whoever does not know the goal does best to stay at the origin, 0.38 away on average: -38 in 100 steps."""
     points = list(oracle("maml_rl.envs:finn2017/Navigation2D-v0", 20, PPOTraining(8192, every=8192, episodes=5)))
     assert all(point.returns.shape == (20, 5) for point in points)
@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_curve():
 
 
 @pytest.mark.parametrize("settings", [(0, 2048, 5), (2048, 0, 5), (2048, 2048, 0)])
-def test_nothing_is_learned_from_no_env_steps(settings):
+def test_training_lengths_below_one_are_refused(settings):
     with pytest.raises(InputError, match="at least 1"):
         next(from_scratch(BANDIT, ARMS, PPOTraining(*settings)))
 
@@ -54,7 +54,7 @@ def test_the_first_evaluation_that_reaches_a_target_counts():
     assert [env_steps_to_reach(points, target) for target in (-1, 2, 4, 6)] == [0, 10, 30, None]
 
 
-def test_the_script_writes_the_curve_beside_the_adaptation(tmp_path, capsys):
+def test_the_script_writes_the_curve_next_to_the_adaptation(tmp_path, capsys):
     out = tmp_path / "new" / "curve"
     arguments = ["from-scratch", str(NAVIGATION), "--task=0.3,-0.2", "--env-steps=2048", "--out", str(out)]
     script.main(arguments)

@@ -1,4 +1,4 @@
-"""The preset for environments that bring no settings: what it learns does not depend on units."""
+"""The preset for custom environments: what it learns does not depend on units."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -30,11 +30,11 @@ NAME = "CustomPresetForTests-v0"
 
 
 class Rod(TaskMDP):
-    """A point on a line that has to reach a goal it does not observe, and a sensor that feels what is beyond `wall`.
+    """A point on a line that has to reach a goal it does not observe, and a sensor that feels contact beyond 3.
 
     Args:
-        unit: What the observation is multiplied by.
-        offset: What is then added to the position.
+        unit: Factor on the observation.
+        offset: Added to the position, before that factor.
         start: Mean of the first positions.
     """
 
@@ -109,7 +109,7 @@ def test_other_units_and_offsets_give_nearly_the_same(settings):
     assert scaled_return == pytest.approx(mean_return, rel=0.01)
 
 
-def test_what_hardly_varied_at_first_is_bounded_when_it_does():
+def test_an_observation_that_hardly_varied_at_first_is_clipped_when_it_does():
     policy = policy_at_the_start()
     assert policy.observation_std[1] == pytest.approx(1e-5, rel=0.5)
     inputs = policy.standardised(torch.tensor([[0.1, 1.0], [1e30, -1e30]]))
@@ -120,7 +120,7 @@ def test_what_hardly_varied_at_first_is_bounded_when_it_does():
     assert flatten(theta).isfinite().all()
 
 
-def test_without_the_bound_it_ends_the_training_and_the_message_says_how_large_it_was():
+def test_without_clipping_it_ends_the_training_and_the_message_says_how_large_it_was():
     unbounded = replace(SMALL, network=replace(SMALL.network, observation_clip=None))
     policy = policy_at_the_start(unbounded)
     with pytest.raises(NonFiniteError, match=r"iteration \d: .* with observations of up to 1\.\d+e\+05 at the network"):

@@ -78,7 +78,7 @@ def test_presets_of_other_papers(name):
         assert (meta.step, meta.inner_objective) == (TrustRegion(max_kl=0.01), "reinforce")
 
 
-def test_promp_and_its_maml_differ_by_meta_step_and_inner_loss_only():
+def test_promp_and_its_maml_differ_only_by_meta_step_and_inner_loss():
     for name in (name for name in PRESETS if name.startswith("promp-") and not name.endswith("-maml")):
         promp, maml = (PRESETS[f"{name}{suffix}"].config for suffix in ("", "-maml"))
         assert (promp.method, maml.method) == ("promp", "maml")
@@ -86,7 +86,7 @@ def test_promp_and_its_maml_differ_by_meta_step_and_inner_loss_only():
 
 
 @pytest.mark.parametrize("name", ["navigation", "sinusoid"])
-def test_cavia_differs_from_maml_by_its_idea_only(name):
+def test_cavia_differs_from_maml_only_by_its_idea(name):
     cavia, maml = EVERY_PRESET[f"{name}-cavia"].config, EVERY_PRESET[name].config
     assert (cavia.method, maml.method) == ("cavia", "maml")
     assert (cavia.network.context_size, cavia.meta.inner_lr) == (5, 1.0)
@@ -120,7 +120,7 @@ def test_settings_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.endswith("-raw")])
-def test_raw_presets_are_the_published_ones_also_where_ours_differ(name):
+def test_raw_presets_keep_the_published_settings_where_ours_differ(name):
     config = PRESETS[name].config
     assert config.meta.gae_lambda == 1.0
     assert config.network == PolicyConfig(standardise=False, observation_clip=None)
@@ -157,7 +157,7 @@ def test_evaluation_is_the_papers(name):
 @pytest.mark.parametrize(
     "name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir", "half-cheetah-motor-gain"]
 )
-def test_baselines_differ_from_maml_by_their_idea_only(name):
+def test_baselines_differ_from_maml_only_by_their_idea(name):
     maml, pretrained, oracle, random = (
         PRESETS[f"{name}{suffix}"].config for suffix in ("", "-pretrained", "-oracle", "-random")
     )
@@ -187,7 +187,7 @@ def test_baselines_differ_from_maml_by_their_idea_only(name):
 
 @pytest.mark.parametrize("name", ["navigation", "half-cheetah-dir", "half-cheetah-vel", "ant-vel", "ant-dir"])
 @pytest.mark.parametrize("baseline", ["pretrained", "oracle", "random"])
-def test_what_to_expect_of_a_baseline_is_what_the_paper_has(name, baseline):
+def test_the_expected_returns_of_a_baseline_are_the_papers(name, baseline):
     preset = PRESETS[f"{name}-{baseline}"]
     returns = published(preset.config, method=baseline).values()
     assert preset.expected == f"paper: {', '.join(f'{of.value:.0f}' for of in returns)}"
@@ -210,7 +210,7 @@ def test_ml10_takes_15_million_steps():
 
 
 @every_preset
-def test_a_preset_comes_back_from_json(name):
+def test_a_preset_survives_json(name):
     config = EVERY_PRESET[name].config
     assert from_json(type(config), json.loads(json.dumps(asdict(config)))) == config
 
@@ -238,7 +238,7 @@ def test_an_unknown_preset_is_refused_and_the_nearest_are_named(given, nearest):
 
 
 @pytest.mark.parametrize("given", ["", "xyz"])
-def test_a_name_like_no_preset_is_answered_with_where_they_are_listed(given):
+def test_the_message_for_a_name_like_no_preset_says_where_they_are_listed(given):
     with pytest.raises(InputError) as raised:
         find_preset(given)
     assert str(raised.value).endswith("(see maml-rl presets)")

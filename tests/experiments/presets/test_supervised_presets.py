@@ -1,4 +1,4 @@
-"""Published settings, which are of a sum of losses, as settings on the mean."""
+"""Published settings for a sum of losses, converted to settings for the mean."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The report in a browser, as a person would use it, with no network to ask."""
+"""The report in a browser without a network, used as a person would."""
 
 import functools
 import itertools
@@ -39,7 +39,7 @@ OPTIONS = """
     --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --hide-scrollbars
 """.split()  # noqa: SIM905 (a list would take a line for each)
-# Every pair of parts of the page that touch each other, though neither is within the other: [what, what].
+# Every pair of overlapping parts of the page of which neither contains the other, as the beginnings of their HTML.
 OVERLAPS = """
     const parts = [...document.querySelectorAll(
         "h1, h2, p, li, figcaption, svg.chart, canvas, button, input, select, table, summary, legend, output, b, " +
@@ -56,7 +56,7 @@ OVERLAPS = """
     return found;
 """
 
-# Counts the images that scripts of a page have asked for and that have not come yet.
+# Counts the images that scripts of a page have requested and that have not loaded yet.
 COUNT_IMAGES = """
     const Original = window.Image;
     window.imagesToCome = 0;
@@ -102,7 +102,7 @@ class Browser:
         self.settle()
 
     def settle(self) -> None:
-        """Waits until the pictures are there, and what was asked for is drawn."""
+        """Waits until the pictures have loaded and the page is drawn."""
         self.run(SETTLED)
 
     def run(self, script: str, *arguments: object) -> Any:
@@ -132,11 +132,11 @@ class Browser:
         self.settle()
 
     def errors(self) -> list[str]:
-        """What the console has said."""
+        """Messages of the console."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses that were requested since the page was opened, but for those within the page."""
+        """Addresses that were requested since the page was opened, except data within the page."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         return [url for url in sent if not url.startswith("data:")]
@@ -206,7 +206,7 @@ def sinusoid(pages, evaluation_of) -> Path:
 
 @pytest.fixture(scope="module")
 def classes(pages) -> Path:
-    """The report of a small run on twelve classes of images, each of its own shade."""
+    """The report of a small run on twelve classes of images, each in its own shade."""
     for c, i in itertools.product(range(12), range(6)):
         path = pages / "images" / f"class{c}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +248,7 @@ def any_page(request) -> Path:
     return request.getfixturevalue(request.param)
 
 
-def test_a_page_is_whole_asks_for_nothing_and_has_no_errors(browser, any_page):
+def test_a_page_is_self_contained_and_has_no_errors(browser, any_page):
     page = any_page
     browser.open(page)
     assert browser.errors() == []
@@ -370,7 +370,7 @@ def test_a_robot_is_seen_in_both_panels(browser, robot):
         assert 0.01 < browser.run(share, panel) < 0.2
 
 
-def test_the_way_that_the_robot_has_come_is_told(browser, robot):
+def test_the_distance_that_the_robot_has_run_is_shown(browser, robot):
     """The tasks are to run backward and forward; one gradient step on 20 episodes is enough for either."""
     browser.open(robot)
     for task, sign in ((0, "\N{MINUS SIGN}"), (1, "")):
@@ -381,7 +381,7 @@ def test_the_way_that_the_robot_has_come_is_told(browser, robot):
         assert re.fullmatch(sign + r"[1-9]\.\d\d m", browser.find("#travelled-after").text)
 
 
-def test_plots_stand_in_for_pictures_where_there_is_no_opengl(browser, robot, tmp_path, monkeypatch):
+def test_plots_replace_pictures_where_there_is_no_opengl(browser, robot, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("maml_rl.experiments.report.player.Drawing", refuse)
     page = tmp_path / "report.html"
@@ -424,7 +424,7 @@ def test_the_slider_and_the_keyboard_choose_the_fit_of_a_gradient_step(browser, 
     assert browser.run(seen) == 4
 
 
-def test_a_report_tells_the_errors_of_the_evaluation_and_the_papers(sinusoid):
+def test_a_report_shows_the_errors_of_the_evaluation_and_the_papers(sinusoid):
     said = sinusoid.read_text()
     curves = {curve["condition"]: curve for curve in json.loads((sinusoid.parent / EVALUATION).read_text())["curves"]}
     for error in (*curves["10-shot"]["mean"], *curves["5-shot"]["mean"]):
@@ -433,7 +433,7 @@ def test_a_report_tells_the_errors_of_the_evaluation_and_the_papers(sinusoid):
     assert "maml-rl train sinusoid</code>" in said
 
 
-def test_query_images_are_told_right_or_wrong_by_gradient_step(browser, classes):
+def test_query_images_are_marked_right_or_wrong_by_gradient_step(browser, classes):
     browser.open(classes)
     assert browser.run("return document.querySelectorAll('.examples img').length") == 2 * (2 + 4)
     assert browser.run("return [...document.images].every((image) => image.naturalWidth === 16)")

@@ -1,4 +1,4 @@
-"""The command that makes reports, videos and figures of a run, and what stands in a report."""
+"""The command that makes reports, videos and figures of a run, and the content of a report."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(trained, tmp_path) -> Path:
-    """A copy of it."""
+    """A copy of that run."""
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"
 
@@ -82,7 +82,7 @@ def run(trained, tmp_path) -> Path:
 # The command
 
 
-def test_a_run_without_recording_and_evaluation_gets_both_and_they_are_used_again(visualize, run):
+def test_a_run_without_recording_and_evaluation_gets_both_and_they_are_reused(visualize, run):
     result = visualize(run)
     assert result.code == 0, result.err
     assert f"report: {run / 'report.html'} (" in result.out
@@ -95,7 +95,7 @@ def test_a_run_without_recording_and_evaluation_gets_both_and_they_are_used_agai
 
 
 def store(run: Path, made: Evaluation) -> None:
-    """Stores a made-up evaluation as that of a run as it is."""
+    """Stores a made-up evaluation as the current one of a run."""
     there = load_run(run)
     reached = {"iteration": there.state.iteration, "training_seed": there.config.seed}
     write_json(run / EVALUATION, made._replace(**reached, env_steps=there.progress.env_steps).to_json())
@@ -158,7 +158,7 @@ def test_an_evaluation_of_another_checkpoint_is_made_again_with_its_own_settings
     assert (run / PICTURE).read_bytes() != picture
 
 
-def test_an_evaluation_with_the_runs_own_settings_is_replaced_by_no_other(run_command, run, tmp_path):
+def test_an_evaluation_with_the_runs_own_settings_is_not_replaced_by_others(run_command, run, tmp_path):
     assert run_command("evaluate", run, "--tasks=3", "--threads=1").code == 0
     assert run_command("evaluate", run, "--tasks=2", "--threads=1").code == 0  # neither is the run's own
     assert settings_of(run)["tasks"] == 2
@@ -214,7 +214,7 @@ def test_a_report_and_its_figure_have_every_component_of_the_tasks(cart, name):
     assert "explains " not in text  # 12 tasks are too few for 5 shares
 
 
-def test_the_tasks_of_a_report_are_told_with_keys_and_values(cart):
+def test_the_tasks_of_a_report_are_shown_with_keys_and_values(cart):
     recording, text = load_recording(cart / RECORDING), (cart / "report.html").read_text()
     for task, name in zip(recording.tasks, recording.task_names, strict=True):
         motors = ", ".join(f"{value:.3g}" for value in task["motors"])
@@ -230,7 +230,7 @@ def test_a_long_name_is_broken_into_lines_above_a_video(cart):
         assert video.size == (640, 64 + 240)
 
 
-def test_other_settings_and_another_checkpoint_are_recorded_anew(visualize, run):
+def test_other_settings_and_another_checkpoint_are_recorded_again(visualize, run):
     visualize(run)
     result = visualize(run, "--tasks=2", "--gradient-steps=2", "--out=there.html")
     assert "recording again" in result.err
@@ -258,7 +258,7 @@ def test_other_settings_and_another_checkpoint_are_recorded_anew(visualize, run)
         (["RUN", "--device=toaster"], "toaster"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(visualize, run, arguments, message):
+def test_unusable_input_is_reported_in_one_line(visualize, run, arguments, message):
     result = visualize(*[str(run) if argument == "RUN" else argument for argument in arguments])
     assert result.code == 2
     assert result.out == ""
@@ -269,7 +269,7 @@ def test_what_cannot_be_used_is_one_line(visualize, run, arguments, message):
     assert not (run / "report.html").exists()
 
 
-def test_a_broken_recording_is_one_line_that_tells_how_to_mend_it(visualize, run):
+def test_a_broken_recording_is_reported_in_one_line_and_can_be_replaced(visualize, run):
     (run / RECORDING).write_bytes(b"broken")
     result = visualize(run)
     assert result.code == 2
@@ -279,7 +279,7 @@ def test_a_broken_recording_is_one_line_that_tells_how_to_mend_it(visualize, run
     load_recording(run / RECORDING)
 
 
-def test_a_video_of_navigation_needs_no_opengl_and_a_figure_goes_into_a_paper(visualize, run):
+def test_a_video_of_navigation_needs_no_opengl_and_a_figure_has_any_format(visualize, run):
     result = visualize(run, "--tasks=1", "--video=video.gif", "--figure=figure.svg")
     assert result.code == 0, result.err
     assert [line.partition(":")[0] for line in result.out.splitlines()] == ["report", "video", "figure"]
@@ -296,7 +296,7 @@ def test_a_video_of_navigation_needs_no_opengl_and_a_figure_goes_into_a_paper(vi
 def test_without_opengl_the_report_is_made_and_a_video_is_refused_in_one_line(
     visualize, tmp_path, evaluation_of, monkeypatch
 ):
-    """In a process of its own at first, since MuJoCo chooses its OpenGL when it is imported."""
+    """First in a separate process, since MuJoCo chooses its OpenGL when it is imported."""
     run, video = tmp_path / "half-cheetah-dir", tmp_path / "video.webp"
     shutil.copytree(TRAINED / "half-cheetah-dir", run)
     store(run, evaluation_of("half-cheetah-dir", tasks=[0, 1]))
@@ -325,11 +325,11 @@ def test_without_opengl_the_report_is_made_and_a_video_is_refused_in_one_line(
     assert data_of((run / "report.html").read_text())["kind"] == "lines"
 
 
-# What stands in a report
+# Content of a report
 
 
 def data_of(text: str) -> dict:
-    """What the player of a report is given."""
+    """Data of the player in a report."""
     found = re.search(r'<script type="application/json" id="rollouts-data">(.*?)</script>', text, re.S)
     return json.loads(found[1])
 
@@ -352,7 +352,7 @@ def test_a_report_has_the_numbers_of_run_evaluation_paper_and_recording(visualiz
         np.testing.assert_allclose(data["motion"][step][task], recording.episode(task, step), atol=1e-4)
 
 
-def test_other_methods_stand_beside_it_where_they_were_compared(visualize, run):
+def test_a_report_shows_the_other_methods_of_a_stored_comparison(visualize, run):
     one = [Estimate(-33.25, -35.0, -31.0)]
     curves = {"maml": [MethodCurve("", one * 2, one * 2, [])], "oracle": [MethodCurve("", one, one, [])]}
     methods = [Method(name, name, "tasks", own, [ANY_RUN]) for name, own in curves.items()]
@@ -421,7 +421,7 @@ def test_pictures_keep_within_the_budget_by_a_lower_quality(visualize, tmp_path,
     assert sizes[1] < 60_000 * 4 / 3 + 1000
 
 
-def test_text_in_a_page_is_no_html():
+def test_text_in_a_page_is_escaped():
     hostile = "</script><script>alert(1)</script><b>&"
     section = Section(hostile, "", "", (("d", {"name": hostile}),))
     made = html_page(hostile, "", [Fact(hostile, hostile)], [section])
@@ -481,7 +481,7 @@ def test_a_supervised_run_is_evaluated_again_where_a_baseline_was_trained_longer
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null", '{"curves": 1}'])
-def test_a_damaged_evaluation_is_one_line(visualize, run, content):
+def test_a_damaged_evaluation_is_reported_in_one_line(visualize, run, content):
     (run / EVALUATION).write_text(content)
     result = visualize(run)
     assert (result.code, result.err.count("\n")) == (2, 1)

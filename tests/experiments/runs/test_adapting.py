@@ -1,4 +1,4 @@
-"""Adaptation of real runs to one task, on to Stable-Baselines3's PPO."""
+"""Adaptation of real runs to one task, and training continued by Stable-Baselines3's PPO."""
 
 import json
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def test_the_model_is_the_adapted_policy(forward):
 
 
 @pytest.mark.parametrize(("run", "task"), [(NAVIGATION, "0.3,-0.2"), (CHEETAH, "1"), (CHEETAH, "0")])
-def test_ppo_goes_on_from_the_adapted_return_and_does_not_lose_it(tmp_path, run, task):
+def test_ppo_continues_from_the_adapted_return_without_losing_it(tmp_path, run, task):
     adapted = adapt_run(run, task, gradient_steps=1, machine=ONE_THREAD)
     save(tmp_path / "policy.zip", adapted.policy, adapted.model)
     envs = sb3_vec_env(vectorize(adapted.run.config.env_id, 10))
@@ -176,7 +176,7 @@ def test_the_printed_code_acts_in_the_environments_own_observations(small_run, t
     np.testing.assert_allclose(actions, [adapted.policy.act(row)] * 2, atol=1e-5)
 
 
-def test_an_environment_in_processes_is_adapted_to_as_well(small_run, monkeypatch):
+def test_adaptation_works_with_an_environment_in_processes(small_run, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "environments")
     run = small_run(env_id="plain_environments:WalkForTests-v0")
     adapted = adapt_run(run, "0.5", machine=Machine(threads=1, processes=2))
@@ -188,7 +188,7 @@ def test_an_environment_in_processes_is_adapted_to_as_well(small_run, monkeypatc
 # The command
 
 
-def test_the_command_saves_a_policy_and_its_last_lines_train_it_further(run_command, tmp_path):
+def test_the_command_saves_a_policy_and_its_last_lines_continue_the_training(run_command, tmp_path):
     result = run_command(
         "adapt", NAVIGATION, "--task", "-0.3,0.2", "--gradient-steps=2", "--episodes=5", "--out=policy.zip"
     )
@@ -255,7 +255,7 @@ def test_the_command_adapts_to_logged_episodes_and_exports(run_command):
     assert "session.run" in result.out.splitlines()[-1]
 
 
-def test_the_spread_of_one_episode_is_none(run_command):
+def test_the_standard_deviation_of_one_episode_is_null(run_command):
     result = run_command("adapt", NAVIGATION, "--episodes=1", "--gradient-steps=0", "--out=p.zip", "--json")
     assert json.loads(result.out)["standard_deviation"] == [None]
 
@@ -284,7 +284,7 @@ def test_the_spread_of_one_episode_is_none(run_command):
         ([NAVIGATION, "--out=p.zip", "--device=toaster"], "toaster"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(run_command, tmp_path, arguments, message):
+def test_unusable_input_is_reported_in_one_line(run_command, tmp_path, arguments, message):
     (tmp_path / "there.zip").write_text("something")
     result = run_command("adapt", *arguments)
     assert result.code == 2

@@ -1,4 +1,4 @@
-"""Evaluation of runs of both kinds: on which tasks, with which step size, and what it gives."""
+"""Evaluation of runs of both kinds: tasks, step sizes and results."""
 
 import json
 import shutil
@@ -133,7 +133,7 @@ def test_the_random_policy_meets_the_same_tasks_and_is_the_run_before_training(e
     assert (first.config.method, first.iteration, first.env_steps) == ("random", 0, 0)
 
 
-def test_an_evaluation_depends_on_its_own_seed_alone(navigation, evaluation, tmp_path):
+def test_an_evaluation_depends_only_on_its_own_seed(navigation, evaluation, tmp_path):
     """Neither on the number of threads, nor on the seed of the training."""
     out = tmp_path / "run"
     shutil.copytree(navigation, out)
@@ -157,7 +157,7 @@ def test_settings_given_by_the_user_replace_the_runs_own(navigation, evaluation)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ({"tasks": 1}, "tasks must be"),
         ({"gradient_steps": -1}, "gradient_steps must be"),
@@ -166,12 +166,12 @@ def test_settings_given_by_the_user_replace_the_runs_own(navigation, evaluation)
         ({"shots": (5,)}, "shots is not a setting of the evaluation of a reinforcement run"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_and_named(navigation, given, told):
-    with pytest.raises(InputError, match=f"^{told}"):
+def test_an_invalid_setting_is_refused_and_named(navigation, given, expected):
+    with pytest.raises(InputError, match=f"^{expected}"):
         evaluate(navigation, given)
 
 
-def test_a_device_that_is_not_there_is_refused(navigation):
+def test_an_unavailable_device_is_refused(navigation):
     with pytest.raises(InputError, match="cuda:99"):
         evaluate(navigation, machine=Machine(device="cuda:99"))
 
@@ -243,7 +243,7 @@ def test_a_run_is_evaluated_on_the_papers_tasks(navigation):
     assert values(on_paper).shape == (1, 40)
 
 
-def test_the_step_size_for_other_tasks_is_that_which_the_run_has_chosen(pretrained, tmp_path, monkeypatch):
+def test_other_tasks_get_the_step_size_that_the_run_has_chosen(pretrained, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(pretrained, run)
     held_out = evaluate(run, machine=ONE)
@@ -282,7 +282,7 @@ def test_a_run_is_evaluated_on_tasks_from_a_file_also_beyond_its_distribution(na
     np.testing.assert_array_equal(values(same), values(other))
 
 
-def test_what_cannot_be_a_task_is_refused_with_its_place_in_the_file(navigation, waves, tmp_path):
+def test_an_invalid_task_is_refused_with_its_place_in_the_file(navigation, waves, tmp_path):
     tasks = tmp_path / "goals.json"
     tasks.write_text("[[0.1, 0.2], [0.9]]")
     with pytest.raises(InputError, match=r"goals.json: task 2, \[0.9\], does not have the form of the task space"):
@@ -303,7 +303,7 @@ def test_a_task_that_the_environment_cannot_run_is_refused_in_one_line(tmp_path)
 # Episodes used
 
 
-def test_there_are_as_many_episodes_as_the_largest_number_used_needs():
+def test_the_number_of_episodes_rises_to_the_largest_number_used():
     given = settings_with(NAVIGATION, {"episodes_used": (1, 60)})
     assert (given.episodes, given.episodes_used) == (60, (1, 60))
     assert settings_with(NAVIGATION, {"episodes_used": (1, 2)}).episodes == NAVIGATION.evaluation.episodes
@@ -417,9 +417,9 @@ def test_tasks_of_a_function_have_as_many_shots_as_it_returns(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("name", ["navigation", "pretrained", "wave"])
-def test_the_progress_ends_at_the_whole(request, waves, name, monkeypatch):
+def test_the_progress_bar_ends_full(request, waves, name, monkeypatch):
     class Bar(tqdm):
-        """A bar that is remembered."""
+        """A bar whose last count is recorded."""
 
         def close(self) -> None:
             counts.append(self.n)
@@ -435,7 +435,7 @@ def test_the_progress_ends_at_the_whole(request, waves, name, monkeypatch):
     assert counts[0] == pytest.approx(1.0)
 
 
-def test_an_evaluation_that_nobody_asked_for_is_announced(navigation, waves):
+def test_an_implicit_evaluation_is_announced(navigation, waves):
     run = load_run(navigation)
     said = announcement(navigation, run, run.config.evaluation, "it has no evaluation")
     assert said.startswith(
@@ -451,7 +451,7 @@ def test_an_evaluation_that_nobody_asked_for_is_announced(navigation, waves):
     assert how_long(wave._replace(state=wave.state._replace(iteration=0)), 100) == ""
 
 
-# What is made of it
+# Statistics
 
 
 def test_means_are_those_of_the_tasks(evaluation, of_wave):

@@ -110,7 +110,7 @@ def test_the_papers_values_have_the_digits_that_are_published(quantity, value, e
     assert published_text(QUANTITIES[quantity], value, error) == text
 
 
-def test_what_was_measured_is_said_above():
+def test_the_heading_says_what_was_measured():
     assert heading(OF_POLICY) == ["mean return over 2 held-out tasks, 40 episodes each"]
     validation = Validation(2, (0.1, 0.5), [-3.0, -2.0], higher_is_better=True)
     chosen = [curve._replace(validation=validation) for curve in OF_POLICY.curves]

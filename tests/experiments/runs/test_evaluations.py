@@ -1,4 +1,4 @@
-"""Stored evaluations: written, read again, and whether they are of the run as it is."""
+"""Stored evaluations: writing, reading, and whether they are current."""
 
 import json
 from dataclasses import replace
@@ -70,13 +70,13 @@ def store(directory: Path, evaluation: Evaluation, **changes: object) -> Path:
 
 @pytest.fixture
 def directory(tmp_path) -> Path:
-    """A run on sinusoids, a checkpoint of which its baselines are looked for."""
+    """A run on sinusoids, next to which baselines are looked for."""
     save_run(tmp_path / "run", run_of(SINUSOID))
     return tmp_path / "run"
 
 
 @pytest.mark.parametrize("config", [NAVIGATION, PRETRAINED, SINUSOID], ids=["maml", "pretrained", "sinusoid"])
-def test_what_is_stored_is_read_again(config, tmp_path):
+def test_an_evaluation_is_read_as_it_was_stored(config, tmp_path):
     evaluation = made(run_of(config))
     read = read_evaluation(store(tmp_path, evaluation), config)
     assert read._replace(curves=[]) == evaluation._replace(curves=[])
@@ -86,7 +86,7 @@ def test_what_is_stored_is_read_again(config, tmp_path):
     assert read.to_json() == evaluation.to_json()
 
 
-def test_what_is_not_finite_is_read_as_no_number_and_what_is_single_precision_has_few_digits(tmp_path):
+def test_values_that_are_not_finite_are_read_as_nan_and_float32_values_have_few_digits(tmp_path):
     evaluation = made(run_of(SINUSOID))
     values = evaluation.curves[0].values.copy()
     values[1, :2] = np.inf, np.nan
@@ -101,7 +101,7 @@ def test_what_is_not_finite_is_read_as_no_number_and_what_is_single_precision_ha
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"settings": {}}, None),
         ({"settings": {"tasks": 1}}, "settings: tasks must be at least 2"),
@@ -114,20 +114,20 @@ def test_what_is_not_finite_is_read_as_no_number_and_what_is_single_precision_ha
         ({"curves": None}, "curves should be a list"),
     ],
 )
-def test_a_damaged_evaluation_is_refused_in_one_line(tmp_path, changes, told):
+def test_a_damaged_evaluation_is_refused_in_one_line(tmp_path, changes, expected):
     evaluation = made(run_of(NAVIGATION), later_lr_factor=0.5, episodes=20)
     path = store(tmp_path, evaluation, **changes)
-    if told is None:
+    if expected is None:
         assert read_evaluation(path, NAVIGATION).settings == evaluation.settings
         return
-    with pytest.raises(InputError, match=told) as refused:
+    with pytest.raises(InputError, match=expected) as refused:
         read_evaluation(path, NAVIGATION)
     assert str(refused.value).endswith("remove it, to evaluate the run again")
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"of": RANDOM}, "first curve should be of this run"),
         ({"quantity": "beauty"}, "quantities should be among return, accuracy"),
@@ -142,11 +142,11 @@ def test_a_damaged_evaluation_is_refused_in_one_line(tmp_path, changes, told):
         ),
     ],
 )
-def test_a_damaged_curve_is_refused_in_one_line(tmp_path, change, told):
+def test_a_damaged_curve_is_refused_in_one_line(tmp_path, change, expected):
     evaluation = made(run_of(NAVIGATION))
     first, *others = evaluation.to_json()["curves"]
     path = store(tmp_path, evaluation, curves=[first | change, *others])
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=expected):
         read_evaluation(path, NAVIGATION)
 
 
@@ -171,14 +171,14 @@ def test_an_evaluation_is_current_if_it_is_of_the_last_checkpoint_and_the_runs_o
     assert f"has {more - 1} gradient steps" in why_again(fewer, tmp_path, run, any_settings=True, gradient_steps=more)
 
 
-def test_shots_that_are_those_of_the_training_are_the_runs_own(directory):
+def test_the_shots_of_the_training_are_the_runs_own(directory):
     config = replace(SINUSOID, evaluation=replace(SINUSOID.evaluation, shots=()))
     run = run_of(config)
     assert why_again(made(run, shots=(10,)), directory, run) == ""
     assert "has other settings" in why_again(made(run, shots=(9,)), directory, run)
 
 
-def test_an_evaluation_has_to_be_of_the_baselines_as_they_are(directory):
+def test_an_evaluation_is_current_only_with_the_current_baselines(directory):
     run = load_run(directory)
     assert why_again(made(run)._replace(baselines={"oracle": 3}), directory, run).startswith(
         "its evaluation is of other checkpoints of the runs it is compared with"
@@ -203,7 +203,7 @@ def test_an_evaluation_on_the_papers_tasks_is_not_one_on_held_out_tasks(tmp_path
         assert current_evaluation(tmp_path, run, "paper") is None
 
 
-def test_an_evaluation_with_the_runs_own_settings_is_kept_from_one_with_others(tmp_path):
+def test_an_evaluation_with_the_runs_own_settings_is_not_replaced_by_one_with_others(tmp_path):
     run = run_of(NAVIGATION)
     own, other = made(run), made(run, episodes=3)
     assert not is_kept(tmp_path, run, other)
@@ -214,7 +214,7 @@ def test_an_evaluation_with_the_runs_own_settings_is_kept_from_one_with_others(t
     assert not is_kept(tmp_path, run, own)
 
 
-def test_the_step_size_that_was_chosen_is_read_of_a_run_that_has_none(tmp_path):
+def test_the_chosen_step_size_is_read_for_a_run_that_has_none(tmp_path):
     run = run_of(PRETRAINED)
     assert stored_validation(tmp_path, run) is None
     store(tmp_path, made(run))

@@ -32,7 +32,7 @@ pytestmark = [
 
 TRAINED = Path(__file__).parents[3] / "trained"
 TOKEN = "hf_may_write"
-LFS = (".safetensors", ".webp", ".png")  # which the Hub keeps apart, as its .gitattributes say
+LFS = (".safetensors", ".webp", ".png")  # which the Hub stores separately, as its .gitattributes say
 
 
 class FakeHub(ThreadingHTTPServer):
@@ -236,7 +236,7 @@ def test_the_card_has_the_results_where_the_hub_looks_for_them(server, navigatio
     assert 'maml_rl.load_run("hub:me/nav")' in card.text
 
 
-def test_a_supervised_run_has_a_card_too_without_the_place_of_its_images(server, run_command, tmp_path):
+def test_a_supervised_run_has_a_card_too_and_can_be_loaded(server, run_command, tmp_path):
     for name in ("sinusoid", "sinusoid-pretrained", "sinusoid-oracle"):  # its evaluation is next to theirs
         shutil.copytree(TRAINED / name, tmp_path / name)
     assert run_command("push", "sinusoid", "me/sinusoid", "--threads=1").code == 0
@@ -277,7 +277,7 @@ def refused(run: str) -> str:
     return str(error.value)
 
 
-def test_what_is_wrong_with_a_name_is_said_in_one_line(server, monkeypatch):
+def test_a_wrong_name_is_explained_in_one_line(server, monkeypatch):
     upload(server, "me/run", TRAINED / "navigation")
     server.repositories["me/other"] = {"README.md": b"# another model"}
     assert "there is no repository hub:me/nothing, or it is private" in refused("hub:me/nothing")
@@ -308,7 +308,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("token", "repository", "told"),
+    ("token", "repository", "expected"),
     [
         (None, "me/run", "me/run needs a token: log in with hf auth login"),
         ("hf_wrong", "me/run", "the Hub refuses me/run (401)"),
@@ -317,16 +317,16 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         (TOKEN, "me/run@main", "push adds to the main branch"),
     ],
 )
-def test_a_push_that_is_refused_says_what_to_do(server, navigation, run_command, monkeypatch, token, repository, told):
+def test_a_refused_push_says_what_to_do(server, navigation, run_command, monkeypatch, token, repository, expected):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
     monkeypatch.setattr(pushing, "stage", lambda *_: [navigation / "config.json"])
     result = run_command("push", navigation, repository, "--threads=1")
     assert (result.code, result.out) == (2, "")
-    assert told in result.err.splitlines()[-1]
+    assert expected in result.err.splitlines()[-1]
     assert server.repositories == {}
 
 
-def test_a_run_on_the_hub_is_started_from_and_not_resumed(server, run_command):
+def test_a_run_on_the_hub_can_be_started_from_but_not_resumed(server, run_command):
     upload(server, "me/run", TRAINED / "navigation")
     refused = run_command("train", "--resume", "hub:me/run")
     assert (refused.code, refused.out) == (2, "")

@@ -104,7 +104,7 @@ def test_adapting_is_one_inner_update_for_each_task(sampled):
     assert (actions != agent_for(learner).eval_action(observations)).any()
 
 
-def test_a_new_task_begins_without_what_was_learned_of_the_last(sampled):
+def test_a_new_task_starts_from_the_unadapted_policy(sampled):
     learner, trajectories = sampled
     begun = []
     agent = agent_for(learner, lambda: begun.append(1))

@@ -6,7 +6,7 @@ from maml_rl.errors import InputError
 from maml_rl.experiments.runs.pages import with_tables
 
 
-def test_a_table_takes_the_place_of_the_one_between_its_markers(tmp_path):
+def test_a_new_table_replaces_the_one_between_its_markers(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- results_page: b -->\nold\n<!-- end -->\nc\n<!-- results_page: d -->\n<!-- end -->\n")
     text = with_tables(page, {"b": "| new |"})

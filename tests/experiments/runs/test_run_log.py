@@ -1,4 +1,4 @@
-"""The log of a run: whatever number an iteration brought, it is written, and what was cut off is dropped."""
+"""The log of a run: every number is written, and rows that were cut off are dropped."""
 
 import csv
 import math
@@ -52,7 +52,7 @@ def test_no_number_ends_a_run_or_is_lost_from_the_table(scalar, values, dtype):
 
 
 @pytest.mark.parametrize("value", [3.0, -2e19, 0.0])
-def test_a_histogram_of_ordinary_numbers_has_them_as_they_are(tmp_path, value):
+def test_a_histogram_of_ordinary_numbers_keeps_their_values(tmp_path, value):
     histogram = logged(tmp_path, 0.0, torch.tensor([value])).Histograms("tasks/values")[0].histogram_value
     assert histogram.min == histogram.max == torch.tensor(value).item()
 
@@ -64,7 +64,7 @@ def test_larger_numbers_than_the_outermost_bin_are_counted_in_it(tmp_path):
     assert histogram.max == pytest.approx(9e19)
 
 
-# A log that goes on
+# Resumed logs
 
 
 ROWS = "iteration,a\n1,2\n2,0.25\n"
@@ -95,7 +95,7 @@ def test_a_log_that_cannot_be_read_is_not_written_to(tmp_path, content):
     assert (tmp_path / METRICS).read_bytes() == content
 
 
-def test_what_the_thread_of_tensorboard_cannot_write_is_raised_where_it_is_logged(tmp_path, capfd, file_size_limit):
+def test_an_error_in_tensorboards_thread_is_raised_by_the_call_that_logs(tmp_path, capfd, file_size_limit):
     before = threading.excepthook
     logger = run_logger(tmp_path, 0)
     assert threading.excepthook is not before
@@ -108,7 +108,7 @@ def test_what_the_thread_of_tensorboard_cannot_write_is_raised_where_it_is_logge
     assert threading.excepthook is before
 
 
-def test_a_run_of_an_older_version_is_logged_further_with_new_quantities(tmp_path):
+def test_the_log_of_an_older_version_continues_with_new_quantities(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("b,iteration\n1.5,1\n2.5,2\n3.5,3\n")
     table = MetricsTable(path, finished=2)

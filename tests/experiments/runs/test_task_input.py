@@ -58,7 +58,7 @@ def test_anything_else_is_refused_in_one_line(space: Space, text: str):
 
 
 @pytest.mark.parametrize("space", [Discrete(2), MultiDiscrete([3]), Box(0, 3, (1,), np.int64)])
-def test_a_fraction_is_no_integer(space):
+def test_a_fraction_is_not_an_integer(space):
     with pytest.raises(InputError, match=r"0\.5 is not in the task space"):
         read_task(space, "0.5")
 
@@ -67,7 +67,7 @@ LEG = Dict(payload=Box(0, 5, ()), motors=Box(0, 2, (3,)), joint=Dict(broken=Disc
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"payload": 20.0}, "; payload 20.0 is not in Box(0.0, 5.0, (), float32): give"),
         ({"motors": [1, 1]}, "; motors [1, 1] is not in Box(0.0, 2.0, (3,), float32): give"),
@@ -76,13 +76,13 @@ LEG = Dict(payload=Box(0, 5, ()), motors=Box(0, 2, (3,)), joint=Dict(broken=Disc
         ({"gravity": 2.0}, "; gravity unknown: give"),
     ],
 )
-def test_the_message_names_the_part_of_a_task_that_is_wrong_and_no_key_is_ignored(changes, told):
+def test_the_message_names_the_part_of_a_task_that_is_wrong_and_no_key_is_ignored(changes, expected):
     right = {"payload": 2.0, "motors": [1, 1, 1], "joint": {"broken": 3}}
     assert LEG.contains(read_task(LEG, json.dumps(right)))
     wrong = {key: value for key, value in {**right, **changes}.items() if value is not None}
     with pytest.raises(InputError) as refusal:
         read_task(LEG, json.dumps(wrong))
-    assert told in str(refusal.value)
+    assert expected in str(refusal.value)
 
 
 def test_tasks_of_a_list_may_be_beyond_the_bounds_but_have_the_form_of_a_task():
@@ -91,13 +91,13 @@ def test_tasks_of_a_list_may_be_beyond_the_bounds_but_have_the_form_of_a_task():
     assert space.contains(near)
     assert not space.contains(far)
     assert (far["mass"].tolist(), far["mass"].dtype, far["joint"]) == ([-7.5], np.float32, 3)
-    for wrong, told in (
+    for wrong, expected in (
         ({"mass": [1.5], "joint": 4}, r"joint 4 is not in Discrete\(4\)"),
         ({"mass": [1.5, 2.0], "joint": 0}, r"mass \[1.5, 2.0\] is not in Box"),
         ({"mass": [1.5]}, "joint missing"),
         ([1.5], "does not have the form of the task space"),
     ):
-        with pytest.raises(InputError, match=rf"^my.json: task 2, .*{told}.*give one such as {{") as refusal:
+        with pytest.raises(InputError, match=rf"^my.json: task 2, .*{expected}.*give one such as {{") as refusal:
             read_tasks(space, [{"mass": [1.5], "joint": 0}, wrong], "my.json")
         assert "\n" not in str(refusal.value)
 

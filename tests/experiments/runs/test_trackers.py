@@ -43,7 +43,7 @@ NAMES = ("wandb", "trackio")
 
 
 class Seen(NamedTuple):
-    """What a tracker has of a run."""
+    """What a tracker has stored of a run."""
 
     ids: set[str]
     config: dict[str, Any]
@@ -56,7 +56,7 @@ class Seen(NamedTuple):
 
 
 def records(path: Path) -> Iterator[Any]:
-    """Records of wandb's log of a run that is offline: of LevelDB's form, in blocks of 32 KiB, after 7 bytes."""
+    """Records of wandb's log of an offline run, in LevelDB's format: blocks of 32 KiB, after 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, whole = path.read_bytes(), 7, b""
@@ -185,12 +185,12 @@ def test_a_tracker_changes_no_result(tmp_path, name):
     assert all(value.equal(alone.state.meta[key]) for key, value in tracked.state.meta.items())
 
 
-def check_survived(out: Path, err: str, *told: str) -> None:
+def check_survived(out: Path, err: str, *expected: str) -> None:
     """The run has all of its iterations, and there is one line of warning."""
     assert load_run(out).state.iteration == 2
     assert len((out / METRICS).read_text().splitlines()) == 3
     (warning,) = [line for line in err.splitlines() if line.startswith("warning: ")]
-    for text in told:
+    for text in expected:
         assert text in warning
 
 

@@ -62,7 +62,7 @@ EACH_LOGGED = replace(SINUSOID, log_every=1)
 
 
 class Kind(NamedTuple):
-    """A kind of learning, with a run that is short."""
+    """A kind of learning, with a short run."""
 
     config: RLConfig | SupervisedConfig
     learner: type[AnyLearner]
@@ -153,7 +153,7 @@ def timeless_progress(run: Run) -> tuple[int, int, dict[str, float]]:
 
 
 def assert_same_run(out: Path, expected: Path) -> None:
-    """The same tensors, progress and log, but for the seconds it took."""
+    """Checks that two runs have the same tensors, progress and log, except for times."""
     run, other = load_run(out), load_run(expected)
     assert same_tensors(run, other)
     assert timeless_progress(run) == timeless_progress(other)
@@ -201,7 +201,7 @@ def content(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module", autouse=True)
 def untraced() -> Iterator[None]:
-    """Meta-gradients of supervised learning as they are, since to trace one takes longer than these runs."""
+    """Leaves meta-gradients of supervised learning untraced: tracing one takes longer than these runs."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(supervised_learner, "build_network", lambda *about: Network(build_network(*about).module))
         yield
@@ -313,7 +313,7 @@ def test_the_number_of_sub_environments_does_not_change_the_result(tmp_path, num
     assert timeless(tmp_path / "None") == timeless(tmp_path / str(num_envs))
 
 
-def test_each_iteration_draws_tasks_and_noise_of_its_own(tmp_path, monkeypatch):
+def test_each_iteration_draws_its_own_tasks_and_noise(tmp_path, monkeypatch):
     drawn = []
     training_tasks = maml_rl.meta_rl.training_tasks
 
@@ -388,11 +388,11 @@ def test_ctrl_c_while_a_row_is_logged_loses_no_row(kind, uninterrupted, tmp_path
 
 
 class KilledError(BaseException):
-    """Nothing catches it."""
+    """An exception that nothing catches."""
 
 
 @pytest.mark.parametrize(("checkpoint_every", "saved"), [(10, 0), (2, 2), (1, 3)])
-def test_a_killed_run_goes_on_from_its_last_checkpoint_and_is_shown_once(
+def test_a_killed_run_resumes_from_its_last_checkpoint_and_is_logged_once(
     kind, uninterrupted, tmp_path, checkpoint_every, saved
 ):
     out, killed = tmp_path / "run", tmp_path / "killed"
@@ -419,7 +419,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_is_shown_once(
     assert bool(events.Tags()["histograms"]) == (kind.learner is RLLearner)
 
 
-def test_where_meta_gradients_are_traced_a_run_is_the_same(tmp_path):
+def test_tracing_meta_gradients_does_not_change_a_run(tmp_path):
     config = replace(EACH_LOGGED, iterations=2, meta=SupervisedMeta(meta_batch_size=2))
     expected = train(config, tmp_path / "untraced", ONE)
     with pytest.MonkeyPatch.context() as patched:
@@ -438,7 +438,7 @@ def test_a_resumption_of_a_finished_run_changes_nothing(uninterrupted, tmp_path)
     assert {name for name, kept in content(out).items() if kept != before[name]} <= {CHECKPOINT}  # in another order
 
 
-def test_a_run_goes_on_without_its_logs(uninterrupted, three_iterations, tmp_path):
+def test_a_run_resumes_without_its_logs(uninterrupted, three_iterations, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(three_iterations, out)
     (out / METRICS).unlink()
@@ -448,7 +448,7 @@ def test_a_run_goes_on_without_its_logs(uninterrupted, three_iterations, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["reinforcement"], indirect=True)
-def test_training_goes_on_from_another_runs_policy(three_iterations, tmp_path):
+def test_training_can_start_from_another_runs_policy(three_iterations, tmp_path):
     first = load_run(three_iterations)
     run = train(replace(POLICY, iterations=1, seed=5, start_from=str(three_iterations)), tmp_path / "run", ONE)
     assert run.state.iteration == 1
@@ -479,7 +479,7 @@ def test_a_step_size_that_diverges_is_reported_and_saves_nothing_that_is_not_fin
     assert all(value.isfinite().all() for value in tensors(run).values())
 
 
-def test_a_directory_that_holds_something_is_refused(tmp_path):
+def test_a_non_empty_directory_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for out in (tmp_path, tmp_path / "notes.txt"):
         assert f"--resume {out}" in refused(lambda out=out: train(SINUSOID, out, ONE))
@@ -492,7 +492,7 @@ def test_an_empty_directory_is_used(kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "nonsense", ""])
-def test_a_device_that_is_not_there_is_refused_before_anything_is_written(kind, uninterrupted, tmp_path, name):
+def test_an_unavailable_device_is_refused_before_anything_is_written(kind, uninterrupted, tmp_path, name):
     before = content(uninterrupted[0])
     for call in (
         lambda: train(kind.config, tmp_path / "run", Machine(name)),
@@ -504,7 +504,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(kind, 
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "expected"),
     [
         (RLConfig(env_id="CartPole-v1"), "task_space"),
         (RLConfig(env_id="maml_rl.envs:finn2017/Navigation-v0"), "Navigation2D-v0"),
@@ -515,8 +515,8 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(kind, 
         ),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(tmp_path, config, told):
-    assert told in refused(lambda: train(config, tmp_path / "run"))
+def test_settings_that_cannot_be_trained_are_refused_before_anything_is_written(tmp_path, config, expected):
+    assert expected in refused(lambda: train(config, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -540,7 +540,7 @@ def test_a_run_is_not_resumed_with_fewer_iterations_or_without_its_optimizer(uni
         assert "has no optimizer state: it can be evaluated but not resumed" in refused(lambda: resume(out, 5))
 
 
-def test_images_are_of_supervised_runs_only(uninterrupted, kind):
+def test_only_supervised_runs_have_images(uninterrupted, kind):
     if kind.learner is RLLearner:
         assert "which has no --data: leave it out" in refused(lambda: resume(uninterrupted[0], data="images"))
     else:
@@ -579,7 +579,7 @@ def test_a_run_never_begins_where_another_process_begins_one(tmp_path):
         assert "another process is training in" in refused(lambda: train(SINUSOID, tmp_path, ONE))
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     run = train(replace(SINUSOID, iterations=0), tmp_path, ONE)
-    assert run.state.iteration == 0  # a lock alone is no run
+    assert run.state.iteration == 0  # a lock alone is not a run
 
 
 # Files that cannot be written: the same loop for both kinds

@@ -1,4 +1,4 @@
-"""Whose code a command runs: a run in which someone else names a module does not get it imported."""
+"""Whose code a command runs: a module that a stranger's run names is not imported."""
 
 import importlib
 import shutil
@@ -44,7 +44,7 @@ def small() -> Run:
 
 @pytest.fixture
 def command(run_command, monkeypatch, tmp_path, small) -> Callable[..., Any]:
-    """The command in a directory that holds a run, and next to it the module that the run names, both of a stranger."""
+    """The command in a directory with a run and, next to it, the module that the run names, both from a stranger."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     save_run(tmp_path / "own", small)
     save_run(tmp_path / "run", small._replace(config=replace(SMALL, env_id="strange:Strange-v0")))
@@ -59,7 +59,7 @@ def command(run_command, monkeypatch, tmp_path, small) -> Callable[..., Any]:
 
 
 def supervised(directory: Path, function: str) -> None:
-    """A run of supervised learning, as far as its settings go."""
+    """Stores a checkpoint with the settings of a supervised run."""
     config = SupervisedConfig(tasks=TasksConfig(family="function", function=function))
     directory.mkdir()
     record = {"kind": "supervised", "iteration": 0, "progress": {}, "config": asdict(config)}
@@ -85,18 +85,18 @@ def check_refused(result: Any, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_imports_what_a_run_brings(command, tmp_path, name):
+def test_no_command_imports_the_module_that_a_run_names(command, tmp_path, name):
     check_refused(command(*COMMANDS[name]), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "visualize", "resume"])
-def test_no_command_imports_the_function_of_tasks_that_a_run_brings(command, tmp_path, name):
+def test_no_command_imports_the_task_function_that_a_run_names(command, tmp_path, name):
     supervised(tmp_path / "learner", "strange:tasks")
     check_refused(command(*("learner" if part == "run" else part for part in COMMANDS[name])), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "adapt", "resume"])
-def test_no_command_imports_the_network_that_a_run_brings(command, tmp_path, small, name):
+def test_no_command_imports_the_network_that_a_run_names(command, tmp_path, small, name):
     network = replace(SMALL.network, module="strange:Net")
     save_run(tmp_path / "run", small._replace(config=replace(SMALL, network=network)))
     assert load_run(tmp_path / "run").rl_config.network.module == "strange:Net"  # reading it imports nothing
@@ -104,7 +104,7 @@ def test_no_command_imports_the_network_that_a_run_brings(command, tmp_path, sma
 
 
 @pytest.mark.parametrize("name", ["evaluate", "visualize"])
-def test_a_run_that_is_shown_for_comparison_brings_no_code_either(command, tmp_path, name):
+def test_the_module_of_a_baseline_is_not_imported_either(command, tmp_path, name):
     (tmp_path / "mine.py").write_text("")
     supervised(tmp_path / "learner", "mine:tasks")
     supervised(tmp_path / "learner-oracle", "strange:tasks")
@@ -122,7 +122,7 @@ def test_an_option_lets_a_module_in_and_later_commands_remember_it(command, tmp_
 
 
 @pytest.mark.parametrize("module", ["envs.strange", "experiments.strange"])
-def test_packages_that_are_called_like_folders_of_this_one_are_the_users(command, monkeypatch, tmp_path, small, module):
+def test_packages_named_like_folders_of_this_one_are_the_users(command, monkeypatch, tmp_path, small, module):
     monkeypatch.syspath_prepend(tmp_path)  # as python -m does
     package = tmp_path / module.partition(".")[0]
     package.mkdir()
@@ -170,7 +170,7 @@ def test_a_module_of_the_same_name_in_another_place_is_another_one(command, tmp_
     check_refused(command("evaluate", tmp_path / "run"), download)
 
 
-def test_a_run_cannot_bring_what_is_remembered(command, tmp_path, monkeypatch):
+def test_a_run_cannot_bring_its_own_list_of_trusted_modules(command, tmp_path, monkeypatch):
     command("check", "strange:Strange-v0")
     assert imported(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
@@ -193,7 +193,7 @@ def test_without_a_place_to_remember_the_option_is_needed_again(command, tmp_pat
     check_refused(command("evaluate", "run"), tmp_path)
 
 
-def test_a_relative_place_is_none_since_a_run_could_bring_it(command, tmp_path, monkeypatch):
+def test_a_relative_place_is_ignored_since_a_run_could_bring_it(command, tmp_path, monkeypatch):
     command("evaluate", "run", "--trust-module", "strange")
     assert imported(tmp_path)
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
@@ -202,7 +202,7 @@ def test_a_relative_place_is_none_since_a_run_could_bring_it(command, tmp_path, 
         check_refused(command("evaluate", "run"), tmp_path)
 
 
-def test_what_is_remembered_is_in_the_home_where_no_other_place_is_set(command, tmp_path, monkeypatch):
+def test_trusted_modules_are_stored_in_the_home_directory_by_default(command, tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     command("check", "strange:Strange-v0")
@@ -233,7 +233,7 @@ def test_a_terminal_is_asked(command, tmp_path, monkeypatch, answer, expected):
     assert ("--trust-module" in result.err) is not expected
 
 
-def test_the_run_that_another_starts_from_brings_no_code(command, tmp_path):
+def test_the_module_of_a_run_to_start_from_is_not_imported(command, tmp_path):
     start = ("--start-from", "run", "--network.hidden-sizes", "4", "--iterations", "0", "--out", "started")
     result = command("train", "navigation", *start, "--meta.meta-batch-size", "1", "--meta.episodes", "1")
     assert result.code == 0, result.err
@@ -243,7 +243,7 @@ def test_the_run_that_another_starts_from_brings_no_code(command, tmp_path):
 @pytest.mark.parametrize(
     "env_id", ["../strange:X", "a b:X", "strange.:X", ".strange:X", "strange\0:X", "st/range:X", "maml_rl./:X"]
 )
-def test_what_is_no_name_of_a_module_is_refused(command, tmp_path, small, env_id):
+def test_an_invalid_module_name_is_refused(command, tmp_path, small, env_id):
     save_run(tmp_path / "run", small._replace(config=replace(SMALL, env_id=env_id)))
     result = command("evaluate", "run")
     assert result.code == 2
