@@ -13,7 +13,7 @@ _MOVES = ("clone", "view", "detach", "split", "slice", "_to_copy", "alias", "cop
 
 
 class Operands(TorchDispatchMode):
-    """Every operation but copies and views, with the place of its operands: bytes after a boundary of 64, strides."""
+    """Records operations except copies and views, with bytes after a boundary of 64 and strides of their operands."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Actor-Mimic: optima that are known, gradients, and runs that resume and load like any other."""
+"""Actor-Mimic: known optima, gradients, and runs that resume and load like any other."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -61,8 +61,8 @@ def taught(
     config: RLConfig, write: Callable[[Params], None] = lambda _: None, machine: Machine = ONE_THREAD
 ) -> Iterator[MimicLearner]:
     """The learner of an imitation whose experts have the network of the settings, with weights that `write` changes."""
-    told = replace(config, observe_task=True)
-    with closing(make_envs(told, 1)) as envs:
+    observing = replace(config, observe_task=True)
+    with closing(make_envs(observing, 1)) as envs:
         oracle = build_policy(envs, config.network, 7)
     params = parameters(oracle)
     write(params)
@@ -81,7 +81,7 @@ def iterated(learner: MimicLearner, count: int) -> tuple[State, list[dict[str, f
     return state, rows
 
 
-# Optima that are known
+# Known optima
 
 
 def test_a_blind_student_of_contradicting_experts_learns_the_mean_action_and_a_wider_deviation() -> None:
@@ -92,7 +92,7 @@ def test_a_blind_student_of_contradicting_experts_learns_the_mean_action_and_a_w
         params["log_std"][:] = np.log(0.5)
 
     config = student("unused", network=LINEAR)
-    # Near the optimum steps of Adam do not shrink by themselves: a cosine makes the last ones small.
+    # Near the optimum the steps of Adam do not shrink: a cosine makes the last ones small.
     meta = replace(META, episodes=50, step=Adam(lr=0.1, cosine_iterations=30))
     imitation = replace(config.imitation, updates=15, minibatch=128, feature_weight=0.0)
     with taught(replace(config, meta=meta, imitation=imitation), write) as learner:
@@ -181,7 +181,7 @@ def recorded_lessons(learner: MimicLearner, state: State) -> list[Any]:
     return found
 
 
-def test_a_student_that_explores_takes_its_likeliest_action_but_for_epsilon() -> None:
+def test_a_student_that_explores_takes_its_likeliest_action_except_with_probability_epsilon() -> None:
     config = student("unused", env_id="maml_rl.envs:duan2016/BernoulliBandit-v0")
     config = replace(config, meta=replace(META, episodes=100), max_episode_steps=10)
     with taught(replace(config, imitation=replace(config.imitation, epsilon=0.2))) as learner:
@@ -211,7 +211,7 @@ def equal(one: State, other: State) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_run_resumes_bit_for_bit_and_needs_its_experts_for_nothing_else(tmp_path: Path) -> None:
+def test_a_run_resumes_bit_for_bit_and_needs_its_experts_only_to_train(tmp_path: Path) -> None:
     experts = oracle_run(tmp_path / "oracle")
     config = student(experts)
     whole = train(config, tmp_path / "whole", ONE_THREAD)
@@ -301,7 +301,7 @@ def test_experts_of_other_spaces_and_missing_ones_are_refused(tmp_path: Path) ->
         ({"meta": RLMeta(inner_steps=0)}, "imitation takes its steps by adam or sgd, got trust-region"),
     ],
 )
-def test_settings_that_have_no_part_in_imitation_are_refused(settings: Any, message: str) -> None:
+def test_settings_that_do_not_fit_imitation_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(student("unused"), **settings)
 
@@ -324,7 +324,7 @@ def load_space(env_id: str) -> Any:
         return envs.get_attr("task_space")[0]
 
 
-def test_what_differs_is_measured_without_a_map_too() -> None:
+def test_without_feature_maps_only_the_kl_is_measured() -> None:
     with taught(student("unused")) as learner:
         state = learner.initial()
         (lesson, *_) = recorded_lessons(learner, state)

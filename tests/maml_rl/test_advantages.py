@@ -50,7 +50,7 @@ def test_discounted_sum_of_any_length_is_that_of_a_loop(steps: int, factor: floa
     torch.testing.assert_close(sums.double(), torch.stack(expected[::-1], 1), rtol=1e-5, atol=1e-4)
 
 
-def test_discounted_sum_takes_every_row_for_itself() -> None:
+def test_discounted_sum_treats_every_row_separately() -> None:
     values = random(M, K, T)
     sums = discounted_sum(values, 0.9)
     assert sums.shape == values.shape
@@ -92,7 +92,7 @@ def test_lambda_one_gives_discounted_returns_minus_values() -> None:
 
 def test_normalised_advantages_have_mean_zero_and_standard_deviation_one() -> None:
     mask = mask_of([6, 1, 4, 2])
-    # A spread of 7 tells division by the standard deviation from division by the variance.
+    # With a spread of 7, dividing by the variance instead of the standard deviation would fail.
     result = normalised(7 * random(K, T) + 30, mask)[mask.bool()]
     torch.testing.assert_close(result.mean(), torch.zeros((), dtype=torch.float64))
     torch.testing.assert_close(result.std(correction=0), torch.ones((), dtype=torch.float64))
@@ -140,7 +140,7 @@ def test_the_baseline_is_the_ridge_solution_of_every_task(ridge: float) -> None:
         assert (values[m].numpy()[~steps] == 0).all()
 
 
-def test_the_ridge_coefficient_is_what_it_says() -> None:
+def test_the_ridge_coefficient_has_the_stated_effect() -> None:
     # Observations 0 and one step: the only feature that is not 0 is the constant, so V = sum y / (K + ridge).
     observations, returns = torch.zeros(4, 1, OBSERVATION), torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     values = linear_baseline(observations, returns, torch.ones(4, 1), ridge=1.0).values
@@ -154,7 +154,7 @@ def test_the_ridge_coefficient_is_small_unless_given() -> None:
     assert not torch.equal(linear_baseline(observations, returns, mask, ridge=9.0).values, expected)
 
 
-def test_baselines_of_tasks_are_fitted_apart() -> None:
+def test_baselines_of_tasks_are_fitted_separately() -> None:
     observations, returns, mask = random(M, K, T, OBSERVATION), random(M, K, T, seed=1), torch.ones(M, K, T)
     together = linear_baseline(observations, returns, mask).values
     for m in range(M):
@@ -224,7 +224,7 @@ def test_a_batch_keeps_the_episode_and_the_time_of_each_step() -> None:
     assert batch.episodes.dtype == batch.times.dtype == torch.int64
 
 
-def test_of_one_episode_nothing_is_left_out() -> None:
+def test_with_one_episode_nothing_is_left_out() -> None:
     assert linear_baseline(random(1, T, OBSERVATION), random(1, T), torch.ones(1, T)).left_out is None
     one = Trajectories(*(field[:1] for field in trajectories([6, 6, 6, 6], np.zeros((K, T)))))
     batch, measured = advantage_batch(one, 0.9, 1.0)

@@ -320,7 +320,7 @@ def limited(env: gymnasium.Env, steps: int = 30) -> gymnasium.Env:
     return TimeLimit(env, steps)
 
 
-def test_nothing_is_said_of_an_environment_that_is_right():
+def test_an_environment_without_faults_has_no_findings():
     assert check_task_env(limited(Right())) == []
 
 
@@ -333,7 +333,7 @@ def test_a_fault_is_reported_in_one_sentence_with_what_to_do(fault, level, expec
     assert any(finding.level == level and expected in finding.text for finding in findings), findings
     assert len(set(findings)) == len(findings)
     assert not any("\n" in finding.text for finding in findings)
-    if level == "warning":  # a warning does not keep anybody from training
+    if level == "warning":  # a warning does not prevent training
         assert not any(finding.level == "error" for finding in findings), findings
 
 
@@ -498,7 +498,7 @@ class StartedTogether(Points):
         (StartedTogether, "the first observation of row 1 differs"),
     ],
 )
-def test_each_row_of_a_batch_has_to_be_the_single_environment(mdp, expected):
+def test_each_row_of_a_batch_has_to_equal_the_single_environment(mdp, expected):
     env_id = "PointsForTests-v0"
     gymnasium.register(
         env_id,
@@ -519,7 +519,7 @@ def test_a_time_limit_is_required():
     assert Finding("error", NO_TIME_LIMIT) in check_task_env(Right())
 
 
-def test_the_check_repeats_itself_and_changes_no_space():
+def test_the_check_is_repeatable_and_changes_no_space():
     env = Right()
     env.begin = lambda: np.array([env.np_random.normal(), env.goal[0]])
     env.task_space.seed(5)

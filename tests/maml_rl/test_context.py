@@ -1,4 +1,4 @@
-"""CAVIA (Zintgraf et al. 2019): context parameters, which alone are adapted and which no meta-step learns."""
+"""CAVIA (Zintgraf et al. 2019): only the context parameters are adapted, and no meta-step learns them."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def episodes_of(policy: StandardisedMLP, params: Params, lengths: tuple[int, ...
 # The network.
 
 
-def test_the_context_is_further_inputs_that_are_neither_standardised_nor_clipped() -> None:
+def test_the_context_adds_inputs_that_are_neither_standardised_nor_clipped() -> None:
     seen = Standardisation(torch.full((OBSERVATION,), 5.0), torch.full((OBSERVATION,), 2.0), clip=0.5)
     policy = make_policy(standardisation=seen)
     params = some_params(policy) | {"context": torch.tensor([7.0, -3.0], dtype=torch.float64)}
@@ -103,7 +103,7 @@ def adapted(policy: StandardisedMLP, params: Params, batches: list[Batch], confi
 
 
 @pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
-def test_adaptation_changes_the_context_alone(kind) -> None:
+def test_adaptation_changes_only_the_context(kind) -> None:
     policy = make_policy(kind)
     params = some_params(policy)
     after = adapted(policy, params, [episodes_of(policy, params, (4, 2))])
@@ -188,7 +188,7 @@ def test_the_jacobian_is_that_of_the_adaptation_from_a_fixed_context(objective, 
 
 
 @pytest.mark.parametrize(("adapted", "size"), [("context", 0), ("last-layer", 2)])
-def test_a_context_is_there_exactly_where_the_inner_update_changes_it(adapted: str, size: int) -> None:
+def test_a_context_exists_exactly_where_the_inner_update_changes_it(adapted: str, size: int) -> None:
     network, of_supervised = PolicyConfig(context_size=size), NetworkConfig(context_size=size)
     with pytest.raises(InputError, match=r"^(adapted is context, but the network has none|context_size of 2 is for)"):
         replace(NAVIGATION, network=network, meta=replace(NAVIGATION.meta, adapted=adapted))
@@ -218,7 +218,7 @@ def test_a_policy_without_a_context_and_one_with_nothing_else_to_learn_are_refus
 
 
 @pytest.mark.parametrize(("adapted", "start"), [("context", 0.0), ("all", 0.5)])
-def test_a_context_that_was_learned_is_begun_anew_where_it_alone_is_adapted(adapted, start: float, tmp_path) -> None:
+def test_a_learned_context_is_reset_where_only_the_context_is_adapted(adapted, start: float, tmp_path) -> None:
     learning = replace(NAVIGATION, meta=replace(NAVIGATION.meta, adapted="all"))
     with open_learner(learning) as learner:
         other = new_run(learner, learning)
@@ -232,7 +232,7 @@ def test_a_context_that_was_learned_is_begun_anew_where_it_alone_is_adapted(adap
 
 
 @pytest.mark.parametrize(("adapted", "start"), [("context", 0.0), ("all", 0.5)])
-def test_so_is_that_of_a_policy_or_a_network_of_ones_own(adapted, start: float) -> None:
+def test_so_is_the_context_of_a_custom_policy_or_network(adapted, start: float) -> None:
     policy = make_policy()
     with torch.no_grad():
         policy.get_parameter("context").fill_(0.5)

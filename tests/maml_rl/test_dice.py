@@ -79,7 +79,7 @@ def loss_and_hessian(dice_lambda: float, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @LAMBDAS
-def test_the_hessian_by_parameters_is_the_formula_s(dice_lambda: float) -> None:
+def test_the_hessian_by_parameters_is_that_of_the_formula(dice_lambda: float) -> None:
     policy, vector, batch = network_case()
     params = dict(policy.named_parameters())
 
@@ -109,7 +109,7 @@ def test_the_order_of_steps_and_the_numbers_of_episodes_do_not_matter(dice_lambd
         torch.testing.assert_close(one, other)
 
 
-def test_with_lambda_0_it_is_the_likelihood_ratio_everywhere_to_the_bit() -> None:
+def test_with_lambda_0_it_equals_the_likelihood_ratio_everywhere_bit_for_bit() -> None:
     policy, vector, batch = network_case()
     params = unflatten(vector + 0.3, dict(policy.named_parameters()))
     distribution = policy(params, batch.observations)

@@ -69,7 +69,7 @@ class TestAgainstTorch:
         product = torch.cat(ours.fisher_product(tangents))
         torch.testing.assert_close(product, hessian @ torch.cat(tangents))
 
-    def test_fisher_product_takes_every_row_for_itself(self, make, size: int) -> None:
+    def test_fisher_product_treats_every_row_separately(self, make, size: int) -> None:
         ours, tangents = make(size), make(size, seed=1).parameters()
         product = ours.fisher_product(tangents)
         of_row = type(ours)(*(p[1, 2] for p in ours)).fisher_product(tuple(t[1, 2] for t in tangents))

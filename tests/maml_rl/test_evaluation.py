@@ -70,7 +70,7 @@ def test_fewer_gradient_steps_are_the_first_of_more(reference):
     assert same(run(config=replace(CONFIG, gradient_steps=2)), reference[:3])
 
 
-def test_it_is_a_plain_loop_of_sampling_and_adapting(reference):
+def test_it_equals_a_plain_loop_of_sampling_and_adapting(reference):
     threads = TaskThreads(1)
     with make() as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
@@ -106,13 +106,13 @@ def test_the_step_size_is_multiplied_once_after_the_steps_that_were_trained(monk
     assert [list(update.rates.values()) for update in taken] == [pytest.approx([lr] * 7) for lr in trained]
 
 
-def test_each_gradient_step_changes_what_is_done(reference):
+def test_each_gradient_step_changes_the_actions(reference):
     for before, after in pairwise(reference):
         assert not torch.equal(before.actions, after.actions)
 
 
 def test_episodes_are_fresh_for_each_gradient_step():
-    # With a step size of almost nothing the policy stays, so only the noise can tell the episodes apart.
+    # With a step size of almost nothing the policy stays, so only the noise can make the episodes differ.
     before, after = run(meta=replace(META, inner_lr=1e-30), config=replace(CONFIG, gradient_steps=1))
     assert not torch.isclose(before.actions, after.actions).any()
 
@@ -158,7 +158,7 @@ def test_training_before_it_does_not_matter(reference):
         )
 
 
-def test_no_training_shares_its_noise(reference):
+def test_it_shares_no_noise_with_training(reference):
     """The training of the same seed, with the same tasks and parameters, samples other episodes."""
     with make() as envs:
         policy = build_policy(envs, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
@@ -317,6 +317,6 @@ def test_a_gradient_step_uses_the_first_episodes_and_the_return_is_that_of_all(r
 
 
 @pytest.mark.parametrize("used", [(0,), (2, 5), (3, 3)])
-def test_numbers_of_episodes_used_are_different_ones_that_there_are(used):
+def test_numbers_of_episodes_used_must_be_different_and_available(used):
     with pytest.raises(InputError, match=r"^episodes_used must be different numbers from 1 to episodes, 4"):
         RLEvaluation(episodes=4, episodes_used=used)

@@ -1,4 +1,4 @@
-"""Expectation and spread of the inner objectives' Hessians, by all that can happen in a problem small enough for that.
+"""Expectation and spread of the inner objectives' Hessians, over all episodes of problems small enough to list them.
 
 The estimate of an objective is the Hessian of its loss on sampled steps, and the truth is that of the expected return.
 """
@@ -165,7 +165,7 @@ def test_the_bias_of_each_inner_objective_along_an_ascent_path(
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_baseline_changes_the_expectation_of_reinforce_alone(name: str) -> None:
+def test_a_baseline_changes_only_the_expectation_of_reinforce(name: str) -> None:
     process = table()
     with_baseline, without = (relative_error(process, name, a) for a in (process.advantages(), process.returns()))
     if name == "reinforce":
@@ -210,7 +210,7 @@ def spread(process: Process, name: str, advantages: Tensor) -> float:
     return (variance.sqrt() / hessian(process.expected_return, process.vector).norm()).item()
 
 
-def test_more_credit_for_later_actions_is_noisier_and_a_baseline_in_all_terms_quietens_it() -> None:
+def test_more_credit_for_later_actions_adds_noise_and_a_baseline_in_all_terms_reduces_it() -> None:
     process = table()
     spreads = {name: spread(process, name, process.advantages()) for name in ("lvc", "dice 0.5", "dice 1")}
     spreads["dice 1, returns"] = spread(process, "dice 1", process.returns())

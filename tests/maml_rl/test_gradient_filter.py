@@ -86,7 +86,7 @@ def test_the_first_measurement_counts_as_if_all_before_had_been_without_noise() 
     assert after["inner_power.w"].tolist() == pytest.approx([4, 0])
 
 
-def test_it_tells_signal_from_noise() -> None:
+def test_it_separates_signal_from_noise() -> None:
     # Gradients of 400 tasks: the first number is all signal (+-1 by task), the second all noise of variance 1 in each
     # episode, the third both: signal 1, noise 1/2 after two episodes, so w = 2/3.
     generator = torch.Generator().manual_seed(0)

@@ -48,7 +48,7 @@ class Short(gymnasium.Env):
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    """The small environments of this module, in the registry as long as it runs."""
+    """Registers the small environments of this module while it runs."""
     gymnasium.register(CHOICES, Short, max_episode_steps=6, kwargs={"action_space": spaces.Discrete(3)})
     box = spaces.Box(-1.0, 1.0, (2, 2), np.float32)
     gymnasium.register(MATRIX, Short, max_episode_steps=6, kwargs={"action_space": box, "shape": (2, 3)})
@@ -196,7 +196,7 @@ def test_settings_reach_the_policy():
     assert set(parameters(policy)) == {"weight_0", "bias_0", "weight_1", "bias_1", "log_std"}
 
 
-def test_parameters_are_values_of_their_own():
+def test_parameters_are_copies():
     with make(NAVIGATION) as envs:
         policy = build_policy(envs, CONFIG, seed=0)
     theta = parameters(policy)

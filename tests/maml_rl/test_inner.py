@@ -68,7 +68,7 @@ def test_a_shift_is_added_after_the_step_with_or_without_a_step_size() -> None:
     assert adapted["other"].item() == pytest.approx(2.25)
 
 
-def test_an_inner_step_gives_loss_and_auxiliary_output_as_they_were_before_it() -> None:
+def test_an_inner_step_returns_loss_and_auxiliary_output_from_before_it() -> None:
     step = inner_step(lambda p: (parabola(p), p["theta"] + 7), theta(1.0), InnerUpdate({"theta": 0.1}))
     assert (step.loss.item(), step.value.item()) == (4, 8)
     assert step.params["theta"].item() == pytest.approx(1.4)

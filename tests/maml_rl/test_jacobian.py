@@ -27,7 +27,7 @@ def theta(value: float) -> Params:
 
 
 def network_loss(seed: int) -> Callable[[Params], Tensor]:
-    """Squared error of a 3-4-1 network on data of its own: a loss whose Hessian is neither constant nor definite."""
+    """Squared error of a 3-4-1 network on its own data: a loss whose Hessian is neither constant nor definite."""
     inputs, targets = random(6, 3, seed=seed), random(6, seed=seed + 100)
 
     def loss(params: Params) -> Tensor:
@@ -65,7 +65,7 @@ def meta_params(rates: InnerRates) -> Params:
 
 
 def learned_params(meta: Params) -> Params:
-    """Those that a meta-step changes."""
+    """The parameters that a meta-step changes."""
     return {name: value for name, value in meta.items() if not is_statistic(name)}
 
 
@@ -199,7 +199,7 @@ def test_first_order_leaves_out_the_hessians_and_keeps_the_block_of_the_step_siz
     torch.testing.assert_close(left, right)
 
 
-def test_gradients_of_more_data_replace_those_of_fewer() -> None:
+def test_gradients_of_more_data_replace_those_of_less() -> None:
     rates = InnerRates(ALL, INNER_LR, "parameter", 1)
     meta = meta_params(rates)
     few, many = (adaptation_jacobian([network_loss(k)], [network_params()], rates, meta) for k in (0, 1))

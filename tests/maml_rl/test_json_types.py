@@ -1,4 +1,4 @@
-"""Records: JSON objects are read as what is declared, or refused in one line that names the place."""
+"""Records: JSON objects are read as their declared types, or refused in one line that names the place."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -48,7 +48,7 @@ WHOLE = {**PATH, "ends": [3, "b"], "closes": True, "length": 1.5, "parts": {"a":
 MAP = {"paths": [WHOLE], "scale": 2, "anything": [1, {"b": None}], "more": "kept"}
 
 
-def test_a_record_is_made_of_what_is_declared() -> None:
+def test_a_record_has_the_declared_types() -> None:
     assert from_json(Path, PATH) == Path("a", "open", (Point(1), Point(2.5, 3)))
     whole = from_json(Path, WHOLE)
     assert whole == Path("a", "open", (Point(1), Point(2.5, 3)), (3, "b"), True, 1.5, {"a": [1, 2]})
@@ -62,13 +62,13 @@ def test_an_integer_is_a_number_and_stays_one() -> None:
     assert read == RLConfig(env_id="x", meta=RLMeta(inner_lr=1.0), network=PolicyConfig(observation_clip=None))
 
 
-def test_of_several_kinds_it_is_the_first_that_takes_the_value() -> None:
+def test_the_first_kind_that_accepts_a_value_is_used() -> None:
     for step, kind in (({"rule": "adam", "lr": 0.1}, Adam), ({"rule": "trust-region"}, TrustRegion)):
         assert type(from_json(RLMeta, {"step": step}).step) is kind
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"name": 7}, "name should be text, is 7"),
         ({"name": None}, "name should be text, is None"),
@@ -88,14 +88,14 @@ def test_of_several_kinds_it_is_the_first_that_takes_the_value() -> None:
         ({"other\n": 1}, r"'other\n' is unknown"),
     ],
 )
-def test_a_value_of_another_type_is_named(changes: dict[str, Any], told: str) -> None:
+def test_a_value_of_another_type_is_named(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(TypeError) as refused:
         from_json(Path, PATH | changes)
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(expected)
     assert len(str(refused.value)) < 150
 
 
-def test_a_file_is_checked_and_its_damage_told(tmp_path, check_reader) -> None:
+def test_a_file_is_checked_and_its_damage_is_named(tmp_path, check_reader) -> None:
     path = tmp_path / "map.json"
     check_reader(path, MAP, lambda path: read_typed(path, Map))
     check_reader(path, [MAP, MAP], lambda path: read_typed(path, list[Map]), readable=[b"[]"])

@@ -49,7 +49,7 @@ def sampled(
 
 @cache
 def bandit_episodes(env_id: str) -> Trajectories:
-    """Episodes of the bandit with these arms, of the linear policy: the same for all who ask."""
+    """Episodes of the linear policy on the bandit with these arms, sampled once."""
     return sampled(env_id, ARMS, *softmax_policy(1), 8000)
 
 
@@ -79,14 +79,14 @@ def reward_deviation(env_id: str, policy: CategoricalMLP, params: Params) -> flo
 def check_gradient(policy: CategoricalMLP, params: Params, objective: str, batch: Batch, exact: Params) -> None:
     """The inner loss's gradient is minus the exact one within the error of sampling, which is well below its size.
 
-    The loss is a mean over episodes of equal length, so the gradients of single episodes tell the standard error.
+    The loss is a mean over episodes of equal length, so the gradients of single episodes give the standard error.
     """
     episodes = Batch(*(field.reshape(-1, STEPS, *field.shape[1:]) for field in batch))
     gradient = torch.func.grad(inner_loss(policy, RLMeta(inner_objective=objective)))
     each = torch.func.vmap(gradient, (None, 0))(params, episodes)
     gradients = torch.cat([-values.flatten(1) for values in each.values()], 1)
     error, difference = gradients.std(0) / len(gradients) ** 0.5, (gradients.mean(0) - flatten(exact)).abs()
-    # 1 % besides, since advantages are divided by the deviation in the sample and not by the exact one.
+    # Plus 1 %, since advantages are divided by the deviation in the sample and not by the exact one.
     assert (difference <= 4.5 * error + 0.01 * flatten(exact).abs()).all(), difference / error
     assert flatten(exact).norm() > 6 * error.norm()
 

@@ -1,4 +1,4 @@
-"""Adaptation to logged episodes: what sampled ones give, and what is said of logs that are not what they should be."""
+"""Adaptation to logged episodes: the same result as with sampled ones, and warnings about unsuitable logs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,7 @@ def log(sampled) -> LoggedSteps:
     return logged(sampled[0][1])
 
 
-def test_logged_episodes_give_what_sampled_ones_do(run, sampled):
+def test_logged_episodes_adapt_as_sampled_ones_do(run, sampled):
     found = adapt(run, [logged(episodes) for _, episodes in sampled[:2]], ONE_THREAD)
     for name, value in select(sampled[2][0], 0).items():
         assert torch.equal(found.params[name], value)
@@ -85,7 +85,7 @@ def test_episodes_of_unequal_length_and_choices_are_adapted_to(env_id):
     assert found.likelihood[0] == pytest.approx(0, abs=1.0)
 
 
-def test_a_policy_in_numpy_is_the_policy(run, tmp_path):
+def test_a_policy_in_numpy_equals_the_policy(run, tmp_path):
     policy, file = explorer(run), tmp_path / "policy.npz"
     file.write_bytes(policy.to_bytes())
     observations = 3 * np.random.default_rng(0).standard_normal((50, 20)).astype(np.float32)
@@ -148,12 +148,12 @@ def test_a_minari_data_set_is_a_log(tmp_path, monkeypatch):
 
 
 def warning(run: Run, log: LoggedSteps) -> str:
-    """What is said of a log, in one line."""
+    """The one warning about a log."""
     (line,) = adapt(run, [log], ONE_THREAD).warnings
     return line
 
 
-def test_a_log_that_is_not_of_the_policy_is_warned_of(run, log):
+def test_a_log_of_other_actions_causes_a_warning(run, log):
     noise = np.random.default_rng(0).standard_normal(log.actions.shape).astype(np.float32)
     policy = explorer(run)
     means = policy.output(log.observations)
@@ -164,7 +164,7 @@ def test_a_log_that_is_not_of_the_policy_is_warned_of(run, log):
     assert "clipped before they were logged" in warning(run, log._replace(actions=clipped))
 
 
-def test_a_log_that_is_short_long_or_in_other_units_is_warned_of(run, log):
+def test_a_log_that_is_short_long_or_in_other_units_causes_a_warning(run, log):
     few = log.episodes[2].stop
     assert "3 episodes" in warning(run, LoggedSteps(*(field[:few] for field in log)))
     joined = log.truncated.copy()
@@ -190,7 +190,7 @@ def test_a_log_of_another_robot_is_refused(run, log, change, message):
         adapt(run, [change(log)], ONE_THREAD)
 
 
-def test_no_log_is_refused(run):
+def test_an_empty_list_of_logs_is_refused(run):
     with pytest.raises(InputError, match="give at least one"):
         adapt(run, [], ONE_THREAD)
 
@@ -217,7 +217,7 @@ GIVEN = {
         ({"rewards": np.zeros((4, 2))}, "expected one number for each step"),
     ],
 )
-def test_arrays_that_are_no_log_are_refused(change, message):
+def test_arrays_that_are_not_a_log_are_refused(change, message):
     arrays = {name: value for name, value in (GIVEN | change).items() if value is not None}
     with pytest.raises(InputError, match=message):
         logged_steps(arrays, "the log")
@@ -225,7 +225,7 @@ def test_arrays_that_are_no_log_are_refused(change, message):
 
 @pytest.mark.parametrize("read", [load_steps, load_policy])
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04", b"text", np.zeros(3)])
-def test_files_that_are_no_archives_are_refused_in_one_line(tmp_path, read, content):
+def test_files_that_are_not_archives_are_refused_in_one_line(tmp_path, read, content):
     path = tmp_path / "file.npz"
     if isinstance(content, np.ndarray):
         np.savez(path, x=content)

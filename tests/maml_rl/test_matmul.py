@@ -52,8 +52,8 @@ def test_products_in_double_precision_keep_it(matrices: list[torch.Tensor]) -> N
     np.testing.assert_allclose(plus_times(c.clone(), a, b), c.numpy() + right, rtol=1e-12, atol=1e-12)
 
 
-def test_the_operator_without_a_public_name_is_there_with_the_pinned_pytorch() -> None:
-    """It is worth half of the update's time, so a PyTorch that has lost it should be noticed here."""
+def test_the_private_operator_exists_in_the_pinned_pytorch() -> None:
+    """It saves half of the update's time, so this test notices a PyTorch without it."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch is built without oneDNN")
     assert matmul._onednn() is not None

@@ -53,7 +53,7 @@ def with_statistics(state: State) -> State:
 
 
 class Problem:
-    """Tasks of random steps; those of every update are sampled by the parameters that the path has there."""
+    """Tasks of random steps. Those of every update are sampled at the parameters where the path is then."""
 
     def __init__(self, kind: type = GaussianMLP, frozen: Sequence[str] = (), tasks: int = TASKS, **settings) -> None:
         self.config = RLMeta(**({"inner_lr": 0.3, "step": TrustRegion(curvature_fraction=1.0)} | settings))
@@ -199,7 +199,7 @@ COMBINATIONS = {"no steps": {"inner_steps": 0}} | {
     f"{name}, {steps} steps{', first order' * first_order}": settings
     | {"inner_steps": steps, "first_order": first_order}
     for (name, settings), steps, first_order in product(VARIANTS.items(), (1, 2), (False, True))
-    if not (first_order and settings.get("inner_objective") == "dice")  # which has nothing of its own then
+    if not (first_order and settings.get("inner_objective") == "dice")  # which then equals the other objectives
 }
 
 
@@ -214,7 +214,7 @@ def objective(problem: Problem) -> MetaGradient:
 
 
 class TestDerivatives:
-    """Of every objective with every kind of step sizes, on episodes of unequal length."""
+    """Derivatives of every objective with every kind of step sizes, on episodes of unequal length."""
 
     def test_the_meta_gradient_is_that_through_the_whole_adaptation(self, problem, objective) -> None:
         expected = torch.func.grad(problem.outer_loss)(flatten(problem.learned))
@@ -259,7 +259,7 @@ class TestDerivatives:
 
 @pytest.mark.parametrize("kind", [GaussianMLP, CategoricalMLP])
 @pytest.mark.parametrize("learned_lr", ["no", "parameter"])
-def test_gradient_and_curvature_are_those_of_values_alone_and_of_a_dense_hessian(kind, learned_lr: str) -> None:
+def test_gradient_and_curvature_are_those_of_central_differences_and_a_dense_hessian(kind, learned_lr: str) -> None:
     problem = Problem(kind, learned_lr=learned_lr)
     start, objective = flatten(problem.learned), problem.objective()
     expected = central_differences(problem.outer_loss, start)
@@ -356,7 +356,7 @@ def test_every_rule_takes_a_step_that_lowers_the_loss(rule, settings) -> None:
 
 
 @pytest.mark.parametrize("settings", RATES.values(), ids=RATES)
-def test_adam_outside_takes_the_plain_policy_gradient(settings) -> None:
+def test_adam_as_the_meta_step_takes_the_plain_policy_gradient(settings) -> None:
     # MAML-VPG: where the episodes were sampled, the likelihood ratio has the gradient of log pi A.
     problem = Problem(inner_steps=2, step=Adam(), **settings)
 
@@ -539,7 +539,7 @@ def test_thinning_takes_that_share_evenly_and_the_same_steps_of_every_field(coun
     assert torch.equal(thinned.times, chosen.long())
 
 
-def test_thinning_concerns_the_curvature_and_neither_gradient_nor_kl() -> None:
+def test_thinning_changes_the_curvature_and_neither_gradient_nor_kl() -> None:
     problem = Problem()
     region = problem.config.step
     full, thinned = problem.update(), problem.update(step=replace(region, curvature_fraction=0.5))

@@ -73,7 +73,7 @@ class Choice(Line):
 
 
 class Lost(Line):
-    """The same for someone who has not found the goal: each step costs 1, whatever the action."""
+    """The same without a sign of the goal: each step costs 1, whatever the action."""
 
     def reward_terms(self, states: Array, actions: Array, next_states: Array, tasks: Array) -> Mapping[str, Array]:
         return {"reward_time": np.full(len(states), -1.0)}
@@ -171,7 +171,7 @@ class TestDeterminism:
     def test_another_seed_gives_another_result(self, env_id: str) -> None:
         assert not torch.equal(vector(reference(env_id)), vector(run(env_id, seed=1)))
 
-    def test_another_iteration_draws_anew(self, env_id: str) -> None:
+    def test_another_iteration_gives_another_result(self, env_id: str) -> None:
         assert not torch.equal(vector(reference(env_id)), vector(run(env_id, iterations=range(1, 2))))
 
     def test_iterations_that_resume_from_a_state_are_those_of_an_uninterrupted_run(self, env_id: str) -> None:
@@ -222,7 +222,7 @@ def test_any_number_of_inner_steps_gives_the_documented_metrics(env_id: str, inn
 
 
 @pytest.mark.parametrize("inner_steps", [0, 2])
-def test_what_each_task_contributes_averages_to_the_metric(inner_steps: int) -> None:
+def test_values_by_task_average_to_the_metric(inner_steps: int) -> None:
     config = replace(TINY, inner_steps=inner_steps)
     result = run(NAVIGATION, config)
     by_hand = sample_first(NAVIGATION, config)
@@ -239,7 +239,7 @@ def test_what_each_task_contributes_averages_to_the_metric(inner_steps: int) -> 
 
 
 def sample_first(env_id: str, config: RLMeta) -> Sampled:
-    """The first episodes of the first meta-iteration, sampled apart from it."""
+    """The first episodes of the first meta-iteration, sampled separately."""
     envs = vectorize(env_id, 12)
     policy = make_policy(envs)
     draw = Draw(0, Phase.TRAINING, 0)
@@ -369,7 +369,7 @@ def test_the_filter_is_measured_on_the_support_gradients_and_used_from_the_next_
 
 
 def test_every_sampling_draws_its_own_noise() -> None:
-    # With so small an inner step the policy is the same each time, so only the noise can tell the returns apart.
+    # With so small an inner step the policy is the same each time, so only the noise can make the returns differ.
     metrics = run("meta_rl_tests/Line-v0", replace(TINY, inner_steps=2, inner_lr=1e-12)).metrics
     assert len({metrics[f"return/after_{step}_steps"] for step in range(3)}) == 3
 
@@ -421,7 +421,7 @@ def test_rewards_that_no_action_changes_leave_theta_where_it_is(inner_steps: int
     assert all(spread < 1e-6 for spread in spreads)
 
 
-def test_what_diverged_is_named_with_the_size_of_what_the_network_saw() -> None:
+def test_a_divergence_is_reported_with_the_largest_input_of_the_network() -> None:
     with pytest.raises(NonFiniteError, match=r"^iteration 1: .* with observations of up to 0\.\d+ at the network"):
         run("meta_rl_tests/Line-v0", replace(TINY, inner_lr=1e38))
 
@@ -518,7 +518,7 @@ def test_meta_training_learns_to_adapt_in_one_step() -> None:
 
 
 class InThisThread(TaskThreads):
-    """Where what PyTorch dispatches can be seen."""
+    """Runs tasks in this thread, where PyTorch's operations can be watched."""
 
     def imap(self, function, *arguments):
         return map(function, *arguments)

@@ -38,7 +38,7 @@ class Smooth(nn.Module):
 
 
 class Alike(Smooth):
-    """The same, of which its author says that it may be mapped."""
+    """The same, which its author declares safe to map over tasks."""
 
     rounds_alike = True
 
@@ -166,8 +166,8 @@ def test_a_module_that_cannot_be_mapped_is_applied_to_one_task_after_the_other()
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_how_many_tasks_are_side_by_side_changes_no_bit(count) -> None:
-    """So the number of sub-environments and of ranks changes no sample. Softplus under vmap rounds otherwise."""
+def test_the_number_of_tasks_side_by_side_changes_no_bit(count) -> None:
+    """So the number of sub-environments and of ranks changes no sample. Softplus under vmap rounds differently."""
     assert of_pictures().is_mapped
     assert not own().is_mapped
     for policy in (own().float(), of_pictures().float(), policy_for(lambda _: Strided(), PICTURE).float()):
@@ -254,7 +254,7 @@ def test_frozen_parameters_of_a_module_take_no_part() -> None:
     assert "network.layers.3.weight" in names
 
 
-def test_a_policy_on_another_device_or_type_takes_its_buffers_along() -> None:
+def test_a_policy_of_another_type_moves_its_buffers() -> None:
     class Shifted(Smooth):
         def __init__(self) -> None:
             super().__init__()

@@ -139,7 +139,7 @@ def test_an_unknown_inner_objective_is_refused() -> None:
 
 @pytest.fixture
 def own_losses(tmp_path, monkeypatch) -> str:
-    """Name of a module of the user's own."""
+    """Name of a module with custom losses."""
     (tmp_path / "own_losses_for_tests.py").write_text(
         """
 import torch
@@ -166,7 +166,7 @@ def of_advantages(policy, params, batch):
 
 
 @CASES
-def test_a_loss_of_ones_own_is_imported_by_name_and_sees_when_each_step_was(case, own_losses: str) -> None:
+def test_a_custom_loss_is_imported_by_name_and_sees_the_time_of_each_step(case, own_losses: str) -> None:
     policy, params, batch = case()
     value = sampled_loss(policy, f"{own_losses}:advantage_weighted")(params, batch)
     discounted = batch.advantages * 0.9 ** torch.arange(STEPS)
@@ -185,7 +185,7 @@ def test_a_loss_that_cannot_be_imported_is_refused_in_one_line(own_losses: str, 
         sampled_loss(gaussian_case()[0], f"{own_losses}:{function}")
 
 
-def test_a_module_that_is_not_there_is_refused_in_one_line() -> None:
+def test_a_missing_module_is_refused_in_one_line() -> None:
     remedy = "run in the directory that holds no_such.py, or put that directory on PYTHONPATH"
     message = rf"^inner_objective 'no_such:loss' cannot be imported \(no module no_such\): {remedy}$"
     with pytest.raises(InputError, match=message):

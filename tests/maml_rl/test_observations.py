@@ -62,11 +62,11 @@ def test_a_picture_is_seen_with_its_channels_first(shape, seen) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_picture_is_a_row_of_numbers(space) -> None:
+def test_a_box_that_is_not_a_picture_is_a_row_of_numbers(space) -> None:
     assert observation_parts(space) == (Part("", space.shape),)
 
 
-def test_rows_know_their_parts_also_in_another_process() -> None:
+def test_rows_know_their_parts_even_in_another_process() -> None:
     rows = row_space(spaces.Dict(view=PICTURE, speed=NUMBERS))
     assert isinstance(rows, Rows)
     assert rows.shape == (9 * 8 * 3 + 2,)
@@ -90,7 +90,7 @@ class Seen(gymnasium.Env):
         return {"speed": np.array([0.5, -0.5], np.float32), "gear": np.int64(1)}, {}
 
 
-def test_an_environment_observes_rows_and_one_with_a_box_stays_what_it_is() -> None:
+def test_an_environment_observes_rows_and_one_with_a_box_is_unchanged() -> None:
     env = in_rows(Seen())
     assert isinstance(env, RowObservation)
     observation, _ = env.reset()

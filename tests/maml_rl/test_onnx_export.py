@@ -79,7 +79,7 @@ def test_a_trained_policy_is_computed_as_pytorch_does():
 
 
 @pytest.mark.parametrize("opset", [12, 1000])
-def test_a_version_of_the_operators_that_is_not_there_is_refused(opset):
+def test_an_unsupported_opset_is_refused(opset):
     with pytest.raises(InputError, match=f"opset must be from 13 to {onnx.defs.onnx_opset_version()}.* got {opset}"):
         to_onnx(random_policy(), opset)
 

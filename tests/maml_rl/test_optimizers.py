@@ -26,7 +26,7 @@ def test_the_first_step_of_adam_is_the_step_size_whatever_the_gradient():
 
 
 @pytest.mark.parametrize(("iteration", "expected"), [(0, 1.0), (5_000, 0.505), (9_999, 0.01)])
-def test_the_step_size_falls_along_a_half_cosine_to_a_hundredth_and_starts_anew(iteration, expected):
+def test_the_step_size_falls_along_a_half_cosine_to_a_hundredth_and_restarts(iteration, expected):
     assert cosine(2.0, 10_000, iteration) == pytest.approx(2.0 * expected, rel=1e-4)
     assert cosine(2.0, 10_000, 30_000 + iteration) == cosine(2.0, 10_000, iteration)
 

@@ -1,4 +1,4 @@
-"""Networks of the user's own: trained, stored by their names, and refused in one line where they cannot be."""
+"""Custom networks: trained, stored by name, or refused in one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_another_network_does_not_start_from_a_run(tmp_path) -> None:
         ("nowhere:Layered", "{}", "no module nowhere"),
     ],
 )
-def test_what_cannot_be_meta_trained_is_refused_in_one_line(module, arguments, message) -> None:
+def test_a_network_that_cannot_be_meta_trained_is_refused_in_one_line(module, arguments, message) -> None:
     with pytest.raises(InputError) as refusal:
         built(module=module, arguments=arguments)
     assert "network.module" in str(refusal.value)

@@ -23,7 +23,7 @@ def test_results_come_in_the_order_of_the_tasks(threads: int | None) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_arguments_are_taken_side_by_side(threads: int) -> None:
+def test_arguments_are_paired(threads: int) -> None:
     assert TaskThreads(threads).map(lambda a, b: a - b, [5, 6, 7], [1, 2, 3]) == [4, 4, 4]
 
 
@@ -33,7 +33,7 @@ def test_no_tasks_give_no_results(threads: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_an_error_of_a_task_is_raised_and_the_pool_works_on(threads: int) -> None:
+def test_an_error_of_a_task_is_raised_and_the_pool_keeps_working(threads: int) -> None:
     pool = TaskThreads(threads)
     with pytest.raises(ZeroDivisionError):
         pool.map(lambda x: 1 / x, [1, 0, 2])

@@ -59,7 +59,7 @@ def random_like(params: Params, seed: int) -> Params:
 
 
 def point(policy) -> Params:
-    """Parameters none of which is 0, as biases are at the start."""
+    """Parameters without zeros, which biases are at the start."""
     return {name: 0.8 * value for name, value in random_like(dict(policy.named_parameters()), seed=1).items()}
 
 

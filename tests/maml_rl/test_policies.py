@@ -104,7 +104,7 @@ def test_standardisation_and_clip_hold_for_stacked_parameters() -> None:
         torch.testing.assert_close(together[m], policy(select(params, m), obs[m]).mean)
 
 
-def test_statistics_are_kept_with_the_policy_and_are_no_parameters() -> None:
+def test_statistics_are_kept_with_the_policy_and_are_not_parameters() -> None:
     mean, std = torch.ones(OBSERVATION), torch.full((OBSERVATION,), 2.0)
     policy = gaussian_mlp(standardisation=Standardisation(mean, std))
     state = policy.state_dict()

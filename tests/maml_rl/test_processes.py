@@ -1,4 +1,4 @@
-"""Environments in separate processes: real processes, real deaths."""
+"""Environments in separate processes: real processes and real crashes."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def importable(monkeypatch):
 
 @pytest.fixture
 def processes() -> Iterator[Callable[..., ProcessVectorEnv]]:
-    """Starts sub-environments in processes, and sees to it that none is left behind."""
+    """Starts sub-environments in processes, and checks that none is left behind."""
     started: list[TaskVectorEnv] = []
 
     def start(env_id: str, count: int, each: int = 1, **settings: object) -> ProcessVectorEnv:
@@ -92,7 +92,7 @@ def test_an_observation_is_not_changed_by_later_steps(processes):
     assert first.dtype == np.float64
 
 
-def test_of_info_numbers_come_back_and_nothing_else(processes):
+def test_only_numbers_of_info_are_returned(processes):
     envs = processes(WALK, 2)
     assert envs.reset(seed=[0, 1])[1] == {}
     infos = envs.step(np.zeros((2, 1), np.float32))[-1]
@@ -226,7 +226,7 @@ def test_a_process_that_ends_while_it_makes_its_environment_is_not_blamed_on_the
 
 
 def interrupt_at_third_report(monkeypatch, call: str) -> list[tuple[str, float]]:
-    """What is reported of waiting for a call; the third time Ctrl-C is pressed."""
+    """Reports of waiting for a call; the third one raises KeyboardInterrupt."""
     reports: list[tuple[str, float]] = []
 
     def report(what: str, seconds: float) -> None:
@@ -265,7 +265,7 @@ def test_environments_that_are_never_made_are_named(monkeypatch):
     assert reports[-1][0].startswith("process 0 of FailingForTests-v0 (task none yet) and 1 more have not come back")
 
 
-def test_a_wait_is_reported_on_stderr_and_never_if_that_is_asked(capsys):
+def test_a_wait_is_reported_on_stderr_unless_that_is_turned_off(capsys):
     report_waiting("an environment has not been made", 120.0)
     expected = "maml-rl: an environment has not been made for 120 s: is it hanging? Ctrl-C stops\n"
     assert capsys.readouterr().err == expected

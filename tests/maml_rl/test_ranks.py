@@ -27,7 +27,7 @@ def shares(count: int, size: int) -> list[Share]:
 
 
 @pytest.mark.parametrize(("count", "size"), [(40, 1), (40, 3), (7, 7), (20, 8)])
-def test_shares_are_contiguous_and_differ_by_one_task_at_most(count, size):
+def test_shares_are_contiguous_and_differ_by_at_most_one_task(count, size):
     parts = shares(count, size)
     assert [index for part in parts for index in part.indices] == list(range(count))
     lengths = {len(part.indices) for part in parts}
@@ -54,7 +54,7 @@ def test_placed_parameters_begin_where_those_of_all_tasks_do():
 
 @pytest.mark.parametrize(("episodes", "size"), [(5, 3), (16, 3), (5, 7)])
 @pytest.mark.parametrize("num_envs", [4, 50])
-def test_a_share_samples_what_a_single_process_samples_of_its_tasks(episodes, size, num_envs):
+def test_a_share_samples_what_a_single_process_samples_for_its_tasks(episodes, size, num_envs):
     envs = vectorize(NAVIGATION, num_envs, max_episode_steps=10)
     policy = build_policy(envs, PolicyConfig(hidden_sizes=(7, 5)), seed=0)
     tasks, draw = sample_tasks(task_space(envs), 7, seed=1), Draw(0, Phase.TRAINING)
@@ -85,7 +85,7 @@ def test_accelerators_of_a_machine_go_to_its_ranks_in_turn(monkeypatch):
     assert (Ranks(Launch(1, 2, 0, 1)).device("cuda"), ALONE.device("cpu")) == ("cuda", "cpu")
 
 
-def test_a_rank_alone_gathers_its_own_and_loses_none():
+def test_a_single_rank_gathers_only_its_own_value():
     assert ALONE.gather_objects({"a": 1}) == [{"a": 1}]
     assert ALONE.from_first(3) == 3
     ALONE.check_alike({"a": 1})
@@ -93,7 +93,7 @@ def test_a_rank_alone_gathers_its_own_and_loses_none():
         raise KeyboardInterrupt
 
 
-def test_three_ranks_reach_the_bits_of_one(tmp_path):
+def test_three_ranks_equal_one_bit_for_bit(tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
     subprocess.run([*launcher, TRAINING, tmp_path], check=True, timeout=300, capture_output=True)
     alone = runpy.run_path(str(TRAINING))["trained"]()

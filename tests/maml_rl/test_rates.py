@@ -14,7 +14,7 @@ def rates_of(**settings: object) -> InnerRates:
     return inner_rates(RLMeta(**({"inner_lr": 0.5, "inner_steps": 2} | settings)), NAMES)
 
 
-def test_one_number_is_that_of_all_and_no_meta_parameter() -> None:
+def test_a_single_step_size_applies_to_all_and_is_not_a_meta_parameter() -> None:
     rates = rates_of()
     assert rates.initial(THETA) == {}
     assert not rates.has_learned
@@ -29,13 +29,13 @@ def test_learned_step_sizes_begin_with_inner_lr() -> None:
     torch.testing.assert_close(of_tensor, {"inner_lr.w": torch.full((2,), 0.5), "inner_lr.b": torch.full((2,), 0.5)})
 
 
-def test_theta_is_what_is_left_without_them() -> None:
+def test_theta_excludes_step_sizes() -> None:
     meta = THETA | rates_of(learned_lr="parameter").initial(THETA)
     assert list(meta) == ["w", "b", "fixed", "inner_lr.w", "inner_lr.b"]
     assert list(theta(meta)) == ["w", "b", "fixed"]
 
 
-def test_step_sizes_of_each_step_stay_those_of_the_last_that_was_trained() -> None:
+def test_steps_after_the_last_trained_one_keep_its_step_size() -> None:
     rates = rates_of(learned_lr="tensor-and-step")
     meta = {"inner_lr.w": torch.tensor([0.1, 0.2]), "inner_lr.b": torch.tensor([0.3, 0.4])}
     for step, expected in enumerate([(0.1, 0.3), (0.2, 0.4), (0.2, 0.4)]):

@@ -155,7 +155,7 @@ def test_a_report_of_episodes_counts_them_and_what_it_raises_ends_the_sampling(l
         next(adaptation(learner.policy, state.meta, stopping, SeededTasks(tasks), CONFIG.meta, EVALUATION, threads))
 
 
-def test_too_few_episodes_for_the_baseline_are_warned_of() -> None:
+def test_too_few_episodes_for_the_baseline_cause_a_warning() -> None:
     """Its 8 weights of 2 observed numbers; 5 steps an episode: 3 episodes have 15 rows."""
     learner = open_rl(replace(CONFIG, max_episode_steps=5))
     (line,) = learner.few_episodes(3)
@@ -166,7 +166,7 @@ def test_too_few_episodes_for_the_baseline_are_warned_of() -> None:
     learner.close()
 
 
-def test_only_a_learner_of_reinforcement_learning_is_one(learner: RLLearner) -> None:
+def test_rl_learner_refuses_a_supervised_learner(learner: RLLearner) -> None:
     assert rl_learner(learner) is learner
     with pytest.raises(InputError, match="the run is supervised"):
         rl_learner(object())

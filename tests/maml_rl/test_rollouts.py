@@ -75,7 +75,7 @@ class BrokenState(Countdown):
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    """The small environments of this module, in the registry as long as it runs."""
+    """Registers the small environments of this module while it runs."""
     gymnasium.register(
         COUNTDOWN, TaskEnv, max_episode_steps=LIMIT, vector_entry_point=BatchedTaskEnv, kwargs={"mdp": Countdown()}
     )
@@ -213,9 +213,9 @@ def test_every_task_gets_exactly_its_episodes_whatever_their_length():
     assert len(trajectories.observations[:, :, 0, 1].unique()) == 4 * 5
 
 
-def test_ends_of_the_process_and_of_the_time_limit_are_told_apart():
+def test_terminations_and_time_limits_are_distinguished():
     trajectories = sample(vectorize(COUNTDOWN, 4), [5, 6, 7], 2)
-    # 5 ends by itself; 6 ends by itself in the very step of the time limit; 7 is only cut off.
+    # 5 terminates; 6 terminates in the very step of the time limit; 7 is only cut off.
     assert trajectories.terminated.tolist() == [[True] * 2, [True] * 2, [False] * 2]
     assert trajectories.mask.sum(-1).tolist() == [[5.0] * 2, [6.0] * 2, [6.0] * 2]
 
@@ -297,8 +297,8 @@ def test_some_tasks_with_their_own_indices_have_the_same_episodes_alone(env_id, 
     everything = collect(envs, policy_for(envs), params, tasks, 16, DRAW)
     some = {name: value[chosen] for name, value in params.items()}
     alone = collect(envs, policy_for(envs), some, [tasks[m] for m in chosen], 16, DRAW, indices=chosen)
-    # Of several tasks, to the bit where a task's rows begin at a boundary of memory, as with 16 episodes; a batched
-    # product of one matrix is rounded otherwise.
+    # With several tasks, bit for bit where a task's rows begin at a boundary of memory, as with 16 episodes; a batched
+    # product of one matrix is rounded differently.
     assert_equal(alone, Trajectories(*(value[chosen] for value in everything)), 0.0 if len(chosen) > 1 else 1e-5)
 
 
@@ -438,18 +438,18 @@ def test_discrete_actions_start_where_the_space_starts():
 
 
 def test_a_reward_that_is_not_finite_is_an_error_that_names_it():
-    told = r"a reward that is not finite \(task 3, step 2 of an episode after 2 gradient steps\)"
-    with pytest.raises(NonFiniteEnvironmentError, match=told):
+    message = r"a reward that is not finite \(task 3, step 2 of an episode after 2 gradient steps\)"
+    with pytest.raises(NonFiniteEnvironmentError, match=message):
         sample(batch_of(BrokenReward(), 4), [2, 3], 2, DRAW._replace(step=2))
 
 
 def test_an_observation_that_is_not_finite_is_an_error_that_names_its_task():
-    told = r"an observation that is not finite \(task 8, step 2 of an episode after 1 gradient step\)"
-    with pytest.raises(NonFiniteEnvironmentError, match=told):
+    message = r"an observation that is not finite \(task 8, step 2 of an episode after 1 gradient step\)"
+    with pytest.raises(NonFiniteEnvironmentError, match=message):
         sample(batch_of(BrokenState(), 4), [2, 8], 2, DRAW._replace(step=1))
 
 
-def test_a_reward_that_is_not_finite_only_after_the_end_is_no_error():
+def test_a_reward_that_is_not_finite_only_after_the_end_is_not_an_error():
     trajectories = sample(batch_of(BrokenReward(), 4), [1, 2], 2)
     assert trajectories.returns.tolist() == [[1.0] * 2, [2.0] * 2]
 
@@ -498,7 +498,7 @@ def test_a_tasks_rows_begin_at_the_same_place_in_any_wave(episodes):
 
     policy = Watched(3, 1, hidden_sizes=(8,), activation="tanh", generator=np.random.default_rng(0))
     params = repeat({name: value.detach() for name, value in policy.named_parameters()}, 20)
-    params["log_std"] = -0.01 * torch.arange(20.0)[:, None]  # by which tasks are known
+    params["log_std"] = -0.01 * torch.arange(20.0)[:, None]  # which identifies the tasks
     for num_envs in (1, 7, 60):
         collect(vectorize(COUNTDOWN, num_envs), policy, params, [9] * 20, episodes, DRAW)
     assert len(places) == 20

@@ -1,4 +1,4 @@
-"""Runs: what is saved is loaded, training resumes bit for bit, and what does not fit is refused in one line."""
+"""Runs: saving and loading, resuming bit for bit, and one-line refusals of what does not fit."""
 
 import json
 import math
@@ -122,7 +122,7 @@ def assert_same_state(ours: State, theirs: State) -> None:
     [EVERYTHING, RLConfig(env_id=NAVIGATION), SUPERVISED]
     + [replace(EVERYTHING, meta=replace(EVERYTHING.meta, step=rule)) for rule in RULES],
 )
-def test_settings_come_back_from_json_with_their_types(config: RunConfig) -> None:
+def test_settings_are_read_back_from_json_with_their_types(config: RunConfig) -> None:
     read = from_json(type(config), json.loads(json.dumps(asdict(config))))
     assert read == config
     assert type(read.meta.step) is type(config.meta.step)
@@ -148,7 +148,7 @@ def test_a_setting_outside_its_range_is_refused_and_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_run_comes_back_bit_for_bit(tmp_path: Path, run: Run, rule: Any) -> None:
+def test_a_run_is_loaded_bit_for_bit(tmp_path: Path, run: Run, rule: Any) -> None:
     config = replace(EVERYTHING, meta=replace(EVERYTHING.meta, step=rule))
     with open_learner(config, ONE_THREAD, run.constants) as learner:
         saved = Run(config, filled(learner.initial(), 5), run.constants, PROGRESS)
@@ -162,7 +162,7 @@ def test_a_run_comes_back_bit_for_bit(tmp_path: Path, run: Run, rule: Any) -> No
         assert_equal(learner.constants, saved.constants)
 
 
-def test_the_settings_are_written_for_people_too(tmp_path: Path, run: Run) -> None:
+def test_the_settings_are_also_written_as_json(tmp_path: Path, run: Run) -> None:
     save_run(tmp_path, run)
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG, CHECKPOINT}
     assert from_json(RLConfig, json.loads((tmp_path / CONFIG).read_text())) == run.config
@@ -206,7 +206,7 @@ def test_settings_that_are_unknown_or_missing_are_refused(tmp_path: Path, run: R
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (lambda record: record["config"]["meta"].update(inner_lr=-0.1), "inner_lr must be above 0"),
         (lambda record: record["progress"].update(seconds=-1.0), "seconds in"),
@@ -214,11 +214,11 @@ def test_settings_that_are_unknown_or_missing_are_refused(tmp_path: Path, run: R
     ],
 )
 def test_a_value_of_the_checkpoint_outside_its_range_is_refused(
-    tmp_path: Path, run: Run, change: Any, told: str
+    tmp_path: Path, run: Run, change: Any, expected: str
 ) -> None:
     save_run(tmp_path, run)
     rewrite(tmp_path, change)
-    assert told in refused(lambda: load_run(tmp_path))
+    assert expected in refused(lambda: load_run(tmp_path))
 
 
 @pytest.mark.parametrize("config", [EVERYTHING, SUPERVISED], ids=["reinforcement", "supervised"])
@@ -238,7 +238,7 @@ def test_a_checkpoint_with_a_hostile_record_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "expected"),
     [
         ("config.env_id", 7, "env_id should be text, is 7"),
         ("config.meta.inner_lr", True, "meta.inner_lr should be a number, is True"),
@@ -251,7 +251,7 @@ def test_a_checkpoint_with_a_hostile_record_is_refused_in_one_line(
         ("other", 1, "'other' is unknown"),
     ],
 )
-def test_a_setting_of_another_type_is_named(tmp_path: Path, run: Run, place: str, value: Any, told: str) -> None:
+def test_a_setting_of_another_type_is_named(tmp_path: Path, run: Run, place: str, value: Any, expected: str) -> None:
     def change(record: dict[str, Any]) -> None:
         *outer, name = place.split(".")
         for part in outer:
@@ -261,7 +261,7 @@ def test_a_setting_of_another_type_is_named(tmp_path: Path, run: Run, place: str
     save_run(tmp_path, run)
     rewrite(tmp_path, change)
     message = refused(lambda: load_run(tmp_path))
-    assert told in message
+    assert expected in message
     assert len(message) < 600
 
 
@@ -363,7 +363,7 @@ def test_a_run_begins_with_the_policy_of_another(tmp_path: Path, run: Run) -> No
     assert_equal(started.constants, run.constants)
 
 
-def test_a_run_of_another_network_is_nothing_to_start_from(tmp_path: Path, run: Run) -> None:
+def test_a_run_of_another_network_cannot_be_started_from(tmp_path: Path, run: Run) -> None:
     save_run(tmp_path, run)
     config = replace(SHORT, network=PolicyConfig(hidden_sizes=(9, 9)), start_from=str(tmp_path))
     assert str(tmp_path) in refused(lambda: train(config, machine=ONE_THREAD))

@@ -1,4 +1,4 @@
-"""E-MAML's term on problems so small that all that can happen is enumerated, in float64."""
+"""E-MAML's term on problems small enough to list every outcome, in float64."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
@@ -47,7 +47,7 @@ def probability(history: History) -> Tensor:
 
 
 class World:
-    """Finite processes, a policy, and everything that support and query episodes of a task can be.
+    """Finite processes, a policy, and all support and query episodes that a task can have.
 
     The inner update is the package's, advantages of support included; those of the query are returns to go, divided by
     the unit of their task.
@@ -61,14 +61,14 @@ class World:
         self.policy = CategoricalMLP(2, 2, hidden_sizes=(), activation="tanh", generator=np.random.default_rng(3))
         self.policy = self.policy.double()
         state = initial_state(self.policy, self.config)
-        generator = torch.Generator().manual_seed(5)  # step sizes of their own for each number, where they are learned
+        generator = torch.Generator().manual_seed(5)  # a different step size for each number, where they are learned
         self.meta = {n: v * (0.5 + torch.rand(v.shape, generator=generator).double()) for n, v in state.meta.items()}
         self.meta["bias_0"] = torch.tensor([0.3, -0.2], dtype=torch.float64)
         self.rates = policy_rates(self.policy, without_rates(self.meta), self.config)
         self.loss = inner_loss(self.policy, self.config)
 
     def samplings(self, task: Tensor, params: Params, episodes: int) -> Iterator[Sampling]:
-        """All that a sampling of a task can be; 2^horizon episodes are possible."""
+        """All possible samplings of a task; there are 2^horizon episodes."""
         for actions in product(product(range(2), repeat=self.horizon), repeat=episodes):
             acted = torch.tensor(actions)  # [K, T]
             states = torch.cat([torch.zeros(episodes, 1, dtype=torch.int64), acted[:, :-1]], 1)
@@ -89,7 +89,7 @@ class World:
             yield Sampling(batch._replace(advantages=rewards.flip(0).cumsum(0).flip(0)), log_prob, returns)
 
     def value(self, vector: Tensor) -> Tensor:
-        """-E[return of the adapted policy] / T, over everything that can happen, as a function of the meta-parameters.
+        """-E[return of the adapted policy] / T, over all outcomes, as a function of the meta-parameters.
 
         Differentiating it knows nothing of estimators: probabilities and updates are functions of the vector.
         """
@@ -118,7 +118,7 @@ class World:
         """E of the gradient of `meta_objective`, whose tasks here are all histories of all tasks.
 
         It is linear in the advantages of the query and in the credit, so that both carry the probabilities: the credit
-        is summed over all that the other tasks can be.
+        is summed over all outcomes of the other tasks.
         """
         each = [list(self.histories(task, without_rates(self.meta))) for task in self.tasks]
         credits = self.credits(each)
@@ -186,14 +186,14 @@ def test_without_the_credit_it_is_not_and_the_likelihood_ratio_has_part_of_it() 
 def test_the_credit_of_a_task_has_the_other_tasks_unit_so_unequal_units_are_not_exact() -> None:
     # MAML leaves the mean of C_i / u_i out of the exact gradient. Of two tasks, the credit divides C_0 by u_1 and
     # C_1 by u_0: what MAML leaves out where the units are exchanged.
-    def lacking(units: Sequence[float]) -> Tensor:
+    def omitted(units: Sequence[float]) -> Tensor:
         world = World(2, 1, units=units)
         return world.true_gradient() - world.expected_gradient(0.0)
 
     world = World(2, 1, units=(1.0, 2.0))
     credit = world.expected_gradient(1.0) - world.expected_gradient(0.0)
-    torch.testing.assert_close(credit, lacking((2.0, 1.0)), rtol=0, atol=1e-9)
-    assert relative_error(credit, lacking((1.0, 2.0))) > 0.1
+    torch.testing.assert_close(credit, omitted((2.0, 1.0)), rtol=0, atol=1e-9)
+    assert relative_error(credit, omitted((1.0, 2.0))) > 0.1
 
 
 def test_credit_by_hand() -> None:

@@ -297,7 +297,7 @@ def test_models_of_every_kind_of_observation_become_policies(space):
 @pytest.mark.parametrize("case", ["normalised", "normalised after their colours moved", "left alone", "of an old file"])
 @pytest.mark.parametrize("name", ["colours first", "colours last"])
 def test_pictures_and_the_statistics_of_vec_normalize_are_combined(name, case):
-    """Normalised pictures are no pictures to the model; in files of old versions they are, and divided by 255 too."""
+    """Normalised pictures are plain numbers to the model; in old files they are pictures, divided by 255 too."""
     space = KINDS[name]
     envs = DummyVecEnv([lambda: Still(space, CONTINUOUS.action_space)])
     moved = VecTransposeImage(envs) if name == "colours last" else None
@@ -362,12 +362,12 @@ def episodes(rewards: torch.Tensor, lengths: list[int], terminated: list[bool]) 
 
 
 def values(model: PPO, trajectories: Trajectories) -> torch.Tensor:
-    """Values of the steps that are no padding, [N]."""
+    """Values of the steps that are not padding, [N]."""
     with torch.no_grad():
         return model.policy.predict_values(trajectories.observations[trajectories.mask.bool()])[:, 0]
 
 
-def test_a_time_limit_is_no_end_to_the_critic():
+def test_the_critic_does_not_treat_a_time_limit_as_an_end():
     # A reward of 1 for ever: V = 1 / (1 - 0.9) = 10, wherever the time limit cuts.
     model = to_ppo(gaussian(), random_params(gaussian()), CONTINUOUS, gamma=0.9)
     sampled = episodes(torch.ones(20, 30), [30] * 20, [False] * 20)
@@ -424,7 +424,7 @@ def test_fitting_the_critic_leaves_the_policy_alone_and_follows_its_seed():
 
 
 @pytest.mark.parametrize("make", [gaussian, categorical])
-def test_a_policy_comes_back_from_ppo(make):
+def test_a_policy_survives_the_way_to_ppo_and_back(make):
     policy = make(**statistics())
     params = random_params(policy)
     back, back_params = from_ppo(to_ppo(policy, params, CONTINUOUS if make is gaussian else DISCRETE))
@@ -457,7 +457,7 @@ def test_observations_that_vec_normalize_leaves_alone_are_left_alone():
 
 
 class Squared(ActorCriticPolicy):
-    """A policy of somebody's own, with the layers of an `MlpPolicy`."""
+    """A custom policy with the layers of an `MlpPolicy`."""
 
     def extract_features(self, obs: torch.Tensor, features_extractor: object = None) -> torch.Tensor:
         return super().extract_features(obs, features_extractor).square()
@@ -472,12 +472,12 @@ class Squared(ActorCriticPolicy):
     ],
     ids=["sde", "elu", "own class"],
 )
-def test_a_model_that_is_no_policy_of_ours_is_refused(policy, settings):
+def test_a_model_with_an_unsupported_policy_is_refused(policy, settings):
     with pytest.raises(InputError, match="expected a PPO model"):
         from_ppo(PPO(policy, CONTINUOUS, **settings))
 
 
-def test_choices_that_stable_baselines3_counts_otherwise_are_refused():
+def test_choices_that_do_not_start_at_0_are_refused():
     with pytest.raises(InputError, match="choices that begins at 0"):
         from_ppo(PPO("MlpPolicy", Still(OBSERVATIONS, Discrete(3, start=1))))
 
@@ -524,7 +524,7 @@ def dummy(env_id: str, tasks: list) -> DummyVecEnv:
 @pytest.mark.parametrize(
     ("env_id", "tasks", "steps"),
     [
-        # The first goal is reached at once: an end that is none of the time limit.
+        # The first goal is reached at once: an end that is not the time limit.
         (NAVIGATION, [np.zeros(2, np.float32), np.array([0.1, -0.2], np.float32), np.full(2, 0.5, np.float32)], 210),
         (CHEETAH, [np.int64(0), np.int64(1)], 205),
         (BANDIT, [np.full(5, 0.5, np.float32), np.linspace(0, 1, 5, dtype=np.float32)], 25),
@@ -587,7 +587,7 @@ def test_the_monitor_adds_up_whole_episodes():
 
 
 def drawn_tasks(seed: int) -> tuple[list, list]:
-    """Tasks of three environments in each of four rounds of episodes of ten steps, and their observations' ends."""
+    """Tasks of three environments in each of four rounds of ten-step episodes, as assigned and as observed."""
     envs = BatchVecEnv(vectorize(BANDIT, 3, observe_task=True), new_tasks=True)
     envs.seed(seed)
     obs = envs.reset()
@@ -600,7 +600,7 @@ def drawn_tasks(seed: int) -> tuple[list, list]:
     return tasks, observed
 
 
-def test_every_episode_has_a_new_task_if_asked_and_the_observation_may_contain_it():
+def test_every_episode_has_a_new_task_if_requested_and_the_observation_may_contain_it():
     tasks, observed = drawn_tasks(0)
     assert len(tasks) == 4
     space = vectorize(BANDIT, 1).unwrapped.task_space
@@ -612,7 +612,7 @@ def test_every_episode_has_a_new_task_if_asked_and_the_observation_may_contain_i
     assert not np.array_equal(np.array(drawn_tasks(1)[1]), np.array(observed))
 
 
-def test_tasks_stay_unless_asked():
+def test_tasks_stay_unless_new_ones_are_requested():
     envs = BatchVecEnv(vectorize(BANDIT, 2))
     before = envs.get_attr("task")
     envs.reset()

@@ -37,7 +37,7 @@ def test_every_coordinate_of_the_place_changes_what_is_drawn(other: Draw) -> Non
     assert other.integers(Purpose.RESETS, 4) != DRAW.integers(Purpose.RESETS, 4)
 
 
-def test_purposes_and_indices_draw_apart() -> None:
+def test_purposes_and_indices_draw_different_numbers() -> None:
     draws = [tuple(numbers(DRAW, purpose, index)) for purpose in Purpose for index in range(20)]
     assert len(set(draws)) == len(draws)
 
@@ -61,7 +61,7 @@ def test_integers_are_python_ints_that_gymnasium_accepts_as_seeds() -> None:
     assert len(set(seeds)) == len(seeds)
 
 
-def test_more_integers_begin_with_the_fewer() -> None:
+def test_fewer_integers_are_the_first_of_more() -> None:
     assert DRAW.integers(Purpose.RESETS, 10, index=2)[:4] == DRAW.integers(Purpose.RESETS, 4, index=2)
 
 

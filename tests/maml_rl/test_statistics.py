@@ -87,7 +87,7 @@ def test_seeds_and_tasks_are_the_units_by_hand():
     assert result == pytest.approx((5.0, 5.0 - half, 5.0 + half), abs=1e-3)
 
 
-def test_of_one_seed_or_two_the_interval_is_over_tasks_alone():
+def test_with_one_or_two_seeds_the_interval_is_over_tasks_only():
     tasks = generator(15).normal(size=40)
     one = interval(tasks[None], mean)
     assert one[1:] == mean_with_interval(tasks)[2:]
@@ -100,7 +100,7 @@ def test_of_one_seed_or_two_the_interval_is_over_tasks_alone():
             assert result.high - result.low > 10 * (one.high - one.low)
 
 
-def test_each_stratum_stays_as_large_as_it_is():
+def test_each_stratum_keeps_its_size():
     # Tasks 0 have return 0, tasks 1 return 10: with as many of each in any evaluation there is no uncertainty.
     tasks = [0, 1] * 20
     returns = np.array([[10.0 * task for task in tasks]])
@@ -121,7 +121,7 @@ def test_a_mean_over_strata_has_the_uncertainty_within_them():
 
 def test_strata_may_be_of_unequal_size():
     # Returns 40, -40, 41 of directions 1, 0, 1. Variance within direction 1: 1/2, and taken to be that within 0 too,
-    # of which there is one value: (2 x 1/2 + 1 x 1/2) / 3² = 1/6. Without strata it would be 711 in place of 1/6.
+    # of which there is one value: (2 x 1/2 + 1 x 1/2) / 3² = 1/6. Without strata it would be 711 instead of 1/6.
     result = mean_with_interval(np.array([40.0, -40.0, 41.0]), [1, 0, 1])
     assert result.value == pytest.approx(41 / 3)
     assert result.standard_error == pytest.approx((1 / 6) ** 0.5)
@@ -132,7 +132,7 @@ def test_strata_may_be_of_unequal_size():
     assert mean_with_interval(values, [0] * 18 + [1] * 22).standard_error == pytest.approx(by_hand**0.5)
 
 
-def test_strata_of_one_task_each_say_nothing_of_the_spread_within_them():
+def test_strata_of_one_task_each_say_nothing_about_the_spread_within_them():
     values = np.array([1.0, 5.0, 3.0])
     assert mean_with_interval(values, [0, 1, 2]) == mean_with_interval(values)
 

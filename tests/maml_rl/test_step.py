@@ -104,7 +104,7 @@ NAN = torch.tensor(torch.nan)
         (lambda g: g._replace(curvature=lambda vector: NAN * vector), "meta-step"),
     ],
 )
-def test_what_is_not_finite_is_named(change: Callable[[MetaGradient], MetaGradient], named: str) -> None:
+def test_a_quantity_that_is_not_finite_is_named(change: Callable[[MetaGradient], MetaGradient], named: str) -> None:
     with pytest.raises(NonFiniteError, match=f"^{named} is not finite$"):
         meta_step(TrustRegion(), start(TrustRegion()), change(in_a_region(quadratic())))
 
@@ -133,13 +133,13 @@ MOMENTUM = TrustRegion(momentum=0.5)
         (MOMENTUM, Adam(), "mean_gradient.a"),
     ],
 )
-def test_a_state_of_another_rule_is_refused_by_one_that_keeps_something(rule, other, absent: str) -> None:
+def test_a_state_of_another_rule_is_refused_by_one_that_keeps_statistics(rule, other, absent: str) -> None:
     with pytest.raises(InputError, match=f"^the state has no {absent}: start from [^\n]*$"):
         meta_step(rule, start(other), in_a_region(quadratic()))
 
 
 @pytest.mark.parametrize("rule", [SGD(lr=1e38), Adam(lr=3e37)])
-def test_a_step_that_leaves_the_numbers_is_named(rule) -> None:
+def test_a_step_that_overflows_is_reported(rule) -> None:
     far = start(rule)
     far = far._replace(meta=far.meta | {"b": torch.tensor(-3.3e38)})
     with pytest.raises(NonFiniteError, match="meta-step is not finite"):

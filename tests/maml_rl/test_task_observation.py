@@ -137,7 +137,7 @@ def test_a_batch_keeps_the_convention():
     assert envs.observation_space.contains(envs.reset(seed=0)[0])
 
 
-def test_a_row_of_the_batch_is_the_environment_alone():
+def test_a_row_of_the_batch_equals_the_single_environment():
     envs, env = vectorize(DIRECTION, 3, observe_task=True), TaskObservation(gymnasium.make(DIRECTION))
     assign_tasks(envs, [0, 1, 1])
     env.task = 1
@@ -160,7 +160,7 @@ def test_sub_environments_that_are_not_reset_keep_their_task():
     np.testing.assert_array_equal(stepped[:, 2:], np.float64(first))
     reset = envs.reset(options={"reset_mask": np.array([False, True, False])})[0]
     np.testing.assert_array_equal(reset[:, 2:], np.float64([first[0], second[1], first[2]]))
-    np.testing.assert_array_equal(stepped[:, 2:], np.float64(first))  # what was handed out stays
+    np.testing.assert_array_equal(stepped[:, 2:], np.float64(first))  # arrays returned earlier do not change
 
 
 def sampled(envs: TaskVectorEnv) -> Trajectories:
@@ -228,7 +228,7 @@ def test_groups_that_are_sampled_side_by_side_observe_their_tasks():
         (BOX, spaces.Graph(BOX, None), "cannot be observed"),
     ],
 )
-def test_spaces_that_make_no_vector_are_refused(observations, tasks, message):
+def test_spaces_that_cannot_be_vectors_are_refused(observations, tasks, message):
     with pytest.raises(InputError, match=message):
         TaskObservation(Still(observations, tasks))
 

@@ -84,7 +84,7 @@ def test_a_trial_that_has_ended_waits_and_the_others_run_on():
     assert observations[1].tolist() == [0, 0, 0, 0]
 
 
-def test_the_reward_that_is_observed_is_scaled_and_that_which_is_learned_from_is_not():
+def test_only_the_observed_reward_is_scaled():
     trial = line_trial(reward_scale=0.1)
     trial.reset(seed=0)
     observations, rewards, *_ = trial.step(np.full((2, 1), 0.5, np.float32))
@@ -92,7 +92,7 @@ def test_the_reward_that_is_observed_is_scaled_and_that_which_is_learned_from_is
     assert rewards.tolist() == [1.0, 1.5]
 
 
-def test_each_pull_of_a_bandit_is_an_episode_with_random_numbers_of_its_own():
+def test_each_pull_of_a_bandit_is_an_episode_with_its_own_random_numbers():
     trial = Trial(vectorize(BANDIT, 400, max_episode_steps=1), episodes=6)
     assert trial.steps == 6
     assign_tasks(trial, [np.full(5, 0.5, np.float32)] * 400)
@@ -110,7 +110,7 @@ def test_each_pull_of_a_bandit_is_an_episode_with_random_numbers_of_its_own():
     assert np.mean(np.array(pulls[1:]) == np.array(pulls[:-1])) == pytest.approx(0.5, abs=0.05)
 
 
-def test_stable_baselines_draws_a_task_for_each_trial_and_keeps_it():
+def test_stable_baselines3_draws_a_task_for_each_trial_and_keeps_it():
     envs = sb3_vec_env(Trial(BatchedTaskEnv(Line(), 1, max_episode_steps=1), 3), new_tasks=True)
     envs.seed(0)
     envs.reset()
@@ -127,7 +127,7 @@ def test_stable_baselines_draws_a_task_for_each_trial_and_keeps_it():
     assert set(by_trial[:, 0]) == {0, 1, 2, 3}
 
 
-def test_what_cannot_be_a_trial_is_refused():
+def test_an_invalid_trial_is_refused():
     with pytest.raises(InputError, match="a trial needs at least 1 episode, got 0"):
         line_trial(episodes=0)
     with pytest.raises(InputError, match=r"resets itself: use maml_rl\.tasks\.vectorize with processes"):

@@ -43,7 +43,7 @@ def test_conjugate_gradient_ends_when_the_residual_is_below_the_tolerance() -> N
     assert (matrix @ solution.vector - target).square().sum() < 1e-4
 
 
-def test_conjugate_gradient_gives_what_its_solution_leaves_over() -> None:
+def test_conjugate_gradient_returns_its_residual() -> None:
     matrix, target = positive_definite(12, 0), random(12, seed=1)
     solution = conjugate_gradient(lambda v: matrix @ v, target, iterations=4)
     torch.testing.assert_close(solution.residual, target - matrix @ solution.vector)

@@ -1,4 +1,4 @@
-"""Policies as perceptrons, for files: the same distribution, by matrices in place of convolutions."""
+"""Picture policies as perceptrons, for files: the same distribution, with matrices instead of convolutions."""
 
 import gymnasium
 import numpy as np
@@ -31,7 +31,7 @@ every_kind = pytest.mark.parametrize("actions", ACTIONS.values(), ids=ACTIONS)
 
 
 class Seen(gymnasium.Env):
-    """An environment for its spaces."""
+    """An environment that only has spaces."""
 
     def __init__(self, observations: spaces.Space, actions: spaces.Space) -> None:
         self.observation_space, self.action_space = observations, actions
@@ -62,7 +62,7 @@ def of_pictures(
 
 @pytest.mark.parametrize("context_size", [0, 2])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_policy_of_a_picture_is_a_perceptron(shape, context_size) -> None:
+def test_a_policy_of_a_picture_equals_its_perceptron(shape, context_size) -> None:
     policy, params = of_pictures(spaces.Box(0, 255, shape, np.uint8), ACTIONS["Box"], context_size)
     mlp, own = as_perceptron(policy, params)
     assert own.keys() == dict(mlp.named_parameters()).keys()
@@ -146,7 +146,7 @@ def test_samples_in_numpy_have_the_probabilities_of_switches_and_choices() -> No
         (lambda p: setattr(p, "parts", (Part("", (500, 500, 3), True),)), "of at most 20,000,000"),
     ],
 )
-def test_what_is_no_perceptron_is_refused_in_one_line(change, message) -> None:
+def test_a_policy_that_is_not_a_perceptron_is_refused_in_one_line(change, message) -> None:
     policy, params = of_pictures(spaces.Box(0, 255, SHAPES[0], np.uint8), ACTIONS["Box"])
     change(policy)
     with pytest.raises(InputError, match=message):

@@ -28,7 +28,7 @@ def png(path: Path, value: int, size: tuple[int, int] = (6, 6), mode: str = "RGB
 
 
 def write_classes(directory: Path, classes: Mapping[str, int]) -> None:
-    """Folders of classes with so many images each."""
+    """Writes folders of classes with this many images each."""
     for value, (name, count) in enumerate(classes.items()):
         for i in range(count):
             png(directory / name / f"{i}.png", value)
@@ -99,7 +99,9 @@ def test_omniglot_is_read_from_folders_too(small_omniglot: Path, tmp_path: Path)
     assert [Path(image.name).name[-7:] for image in first] == ["_01.png", "_02.png"]
 
 
-def test_missing_omniglot_is_one_line_that_says_what_to_download(small_omniglot: Path, tmp_path: Path) -> None:
+def test_missing_omniglot_is_reported_in_one_line_that_says_what_to_download(
+    small_omniglot: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InputError) as error:
         omniglot(tmp_path)
     assert str(error.value) == (
@@ -185,7 +187,7 @@ def test_mini_imagenet_is_read_from_its_lists(tmp_path: Path, place: str) -> Non
     assert x.max() < 116.5
 
 
-def test_an_image_that_a_list_names_in_vain_is_named(tmp_path: Path) -> None:
+def test_a_listed_image_that_is_missing_is_named(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         (tmp_path / f"{split}.csv").write_text("filename,label\nn1.jpg,n1\n")
     with pytest.raises(InputError, match=r"train.csv names n1.jpg, which is neither in .*images nor"):
@@ -201,7 +203,7 @@ def test_an_image_that_a_list_names_in_vain_is_named(tmp_path: Path) -> None:
         mini_imagenet(tmp_path)
 
 
-def test_missing_mini_imagenet_is_one_line_that_says_what_to_download(tmp_path: Path) -> None:
+def test_missing_mini_imagenet_is_reported_in_one_line_that_says_what_to_download(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=f"there is no MiniImagenet in {tmp_path}: download train.csv.*image-net.org"
     ) as e:
@@ -247,7 +249,7 @@ def test_a_folder_with_its_own_splits_keeps_them(tmp_path: Path) -> None:
         ({"a": 1, "b": 1, "c": 1}, {"size": (0, 3)}, "at least 1 x 1 pixels, got 0 x 3"),
     ],
 )
-def test_folders_that_cannot_be_used_say_why(
+def test_unusable_folders_are_refused_with_the_reason(
     tmp_path: Path, classes: dict[str, int], settings: dict[str, tuple[float, ...]], message: str
 ) -> None:
     write_classes(tmp_path, classes)
@@ -255,7 +257,7 @@ def test_folders_that_cannot_be_used_say_why(
         image_folder(tmp_path, **settings)  # type: ignore[arg-type]
 
 
-def test_too_few_images_in_a_class_are_named_with_it(tmp_path: Path) -> None:
+def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
     write_classes(tmp_path, {"a": 20, "b": 3, "c": 20})
     data = image_folder(tmp_path, fractions=(0.34, 0.33, 0.33))
     with pytest.raises(InputError, match=r"1 shots and 15 queries are too many: class 'b' of .* has 3 images"):

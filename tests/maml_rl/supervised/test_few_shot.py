@@ -56,7 +56,7 @@ def test_a_task_has_different_classes_of_its_split_and_different_images(data: Im
         assert len({*support[task].tolist(), *query[task].tolist()}) == 9  # no image is twice in a task
 
 
-def test_every_class_has_every_label_and_every_image_is_drawn_as_often(data: ImageSplits) -> None:
+def test_classes_labels_and_images_are_drawn_equally_often(data: ImageSplits) -> None:
     batch = FewShot(data, ways=2, shots=1, queries=1).batch(0, Phase.TRAINING, range(6000))
     pairs = Counter(zip((number_of(batch.support_x) // PER_CLASS).flatten().tolist(), [0, 1] * 6000, strict=True))
     assert len(pairs) == 16
@@ -99,7 +99,7 @@ def test_each_class_of_a_task_is_turned_as_a_whole() -> None:
     assert torch.equal(where[..., 0], batch.query_x.flatten(2).argmax(2))
     counts = where[..., 0].flatten().bincount()
     assert all(abs(count - 500) < 5 * 19.4 for count in counts.tolist())  # sqrt(2000 x 1/4 x 3/4) = 19.4
-    assert (where[:, 0, 0] != where[:, 1, 0]).any()  # classes of a task are turned apart
+    assert (where[:, 0, 0] != where[:, 1, 0]).any()  # classes of a task are turned independently
     plain = FewShot(data, ways=5, shots=2, queries=1).batch(0, Phase.TRAINING, range(20))
     assert not plain.support_x.flatten(2).argmax(2).any()
 
@@ -117,7 +117,7 @@ def test_distinct_numbers_by_hand() -> None:
     assert distinct(np.array([0.5, 0.7, 0.6, 0.9]), np.int64(4)).tolist() == [2, 3, 1, 0]
 
 
-def test_every_ordered_choice_is_as_likely() -> None:
+def test_every_ordered_choice_is_equally_likely() -> None:
     numbers = uniforms(Draw(0, Phase.TRAINING), range(24_000), 3)
     found = Counter(map(tuple, distinct(numbers, np.int64(4)).tolist()))
     assert set(found) == set(permutations(range(4), 3))
@@ -147,7 +147,7 @@ def test_tasks_that_the_images_do_not_allow_are_refused(
         FewShot(data, **settings)  # type: ignore[arg-type]
 
 
-def test_few_classes_for_validation_keep_nobody_from_training(data: ImageSplits) -> None:
+def test_too_few_validation_classes_do_not_prevent_training(data: ImageSplits) -> None:
     few = dict(list(data.classes[Phase.VALIDATION].items())[:2])
     source = FewShot(ImageSplits("these", data.form, {**data.classes, Phase.VALIDATION: few}), ways=3)
     assert source.batch(0, Phase.TRAINING, [0]).support_y.tolist() == [[0, 1, 2]]

@@ -78,7 +78,7 @@ def test_a_graph_that_writes_into_a_tensor_keeps_its_copies() -> None:
     assert torch.equal(x, values(3, 4))
 
 
-def test_random_operations_stay_apart() -> None:
+def test_random_operations_are_not_merged() -> None:
     module = simplified(lambda x: (torch.rand_like(x), torch.rand_like(x)), values(5))
     first, second = module(values(5))
     assert not torch.equal(first, second)
@@ -103,7 +103,7 @@ def added_to(tensor: Tensor, x: Tensor) -> Tensor:
         (lambda x: added_to(OWN, x), "changes a tensor of its own in every pass"),
     ],
 )
-def test_what_goes_wrong_in_a_replay_is_refused(function: Callable[[Tensor], Tensor], message: str) -> None:
+def test_a_function_that_cannot_be_replayed_is_refused(function: Callable[[Tensor], Tensor], message: str) -> None:
     graph = make_fx(function)(values(3)).graph
     with pytest.raises(InputError, match=rf"cannot be traced.*{message}.*: use Network\(module, trace=False\)$"):
         check_traceable(graph)
@@ -118,7 +118,7 @@ def test_what_goes_wrong_in_a_replay_is_refused(function: Callable[[Tensor], Ten
         lambda x: x.relu_() + 1,  # an argument, as nn.ReLU(inplace=True) does
     ],
 )
-def test_what_goes_right_in_a_replay_is_not_refused(function: Callable[[Tensor], Tensor]) -> None:
+def test_a_function_that_can_be_replayed_is_accepted(function: Callable[[Tensor], Tensor]) -> None:
     module = make_fx(function)(values(3))
     check_traceable(module.graph)
     for seed in (1, 2):

@@ -94,7 +94,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, cut: int) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_an_image_that_has_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone.png cannot be read \(.*No such file"):
         ImageForm((9, 9), "rgb").decode(image_file(tmp_path / "gone.png"))
 
@@ -120,7 +120,7 @@ def test_folders_are_classes_and_other_files_are_left_out(tmp_path: Path) -> Non
     assert list(found) == ["a", "b"]
 
 
-def test_a_directory_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent cannot be read as a directory of images \(No such file"):
         folder_classes(tmp_path / "absent")
 
@@ -155,14 +155,14 @@ def test_grey_of_sixteen_bits_keeps_its_range(tmp_path: Path) -> None:
     assert form.decode(ImageFile("grey.png", (tmp_path / "grey.png").read_bytes)).tolist() == [[[0, 64, 255]]]
 
 
-def test_an_image_too_large_to_be_one_is_named(monkeypatch, tmp_path: Path) -> None:
+def test_an_oversized_image_is_named(monkeypatch, tmp_path: Path) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
     with pytest.raises(InputError, match=r"the image large.png cannot be read"):
         ImageForm((4, 4), "grey").decode(ImageFile("large.png", (tmp_path / "large.png").read_bytes))
 
 
-def test_what_is_transparent_is_white(tmp_path):
+def test_transparent_pixels_are_white(tmp_path):
     ink = np.zeros((2, 2, 4), np.uint8)  # black everywhere
     ink[0, 0, 3] = 255  # and seen in one pixel
     Image.fromarray(ink, "RGBA").save(tmp_path / "ink.png")
@@ -171,7 +171,7 @@ def test_what_is_transparent_is_white(tmp_path):
         np.testing.assert_array_equal(pixels[0] > 0, [[False, True], [True, True]])
 
 
-def test_a_photograph_stands_as_its_camera_was_held(tmp_path):
+def test_a_photograph_is_turned_as_its_exif_data_say(tmp_path):
     photograph = Image.fromarray(np.array([[0, 255]], np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: to be turned by a quarter clockwise

@@ -178,7 +178,7 @@ def test_a_learned_step_size_of_each_step_has_the_gradient_of_its_step():
     assert gradient[RATE + "theta"].tolist() == pytest.approx([-0.56 * 0.8 * 4, -0.56 * 3.2])
 
 
-def test_learned_step_sizes_after_the_last_trained_step_stay_its():
+def test_steps_after_the_last_trained_one_keep_its_learned_step_size():
     config = SupervisedMeta(inner_steps=2, learned_lr="tensor-and-step")
     network = Network(Number())
     meta = initial_state(network, config).meta | {RATE + "theta": torch.tensor([0.1, 0.2])}
@@ -346,7 +346,7 @@ def test_a_gradient_is_clipped_element_by_element():
     assert state.optimizer == {}
 
 
-def test_what_is_not_finite_is_reported_with_its_iteration():
+def test_a_loss_that_is_not_finite_is_reported_with_its_iteration():
     config, network = SupervisedMeta(), Network(Number())
     state = initial_state(network, config)._replace(iteration=41)
     with pytest.raises(NonFiniteError, match=r"iteration 42: loss/before is not finite"):
@@ -379,7 +379,7 @@ def test_an_iteration_changes_nothing_in_place():
         ({"algorithm": "reptile", "learned_lr": "parameter"}, "Reptile learns no step sizes"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         SupervisedMeta(**settings)
 
@@ -428,7 +428,7 @@ VARIANTS = {
 
 
 class InThisThread(TaskThreads):
-    """Where what PyTorch dispatches can be seen."""
+    """Runs tasks in this thread, where PyTorch's operations can be watched."""
 
     def imap(self, function, *arguments):
         return map(function, *arguments)

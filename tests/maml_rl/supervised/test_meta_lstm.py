@@ -52,7 +52,7 @@ def weights(units: int, scale: float, seed: int = 0) -> Params:
 
 
 def fixed_gates(forget: float, entry: float, units: int = 3) -> Params:
-    """An LSTM whose gates are what they are given before the sigmoid, whatever it sees."""
+    """An LSTM whose gates are constant, given before the sigmoid."""
     lstm = {name: torch.zeros_like(value) for name, value in weights(units, 1.0).items()}
     return lstm | {
         f"{LSTM}forget_gate_bias": torch.tensor(forget, dtype=torch.float64),
@@ -137,7 +137,7 @@ def test_with_fixed_gates_it_is_gradient_descent_on_weights_that_decay(divided):
     torch.testing.assert_close(flatten(found.params), flatten(expected.params), rtol=1e-12, atol=0)
 
 
-def test_each_number_has_a_state_of_its_own():
+def test_each_number_has_its_own_state():
     lstm = {name.removeprefix(LSTM): value for name, value in weights(2, 1.0).items()}
     theta, gradient, loss = random(3, seed=20), random(3, seed=21), torch.tensor(0.7).double()
     order = [2, 0, 1]
@@ -189,7 +189,7 @@ def test_the_meta_gradient_is_that_of_central_differences_with_gradients_as_cons
     torch.testing.assert_close(flatten(gradient), expected, rtol=1e-5, atol=1e-8)
 
 
-def test_it_learns_every_parameter_of_the_network_and_the_lstm_from_random_numbers_of_the_seed():
+def test_every_parameter_of_network_and_lstm_is_learned_from_a_seeded_start():
     network = build_network(NetworkConfig("strided-conv", filters=4), images(), 3, 0)
     config = replace(CONFIG, batch_norm="support")
     state = initial_state(network, config, seed=3)
@@ -287,6 +287,6 @@ def test_settings_that_an_lstm_cannot_have_are_refused(settings, message):
         ({"input_bias": (1.0, 0.0)}, "input_bias must be a lower bound and a higher one, got 1 0"),
     ],
 )
-def test_an_lstm_that_cannot_be_is_refused(settings, message):
+def test_invalid_settings_of_an_lstm_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         LSTMConfig(**settings)

@@ -34,13 +34,13 @@ def test_support_statistics_by_hand() -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5), (6, 3, 4, 5)])
-def test_it_is_what_pytorch_computes_while_training(shape: tuple[int, ...]) -> None:
+def test_it_equals_pytorchs_in_training_mode(shape: tuple[int, ...]) -> None:
     weight, bias = parameter(random(3, seed=1)), parameter(random(3, seed=2))
     expected = torch.nn.functional.batch_norm(random(*shape), None, None, weight, bias, training=True, eps=1e-3)
     torch.testing.assert_close(TaskBatchNorm(weight, bias)(random(*shape)), expected)
 
 
-def test_the_fused_form_is_the_plain_one() -> None:
+def test_the_fused_form_equals_the_plain_one() -> None:
     norm, rows = shift(3), random(8, 3)
     torch.testing.assert_close(norm.rectified(rows), torch.relu(norm(rows)))
     bias = parameter(random(3))
@@ -48,7 +48,7 @@ def test_the_fused_form_is_the_plain_one() -> None:
         torch.testing.assert_close(other.rectified(rows), torch.relu(other(rows)))
 
 
-def test_normalising_a_product_by_the_weights_is_the_plain_form() -> None:
+def test_normalising_a_product_by_the_weights_equals_the_plain_form() -> None:
     rows, weight, bias = 5 + random(12, 4), random(4, 3, seed=1), parameter(random(3, seed=2))
     for norm in (
         TaskBatchNorm(None, bias),

@@ -18,7 +18,7 @@ from maml_rl.supervised.sources import task_source, training_batches, with_shots
 from maml_rl.supervised.task_batches import FunctionTasks, Sinusoid
 
 
-def test_a_meta_batch_depends_on_its_iteration_only() -> None:
+def test_a_meta_batch_depends_only_on_its_iteration() -> None:
     source = Sinusoid(4, 4)
     batches = training_batches(source, 3, 4, 0)
     passed = [next(batches) for _ in range(7)]
@@ -54,7 +54,7 @@ def test_other_numbers_of_examples_leave_a_function_as_it_is() -> None:
         ({"family": "function", "function": "math:pi"}, "tasks.function 'math:pi' is not a function but 3.14"),
     ],
 )
-def test_what_cannot_be_a_source_is_refused(settings: dict[str, str], message: str) -> None:
+def test_an_invalid_source_is_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         task_source(TasksConfig(**settings), None)  # type: ignore[arg-type]
     assert "--" not in str(caught.value)
@@ -67,7 +67,7 @@ def test_a_function_belongs_to_its_family() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "settings", "told"),
+    ("family", "settings", "expected"),
     [
         (
             "sinusoid",
@@ -80,8 +80,8 @@ def test_a_function_belongs_to_its_family() -> None:
         ("images", {"split_seed": -1}, "split_seed must be at least 0"),
     ],
 )
-def test_settings_of_other_families_are_refused(family: Family, settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_settings_of_other_families_are_refused(family: Family, settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
         TasksConfig(family, **settings)
 
 

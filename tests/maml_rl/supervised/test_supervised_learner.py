@@ -57,7 +57,7 @@ def test_an_iteration_is_that_of_algorithm_2_on_the_tasks_of_its_number() -> Non
     assert {name for name in state.meta if name.startswith("inner_lr.")}
 
 
-def test_an_iteration_depends_on_the_state_alone() -> None:
+def test_an_iteration_depends_only_on_the_state() -> None:
     learner, other = (SupervisedLearner(CONFIG, Sinusoid(4, 4), ONE_THREAD) for _ in range(2))
     states = [learner.initial()]
     for _ in range(4):
@@ -67,7 +67,7 @@ def test_an_iteration_depends_on_the_state_alone() -> None:
         assert same_bits(other.iterate(states[iteration])[0], states[iteration + 1])
 
 
-def test_tasks_are_drawn_ahead_and_again_only_where_another_iteration_follows() -> None:
+def test_tasks_are_drawn_ahead_and_drawn_again_only_for_another_iteration() -> None:
     Counted.drawn = []
     learner = SupervisedLearner(CONFIG, Counted(4, 4), ONE_THREAD)
     assert [list(indices) for indices in Counted.drawn] == [[0]]  # for the shapes
@@ -80,7 +80,7 @@ def test_tasks_are_drawn_ahead_and_again_only_where_another_iteration_follows() 
     assert [drawn[0] for drawn in Counted.drawn[3:]] == [0]
 
 
-def test_an_error_of_the_tasks_can_be_tried_again() -> None:
+def test_an_iteration_can_be_retried_after_an_error_in_its_tasks() -> None:
     Counted.drawn = []
     learner = SupervisedLearner(CONFIG, Counted(4, 4), ONE_THREAD)
     state = learner.initial()
@@ -113,7 +113,7 @@ def test_the_progress_shows_loss_or_accuracy() -> None:
     assert learner.summary(accuracies) == "accuracy 20 % before, 98.7 % after adaptation"
 
 
-def test_a_device_that_is_not_there_is_refused_before_the_data_are_read() -> None:
+def test_an_unavailable_device_is_refused_before_the_data_are_read() -> None:
     config = replace(CONFIG, tasks=TasksConfig("omniglot"), data="absent")
     with pytest.raises(InputError, match="device 'nonsense' cannot be used"):
         open_supervised(config, Machine("nonsense"))

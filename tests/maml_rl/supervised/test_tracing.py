@@ -34,7 +34,7 @@ def test_a_constant_made_in_the_function_is_the_same_at_every_call() -> None:
         assert torch.equal(function(x), x - torch.tensor(rate) * x.square())
 
 
-def test_a_second_order_gradient_is_replayed_to_the_same_bits() -> None:
+def test_a_second_order_gradient_is_replayed_bit_for_bit() -> None:
     def adapted_loss(weight: Tensor, x: Tensor, y: Tensor) -> Tensor:
         def loss(w: Tensor) -> Tensor:
             return (torch.relu(x @ w).sum(-1) - y).square().mean()
@@ -98,13 +98,13 @@ def test_arguments_that_share_memory_at_first_may_differ_later() -> None:
     ],
     ids=["branch", "item", "list", "numpy"],
 )
-def test_what_depends_on_values_is_refused(function: Callable[[Tensor], Tensor]) -> None:
+def test_a_function_that_depends_on_values_is_refused(function: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(InputError, match=UNTRACED) as caught:
         traced(function)(values(3))
     assert "\n" not in str(caught.value)
 
 
-def test_an_error_of_the_functions_own_is_raised_as_it_is() -> None:
+def test_an_error_raised_by_the_function_is_passed_on() -> None:
     def function(_: Tensor) -> Tensor:
         raise InputError("outputs do not fit")
 
@@ -121,7 +121,7 @@ def test_an_error_of_the_functions_own_is_raised_as_it_is() -> None:
     ],
     ids=["random", "numpy", "counter"],
 )
-def test_what_python_computes_anew_is_found_at_the_first_replay(function: Callable[[Tensor], Tensor]) -> None:
+def test_a_value_that_python_recomputes_is_found_at_the_first_replay(function: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(InputError, match=f"computes something else since it was traced.*{UNTRACED}"):
         traced(function)(values(3))
 
@@ -136,7 +136,7 @@ def test_a_global_that_changes_is_found_at_the_next_comparison() -> None:
         replayed(values(3))
 
 
-def test_rounding_is_no_difference_but_half_the_digits_are() -> None:
+def test_a_difference_is_accepted_as_rounding_and_refused_if_larger() -> None:
     factor = 1.0
     replayed = traced(lambda x: x * factor)
     replayed(values(3))
@@ -148,14 +148,14 @@ def test_rounding_is_no_difference_but_half_the_digits_are() -> None:
         replayed(values(3))
 
 
-def test_what_is_not_finite_is_replayed_as_it_is() -> None:
+def test_values_that_are_not_finite_are_replayed_unchanged() -> None:
     replayed = traced(lambda x: torch.stack([x.log(), 1 / x]))
     x = torch.tensor([-1.0, 0.0, 2.0])
     for _ in range(4):
         torch.testing.assert_close(replayed(x), torch.stack([x.log(), 1 / x]), equal_nan=True)
 
 
-def test_a_function_that_writes_into_its_argument_is_replayed_alike() -> None:
+def test_a_function_that_writes_into_its_argument_does_so_in_a_replay() -> None:
     replayed = traced(lambda x: x.relu_() * 2)
     for seed in range(5):
         x = values(3, seed=seed)
@@ -223,7 +223,7 @@ def gradients(network: Network, chunk_size: int | None = None) -> Callable[[], T
 
 
 @pytest.mark.parametrize("trace", [False, True])
-def test_a_network_is_of_its_module_as_it_was_but_for_its_buffers(trace: bool) -> None:
+def test_a_network_keeps_its_module_as_it_was_except_for_buffers(trace: bool) -> None:
     module = Scaled()
     gradient, expected = gradients(Network(module, trace), 1), gradients(Network(Scaled()), 1)()
     module.factor = 5.0
@@ -254,7 +254,7 @@ class Drawing(Scaled):
 
 
 @pytest.mark.parametrize("build", [Counting, Drawing])
-def test_a_module_that_is_no_function_of_its_inputs_is_not_traced(build: Callable[[], nn.Module]) -> None:
+def test_a_module_that_is_not_a_function_of_its_inputs_is_not_traced(build: Callable[[], nn.Module]) -> None:
     with pytest.raises(InputError, match=UNTRACED):
         gradients(Network(build(), trace=True))()
     assert gradients(Network(build()))().isfinite().all()
