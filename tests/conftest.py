@@ -1,4 +1,4 @@
-"""Settings for the whole suite, and how a reader of JSON files is checked."""
+"""Fixtures for the whole suite, and a check for readers of JSON files."""
 
 import json
 import os
@@ -21,7 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session", autouse=True)
 def state_home(tmp_path_factory):
-    """Keeps what commands remember of their user out of the home of whoever runs the tests."""
+    """Keeps the state that commands store out of the home directory of whoever runs the tests."""
     before = os.environ.get("XDG_STATE_HOME")
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
     yield
@@ -61,13 +61,13 @@ _OTHERS = (None, True, -1, 10**30, -1e300, "", [], [[None]], {"a": 1})
 
 @pytest.fixture(scope="session")
 def hostile_content() -> dict[str, bytes]:
-    """Content of files that are not what any reader of JSON expects, by name."""
+    """Contents of files that no reader of JSON expects, by name."""
     return HOSTILE
 
 
 @pytest.fixture(scope="session")
 def check_reader() -> Callable[..., None]:
-    """Checks that a reader of JSON files takes what is written, and refuses all else in one line."""
+    """Checks that a reader accepts a valid file and refuses any other with a one-line error."""
     return _check_reader
 
 
@@ -80,8 +80,8 @@ def _check_reader(
         path: The file.
         example: What it may hold, as JSON values.
         read: Reads it, and uses what was read.
-        readable: Hostile content that it may hold nevertheless.
-        whole: Whether the hostile content takes the place of the file.
+        readable: Hostile contents that the reader accepts.
+        whole: Whether hostile contents also replace the whole file.
     """
     path.write_text(json.dumps(example))
     read(path)
@@ -97,7 +97,7 @@ def _check_reader(
 
 
 def _is_refused(read: Callable[[Path], object], path: Path) -> bool:
-    """Whether a file is refused, which has to be in one line that says where it is, and no other error."""
+    """Whether a file is refused. The refusal must be a one-line error that names the file."""
     try:
         read(path)
     except InputError as refusal:
@@ -110,7 +110,7 @@ def _is_refused(read: Callable[[Path], object], path: Path) -> bool:
 
 
 def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a JSON value, of a list the first and the last."""
+    """Every place in a JSON value; only the first and the last item of a list."""
     yield place
     inner = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, part in inner if isinstance(value, dict) else [*inner[:1], *inner[1:][-1:]]:
@@ -127,7 +127,7 @@ def _with_value(value: Any, place: tuple[Any, ...], new: Any) -> Any:
 
 
 def _without(value: Any, place: tuple[Any, ...]) -> Any:
-    """A JSON value from which an entry was taken."""
+    """A JSON value without the entry at a place."""
     changed = dict(value) if isinstance(value, dict) else list(value)
     if len(place) == 1:
         del changed[place[0]]

@@ -1,4 +1,4 @@
-"""Adapts with each of the runs that a wheel has, as docs/notebooks does, with a package that was installed from one."""
+"""Adapts each run that the wheel ships, as docs/notebooks does, with the package installed from that wheel."""
 
 from importlib.resources import files
 

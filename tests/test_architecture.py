@@ -149,7 +149,7 @@ def test_the_tree_of_contributing_names_every_file_once() -> None:
     assert sorted(named) == sorted(files)
 
 
-def test_no_file_is_a_drawer_of_odds_and_ends() -> None:
+def test_no_file_is_a_collection_of_unrelated_helpers() -> None:
     assert [path for path in SOURCES if path.stem in {"utils", "helpers", "common", "misc"}] == []
 
 

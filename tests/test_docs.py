@@ -1,4 +1,4 @@
-"""The tutorial does what it says: its files are written, its code is run, its commands are run on less."""
+"""The code of the pages works: files are written, code is executed, commands run with small settings."""
 
 import csv
 import json
@@ -60,7 +60,7 @@ def shrunk(command: str) -> list[str]:
 
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path) -> Path:
-    """An empty directory, which the command finds modules in."""
+    """An empty directory where the command looks for modules."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -115,7 +115,7 @@ def test_the_page_on_networks_does_what_it_says(elsewhere, monkeypatch, capsys):
 
 
 def test_the_policy_of_pictures_learns_to_adapt(elsewhere):
-    """Five iterations, less than the page has, with half of its filters.
+    """Five iterations, fewer than the page has, with half of its filters.
 
     Measured over seeds 0 to 3 on 8 held-out tasks: after a gradient step the return is 2.2, 3.2, 1.4 and 2.6 better
     than that of a random policy after its gradient step, and 1.4, 3.1, 1.0 and 5.7 better than before.
@@ -162,7 +162,7 @@ def prose(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """What its headings are called in links, as GitHub makes it from their text."""
+    """Anchors of its headings, as GitHub makes them from their text."""
     titles = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.+)$", prose(page), re.M)]
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
@@ -179,13 +179,13 @@ def test_links_to_files_and_headings_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_functions_that_a_page_names_with_their_file_are_there(page):
+def test_functions_that_a_page_names_with_their_file_exist(page):
     for file, name in re.findall(r"`((?:maml_rl|envs|experiments)/[\w/]+\.py)`:\s+`(\w+)", page.read_text()):
         assert re.search(rf"^\s*(?:def|class) {name}\b|^{name}\b.*=", (ROOT / file).read_text(), re.M), (file, name)
 
 
-def complaint_of_the_shell(code: str) -> str | None:
-    """What Python's interactive shell has against a block that is pasted into it, line by line."""
+def error_of_the_shell(code: str) -> str | None:
+    """The error of Python's interactive shell for a block pasted line by line, or None."""
     pending: list[str] = []
     for line in [*code.splitlines(), ""]:
         pending.append(line)
@@ -201,12 +201,12 @@ def complaint_of_the_shell(code: str) -> str | None:
 def test_code_can_be_pasted_into_the_interactive_shell(page):
     for block in blocks(page):
         if block.language == "python" and not block.file:
-            assert complaint_of_the_shell(block.code) is None
+            assert error_of_the_shell(block.code) is None
 
 
-def test_a_block_that_goes_on_right_after_a_loop_cannot_be_pasted():
-    assert "y = 1" in (complaint_of_the_shell("for x in ():\n    pass\ny = 1\n") or "")
-    assert complaint_of_the_shell("for x in ():\n    pass\n\ny = 1\n") is None
+def test_a_block_that_continues_right_after_a_loop_cannot_be_pasted():
+    assert "y = 1" in (error_of_the_shell("for x in ():\n    pass\ny = 1\n") or "")
+    assert error_of_the_shell("for x in ():\n    pass\n\ny = 1\n") is None
 
 
 def test_the_page_on_metrics_has_what_the_shipped_runs_measured():

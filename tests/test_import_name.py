@@ -88,5 +88,5 @@ def test_the_package_as_a_program_evaluates_in_its_own_envs(run):
     assert '"problem": "maml_rl.envs:finn2017/Navigation2D-v0"' in evaluated
 
 
-def test_a_script_has_both(run):
+def test_a_script_uses_the_users_envs_and_the_packages(run):
     assert run(sys.executable, "script.py") == "(2, 1)\n(2, 1)\n(2, 2)\n"

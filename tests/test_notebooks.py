@@ -1,4 +1,4 @@
-"""The notebook of the site runs from the top, and what is stored of it is what it prints."""
+"""The notebook of the site runs from the top, and its stored output is current."""
 
 import configparser
 import re
@@ -42,7 +42,7 @@ def again(tmp_path_factory) -> Any:
             pytest.skip("the notebook draws a robot, and this machine has no OpenGL")
 
 
-def test_every_cell_runs_and_shows_what_is_stored_of_its_kind(again):
+def test_every_cell_runs_and_has_the_stored_kinds_of_output(again):
     def kinds(cell: list[Any]) -> list[tuple[str, list[str]]]:
         return [(output.output_type, sorted(output.get("data", {}))) for output in cell]
 
@@ -61,7 +61,7 @@ def test_the_returns_of_the_trained_runs_are_those_that_are_stored(again):
     assert after > before + 100
 
 
-def test_what_is_stored_is_a_whole_run_that_learned_and_small():
+def test_the_stored_notebook_is_complete_small_and_has_learned():
     cells = [cell for cell in STORED.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert all(output.output_type != "error" for _, found in outputs(STORED) for output in found)
@@ -82,7 +82,7 @@ def test_the_runs_that_it_loads_are_in_the_wheel():
     assert all((ROOT / "trained" / file).exists() for file in shipped)
 
 
-def test_a_cell_that_fails_and_a_setting_that_is_not_there_are_errors(tmp_path):
+def test_a_cell_that_fails_and_an_unknown_setting_are_errors(tmp_path):
     path = tmp_path / "failing.ipynb"
     cells = [nbformat.v4.new_code_cell("steps = 3"), nbformat.v4.new_code_cell("assert steps == 3")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)

@@ -1,6 +1,6 @@
 """The documentation site describes every environment and public name, and its links lead where those of the pages do.
 
-`make docs` builds the site and checks its links. Here is what a build cannot notice.
+`make docs` builds the site and checks its links. These tests check what a build cannot notice.
 """
 
 import re
@@ -169,7 +169,7 @@ NAMES = code_links.Names(
         ("theta = 1", None, None),
     ],
 )
-def test_code_that_names_something_leads_to_it(text, module, expected):
+def test_code_links_to_what_it_names(text, module, expected):
     assert NAMES.place(text, module) == expected
 
 

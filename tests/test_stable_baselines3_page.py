@@ -1,4 +1,4 @@
-"""The page on Stable-Baselines3: its commands and its code run, in their order, on less."""
+"""The page on Stable-Baselines3: its commands and its code run, in their order, with small settings."""
 
 import re
 import shlex

@@ -16,7 +16,7 @@ SPLITS = ROOT / "maml_rl" / "supervised" / "omniglot_splits.csv"
 
 
 def save(path: Path, image: Image.Image, copies: int) -> None:
-    """The image as so many files of a new folder."""
+    """Saves the image as this many files in a new folder."""
     path.mkdir(parents=True)
     image.save(path / "00.png")
     for i in range(1, copies):
@@ -25,7 +25,7 @@ def save(path: Path, image: Image.Image, copies: int) -> None:
 
 @pytest.fixture
 def data_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Small ones in the current directory, where the page has them."""
+    """Small data sets in the current directory, where the page expects them."""
     monkeypatch.chdir(tmp_path)
     with SPLITS.open(encoding="utf-8", newline="") as file:
         for i, row in enumerate(csv.DictReader(file)):

@@ -45,13 +45,13 @@ def test_the_public_names_are_those_of_the_tour_and_the_robot():
     assert set(maml_rl.__all__) == used
 
 
-def test_every_public_name_is_there_and_documented():
+def test_every_public_name_exists_and_is_documented():
     assert set(maml_rl.__all__) <= set(dir(maml_rl))
     for name in maml_rl.__all__:
         assert getattr(maml_rl, name).__doc__
 
 
-def test_another_name_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = maml_rl.nothing
 
@@ -59,6 +59,6 @@ def test_another_name_is_an_attribute_error():
 @pytest.mark.parametrize(
     "module", ["maml_rl", "maml_rl.processes", "maml_rl.tasks", "maml_rl.checks", "maml_rl.envs.batched"]
 )
-def test_what_processes_of_an_environment_import_leaves_pytorch_out(module):
+def test_imports_of_environment_processes_leave_pytorch_out(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""GitHub's workflows call what there is here."""
+"""GitHub's workflows call targets that exist."""
 
 import configparser
 import re
@@ -17,7 +17,7 @@ def commands(workflow: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_every_target_is_one_of_the_makefile(workflow: Path) -> None:
+def test_every_called_target_is_in_the_makefile(workflow: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     called = [name for command in commands(workflow) for name in re.findall(r"\bmake ([a-z-]+)", command)]
     assert called
