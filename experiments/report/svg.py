@@ -15,7 +15,7 @@ _WIDTH = 460
 _LETTERS = 52  # that fit under a chart
 _FEW_POWERS = 3  # of ten on a logarithmic axis, which then has ticks between them
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 10, 44
-_AXIS, _LETTER = 32, 7.2  # pixels left of the plot: for the axis and its gap, and for each letter of its ticks
+_AXIS_WIDTH, _LETTER = 32, 7.2  # pixels left of the plot: for the axis and its gap, and for each letter of its ticks
 
 
 def svg_figure(chart: Chart) -> str:
@@ -81,7 +81,7 @@ def _scales(chart: Chart, height: int) -> tuple[_Scale, _Scale]:
     bottom, left = height - _BOTTOM, _LEFT
     if not chart.is_square:  # whose limits, and so whose ticks, depend on the width
         names = y_axis.names or list(map(_short, y_axis.ticks or _ticks(y_low, y_high)))
-        left = max(_LEFT, round(_AXIS + _LETTER * max(map(len, names), default=0)))
+        left = max(_LEFT, round(_AXIS_WIDTH + _LETTER * max(map(len, names), default=0)))
     else:
         wide, tall = _WIDTH - _LEFT - _RIGHT, bottom - _TOP
         unit = max((x_high - x_low) / wide, (y_high - y_low) / tall)

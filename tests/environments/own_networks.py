@@ -77,7 +77,7 @@ class Centring(Layered):
 
 
 class Flat(Layered):
-    """Returns a number for each observation, in place of a row."""
+    """Returns a number for each observation, instead of a row."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[:, 0]

@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_tensors_and_record_come_back_bit_for_bit(path):
+def test_tensors_and_record_are_loaded_bit_for_bit(path):
     loaded = load_checkpoint(path)
     assert loaded.record == RECORD
     assert loaded.tensors.keys() == tensors().keys()

@@ -211,7 +211,7 @@ def test_a_saved_policy_is_used_and_trained_with_stable_baselines3_alone(tmp_pat
         (gaussian(), Still(OBSERVATIONS, Box(-1, 1, (3,), np.int64)), "real numbers"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_in_one_line(policy, env, message):
+def test_a_policy_that_does_not_fit_the_environment_is_not_exported(policy, env, message):
     with pytest.raises(InputError, match=message) as refusal:
         to_ppo(policy, random_params(policy), env)
     assert "\n" not in str(refusal.value)

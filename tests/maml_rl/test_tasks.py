@@ -204,7 +204,7 @@ def test_a_time_limit_below_one_is_refused(limit):
     ],
     ids=str,
 )
-def test_what_is_refused_is_an_error_of_the_check_in_the_same_words(register, settings):
+def test_a_refusal_is_an_error_of_the_check_in_the_same_words(register, settings):
     limit = {"max_episode_steps": None} if "max_episode_steps" in settings else {}
     env_id = register("RefusedForTests-v0", **limit)
     spaces_of = {name: space for name, space in settings.items() if name not in limit}

@@ -291,7 +291,7 @@ def test_a_task_is_described_with_its_unit(arm, variation, description):
         (Variation("mass", 0, 1, of="load", numbers="all"), r"part: expected numbers shared, each or one, got 'all'"),
     ],
 )
-def test_what_cannot_vary_is_refused_in_one_line(arm, variation, message):
+def test_an_invalid_variation_is_refused_in_one_line(arm, variation, message):
     with pytest.raises(ValueError, match=message) as raised:
         Variations(arm, {"part": variation})
     assert "\n" not in str(raised.value)

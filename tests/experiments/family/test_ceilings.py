@@ -68,5 +68,5 @@ def best_return(process: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("env_id", ["maml_rl.envs:duan2016/GaussianBandit-v0", "maml_rl.envs:finn2017/Navigation2D-v0"])
-def test_where_no_posterior_is_known_there_is_no_planner(env_id):
+def test_without_a_known_posterior_there_is_no_planner(env_id):
     assert planned_returns(env_id, drawn(env_id, 2), (1,)) is None

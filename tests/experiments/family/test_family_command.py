@@ -164,7 +164,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_returns(family, monkeypatch, 
         (["--iterations", "0"], "--iterations must be at least 1, got 0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_one_line(family, capsys, arguments, message):
+def test_an_invalid_option_is_refused_in_one_line(family, capsys, arguments, message):
     with pytest.raises(SystemExit) as stop:
         family(*arguments)
     assert stop.value.code == 2
