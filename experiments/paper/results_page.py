@@ -41,6 +41,7 @@ _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-vel/comparison-paper.json",
     "half-cheetah-vel/comparison-given.json",
     "half-cheetah-motor-gain/comparison.json",
+    "half-cheetah-motor-gain/comparison-given.json",
 )
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps

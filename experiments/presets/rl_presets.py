@@ -319,7 +319,7 @@ RL_PRESETS = {
         "half-cheetah, run forward with all motors weaker, or turning the wrong way: CAVIA with one context number and "
         "a normalised gradient",
         f"{_ZINTGRAF}, 1 context number, gradient normalised, inner lr 3; otherwise as half-cheetah-motor-gain",
-        "-30 to -12, 283 to 298, 281 to 298, 285 to 298 on held-out tasks (two seeds)",
+        "-30 to -12, 283 to 315, 281 to 321, 285 to 321 on held-out tasks (three seeds)",
     ),
     "ant-crippled": Preset(
         _CRIPPLED,
@@ -467,8 +467,8 @@ _DYNAMICS = {
     "half-cheetah-payload": _NOT_MEASURED,
     "half-cheetah-reversed-motor": _NOT_MEASURED,
     "half-cheetah-motor-gain": (
-        "224 to 274, 218 to 253, 216 to 261, 220 to 270 on held-out tasks (two seeds)",
-        "266 to 373 on held-out tasks (two seeds)",
+        "224 to 274, 218 to 253, 216 to 261, 220 to 270 on held-out tasks (three seeds)",
+        "266 to 373 on held-out tasks (three seeds)",
         "not measured",
     ),
     "half-cheetah-disabled-joint": _NOT_MEASURED,
