@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
@@ -29,7 +31,7 @@ from maml_rl.json_types import from_json
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.sb3 import check_spaces, sb3_vec_env
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.tasks import Task, admit_beyond, assign_tasks, evaluation_tasks, task_space, vectorize
+from maml_rl.tasks import Task, admit_beyond, assign_tasks, evaluation_tasks, sample_tasks, task_space, vectorize
 from maml_rl.trials import Trial
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 POLICY = "policy.safetensors"
 _KIND = "rl2"
 _MOST_ENVS = 1000  # trials of an evaluation at once
+_CLIP = 10.0  # bound on a standardised observation, as in Stable-Baselines3's VecNormalize
+_LEAST_STD = 1e-6  # of an observation that varies
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class RL2Config:
     """Steps after which an episode is truncated; if None, the limit that the environment is registered with."""
     reward_scale: float = 1.0
     """Factor on the reward that the policy observes."""
+    standardise: bool = False
+    """Standardise what the policy observes, with mean and standard deviation over trials of random actions before the
+    training: for observations far from 1, which would saturate the LSTM."""
     normalise_rewards: bool = False
     """Divide rewards by the running standard deviation of their discounted sums, in training only
     (Stable-Baselines3's VecNormalize): for values far from 1."""
@@ -136,6 +143,8 @@ def train_rl2(config: RL2Config, schedule: Schedule, out: Path, machine: Machine
         )
     with closing(trial_envs(config, config.num_envs, machine)) as envs:
         model = _new_model(config, envs)
+        if config.standardise:
+            _measure(model, envs, Draw(config.seed, Phase.TRAINING))
         while True:
             save_rl2(model, config, out)
             yield Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
@@ -169,10 +178,48 @@ def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
         gae_lambda=config.gae_lambda,
         clip_range=config.clip,
         ent_coef=config.entropy,
-        policy_kwargs={"lstm_hidden_size": config.units, "net_arch": []},
+        policy_kwargs={
+            "lstm_hidden_size": config.units,
+            "net_arch": [],
+            "features_extractor_class": _Standardised if config.standardise else FlattenExtractor,
+        },
         seed=config.seed,
         device="cpu",
     )
+
+
+class _Standardised(FlattenExtractor):
+    """Observations as the LSTM sees them: standardised with statistics that the policy stores, and clipped."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        super().__init__(observation_space)
+        self.register_buffer("mean", torch.zeros(self.features_dim))
+        self.register_buffer("std", torch.ones(self.features_dim))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Standardised observations, `[n, obs]`."""
+        standardised: Tensor = (super().forward(observations) - self.mean) / self.std
+        return standardised.clamp(-_CLIP, _CLIP)
+
+
+def _measure(model: "RecurrentPPO", envs: Trial, draw: Draw) -> None:
+    """Sets the statistics of observations to those of one trial of random actions in each sub-environment."""
+    extractor = model.policy.features_extractor
+    assert isinstance(extractor, _Standardised)
+    tasks_seed, actions_seed = (draw.integers(purpose, 1)[0] for purpose in (Purpose.TASKS, Purpose.ACTIONS))
+    assign_tasks(envs, sample_tasks(task_space(envs), envs.num_envs, tasks_seed))
+    envs.action_space.seed(actions_seed)
+    observations, _ = envs.reset(seed=draw.integers(Purpose.RESETS, envs.num_envs))
+    seen = [observations]
+    while (running := envs.episode < envs.episodes).any():
+        observations, *_ = envs.step(envs.action_space.sample())
+        seen.append(observations[running])
+    std, mean = torch.std_mean(torch.as_tensor(np.concatenate(seen)), dim=0)
+    extractor.mean.copy_(mean)
+    extractor.std.copy_(torch.where(std > _LEAST_STD, std, 1.0))
 
 
 def _recurrent_ppo() -> "tuple[type[RecurrentPPO], type[RecurrentActorCriticPolicy]]":
@@ -255,7 +302,8 @@ def _returns(
 def save_rl2(model: "RecurrentPPO", config: RL2Config, out: Path) -> None:
     """Writes the policy and its settings into a directory."""
     out.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = model.policy.state_dict()
+    # The policy names the statistics of observations more than once, which safetensors would refuse.
+    tensors = {name: value.clone() for name, value in model.policy.state_dict().items()}
     record = {"kind": _KIND, "env_steps": model.num_timesteps, "config": asdict(config)}
     save_checkpoint(out / POLICY, Checkpoint(tensors, record))
 

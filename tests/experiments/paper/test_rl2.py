@@ -29,6 +29,7 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     train_rl2,
     trial_envs,
 )
+from maml_rl.tasks import assign_tasks, evaluation_tasks, task_space
 
 ROOT = Path(__file__).parents[3]
 BANDIT = "maml_rl.envs:duan2016/BernoulliBandit-v0"
@@ -148,6 +149,25 @@ def test_the_unit_of_normalised_rewards_does_not_matter(normalise, tmp_path, mon
         learned.append(load_checkpoint(tmp_path / str(unit) / POLICY).tensors)
     same = [torch.allclose(*tensors, atol=1e-4) for tensors in zip(*(one.values() for one in learned), strict=True)]
     assert all(same) == normalise
+
+
+def test_observations_are_standardised_by_the_statistics_of_random_actions(tmp_path):
+    config = replace(SMALL, env_id=NAVIGATION, episodes=2, max_episode_steps=5, num_envs=200, standardise=True)
+    next(train_rl2(config, Schedule(1, 1, 2), tmp_path))
+    model, there = load_rl2(tmp_path)
+    assert there == config
+    with closing(trial_envs(config, 200)) as envs:
+        assign_tasks(envs, evaluation_tasks(task_space(envs), 200))
+        envs.action_space.seed(1)
+        observations, _ = envs.reset(seed=list(range(200)))
+        seen = [observations]
+        while (envs.episode < 2).all():
+            seen.append(envs.step(envs.action_space.sample())[0])
+    rows = model.policy.features_extractor(torch.as_tensor(np.concatenate(seen)))
+    assert rows.mean(0).numpy() == pytest.approx(np.zeros(rows.shape[1]), abs=0.2)
+    assert rows.std(0).numpy() == pytest.approx(np.ones(rows.shape[1]), abs=0.2)
+    far = model.policy.features_extractor(torch.full((1, rows.shape[1]), 1e6))
+    assert far.tolist() == [[10.0] * rows.shape[1]]
 
 
 def test_actions_of_robots_and_episodes_of_many_steps_work_too(tmp_path):
