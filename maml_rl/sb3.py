@@ -43,7 +43,7 @@ from maml_rl.policies import GaussianMLP, MLPPolicy, Standardisation, perceptron
 from maml_rl.standardisation import observation_statistics
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, resets_itself, task_space
 from maml_rl.types import Params, Trajectories
-from maml_rl.unrolled import activation_of, as_perceptron, check_perceptron, effective_clip
+from maml_rl.unrolled import activation_of, as_perceptron, check_perceptron, convolutions_of, effective_clip
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -55,8 +55,8 @@ def to_ppo(policy: BuiltPolicy, params: Params, env: GymEnv, **settings: Any) ->
     W (x - mean) / std + b = (W / std) x + (b - W mean / std). That is exact; in float32, means of actions agree to
     about `1e-7 |mean / std|` of their size. What Stable-Baselines3 does to pictures is undone there too. A bound on
     standardised observations becomes two layers of rectifiers before the others (`_clipping_layers`). The critic is
-    random: `fit_critic` fits it. Context numbers, as adapted, become part of the first layer's bias. Convolutions of a
-    picture become matrices (`maml_rl.unrolled`).
+    random: `fit_critic` fits it. It has the policy's hidden layers, but no convolutions. Context numbers, as adapted,
+    become part of the first layer's bias. Convolutions of a picture become matrices (`maml_rl.unrolled`).
 
     Args:
         policy: The policy.
@@ -70,13 +70,14 @@ def to_ppo(policy: BuiltPolicy, params: Params, env: GymEnv, **settings: Any) ->
             normalises observations.
     """
     check_exportable(policy, env)
+    convolutions = convolutions_of(policy)
     policy, params = as_perceptron(policy, params)
     layers = [policy.layer(params, i) for i in range(policy.layers)]
-    hidden = [len(bias) for _, bias in layers[:-1]]
+    critic = [len(bias) for _, bias in layers[convolutions:-1]]
     if policy.clip is not None:
         layers = _clipping_layers(policy.clip, layers)
     units = [len(bias) for _, bias in layers[:-1]]
-    network = {"net_arch": {"pi": units, "vf": hidden}, "activation_fn": _ACTIVATIONS[policy.activation]}
+    network = {"net_arch": {"pi": units, "vf": critic}, "activation_fn": _ACTIVATIONS[policy.activation]}
     settings = {"device": "cpu"} | settings | {"policy_kwargs": settings.get("policy_kwargs", {}) | network}
     model = PPO("MlpPolicy", env, **settings)
     actor = _linear_layers(model.policy.mlp_extractor.policy_net, model.policy.action_net)
@@ -97,8 +98,8 @@ def check_exportable(policy: BuiltPolicy, env: GymEnv) -> None:
         InputError: If not; see `to_ppo`.
     """
     observations, actions = env.observation_space, env.action_space
-    check_spaces(observations, actions)
     check_perceptron(policy)
+    check_spaces(observations, actions)
     clip, activation = effective_clip(policy), activation_of(policy)
     if clip is not None and activation != "relu":
         raise InputError(
@@ -144,8 +145,8 @@ def _observation_size(space: spaces.Space[Any]) -> int:
     no_axis = isinstance(space, spaces.Box) and not space.shape
     if not isinstance(space, kinds) or no_axis or not begins_at_zero or not one_row:
         raise InputError(
-            "observations must be in a Box of one axis or more, a MultiBinary, or a Discrete or MultiDiscrete that "
-            f"begins at 0, but are in {one_line(space)}"
+            "Stable-Baselines3 needs observations in a Box of one axis or more, a MultiBinary, or a Discrete or "
+            f"MultiDiscrete that begins at 0, but those of env are in {one_line(space)}"
         )
     return spaces.flatdim(space)
 

@@ -16,13 +16,14 @@ from maml_rl.config import Activation
 from maml_rl.errors import InputError
 from maml_rl.initial import BuiltPolicy
 from maml_rl.module_policy import ModulePolicy
-from maml_rl.observations import Part
+from maml_rl.observations import Part, Parts
 from maml_rl.picture_network import PictureNetwork, convolution
 from maml_rl.policies import LOG_STD, MLPPolicy, Standardisation, perceptron_for
 from maml_rl.rates import CONTEXT
 from maml_rl.types import Params
 
 _MOST_WEIGHTS = 20_000_000  # of all matrices together: 80 MB
+_IN_PYTHON = "adapt and use it in Python instead (docs/own_network.md)"
 
 
 def check_perceptron(policy: BuiltPolicy) -> None:
@@ -33,23 +34,31 @@ def check_perceptron(policy: BuiltPolicy) -> None:
     """
     if not isinstance(policy, ModulePolicy):
         return
-    network, in_python = policy.network, "adapt and use it in Python instead (docs/own_network.md)"
+    network = policy.network
     if not isinstance(network, PictureNetwork):
         raise InputError(
             "files for Stable-Baselines3, NumPy and ONNX hold only the package's networks, and this policy has its "
-            f"own, {type(network).__name__}: {in_python}"
+            f"own, {type(network).__name__}: {_IN_PYTHON}"
         )
-    if len(policy.parts) > 1:
-        names = ", ".join(part.name for part in policy.parts)
-        raise InputError(
-            "files for Stable-Baselines3, NumPy and ONNX hold convolutions only where one picture is the whole "
-            f"observation, and this policy observes {names}: {in_python}"
-        )
+    check_parts(policy.parts)
     count = sum(inputs * outputs for inputs, outputs in _sizes(policy.parts[0], network))
     if count > _MOST_WEIGHTS:
         raise InputError(
             "files for Stable-Baselines3, NumPy and ONNX hold a convolution as a matrix, and those of pictures of "
-            f"shape {policy.parts[0].shape} have {count:,} numbers, of at most {_MOST_WEIGHTS:,}: {in_python}"
+            f"shape {policy.parts[0].shape} have {count:,} numbers, of at most {_MOST_WEIGHTS:,}: {_IN_PYTHON}"
+        )
+
+
+def check_parts(parts: Parts) -> None:
+    """Checks that the package's network for observations of these parts can be a perceptron.
+
+    Raises:
+        InputError: If there are other observations next to a picture.
+    """
+    if len(parts) > 1 and any(part.is_picture for part in parts):
+        raise InputError(
+            "files for Stable-Baselines3, NumPy and ONNX hold convolutions only where one picture is the whole "
+            f"observation, and this policy observes {', '.join(part.name for part in parts)}: {_IN_PYTHON}"
         )
 
 
@@ -60,6 +69,14 @@ def _sizes(part: Part, network: PictureNetwork) -> Iterator[tuple[int, int]]:
         before = channels * sides[0] * sides[1]
         channels, sides = len(getattr(network, f"filter_biases_0_{i}")), [-(-side // 2) for side in sides]
         yield before, channels * sides[0] * sides[1]
+
+
+def convolutions_of(policy: BuiltPolicy) -> int:
+    """The number of convolutions of a policy that can be a perceptron: as many of its first layers."""
+    if not isinstance(policy, ModulePolicy):
+        return 0
+    assert isinstance(policy.network, PictureNetwork)
+    return policy.network.convolutions
 
 
 def effective_clip(policy: BuiltPolicy) -> float | None:

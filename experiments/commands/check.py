@@ -79,17 +79,21 @@ def findings(env_id: str, max_episode_steps: int | None = None) -> "list[Finding
 def _refused(env_id: str, env: "gymnasium.Env[Any, Any]") -> Iterator[str]:
     from maml_rl.envs.mujoco.scenes import subject
     from maml_rl.experiments.live.session import not_shown
-    from maml_rl.observations import in_rows
+    from maml_rl.observations import in_rows, observation_parts
     from maml_rl.sb3 import check_spaces
     from maml_rl.task_observation import TaskObservation
+    from maml_rl.unrolled import check_parts
 
     try:
         TaskObservation(in_rows(env))
     except InputError as error:
         yield f"maml-rl train --observe-task refuses it: {error}"
+    files = "file"
     try:
+        check_parts(observation_parts(env.observation_space))
+        files = ".zip, only .npz and .onnx"
         check_spaces(env.observation_space, env.action_space)
     except InputError as error:
-        yield f"maml-rl adapt refuses it: {error}"
+        yield f"maml-rl adapt writes no {files}: {error}"
     if subject(env) is None:
         yield not_shown(env_id)
