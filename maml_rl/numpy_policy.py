@@ -34,6 +34,11 @@ class NumpyPolicy(NamedTuple):
     low: FloatArray  # bounds of an action, in its shape; for a choice, the first one
     high: FloatArray  # and the last one
 
+    def __repr__(self) -> str:
+        sizes = " -> ".join(str(size) for size in [len(self.mean), *(len(bias) for bias in self.biases)])
+        kind = "choices" if self.log_std is None else "a normal distribution"
+        return f"NumpyPolicy({sizes}, {self.activation}, {kind})"
+
     def output(self, observation: Any) -> FloatArray:
         """The network's output `[..., out]` for observations `[..., obs]`, or one picture: mean actions, or logits."""
         hidden: FloatArray = np.asarray(observation, np.float32)

@@ -93,6 +93,21 @@ def test_stable_baselines3_numpy_and_onnx_have_its_actions(actions, shape) -> No
         np.testing.assert_allclose(found.reshape(likeliest.shape), likeliest, atol=1e-3)
 
 
+def test_the_critic_of_a_picture_has_the_hidden_layers_without_convolutions() -> None:
+    space = spaces.Box(0, 255, SHAPES[0], np.uint8)
+    policy, params = of_pictures(space, ACTIONS["Discrete"])  # two convolutions, one hidden layer of 5
+    model = to_ppo(policy, params, Seen(space, ACTIONS["Discrete"]))
+    sizes = [tuple(value.shape) for value in model.policy.mlp_extractor.value_net.parameters()]
+    assert sizes == [(5, 8 * 9 * 3), (5,)]
+
+
+def test_a_policy_in_numpy_is_printed_as_its_sizes() -> None:
+    space = spaces.Box(0, 255, SHAPES[0], np.uint8)
+    alone = numpy_policy(*of_pictures(space, ACTIONS["Discrete"]), ACTIONS["Discrete"])
+    # 8 x 9 x 3 numbers; 2 filters at 4 x 5 places, 3 filters at 2 x 3; 5 hidden units; 3 actions
+    assert repr(alone) == "NumpyPolicy(216 -> 40 -> 18 -> 5 -> 3, relu, choices)"
+
+
 @pytest.mark.parametrize(("activation", "clip"), [("relu", 0.5), ("tanh", 10.0)])
 def test_a_bound_on_pictures_is_the_same_in_stable_baselines3(activation, clip) -> None:
     space, actions = spaces.Box(0, 255, SHAPES[0], np.uint8), ACTIONS["Box"]
