@@ -86,7 +86,8 @@ def check_own_loss(policy: Policy, params: Params, config: RLMeta, observation_s
         observation_size: Components of an observation.
 
     Raises:
-        InputError: If there is no such loss, if it fails or returns no scalar, or if that does not depend on `params`.
+        InputError: If there is no such loss, if it fails or returns no scalar, if that does not depend on `params`, or
+            if it or its gradient is not finite.
     """
     loss, objective = inner_loss(policy, config), config.inner_objective
     if isinstance(loss, PolicyLoss):
@@ -101,12 +102,19 @@ def check_own_loss(policy: Policy, params: Params, config: RLMeta, observation_s
     advantages = torch.linspace(-1.0, 1.0, steps).to(like)
     index = torch.arange(steps, device=like.device)
     batch = Batch(observations, actions, log_probs, advantages, episodes=index // 2, times=index % 2)
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
     with torch.enable_grad():
-        value = loss({name: tensor.detach().requires_grad_() for name, tensor in params.items()}, batch)
+        value = loss(leaves, batch)
     if not value.requires_grad:
         raise InputError(
             f"inner_objective {objective!r} does not depend on params, so the inner update would have no effect: "
             "compute it from policy(params, batch.observations)"
+        )
+    gradient = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    if not all(bool(found.isfinite().all()) for found in (value, *gradient) if found is not None):
+        raise InputError(
+            f"inner_objective {objective!r} or its gradient is not finite on artificial episodes: look for a division "
+            "by 0, a logarithm of 0 or a square root of 0"
         )
 
 

@@ -159,6 +159,10 @@ def fails(policy, params, batch):
     return batch.rewards.mean()
 def of_advantages(policy, params, batch):
     return batch.advantages.mean()
+def logarithm_of_zero(policy, params, batch):
+    return policy(params, batch.observations).log_prob(batch.actions).mean() + torch.log(torch.zeros(()))
+def root_of_zero(policy, params, batch):
+    return (0 * policy(params, batch.observations).log_prob(batch.actions)).mean().sqrt()
 """
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -227,6 +231,8 @@ def test_a_loss_that_depends_on_the_parameters_passes_its_trial(case, own_losses
             "does not depend on params, so the inner update would have no effect: compute it",
         ),
         ("fails", "failed .*rewards"),
+        ("logarithm_of_zero", "or its gradient is not finite on artificial episodes: look for"),
+        ("root_of_zero", "or its gradient is not finite on artificial episodes: look for"),  # 0, with gradient 0 * inf
     ],
 )
 def test_a_loss_that_cannot_adapt_a_policy_is_refused_on_trial(own_losses: str, function: str, message: str) -> None:
