@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, current_process
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -133,6 +133,8 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
     def _start(self, make: Callable[[], WorkerEnv], num_envs: int) -> None:
         """Starts the processes, and waits until each has made its environments."""
+        if getattr(current_process(), "_inheriting", False):  # this script is being imported: its starter reports it
+            raise SystemExit(1)
         context, one = get_context(self._method), make()
         try:
             self.num_envs, self.render_mode = num_envs, one.render_mode
@@ -331,9 +333,11 @@ class ProcessVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     def _place(self, index: int, row: int = NOWHERE) -> str:
         """A process, and the task of the sub-environment that it is in, or was in when it ended, if it was in one."""
         rows, row = self._rows[index], int(self._shared.at[index]) if row == NOWHERE else row
-        task = plain_text(self._tasks[rows.start if row == NOWHERE else row]) if self._tasks else "none yet"
+        task = (
+            f"task {plain_text(self._tasks[rows.start if row == NOWHERE else row])}" if self._tasks else "no task yet"
+        )
         others = f", or another of {len(rows)}" if self._tasks and row == NOWHERE and len(rows) > 1 else ""
-        return f"process {index} of {self._name} (task {task}{others})"
+        return f"process {index} of {self._name} ({task}{others})"
 
 
 def _make(

@@ -182,7 +182,7 @@ def test_a_process_killed_in_the_middle_of_a_step_is_reported(processes):
 
 
 def test_a_process_that_cannot_make_its_environment_is_reported(capfd):
-    place = r"process \d of FailingForTests-v0 \(task none yet\)"
+    place = r"process \d of FailingForTests-v0 \(no task yet\)"
     with pytest.raises(WorkerError, match=f"{place} raised RuntimeError: the port is in use") as raised:
         vectorize(FAILING, 2, Processes(2), way="construct")
     assert "plain_environments.py" in raised.value.trace
@@ -216,12 +216,13 @@ def test_a_script_that_spawned_processes_run_again_is_named_in_the_last_line(tmp
     )
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1
-    assert f"process 0 of WalkForTests-v0 (task none yet) {end} while it imported my_script.py" in last
+    assert done.stderr.count("Traceback") == 1
+    assert f"process 0 of WalkForTests-v0 (no task yet) {end} while it imported my_script.py" in last
     assert last.endswith('put what the script does under if __name__ == "__main__":')
 
 
 def test_a_process_that_ends_while_it_makes_its_environment_is_not_blamed_on_the_script():
-    with pytest.raises(WorkerError, match=r"process \d of FailingForTests-v0 \(task none yet\) exited with code 4$"):
+    with pytest.raises(WorkerError, match=r"process \d of FailingForTests-v0 \(no task yet\) exited with code 4$"):
         vectorize(FAILING, 2, Processes(2), way="exit at once")
 
 
@@ -262,7 +263,7 @@ def test_environments_that_are_never_made_are_named(monkeypatch):
     monkeypatch.setattr(maml_rl.processes, "_GRACE_SECONDS", 0.1)
     with pytest.raises(KeyboardInterrupt):
         vectorize(FAILING, 2, Processes(2, report_hang_after=0.05), way="hang at once")
-    assert reports[-1][0].startswith("process 0 of FailingForTests-v0 (task none yet) and 1 more have not come back")
+    assert reports[-1][0].startswith("process 0 of FailingForTests-v0 (no task yet) and 1 more have not come back")
 
 
 def test_a_wait_is_reported_on_stderr_unless_that_is_turned_off(capsys):
