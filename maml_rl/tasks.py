@@ -51,6 +51,8 @@ def registration(env_id: str) -> EnvSpec:
             hint = "; is it installed, or in the current directory?"
         elif near := get_close_matches(name, gymnasium.registry, n=3, cutoff=0.5):
             hint = f"; the nearest ids are {', '.join(module + colon + found for found in near)}"
+        if not colon:
+            hint += f"; if your own module registers it, name that module in front: my_module:{name}"
         raise InputError(f"there is no environment {env_id!r} ({_first_line(error)}){hint}") from error
     except Exception as error:  # the author's code may raise anything
         raise InputError(

@@ -22,5 +22,7 @@ def find_preset(name: str) -> Preset[Any]:
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=3, cutoff=0.4)
         nearest = f"; the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else ""
+        if ":" in name:
+            nearest = f"; for an environment: maml-rl train --env-id {name}"
         raise InputError(f"there is no preset {name!r}{nearest} (see maml-rl presets)")
     return PRESETS[name]

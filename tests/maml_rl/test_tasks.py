@@ -115,6 +115,12 @@ def test_an_unknown_id_is_refused_and_the_nearest_are_named(env_id, nearest):
     assert nearest in refused(env_id).partition("nearest ids are")[2]
 
 
+def test_an_id_without_a_module_is_answered_with_how_to_name_one():
+    remedy = "if your own module registers it, name that module in front: my_module:Mine-v0"
+    assert refused("Mine-v0").endswith(remedy)
+    assert remedy.partition(":")[0] not in refused("maml_rl.envs:finn2017/Mine-v0")
+
+
 @pytest.mark.parametrize("env_id", ["no_such_module:Foo-v0", "", "-", "a:b:c", "maml_rl.envs:nothing like it"])
 def test_an_invalid_id_is_refused(env_id):
     refused(env_id)

@@ -244,6 +244,11 @@ def test_the_message_for_a_name_like_no_preset_says_where_they_are_listed(given)
     assert str(raised.value).endswith("(see maml-rl presets)")
 
 
+def test_an_environment_in_the_place_of_a_preset_is_answered_with_the_option_for_it():
+    with pytest.raises(InputError, match="; for an environment: maml-rl train --env-id my_module:Mine-v0 "):
+        find_preset("my_module:Mine-v0")
+
+
 def test_another_rule_for_the_meta_step_comes_with_its_own_settings():
     maml, sinusoid = PRESETS["half-cheetah-dir"].config, EVERY_PRESET["sinusoid"].config
     assert with_rule(maml, "adam") == replace(maml, meta=replace(maml.meta, step=Adam()))
