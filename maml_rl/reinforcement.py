@@ -102,8 +102,8 @@ class RLLearner(Learner[RLEvaluation]):
             return []
         return [
             f"a task has {episodes} episode{'' if episodes == 1 else 's'} of at most {horizon} steps for the "
-            f"{2 * size + 4} weights of the baseline, which then passes through the returns and leaves advantages that "
-            f"are mostly noise: take {enough} episodes or more"
+            f"{2 * size + 4} weights of the baseline, so it overfits the returns and the advantages are mostly noise: "
+            f"use at least {enough} episodes"
         ]
 
     def initial(self) -> State:

@@ -281,7 +281,7 @@ def test_too_few_episodes_for_the_baseline_are_warned_about_once(run_command, ru
         assert len(warnings) == (expected is not None), command
         for line in warnings:
             assert f"{expected} at most 100 steps for the 8 weights of the baseline" in line
-            assert "take 5 episodes or more" in line
+            assert "use at least 5 episodes" in line
         assert result.out.count("\n") <= 2
 
 
