@@ -58,8 +58,13 @@ def run(arguments: Sequence[str]) -> None:
         print(f"the report has plots instead of moving pictures: {reason}", file=sys.stderr)
     for name, path in outputs._asdict().items():
         if path is not None:
-            print(f"{name}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+            print(f"{name}: {path} ({_size_of(path)})")
     if options.tracking.tracker:
         from maml_rl.experiments.runs.trackers import send_file
 
         send_file(options.tracking, directory, shown.config, outputs.report, "report")
+
+
+def _size_of(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.0f} kB"
