@@ -304,8 +304,8 @@ class PolicyConfig:
     """Bound on the absolute value of a standardised observation, in standard deviations (Stable-Baselines3's
     VecNormalize: 10); None for no bound. Raw observations are never clipped."""
     module: str | None = None
-    """Your own network as module:Class, a torch.nn.Module from observations to features (docs/own_network.md). None is
-    a perceptron, after convolutions where observations have pictures."""
+    """Your own network as module:Class, a torch.nn.Module from observations to features (docs/own_network.md). By
+    default, a perceptron, with convolutions before it if observations contain pictures."""
     arguments: str = "{}"
     """Keyword arguments of your own network, as a JSON object such as {"width": 64}."""
     filters: tuple[int, ...] = (16, 16)
@@ -350,7 +350,8 @@ class Imitation:
 
     experts: str | None = None
     """Directory of an oracle's run in the same environment. With a task in its observation, the oracle is that task's
-    expert. The student imitates it on the same `meta_batch_size` tasks in every iteration. None trains by rewards."""
+    expert. The student imitates it on the same `meta_batch_size` tasks in every iteration. By default,
+    a run learns from rewards."""
     feature_weight: float = 0.01
     """Weight beta of the feature regression: squared distance of the expert's last hidden features from a linear map of
     the student's, one map a task (its code: 0.01); 0 leaves it out."""
@@ -406,7 +407,7 @@ class RLEvaluation(EvaluationConfig):
     """Factor on the inner step size after the first gradient step, or after the `inner_steps` used in training (paper's
     code: 0.5; ant direction 0.01)."""
     episodes_used: tuple[int, ...] | None = None
-    """How many of these episodes a gradient step uses, one evaluation for each number; all of them if None.
+    """How many of these episodes a gradient step uses, one evaluation for each number; by default, all of them.
     The return is measured on all of them in any case."""
 
     def __post_init__(self) -> None:
@@ -484,15 +485,15 @@ class RLConfig(RunConfig):
     env_id: str
     """Environment with a task distribution, as gymnasium.make takes it."""
     num_envs: int | None = None
-    """Sub-environments stepped at once; as many as an iteration has episodes if None. Does not affect what is
+    """Sub-environments stepped at once; by default, as many as an iteration has episodes. Does not affect what is
     sampled."""
     start_from: str | None = None
     """Directory of a run whose policy this run starts from. It needs the same kind of network; other settings may
-    differ. Random weights if None."""
+    differ. By default, weights are random."""
     observe_task: bool = False
     """Append the task to the observation, as for the paper's oracle."""
     max_episode_steps: int | None = None
-    """Steps after which an episode is truncated; the limit that the environment is registered with if None."""
+    """Steps after which an episode is truncated; by default, the limit that the environment is registered with."""
     meta: RLMeta = field(default_factory=RLMeta)
     network: PolicyConfig = field(default_factory=PolicyConfig)
     evaluation: RLEvaluation = field(default_factory=RLEvaluation)

@@ -27,7 +27,7 @@ class Machine:
     """Threads that share the tasks of the update. Default: all cores, or an equal share of them with several ranks on a
     machine. Physics uses the same number."""
     processes: int | None = None
-    """Processes for an environment without a batched form; one per core if None."""
+    """Processes for an environment without a batched form; by default, one per core."""
     envs_per_process: int = ENVS_PER_PROCESS
     """Environments per process, stepped one after the other. Use 1 if a process can hold only one."""
     start_method: StartMethod = "spawn"
