@@ -8,7 +8,7 @@ A model from `to_ppo` consists only of Stable-Baselines3's and PyTorch's classes
 and trained where this package is not installed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -238,7 +238,13 @@ def _standardise_inputs(layer: nn.Linear, mean: Tensor, std: Tensor, inputs: _In
     layer.weight.copy_(weight[:, inputs.order] * inputs.scale)
 
 
-def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int = 0) -> float:
+def fit_critic(
+    model: PPO,
+    episodes: Trajectories,
+    steps: int = 500,
+    seed: int = 0,
+    advance: Callable[[], object] = lambda: None,
+) -> float:
     """Fits the critic of a model to episodes of its policy, so that its first updates have useful advantages.
 
     A critic that starts near 0 has errors of the size of the returns; their gradient would drown the policy's, because
@@ -250,6 +256,7 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
         episodes: Episodes of one task, fields without the leading M, on the device of the model.
         steps: Gradient steps; the targets are recomputed every 20.
         seed: Seed of the order in which time steps are drawn.
+        advance: Called after each gradient step.
 
     Returns:
         Share of the targets' variance that the critic explains, at most 1.
@@ -260,7 +267,7 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
     mean, std = (torch.from_numpy(value).to(seen) for value in observation_statistics(seen.cpu().numpy()))
     standardised = (episodes.observations - mean) / std
     generator = torch.Generator().manual_seed(seed)
-    returns, shift, scale = _regress(critic, standardised, episodes, model.gamma, steps, generator)
+    returns, shift, scale = _regress(critic, standardised, episodes, model.gamma, steps, generator, advance)
     with torch.no_grad():
         layers = _linear_layers(critic)
         layers[-1].weight.mul_(scale)
@@ -271,7 +278,13 @@ def fit_critic(model: PPO, episodes: Trajectories, steps: int = 500, seed: int =
 
 
 def _regress(
-    critic: nn.Module, inputs: Tensor, episodes: Trajectories, gamma: float, steps: int, generator: torch.Generator
+    critic: nn.Module,
+    inputs: Tensor,
+    episodes: Trajectories,
+    gamma: float,
+    steps: int,
+    generator: torch.Generator,
+    advance: Callable[[], object],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fits a critic's outputs to (returns - shift) / scale.
 
@@ -299,6 +312,7 @@ def _regress(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        advance()
     return returns, shift, scale
 
 

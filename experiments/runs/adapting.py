@@ -39,6 +39,7 @@ from maml_rl.unrolled import check_perceptron
 
 Extra = Literal["sb3", "recording"]
 """What an adaptation makes in addition to the policy: a model for Stable-Baselines3, a recording of episodes."""
+_CRITIC_STEPS = 500  # gradient steps
 _SB3_ALONE: tuple[Extra, ...] = ("sb3",)
 MINARI = "minari:"
 """Prefix of the id of a Minari data set, given in place of a file of logged episodes."""
@@ -186,7 +187,8 @@ def _sb3_model(
 ) -> PPO:
     """A model with these parameters, and a critic fitted to episodes of one task."""
     model = to_ppo(policy, params, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
-    fit_critic(model, episodes, seed=seed)
+    with tqdm(total=_CRITIC_STEPS, desc="fitting the critic", unit="step", disable=None, leave=False) as bar:
+        fit_critic(model, episodes, _CRITIC_STEPS, seed, bar.update)
     model.env = None  # which its caller closes
     return model
 
