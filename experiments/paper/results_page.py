@@ -2,7 +2,8 @@
 
     python -m maml_rl.experiments.paper.results_page
 
-Every number is read from a file in `results`, of `maml-rl compare` or `maml-rl family`, or from a run in `trained`.
+Every number is read from a file in `results`, of `maml-rl compare`, `maml-rl family` or `rl2.py`, or from a run in
+`trained`.
 """
 
 import json
@@ -26,15 +27,16 @@ from maml_rl.experiments.runs.comparison_files import (
     read_comparison,
 )
 from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
-from maml_rl.experiments.runs.evaluations import TaskSet, file_of
+from maml_rl.experiments.runs.evaluations import EVALUATION, TaskSet, file_of
 from maml_rl.experiments.runs.pages import with_tables
 from maml_rl.experiments.runs.provenance import cores_text, training_command
 from maml_rl.experiments.runs.text import duration, env_steps_text, markdown_table
+from maml_rl.json_values import read_json
 from maml_rl.learner import QUANTITIES, Quantity
 from maml_rl.run import CHECKPOINT, load_run
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
-METHODS_PAGE, CHOICE_PAGE = Path("docs/methods.md"), Path("docs/which_method.md")
+METHODS_PAGE, CHOICE_PAGE, RL2_PAGE = Path("docs/methods.md"), Path("docs/which_method.md"), Path("docs/rl2.md")
 _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-dir/comparison-paper.json",
     "ant-dir/comparison-paper.json",
@@ -244,6 +246,41 @@ def means_table(path: Path) -> str:
     return markdown_table(rows)
 
 
+def episodes_table(directory: Path) -> str:
+    """Return after one step by the number of episodes that it uses, from evaluations of several seeds in a directory.
+
+    Raises:
+        InputError: If a file is damaged.
+    """
+    rows: list[list[str]] = []
+    for file in (EVALUATION, file_of(EVALUATION, "given")):
+        records = [read_json(path) for path in sorted(directory.glob(f"episodes-seed*/{file}"))]
+        curves = [[curve["mean"] for curve in record["curves"]] for record in records]
+        before, after = fmean(seed[0][0] for seed in curves), zip(*curves, strict=True)
+        means = [before, *(fmean(mean[1] for mean in of_number) for of_number in after)]
+        numbers = ["0", *(str(number) for number in records[0]["settings"]["episodes_used"])]
+        rows = rows or [["episodes", "seeds", *numbers]]
+        about = tasks_named(records[0]["task_set"], len(records[0]["tasks"]))
+        rows.append([about, str(len(records)), *(f"{mean:.0f}" for mean in means)])
+    return markdown_table(rows)
+
+
+def trials_table(results: Path) -> str:
+    """Return of RL^2 by episode of the trial, from the evaluations in `rl2`.
+
+    Raises:
+        InputError: If a file is damaged.
+    """
+    records = [read_json(path) for path in sorted(results.glob("rl2/*/evaluation*.json"))]
+    episodes = max((len(record["by_episode"]) for record in records), default=0)
+    rows = [["environment", "tasks", "env steps", *(f"episode {number + 1}" for number in range(episodes))]]
+    for record in records:
+        means = [f"{mean['value']:.1f} [{mean['low']:.1f}, {mean['high']:.1f}]" for mean in record["by_episode"]]
+        about = [f"`{record['env_id']}`", tasks_named(record["task_set"], record["tasks"])]
+        rows.append([*about, env_steps_text(record["env_steps"]), *means, *[""] * (episodes - len(means))])
+    return markdown_table(rows)
+
+
 def pages(root: Path = Path()) -> dict[Path, str]:
     """Every page with results, as it should be.
 
@@ -257,7 +294,9 @@ def pages(root: Path = Path()) -> dict[Path, str]:
         root / METHODS_PAGE: {
             path.stem: family_table(read_family(path)) for path in sorted(results.glob("family/*.json"))
         },
-        root / CHOICE_PAGE: {name: means_table(results / name) for name in _CHOICE},
+        root / CHOICE_PAGE: {name: means_table(results / name) for name in _CHOICE}
+        | {"episodes": episodes_table(results / "half-cheetah-motor-gain")},
+        root / RL2_PAGE: {"rl2": trials_table(results)},
     }
     return {root / PAGE: page(results)} | {path: with_tables(path, of_page) for path, of_page in tables.items()}
 

@@ -25,7 +25,7 @@ from maml_rl.checkpoint import write_json
 from maml_rl.errors import InputError
 from maml_rl.experiments.commands.options import chosen_tasks
 from maml_rl.experiments.paper.published import paper_tasks
-from maml_rl.experiments.runs.evaluations import EVALUATION, file_of
+from maml_rl.experiments.runs.evaluations import EVALUATION, EvaluatedTasks, file_of
 from maml_rl.experiments.runs.ppo_baselines import Point
 from maml_rl.experiments.runs.recurrent_ppo import RL2Config, Schedule, evaluate_rl2, load_rl2, train_rl2, trial_envs
 from maml_rl.experiments.runs.task_input import read_tasks, task_list
@@ -131,10 +131,19 @@ def _evaluated(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float6
     elif asked.task_set == "paper":
         tasks = paper_tasks(config.env_id)
     returns = evaluate_rl2(model, config, tasks, chosen.seed, chosen.greedy)
-    file = chosen.directory / file_of(EVALUATION, "given" if asked.file else asked.task_set)
+    task_set: EvaluatedTasks = "given" if asked.file else asked.task_set
     means = [mean._asdict() for mean in by_episode(returns)]
-    how = {"tasks": len(returns), "seed": chosen.seed, "greedy": chosen.greedy, "env_steps": model.num_timesteps}
-    write_json(file, {**how, "by_episode": means[:-1], "trial": means[-1]})
+    record = {
+        "env_id": config.env_id,
+        "env_steps": model.num_timesteps,
+        "task_set": task_set,
+        "tasks": len(returns),
+        "seed": chosen.seed,
+        "greedy": chosen.greedy,
+        "by_episode": means[:-1],
+        "trial": means[-1],
+    }
+    write_json(chosen.directory / file_of(EVALUATION, task_set), record)
     return config, returns
 
 

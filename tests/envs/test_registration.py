@@ -108,20 +108,13 @@ def run_python(tmp_path):
 @unbounded_observations
 @wide_actions
 def test_gymnasiums_environment_checker_finds_no_fault(env_id):
-    check_env(gymnasium.make(env_id).unwrapped, skip_render_check=True)
-
-
-@every_id
-@unbounded_observations
-@wide_actions
-def test_gymnasiums_environment_checker_finds_no_fault_in_rendering(env_id):
-    env = gymnasium.make(env_id).unwrapped
     try:
-        check_env(env)
+        check_env(gymnasium.make(env_id).unwrapped)
     except RuntimeError as error:
         if "rendering needs OpenGL" not in str(error):
             raise
-        pytest.skip(f"no OpenGL here: {error}")
+        check_env(gymnasium.make(env_id).unwrapped, skip_render_check=True)
+        pytest.skip(f"no OpenGL for its pictures here: {error}")
 
 
 @every_id
@@ -406,19 +399,21 @@ def test_without_a_render_mode_nothing_is_drawn(env_id):
     assert batch.render() is None
 
 
-@every_id
-def test_a_finished_batch_can_be_stepped(env_id, run_python):
+def test_finished_batches_can_be_stepped(run_python):
     # In a separate process: stepping no rows at all must not crash the interpreter.
+    ids = [env_id for env_id in IDS if "Ant" not in env_id or hasattr(mujoco.mjtSensor, "mjSENS_CONTACT")]
     run_python(
         f"""
-        import gymnasium, numpy as np
-        batch = gymnasium.make_vec({env_id!r}, 2, max_episode_steps=1)
-        batch.reset(seed=0)
-        actions = np.zeros(batch.action_space.shape, np.float32)
-        last, _, _, truncated, _ = batch.step(actions)
-        assert truncated.all()
-        observations, rewards, _, truncated, _ = batch.step(actions)
-        assert truncated.all() and (rewards == 0).all() and (observations == last).all()
+        import sys, gymnasium, numpy as np
+        for env_id in {ids!r}:
+            print(env_id, file=sys.stderr, flush=True)
+            batch = gymnasium.make_vec(env_id, 2, max_episode_steps=1)
+            batch.reset(seed=0)
+            actions = np.zeros(batch.action_space.shape, np.float32)
+            last, _, _, truncated, _ = batch.step(actions)
+            assert truncated.all()
+            observations, rewards, _, truncated, _ = batch.step(actions)
+            assert truncated.all() and (rewards == 0).all() and (observations == last).all()
         """
     )
 

@@ -213,8 +213,11 @@ def test_the_readme_has_every_result_next_to_the_papers(results):
     assert promp.endswith("| 120.0 M |  | about 312 |")
 
 
-def test_the_readme_claims_what_its_table_shows():
+def test_the_table_of_the_readme_shows_what_its_text_claims():
     """MAML passes four of the paper's five tasks; on the fifth, ant direction, it needs CAVIA."""
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "MAML does better on four of five tasks" in readme
+    assert "On the fifth, ant direction, MAML had a ninth of the paper's env steps" in readme
     lines = headline_table(ROOT / "results", ROOT / "trained").splitlines()[2:]
     rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in lines]
     published = {row[0]: float(row[8]) for row in rows if row[0] in ("navigation", *figure5.TASKS)}
@@ -225,6 +228,40 @@ def test_the_readme_claims_what_its_table_shows():
     assert float(rows[ant][3].split()[0]) < float(rows[ant][6].split()[0]) / 9
     (cavia,) = (row for row in rows[ant : ant + 4] if row[1].startswith("cavia"))
     assert float(cavia[5]) > published["ant-dir"]
+
+
+def place(path, record):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def test_returns_by_number_of_episodes_are_means_over_seeds(tmp_path):
+    for seed, gain in ((0, 1.0), (1, 3.0)):
+        for file, task_set in (("evaluation.json", "held-out"), ("evaluation-given.json", "given")):
+            curves = [{"mean": [-10.0 * gain, 100.0 * gain]}, {"mean": [-10.0 * gain, 200.0 * gain]}]
+            record = {
+                "curves": curves,
+                "settings": {"episodes_used": [1, 20]},
+                "task_set": task_set,
+                "tasks": [0, 1, 2],
+            }
+            place(tmp_path / f"episodes-seed{seed}" / file, record)
+    head, _, held_out, given = results_page.episodes_table(tmp_path).splitlines()
+    assert head == "| episodes | seeds | 0 | 1 | 20 |"
+    assert held_out == "| 3 held-out tasks | 2 | -20 | 200 | 400 |"
+    assert given == "| 3 given tasks | 2 | -20 | 200 | 400 |"
+
+
+def test_trials_have_a_column_for_each_episode(tmp_path):
+    mean = {"value": 1.25, "low": -1.0, "high": 3.5, "standard_error": 1.0}
+    for name, episodes in (("bandit", 3), ("robot", 2)):
+        record = {"env_id": f"my:{name}-v0", "env_steps": 4_000_000, "task_set": "paper", "tasks": 40}
+        place(tmp_path / "rl2" / name / "evaluation-paper.json", record | {"by_episode": [mean] * episodes})
+    head, _, bandit, robot = results_page.trials_table(tmp_path).splitlines()
+    assert head == "| environment | tasks | env steps | episode 1 | episode 2 | episode 3 |"
+    assert bandit.endswith("| the paper's own 40 tasks | 4.0 M | 1.2 [-1.0, 3.5] | 1.2 [-1.0, 3.5] | 1.2 [-1.0, 3.5] |")
+    assert robot.startswith("| `my:robot-v0` |")
+    assert robot.endswith("| 1.2 [-1.0, 3.5] |  |")
 
 
 def test_the_tables_of_the_repository_are_written_from_its_results():

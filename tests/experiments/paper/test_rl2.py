@@ -269,13 +269,14 @@ def test_fewer_than_two_tasks_for_evaluation_are_refused(tmp_path):
 def test_the_code_and_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "rl2.md").read_text(), re.M | re.S)
-    assert [language for language, _ in blocks] == ["python", "sh"]
+    assert [language for language, _ in blocks] == ["python", "sh", "sh"]
     exec(compile(blocks[0][1], "rl2.md", "exec"), {})
-    commands = [shlex.split(line) for line in blocks[1][1].replace("\\\n", "").splitlines()]
-    assert [arguments[3] for arguments in commands] == ["train", "train", "evaluate"]
+    lines = "".join(block.replace("\\\n", "") for _, block in blocks[1:]).splitlines()
+    commands = [shlex.split(line) for line in lines]
+    assert [arguments[3] for arguments in commands] == [*["train"] * 2, "evaluate", *["train"] * 2, *["evaluate"] * 3]
     for program, *arguments in commands:
         assert (program, arguments[:2]) == ("python", ["-m", "maml_rl.experiments.paper.rl2"])
         is_training = arguments[2] == "train"
-        shorter = ["--env-steps=1", "--num-envs=5", "--units=4", "--epochs=1"] if is_training else []
+        shorter = ["--env-steps=1", "--num-envs=20", "--units=4", "--epochs=1"] if is_training else []
         script.main([*arguments[2:], *shorter, "--tasks=5"])
-    assert capsys.readouterr().out.count("5 tasks") == 3
+    assert capsys.readouterr().out.count("5 tasks") == len(commands)
