@@ -1,10 +1,11 @@
 """RL^2 by PPO of sb3-contrib: trained on trials of several episodes, and evaluated by episode of the trial.
 
     python -m maml_rl.experiments.paper.rl2 train maml_rl.envs:duan2016/TabularMDP-v0 --episodes 10 --out runs/rl2-mdp
+    python -m maml_rl.experiments.paper.rl2 resume runs/rl2-mdp --env-steps 2000000
     python -m maml_rl.experiments.paper.rl2 evaluate runs/rl2-mdp --tasks 1000
 
 A directory has the policy after the last evaluation (`policy.safetensors`) and the learning curve so far (`rl2.json`),
-so that Ctrl-C keeps what has been trained. docs/rl2.md has more.
+so that `resume` goes on from there after Ctrl-C. docs/rl2.md has more.
 """
 
 import argparse
@@ -27,9 +28,18 @@ from maml_rl.experiments.commands.options import chosen_tasks
 from maml_rl.experiments.paper.published import paper_tasks
 from maml_rl.experiments.runs.evaluations import EVALUATION, EvaluatedTasks, file_of
 from maml_rl.experiments.runs.ppo_baselines import Point
-from maml_rl.experiments.runs.recurrent_ppo import RL2Config, Schedule, evaluate_rl2, load_rl2, train_rl2, trial_envs
+from maml_rl.experiments.runs.recurrent_ppo import (
+    RL2Config,
+    Schedule,
+    evaluate_rl2,
+    load_rl2,
+    resume_rl2,
+    train_rl2,
+    trial_envs,
+)
 from maml_rl.experiments.runs.task_input import read_tasks, task_list
 from maml_rl.experiments.runs.text import env_steps_text, text_table
+from maml_rl.json_values import read_json
 from maml_rl.statistics import Mean, mean_with_interval
 from maml_rl.tasks import Task, task_space
 
@@ -51,9 +61,10 @@ def episode_table(returns: NDArray[np.float64]) -> str:
     return text_table([["episode", "return", "95 % interval"], *rows])
 
 
-def measure_rl2(points: Iterator[Point], config: RL2Config, env_steps: int, out: Path) -> NDArray[np.float64]:
+def measure_rl2(
+    points: Iterator[Point], config: RL2Config, env_steps: int, out: Path, curve: list[dict[str, Any]]
+) -> NDArray[np.float64]:
     """Trains, and writes the learning curve after each evaluation; the returns of the last one, `[tasks, n]`."""
-    curve: list[dict[str, Any]] = []
     with tqdm(total=env_steps, unit="env step", unit_scale=True, disable=None) as bar:
         for point in points:
             total = by_episode(point.returns)[-1]
@@ -80,9 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train on the trials of an environment")
     train.add_argument("env_id", help="environment with a task distribution")
     train.add_argument("--out", type=Path, required=True, help="directory of policy and curve")
-    train.add_argument("--env-steps", type=int, default=1_000_000, help="length of the training (%(default)s)")
-    train.add_argument("--every", type=int, default=100_000, help="env steps between evaluations (%(default)s)")
-    train.add_argument("--tasks", type=int, default=1000, help="held-out tasks of an evaluation (%(default)s)")
+    resume = commands.add_parser("resume", help="go on with a training, also one that was stopped")
+    resume.add_argument("out", type=Path, metavar="directory", help="what train has written")
+    for command in (train, resume):
+        command.add_argument("--env-steps", type=int, default=1_000_000, help="length of the training (%(default)s)")
+        command.add_argument("--every", type=int, default=100_000, help="env steps between evaluations (%(default)s)")
+        command.add_argument("--tasks", type=int, default=1000, help="held-out tasks of an evaluation (%(default)s)")
     evaluate = commands.add_parser("evaluate", help="return by episode on new tasks")
     evaluate.add_argument("directory", type=Path, help="what train has written")
     tasks = "number of held-out tasks, paper, or a file .json with a list of tasks (%(default)s)"
@@ -108,14 +122,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if chosen.command == "evaluate":
             config, returns = _evaluated(chosen)
         else:
-            config = RL2Config(**{field.name: getattr(chosen, field.name) for field in fields(RL2Config)})
-            schedule = Schedule(chosen.env_steps, chosen.every, chosen.tasks)
-            returns = measure_rl2(train_rl2(config, schedule, chosen.out), config, chosen.env_steps, chosen.out)
+            config, returns = _trained(chosen)
     except (InputError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     print(f"{config.env_id}, {len(returns)} tasks\n{episode_table(returns)}")
+
+
+def _trained(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float64]]:
+    """What `train` and `resume` have to print."""
+    schedule = Schedule(chosen.env_steps, chosen.every, chosen.tasks)
+    if chosen.command == "resume":
+        _, config = load_rl2(chosen.out)
+        curve = read_json(chosen.out / CURVE)["curve"]
+        points = resume_rl2(chosen.out, schedule)
+    else:
+        config = RL2Config(**{field.name: getattr(chosen, field.name) for field in fields(RL2Config)})
+        curve, points = [], train_rl2(config, schedule, chosen.out)
+    return config, measure_rl2(points, config, chosen.env_steps, chosen.out, curve)
 
 
 def _evaluated(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float64]]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 POLICY = "policy.safetensors"
 _KIND = "rl2"
+_ADAM, _REWARDS = "adam.", "rewards"  # names of what training goes on from
 _MOST_ENVS = 1000  # trials of an evaluation at once
 _CLIP = 10.0  # bound on a standardised observation, as in Stable-Baselines3's VecNormalize
 _LEAST_STD = 1e-6  # of an observation that varies
@@ -137,20 +138,61 @@ def train_rl2(config: RL2Config, schedule: Schedule, out: Path, machine: Machine
     Raises:
         InputError: If environment or settings cannot be used, or sb3-contrib is not installed.
     """
-    if min(schedule) < 1 or schedule.tasks < 2:
-        raise InputError(
-            f"env_steps and every must be at least 1, tasks at least 2, got {', '.join(map(str, schedule))}"
-        )
+    _check_schedule(schedule)
     with closing(trial_envs(config, config.num_envs, machine)) as envs:
         model = _new_model(config, envs)
         if config.standardise:
             _measure(model, envs, Draw(config.seed, Phase.TRAINING))
-        while True:
-            save_rl2(model, config, out)
-            yield Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
-            if model.num_timesteps >= schedule.env_steps:
-                return
-            model.learn(min(schedule.every, schedule.env_steps - model.num_timesteps), reset_num_timesteps=False)
+        save_rl2(model, config, out)
+        yield Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
+        yield from _trained(model, config, schedule, out, machine)
+
+
+def resume_rl2(directory: Path, schedule: Schedule, machine: Machine = THIS_MACHINE) -> Iterator[Point]:
+    """Goes on where `train_rl2` has stopped: with the same schedule, to the same bits as without the stop.
+
+    Args:
+        directory: What was trained.
+        schedule: See `train_rl2`; `env_steps` counts from the beginning.
+        machine: See `train_rl2`.
+
+    Raises:
+        InputError: See `load_rl2`; or if it has been trained for as long.
+    """
+    _check_schedule(schedule)
+    checkpoint, config = _stored(directory)
+    with closing(trial_envs(config, config.num_envs, machine)) as envs:
+        model = _new_model(config, envs)
+        _restore(model, checkpoint, directory / POLICY)
+        if model.num_timesteps >= schedule.env_steps:
+            raise InputError(
+                f"{directory} has been trained for {model.num_timesteps} env steps, {schedule.env_steps} were "
+                "requested: give more"
+            )
+        yield from _trained(model, config, schedule, directory, machine)
+
+
+def _check_schedule(schedule: Schedule) -> None:
+    if min(schedule) < 1 or schedule.tasks < 2:
+        raise InputError(
+            f"env_steps and every must be at least 1, tasks at least 2, got {', '.join(map(str, schedule))}"
+        )
+
+
+def _trained(
+    model: "RecurrentPPO", config: RL2Config, schedule: Schedule, out: Path, machine: Machine
+) -> Iterator[Point]:
+    """Trains until the next evaluation, and again.
+
+    Between two evaluations, what is drawn depends only on the seed and on where training stands, and all trials begin
+    anew. So a resumed training repeats one that was not stopped.
+    """
+    while model.num_timesteps < schedule.env_steps:
+        model.set_random_seed(Draw(config.seed, Phase.TRAINING, model.num_timesteps).integers(Purpose.PARAMS, 1)[0])
+        model._last_obs = None  # so that all trials are reset
+        model.learn(min(schedule.every, schedule.env_steps - model.num_timesteps), reset_num_timesteps=False)
+        save_rl2(model, config, out)
+        yield Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
 
 
 def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
@@ -300,36 +342,59 @@ def _returns(
 
 
 def save_rl2(model: "RecurrentPPO", config: RL2Config, out: Path) -> None:
-    """Writes the policy and its settings into a directory."""
+    """Writes the policy, its settings and what its training goes on from into a directory."""
     out.mkdir(parents=True, exist_ok=True)
     # The policy names the statistics of observations more than once, which safetensors would refuse.
     tensors = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    for index, state in model.policy.optimizer.state_dict()["state"].items():
+        tensors |= {f"{_ADAM}{index}.{name}": value for name, value in state.items()}
+    if isinstance(model.env, VecNormalize):
+        spread = model.env.ret_rms
+        numbers = [float(number) for number in (spread.mean, spread.var, spread.count)]
+        tensors[_REWARDS] = torch.tensor(numbers, dtype=torch.float64)
     record = {"kind": _KIND, "env_steps": model.num_timesteps, "config": asdict(config)}
     save_checkpoint(out / POLICY, Checkpoint(tensors, record))
 
 
 def load_rl2(directory: Path) -> tuple["RecurrentPPO", RL2Config]:
-    """What `save_rl2` has written: a model to act with, or to train with a new Adam, and its settings.
+    """What `save_rl2` has written: a model to act with, and its settings.
 
     Raises:
         InputError: If there is none, or sb3-contrib or the environment cannot be used.
     """
+    checkpoint, config = _stored(directory)
+    with closing(trial_envs(config, config.num_envs)) as envs:
+        model = _new_model(config, envs)
+        _restore(model, checkpoint, directory / POLICY)
+    return model, config
+
+
+def _stored(directory: Path) -> tuple[Checkpoint, RL2Config]:
     path = directory / POLICY
     if not path.is_file():
         raise InputError(f"there is no {POLICY} in {directory}: give the directory that RL^2 was trained in")
     checkpoint = load_checkpoint(path)
-    record = checkpoint.record
-    if record.get("kind") != _KIND:
+    if checkpoint.record.get("kind") != _KIND:
         raise InputError(f"{path} is not an RL^2 policy: give the directory that it was trained in")
     try:
-        config, env_steps = from_json(RL2Config, record["config"]), int(record["env_steps"])
+        return checkpoint, from_json(RL2Config, checkpoint.record["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): train again") from error
-    with closing(trial_envs(config, config.num_envs)) as envs:
-        model = _new_model(config, envs)
+
+
+def _restore(model: "RecurrentPPO", checkpoint: Checkpoint, path: Path) -> None:
+    """Gives a new model what was stored: policy, state of Adam, spread of rewards, and env steps."""
+    tensors, adam = dict(checkpoint.tensors), model.policy.optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name in [name for name in tensors if name.startswith(_ADAM)]:
+        index, _, field = name.removeprefix(_ADAM).partition(".")
+        state.setdefault(int(index), {})[field] = tensors.pop(name)
     try:
-        model.policy.load_state_dict(checkpoint.tensors)
-    except RuntimeError as error:
+        if isinstance(model.env, VecNormalize):
+            spread = model.env.ret_rms
+            spread.mean, spread.var, spread.count = tensors.pop(_REWARDS).tolist()
+        model.policy.load_state_dict(tensors)
+        model.policy.optimizer.load_state_dict(adam | {"state": state})
+        model.num_timesteps = int(checkpoint.record["env_steps"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} has tensors that do not match its settings: train again") from error
-    model.num_timesteps = env_steps
-    return model, config

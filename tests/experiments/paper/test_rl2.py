@@ -26,6 +26,7 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     _new_model,
     evaluate_rl2,
     load_rl2,
+    resume_rl2,
     train_rl2,
     trial_envs,
 )
@@ -116,6 +117,21 @@ def test_the_same_seed_gives_the_same_curve_and_a_loaded_policy_the_same_returns
         assert not np.array_equal(evaluate_rl2(model, config, 50, **other), first[-1].returns)
 
 
+@pytest.mark.parametrize("settings", [{}, {"normalise_rewards": True, "standardise": True, "minibatches": 4}], ids=str)
+def test_a_resumed_training_is_the_one_that_was_not_stopped(settings, tmp_path):
+    config = replace(SMALL, **settings)
+    *_, whole = train_rl2(config, Schedule(180, 60, 30), tmp_path / "whole")
+    assert [point.env_steps for point in train_rl2(config, Schedule(60, 60, 30), tmp_path / "parts")] == [0, 60]
+    rest = list(resume_rl2(tmp_path / "parts", Schedule(180, 60, 30)))
+    assert [point.env_steps for point in rest] == [120, 180]
+    np.testing.assert_array_equal(rest[-1].returns, whole.returns)
+    stored, resumed = (load_checkpoint(tmp_path / name / POLICY) for name in ("whole", "parts"))
+    assert stored.tensors.keys() == resumed.tensors.keys()
+    assert all(torch.equal(value, resumed.tensors[name]) for name, value in stored.tensors.items())
+    with pytest.raises(InputError, match="has been trained for 180 env steps, 180 were requested"):
+        next(resume_rl2(tmp_path / "parts", Schedule(180, 60, 30)))
+
+
 @pytest.mark.parametrize("begins", [(0, 0), (0,), (0, 2)], ids=["two trials", "one of two", "within a sequence"])
 def test_sequences_are_what_the_lstm_makes_of_them_step_by_step(begins):
     with closing(trial_envs(SMALL, 2)) as envs:
@@ -146,9 +162,9 @@ def test_the_unit_of_normalised_rewards_does_not_matter(normalise, tmp_path, mon
             replace(config, env_id=env_id, reward_scale=1 / unit), Schedule(600, 600, 100), tmp_path / str(unit)
         )
         assert last.returns.max() == unit  # of the environment itself
-        learned.append(load_checkpoint(tmp_path / str(unit) / POLICY).tensors)
-    same = [torch.allclose(*tensors, atol=1e-4) for tensors in zip(*(one.values() for one in learned), strict=True)]
-    assert all(same) == normalise
+        learned.append(load_rl2(tmp_path / str(unit))[0].policy.state_dict())
+    first, second = learned
+    assert all(torch.allclose(value, second[name], atol=1e-4) for name, value in first.items()) == normalise
 
 
 def test_observations_are_standardised_by_the_statistics_of_random_actions(tmp_path):
@@ -191,6 +207,9 @@ def test_the_script_trains_and_evaluates(tmp_path, capsys):
     last = record["curve"][-1]
     assert sum(last["by_episode"]) == pytest.approx(last["mean_return"])
     assert f"{last['mean_return']:.3f}" in trained.splitlines()[-1]
+    script.main(["resume", str(out), "--env-steps=180", "--every=60", "--tasks=50"])
+    record = json.loads((out / script.CURVE).read_text())
+    assert [point["env_steps"] for point in record["curve"]] == [0, 60, 120, 180]
     evaluated = json.loads((out / "evaluation.json").read_text())
     assert evaluated["env_steps"] == 120
     assert [mean["value"] for mean in evaluated["by_episode"]] == pytest.approx(last["by_episode"])
