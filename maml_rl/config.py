@@ -71,7 +71,7 @@ class _Descent:
     """Step size beta of the meta-update (paper, supervised: 0.001)."""
     cosine_iterations: int | None = None
     """Meta-iterations over which beta falls to a hundredth along a half cosine (Antoniou et al. 2019). Longer training
-    repeats the schedule (Loshchilov & Hutter 2017). Constant if None."""
+    repeats the schedule (Loshchilov & Hutter 2017). By default, it is constant."""
     gradient_clip: float | None = None
     """Bound on each number in the meta-gradient of the mean loss; None for no bound. The paper's code uses a sum over
     ways x queries divided by shots, so its 10 for MiniImagenet is 10 x shots / (ways x queries) here: 0.133 for 1 shot

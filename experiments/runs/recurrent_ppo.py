@@ -55,7 +55,7 @@ class RL2Config:
     episodes: int = 2
     """Episodes of a trial, n (Duan et al. 2016: 10 to 100 of random processes; Rothfuss et al. 2019: 2 of robots)."""
     max_episode_steps: int | None = None
-    """Steps after which an episode is truncated; if None, the limit that the environment is registered with."""
+    """Steps after which an episode is truncated; by default, the limit that the environment is registered with."""
     reward_scale: float = 1.0
     """Factor on the reward that the policy observes."""
     standardise: bool = False
@@ -70,7 +70,7 @@ class RL2Config:
     num_envs: int = 100
     """Trials sampled at once."""
     n_steps: int | None = None
-    """Steps of each of them between two updates, a multiple of a trial's steps; one trial if None."""
+    """Steps of each of them between two updates, a multiple of a trial's steps; by default, one trial."""
     minibatches: int = 1
     """Parts of an update, all with the same number of trials."""
     epochs: int = 8

@@ -85,7 +85,7 @@ class SupervisedMeta(MetaConfig):
     """Statistics of batch normalisation for the query examples: transductive, their own (the paper's code); or support,
     those of the support examples, so that query examples do not affect each other."""
     chunk_size: int | None = None
-    """Tasks differentiated at once; all if None. It affects memory, and results by rounding only."""
+    """Tasks differentiated at once; by default, all. It affects memory, and results by rounding only."""
     step: Adam | SGD = field(default_factory=Adam)
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class NetworkConfig:
     architecture: Architecture = "mlp"
     """mlp (5.1, sinusoid); strided-conv or fully-connected (Omniglot); pooled-conv (MiniImagenet), all A.1."""
     hidden_sizes: tuple[int, ...] | None = None
-    """Units of each hidden layer of mlp and fully-connected; the paper's, 40 40 and 256 128 64 64, if None."""
+    """Units of each hidden layer of mlp and fully-connected; by default the paper's, 40 40 and 256 128 64 64."""
     filters: int = 64
     """Filters of each of the four convolutions (paper: 64 for Omniglot, 32 for MiniImagenet)."""
     context_size: int = 0
@@ -176,7 +176,7 @@ class TasksConfig:
     """Omniglot's characters for training, validation and test: random (paper: 1100, 100, 423), or by alphabets (Vinyals
     et al. 2016: 1028, 172, 423)."""
     colours: Colours | None = None
-    """What is kept of an image: binary, grey or rgb; if None, binary for omniglot (paper), else rgb."""
+    """What is kept of an image: binary, grey or rgb; by default, binary for omniglot (paper), else rgb."""
     image_size: int = 84
     """Height and width that the images of the family images are resized to, pixels."""
     fractions: tuple[float, float, float] = (0.64, 0.16, 0.2)
@@ -222,7 +222,7 @@ class SupervisedEvaluation(EvaluationConfig):
     shots: tuple[int, ...] = ()
     """Support examples of a task, or of each class, one evaluation for each number; as in training if none."""
     queries: int | None = None
-    """Query examples of a task, or of each class; as in training if None."""
+    """Query examples of a task, or of each class; by default, as in training."""
     validation_tasks: int = 200
     """Additional held-out tasks, on which the step size is chosen for a network trained without inner updates."""
     inner_lrs: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -242,7 +242,7 @@ class SupervisedConfig(RunConfig):
     kind: ClassVar[str] = "supervised"
     tasks: TasksConfig
     data: str | None = None
-    """Directory of the images, for families that have some; data/FAMILY if None."""
+    """Directory of the images, for families that have some; by default, data/FAMILY."""
     iterations: int = 60_000
     """Meta-iterations (paper: 60,000; sinusoid 70,000)."""
     checkpoint_every: int = 1000
