@@ -184,8 +184,8 @@ def _trained(
 ) -> Iterator[Point]:
     """Trains until the next evaluation, and again.
 
-    Between two evaluations, what is drawn depends only on the seed and on where training stands, and all trials begin
-    anew. So a resumed training repeats one that was not stopped.
+    Each part of the training starts with new trials, and what it draws depends only on the seed and the env steps so
+    far. So a resumed training repeats one that was not stopped.
     """
     while model.num_timesteps < schedule.env_steps:
         model.set_random_seed(Draw(config.seed, Phase.TRAINING, model.num_timesteps).integers(Purpose.PARAMS, 1)[0])
