@@ -5,7 +5,7 @@
     python -m maml_rl.experiments.paper.rl2 evaluate runs/rl2-mdp --tasks 1000
 
 A directory has the policy after the last evaluation (`policy.safetensors`) and the learning curve so far (`rl2.json`),
-so that `resume` goes on from there after Ctrl-C. docs/rl2.md has more.
+so that `resume` continues from there after Ctrl-C. docs/rl2.md has more.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train on the trials of an environment")
     train.add_argument("env_id", help="environment with a task distribution")
     train.add_argument("--out", type=Path, required=True, help="directory of policy and curve")
-    resume = commands.add_parser("resume", help="go on with a training, also one that was stopped")
+    resume = commands.add_parser("resume", help="continue a training run, even one that was stopped")
     resume.add_argument("out", type=Path, metavar="directory", help="what train has written")
     for command in (train, resume):
         command.add_argument("--env-steps", type=int, default=1_000_000, help="length of the training (%(default)s)")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 POLICY = "policy.safetensors"
 _KIND = "rl2"
-_ADAM, _REWARDS = "adam.", "rewards"  # names of what training goes on from
+_ADAM, _REWARDS = "adam.", "rewards"  # names of the state of a training
 _MOST_ENVS = 1000  # trials of an evaluation at once
 _CLIP = 10.0  # bound on a standardised observation, as in Stable-Baselines3's VecNormalize
 _LEAST_STD = 1e-6  # of an observation that varies
@@ -149,7 +149,7 @@ def train_rl2(config: RL2Config, schedule: Schedule, out: Path, machine: Machine
 
 
 def resume_rl2(directory: Path, schedule: Schedule, machine: Machine = THIS_MACHINE) -> Iterator[Point]:
-    """Goes on where `train_rl2` has stopped: with the same schedule, to the same bits as without the stop.
+    """Continues where `train_rl2` has stopped: with the same schedule, to the same bits as without the stop.
 
     Args:
         directory: What was trained.
@@ -342,7 +342,7 @@ def _returns(
 
 
 def save_rl2(model: "RecurrentPPO", config: RL2Config, out: Path) -> None:
-    """Writes the policy, its settings and what its training goes on from into a directory."""
+    """Writes the policy, its settings and the state of its training into a directory."""
     out.mkdir(parents=True, exist_ok=True)
     # The policy names the statistics of observations more than once, which safetensors would refuse.
     tensors = {name: value.clone() for name, value in model.policy.state_dict().items()}
