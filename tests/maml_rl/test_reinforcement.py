@@ -160,7 +160,7 @@ def test_too_few_episodes_for_the_baseline_cause_a_warning() -> None:
     learner = open_rl(replace(CONFIG, max_episode_steps=5))
     (line,) = learner.few_episodes(3)
     assert "3 episodes of at most 5 steps for the 8 weights of the baseline" in line
-    enough = int(line.rpartition("take ")[2].split()[0])
+    enough = int(line.rpartition("at least ")[2].split()[0])
     assert learner.few_episodes(enough) == []
     assert learner.few_episodes(enough - 1) != []
     learner.close()
