@@ -130,10 +130,12 @@ def read_arrays(path: str | Path, expected: str) -> dict[str, NDArray[Any]]:
     """
     try:
         content = io.BytesIO(Path(path).read_bytes())  # NumPy would leave a damaged file open
+        if not zipfile.is_zipfile(content):  # NumPy would advise to load it as a pickle
+            raise ValueError("it is not a zip file")
         with np.load(content, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"there is no file {path}: expected {expected}") from None
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+        reason = "it contains Python objects" if "allow_pickle" in str(error) else " ".join(str(error).split())
         raise InputError(f"{path} is not an npz archive of plain arrays ({reason}): expected {expected}") from error
