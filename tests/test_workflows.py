@@ -2,6 +2,7 @@
 
 import configparser
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,13 @@ def test_the_oldest_versions_that_are_tried_are_those_that_setup_cfg_promises() 
     assert tried.keys() == promised.keys()
     for name, version in tried.items():
         assert re.fullmatch(rf"{re.escape(promised[name])}(\.0)*", version), name
+
+
+def test_the_changelog_has_a_dated_section_for_the_version() -> None:
+    metadata = configparser.ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    first, latest, *_ = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    version, _, day = latest.partition(" - ")
+    assert first == "Unreleased"
+    assert version == metadata["metadata"]["version"]
+    assert date.fromisoformat(day) >= date(2026, 11, 30)
