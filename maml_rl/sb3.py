@@ -45,6 +45,8 @@ from maml_rl.tasks import TaskVectorEnv, assign_tasks, resets_itself, task_space
 from maml_rl.types import Params, Trajectories
 from maml_rl.unrolled import activation_of, as_perceptron, check_perceptron, convolutions_of, effective_clip
 
+CRITIC_STEPS = 500
+"""Gradient steps that fit a critic."""
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
@@ -241,7 +243,7 @@ def _standardise_inputs(layer: nn.Linear, mean: Tensor, std: Tensor, inputs: _In
 def fit_critic(
     model: PPO,
     episodes: Trajectories,
-    steps: int = 500,
+    steps: int = CRITIC_STEPS,
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
 ) -> float:

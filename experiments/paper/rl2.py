@@ -33,6 +33,7 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     Schedule,
     evaluate_rl2,
     load_rl2,
+    read_rl2,
     resume_rl2,
     train_rl2,
     trial_envs,
@@ -134,7 +135,7 @@ def _trained(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float64]
     """What `train` and `resume` have to print."""
     schedule = Schedule(chosen.env_steps, chosen.every, chosen.tasks)
     if chosen.command == "resume":
-        _, config = load_rl2(chosen.out)
+        _, config = read_rl2(chosen.out)
         curve = read_json(chosen.out / CURVE)["curve"]
         points = resume_rl2(chosen.out, schedule)
     else:

@@ -30,7 +30,7 @@ from maml_rl.numpy_policy import NumpyPolicy
 from maml_rl.observations import in_rows
 from maml_rl.reinforcement import RLLearner, step_sizes
 from maml_rl.run import Run, load_run, overridden
-from maml_rl.sb3 import check_exportable, check_spaces, fit_critic, to_ppo
+from maml_rl.sb3 import CRITIC_STEPS, check_exportable, check_spaces, fit_critic, to_ppo
 from maml_rl.task_observation import TaskObservation
 from maml_rl.task_parts import plain
 from maml_rl.tasks import Task, make
@@ -39,7 +39,6 @@ from maml_rl.unrolled import check_perceptron
 
 Extra = Literal["sb3", "recording"]
 """What an adaptation makes in addition to the policy: a model for Stable-Baselines3, a recording of episodes."""
-_CRITIC_STEPS = 500  # gradient steps
 _SB3_ALONE: tuple[Extra, ...] = ("sb3",)
 MINARI = "minari:"
 """Prefix of the id of a Minari data set, given in place of a file of logged episodes."""
@@ -187,8 +186,8 @@ def _sb3_model(
 ) -> PPO:
     """A model with these parameters, and a critic fitted to episodes of one task."""
     model = to_ppo(policy, params, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
-    with tqdm(total=_CRITIC_STEPS, desc="fitting the critic", unit="step", disable=None, leave=False) as bar:
-        fit_critic(model, episodes, _CRITIC_STEPS, seed, bar.update)
+    with tqdm(total=CRITIC_STEPS, desc="fitting the critic", unit="step", disable=None, leave=False) as bar:
+        fit_critic(model, episodes, CRITIC_STEPS, seed, bar.update)
     model.env = None  # which its caller closes
     return model
 

@@ -143,8 +143,7 @@ def train_rl2(config: RL2Config, schedule: Schedule, out: Path, machine: Machine
         model = _new_model(config, envs)
         if config.standardise:
             _measure(model, envs, Draw(config.seed, Phase.TRAINING))
-        save_rl2(model, config, out)
-        yield Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
+        yield _saved(model, config, schedule, out, machine)
         yield from _trained(model, config, schedule, out, machine)
 
 
@@ -160,7 +159,7 @@ def resume_rl2(directory: Path, schedule: Schedule, machine: Machine = THIS_MACH
         InputError: See `load_rl2`; or if it has been trained for as long.
     """
     _check_schedule(schedule)
-    checkpoint, config = _stored(directory)
+    checkpoint, config = read_rl2(directory)
     with closing(trial_envs(config, config.num_envs, machine)) as envs:
         model = _new_model(config, envs)
         _restore(model, checkpoint, directory / POLICY)
@@ -191,8 +190,13 @@ def _trained(
         model.set_random_seed(Draw(config.seed, Phase.TRAINING, model.num_timesteps).integers(Purpose.PARAMS, 1)[0])
         model._last_obs = None  # so that all trials are reset
         model.learn(min(schedule.every, schedule.env_steps - model.num_timesteps), reset_num_timesteps=False)
-        save_rl2(model, config, out)
-        yield Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
+        yield _saved(model, config, schedule, out, machine)
+
+
+def _saved(model: "RecurrentPPO", config: RL2Config, schedule: Schedule, out: Path, machine: Machine) -> Point:
+    """Writes the policy, and evaluates it."""
+    save_rl2(model, config, out)
+    return Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
 
 
 def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
@@ -362,14 +366,19 @@ def load_rl2(directory: Path) -> tuple["RecurrentPPO", RL2Config]:
     Raises:
         InputError: If there is none, or sb3-contrib or the environment cannot be used.
     """
-    checkpoint, config = _stored(directory)
+    checkpoint, config = read_rl2(directory)
     with closing(trial_envs(config, config.num_envs)) as envs:
         model = _new_model(config, envs)
         _restore(model, checkpoint, directory / POLICY)
     return model, config
 
 
-def _stored(directory: Path) -> tuple[Checkpoint, RL2Config]:
+def read_rl2(directory: Path) -> tuple[Checkpoint, RL2Config]:
+    """The checkpoint that `save_rl2` has written, and its settings.
+
+    Raises:
+        InputError: If there is none.
+    """
     path = directory / POLICY
     if not path.is_file():
         raise InputError(f"there is no {POLICY} in {directory}: give the directory that RL^2 was trained in")
