@@ -160,6 +160,10 @@ _MOTOR_GAIN_CAVIA = replace(
     network=replace(_MOTOR_GAIN.network, context_size=1),
     evaluation=RLEvaluation(later_lr_factor=0.01),
 )
+_ANT_MOTOR_GAIN = replace(
+    _ANT_DIRECTION, env_id="maml_rl.envs:maml_rl/AntMotorGain-v0", iterations=80, meta=_ANT_DIRECTION_META
+)
+_ANT_MOTOR_GAIN_CAVIA = replace(_ANT_DIRECTION_CAVIA, env_id=_ANT_MOTOR_GAIN.env_id, iterations=80)
 # Episodes of 1000 steps: half as many of them as custom has.
 _CRIPPLED = replace(
     _CUSTOM,
@@ -321,6 +325,19 @@ RL_PRESETS = {
         f"{_ZINTGRAF}, 1 context number, gradient normalised, inner lr 3; otherwise as half-cheetah-motor-gain",
         "-30 to -12, 283 to 315, 281 to 321, 285 to 321 on held-out tasks (three seeds)",
     ),
+    "ant-motor-gain": Preset(
+        _ANT_MOTOR_GAIN,
+        "ant, run forward with all motors weaker, or turning the wrong way",
+        f"task: chosen here; network and batch: {_FINN}, otherwise as ant-dir, 80 iterations",
+        "not measured",
+    ),
+    "ant-motor-gain-cavia": Preset(
+        _ANT_MOTOR_GAIN_CAVIA,
+        "ant, run forward with all motors weaker, or turning the wrong way: CAVIA with one context number and a "
+        "normalised gradient",
+        f"{_ZINTGRAF}, 1 context number, gradient normalised, inner lr 3; otherwise as ant-dir-cavia, 80 iterations",
+        "not measured",
+    ),
     "ant-crippled": Preset(
         _CRIPPLED,
         "ant, run forward with one of three legs crippled",
@@ -472,6 +489,7 @@ _DYNAMICS = {
         "not measured",
     ),
     "half-cheetah-disabled-joint": _NOT_MEASURED,
+    "ant-motor-gain": _NOT_MEASURED,
     "ant-crippled": _NOT_MEASURED,
 }
 

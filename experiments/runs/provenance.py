@@ -4,7 +4,8 @@ import platform
 import shlex
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import chain
+from functools import cache
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -44,17 +45,26 @@ class TrainingMachine(Hardware):
 
 def training_command(config: RunConfig) -> str:
     """The shortest `maml-rl train` command for these settings, from the preset that is closest to them."""
-    settings, rule = flat(asdict(config)), config.meta.step.rule
-    of_kind = {name: preset.config for name, preset in PRESETS.items() if preset.config.kind == config.kind}
-    configs = {name: preset for name, preset in of_kind.items() if takes_rule(preset, rule)}
+    settings = flat(asdict(config))
 
-    def arguments(name: str) -> list[str]:
-        own = flat(asdict(configs[name]))
-        default = own | flat(asdict(with_rule(configs[name], rule))) | {_RULE: own[_RULE]}
+    def arguments(name: str, default: dict[str, Any]) -> list[str]:
         options = [_option(key, value) for key, value in settings.items() if value != default[key]]
         return [name, *chain.from_iterable(options)]
 
-    return shlex.join(["maml-rl", "train", *min(map(arguments, configs), key=len)])
+    presets = _presets_with(config.kind, config.meta.step.rule)
+    return shlex.join(["maml-rl", "train", *min(starmap(arguments, presets.items()), key=len)])
+
+
+@cache
+def _presets_with(kind: str, rule: str) -> dict[str, dict[str, Any]]:
+    """Settings of the presets of a kind of learning that can have a rule for the meta-step: theirs, and the rule's."""
+    configs = {name: preset.config for name, preset in PRESETS.items() if preset.config.kind == kind}
+    settings = {}
+    for name, config in configs.items():
+        if takes_rule(config, rule):
+            own = flat(asdict(config))
+            settings[name] = own | flat(asdict(with_rule(config, rule))) | {_RULE: own[_RULE]}
+    return settings
 
 
 def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:

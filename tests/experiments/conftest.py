@@ -13,6 +13,7 @@ from maml_rl.config import RLConfig
 from maml_rl.experiments.__main__ import main
 from maml_rl.experiments.media import charts
 from maml_rl.experiments.presets import PRESETS
+from maml_rl.experiments.runs import adapting
 from maml_rl.experiments.runs.evaluations import Evaluation, settings_with
 from maml_rl.learner import RANDOM, THIS_RUN, Curve
 
@@ -48,8 +49,14 @@ def run_command(monkeypatch, capsys, tmp_path) -> Callable[..., Result]:
 
 @pytest.fixture
 def quick_pictures(monkeypatch) -> None:
-    """Draws charts without the layout that keeps labels apart, which takes half of the time."""
-    monkeypatch.setattr(charts, "Figure", lambda figsize, **_: Figure(figsize))
+    """Draws small charts, without the layout that keeps labels apart, which takes half of the time."""
+    monkeypatch.setattr(charts, "Figure", lambda figsize, **_: Figure([inches / 3 for inches in figsize]))
+
+
+@pytest.fixture
+def quick_critic(monkeypatch) -> None:
+    """Exports policies with a critic that has hardly been fitted."""
+    monkeypatch.setattr(adapting, "CRITIC_STEPS", 20)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from maml_rl.processes import Processes
 from maml_rl.task_parts import plain
 from maml_rl.tasks import assign_tasks, sample_tasks
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
+pytestmark = pytest.mark.usefixtures("quick_pictures", "quick_critic")
 
 ENVIRONMENTS = Path(__file__).parents[2] / "environments"  # holds space_environments.py
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)

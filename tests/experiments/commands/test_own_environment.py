@@ -21,7 +21,7 @@ import maml_rl.waiting
 from maml_rl.run import CHECKPOINT, CONFIG, load_run
 from maml_rl.waiting import reporting_waits
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
+pytestmark = pytest.mark.usefixtures("quick_pictures", "quick_critic")
 
 COMMAND = Path(sys.executable).with_name("maml-rl")
 ENVIRONMENTS = Path(__file__).parents[2] / "environments"  # holds plain_environments.py

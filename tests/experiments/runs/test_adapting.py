@@ -70,6 +70,7 @@ def evaluated(model: PPO, adapted: AdaptedPolicy, episodes: int = 40) -> tuple[f
 # From a run to Stable-Baselines3
 
 
+@pytest.mark.usefixtures("quick_critic")
 def test_the_adaptation_is_that_of_the_evaluation():
     adapted = adapt_run(NAVIGATION, "0.3,-0.2", gradient_steps=2, episodes=5, seed=3, machine=ONE_THREAD)
     run = load_run(NAVIGATION)
@@ -118,6 +119,7 @@ def test_ppo_continues_from_the_adapted_return_without_losing_it(tmp_path, run, 
         assert abs(buffer.values.mean() - buffer.returns.mean()) < buffer.returns.std()
 
 
+@pytest.mark.usefixtures("quick_critic")
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another_task():
     first, same, other = (
         adapt_run(NAVIGATION, gradient_steps=1, episodes=4, seed=seed, machine=ONE_THREAD) for seed in (5, 5, 6)
@@ -129,6 +131,7 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another_task():
     assert not np.array_equal(first.task, other.task)
 
 
+@pytest.mark.usefixtures("quick_critic")
 def test_a_step_size_is_that_of_the_evaluation_whatever_the_seed(small_run, monkeypatch):
     run = small_run(meta=RLMeta(meta_batch_size=2, episodes=3, inner_steps=0))
     before = [adapt_run(run, "0.3,-0.2", seed=seed, machine=ONE_THREAD).inner_lrs[0] for seed in (0, 1, 2)]
@@ -140,6 +143,7 @@ def test_a_step_size_is_that_of_the_evaluation_whatever_the_seed(small_run, monk
     assert adapt_run(run, "0.3,-0.2", seed=3, machine=ONE_THREAD).inner_lrs[0] == chosen
 
 
+@pytest.mark.usefixtures("quick_critic")
 def test_an_oracle_keeps_the_task_in_its_observation(small_run, tmp_path):
     run = small_run(observe_task=True, meta=RLMeta(meta_batch_size=2, episodes=3, inner_steps=0))
     adapted = adapt_run(run, "0.3,-0.2", machine=ONE_THREAD)
@@ -152,6 +156,7 @@ def test_an_oracle_keeps_the_task_in_its_observation(small_run, tmp_path):
     assert names["env"].unwrapped.task.tolist() == adapted.task.tolist()
 
 
+@pytest.mark.usefixtures("quick_critic")
 @pytest.mark.parametrize(
     "observations",
     [
@@ -176,6 +181,7 @@ def test_the_printed_code_acts_in_the_environments_own_observations(small_run, t
     np.testing.assert_allclose(actions, [adapted.policy.act(row)] * 2, atol=1e-5)
 
 
+@pytest.mark.usefixtures("quick_critic")
 def test_adaptation_works_with_an_environment_in_processes(small_run, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "environments")
     run = small_run(env_id="plain_environments:WalkForTests-v0")

@@ -26,7 +26,7 @@ from maml_rl.experiments.runs import pushing
 from maml_rl.machine import Machine
 
 pytestmark = [
-    pytest.mark.usefixtures("quick_pictures"),
+    pytest.mark.usefixtures("quick_pictures", "quick_critic"),
     pytest.mark.filterwarnings("ignore:Use 'content=<:DeprecationWarning"),  # of huggingface_hub's own upload
 ]
 
