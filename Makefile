@@ -16,12 +16,14 @@ SHARED := --numprocesses 2 --dist worksteal
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
+# Compiling all of PyTorch would take half a minute; Python compiles what is imported.
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version): make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Making $(VENV), once: about a gigabyte to download, which takes a few minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --progress-bar on --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on --no-compile --constraint constraints.txt \
+		--editable '.[dev]'
 	@touch $@
 
 $(METAWORLD)/installed: setup.cfg pyproject.toml constraints.txt

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from maml_rl.config import RLEvaluation
 from maml_rl.experiments.runs import comparison as compare_module
 from maml_rl.experiments.runs.evaluating import evaluate
 from maml_rl.experiments.runs.evaluations import current_evaluation
 from maml_rl.run import load_run
+from maml_rl.tasks import evaluation_tasks
 
 TRAINED = Path(__file__).parents[2] / "trained"
 ALL = sorted(path.parent.relative_to(TRAINED).as_posix() for path in TRAINED.glob("*/checkpoint.safetensors"))
@@ -71,8 +73,11 @@ def test_a_trained_policy_adapts_in_one_gradient_step(name):
     least = (
         OF_PROMP[name] if name in OF_PROMP else ADAPTED[next(preset for preset in ADAPTED if name.startswith(preset))]
     )
-    after = evaluate(TRAINED / name, {"tasks": 6, "gradient_steps": 1, "episodes": 20}).curves[0].values[1].mean()
-    assert after > least
+    run, config = LOADED[name], RLEvaluation(tasks=6, gradient_steps=1, episodes=20)
+    with run.open(evaluation=config) as learner:
+        tasks = evaluation_tasks(learner.task_space, config.tasks, config.seed)
+        *_, (_, after) = learner.adaptation(run.state, tasks, config)  # evaluates no random policy, as `evaluate` would
+    assert after.returns.mean() > least
 
 
 @pytest.mark.parametrize("name", SUPERVISED)

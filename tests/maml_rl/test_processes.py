@@ -17,7 +17,7 @@ import maml_rl.processes
 from maml_rl.config import PolicyConfig
 from maml_rl.errors import InputError, WorkerError
 from maml_rl.initial import build_policy, parameters
-from maml_rl.processes import Processes, ProcessVectorEnv
+from maml_rl.processes import Processes, ProcessVectorEnv, StartMethod
 from maml_rl.rollouts import collect
 from maml_rl.seeding import Draw, Phase
 from maml_rl.tasks import TaskVectorEnv, assign_tasks, evaluation_tasks, resets_itself, task_space, vectorize
@@ -40,8 +40,10 @@ def processes() -> Iterator[Callable[..., ProcessVectorEnv]]:
     """Starts sub-environments in processes, and checks that none is left behind."""
     started: list[TaskVectorEnv] = []
 
-    def start(env_id: str, count: int, each: int = 1, **settings: object) -> ProcessVectorEnv:
-        envs = vectorize(env_id, 100, Processes(count, envs_each=each), **settings)
+    def start(
+        env_id: str, count: int, each: int = 1, method: StartMethod = "spawn", **settings: object
+    ) -> ProcessVectorEnv:
+        envs = vectorize(env_id, 100, Processes(count, method, envs_each=each), **settings)
         assert isinstance(envs, ProcessVectorEnv)
         started.append(envs)
         return envs
@@ -58,15 +60,15 @@ def sampled(envs: TaskVectorEnv) -> Trajectories:
     return collect(envs, policy, repeat(parameters(policy), TASKS), tasks, EPISODES, Draw(0, Phase.TRAINING))
 
 
-@pytest.mark.parametrize("name", ["Walk", "Choice"])
-def test_episodes_are_bit_for_bit_the_same_in_any_number_of_processes(processes, name):
+@pytest.mark.parametrize(("name", "method"), [("Walk", "spawn"), ("Choice", "fork")])
+def test_episodes_are_bit_for_bit_the_same_in_any_number_of_processes(processes, name, method):
     env_id = f"plain_environments:{name}ForTests-v0"
     # One process for each episode: it never comes to an environment's second episode, or to a spare one.
-    expected = sampled(processes(env_id, TASKS * EPISODES))
+    expected = sampled(processes(env_id, TASKS * EPISODES, method=method))
     lengths = expected.mask.sum(-1)
     assert lengths.min() < lengths.max() == 10  # some end early; they must not be stepped on, nor do they cost anything
     for count, each in ((1, 1), (2, 1), (5, 1), (1, 5), (2, 4), (3, 16)):
-        envs = processes(env_id, count, each)
+        envs = processes(env_id, count, each, method)
         assert (envs.num_envs, len(envs.processes)) == (count * each, count)
         for field, a, b in zip(Trajectories._fields, sampled(envs), expected, strict=True):
             assert torch.equal(a, b), field
