@@ -38,11 +38,11 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     train_rl2,
     trial_envs,
 )
-from maml_rl.experiments.runs.task_input import read_tasks, task_list
+from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import env_steps_text, text_table
 from maml_rl.json_values import read_json
 from maml_rl.statistics import Mean, mean_with_interval
-from maml_rl.tasks import Task, task_space
+from maml_rl.tasks import Task
 
 CURVE = "rl2.json"
 
@@ -153,7 +153,7 @@ def _evaluated(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float6
     tasks: int | Sequence[Task] = asked.number or 0
     if asked.file is not None:
         with closing(trial_envs(config, 1)) as envs:
-            tasks = read_tasks(task_space(envs), task_list(asked.file), str(asked.file))
+            tasks = usable_tasks(envs, task_list(asked.file), asked.file, config.env_id)
     elif asked.task_set == "paper":
         tasks = paper_tasks(config.env_id)
     returns = evaluate_rl2(model, config, tasks, chosen.seed, chosen.greedy)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from maml_rl.config import EvaluationConfig, RLConfig, RLEvaluation
-from maml_rl.errors import InputError, reason
+from maml_rl.errors import InputError
 from maml_rl.experiments.paper.published import paper_tasks
 from maml_rl.experiments.runs.evaluations import (
     OWN_SETTINGS,
@@ -23,7 +23,7 @@ from maml_rl.experiments.runs.evaluations import (
     settled,
     stored_validation,
 )
-from maml_rl.experiments.runs.task_input import read_tasks, task_list
+from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import duration
 from maml_rl.experiments.runs.training import with_data
 from maml_rl.experiments.runs.trust import allow
@@ -32,8 +32,7 @@ from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.ranks import this_rank
 from maml_rl.reinforcement import RLLearner, evaluation_episodes, make_envs
 from maml_rl.run import Progress, Run, load_run, run_directory
-from maml_rl.task_parts import plain_text
-from maml_rl.tasks import Task, admit_beyond, assign_tasks
+from maml_rl.tasks import Task, admit_beyond
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
@@ -91,23 +90,9 @@ class _Listed(NamedTuple):
     values: list[Any]  # JSON
 
     def of(self, learner: RLLearner) -> list[Task]:
-        """The tasks, if the environment can take a step with each; prints how many are outside the task space."""
-        tasks = read_tasks(learner.task_space, self.values, str(self.path))
+        """The tasks, if the environment can take a step with each."""
         with closing(make_envs(learner.config, 1, replace(learner.machine, processes=1))) as envs:
-            admit_beyond(envs)
-            for number, task in enumerate(tasks, start=1):
-                try:
-                    assign_tasks(envs, [task])
-                    envs.reset(seed=0)
-                    envs.step(envs.action_space.sample())
-                except Exception as error:  # the author's code may raise anything
-                    raise InputError(
-                        f"{self.path}: {learner.config.env_id} cannot take a step with task {number}, "
-                        f"{plain_text(task)} ({reason(error)})"
-                    ) from error
-        if outside := sum(not learner.task_space.contains(task) for task in tasks):
-            print(f"{outside} of {len(tasks)} tasks are outside the task space of the training", file=sys.stderr)
-        return tasks
+            return usable_tasks(envs, self.values, self.path, learner.config.env_id)
 
 
 def _listed(run: Run, tasks: Path) -> _Listed:

@@ -3,8 +3,8 @@
 import platform
 import shlex
 from dataclasses import asdict
-from importlib.metadata import version
 from functools import cache
+from importlib.metadata import version
 from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict

@@ -1,5 +1,6 @@
 """Tasks as users give them: typed in a command or in the live view, drawn, or listed in a file."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +10,11 @@ import numpy as np
 from gymnasium import spaces
 
 from maml_rl.envs.drawn_tasks import DrawnTasks
-from maml_rl.errors import InputError, one_line
+from maml_rl.errors import InputError, one_line, reason
 from maml_rl.json_values import json_text, parse_json, read_json
 from maml_rl.seeding import Draw, Phase, Purpose
-from maml_rl.task_parts import plain, without_bounds
-from maml_rl.tasks import Task, sample_tasks
+from maml_rl.task_parts import plain, plain_text, without_bounds
+from maml_rl.tasks import Task, TaskVectorEnv, admit_beyond, assign_tasks, sample_tasks, task_space
 
 
 def chosen_task(space: spaces.Space[Any], task: Task | str | None, seed: int) -> Task:
@@ -78,6 +79,35 @@ def read_tasks(space: spaces.Space[Any], values: Sequence[Any], name: str) -> li
                 f"{one_line(space)}{_wrong_part(wide, value)}: give one such as {example}"
             )
         tasks += found
+    return tasks
+
+
+def usable_tasks(envs: TaskVectorEnv, values: Sequence[Any], path: Path, env_id: str) -> list[Task]:
+    """Tasks of a file, with each of which the environment has taken a step; says how many are outside p(T).
+
+    Args:
+        envs: A single sub-environment, which then admits tasks outside p(T).
+        values: What `task_list` has read.
+        path: The file, for the messages.
+        env_id: The environment, for the messages.
+
+    Raises:
+        InputError: If one does not have the form of a task, or the environment fails with it.
+    """
+    space = task_space(envs)
+    tasks = read_tasks(space, values, str(path))
+    admit_beyond(envs)
+    for number, task in enumerate(tasks, start=1):
+        try:
+            assign_tasks(envs, [task])
+            envs.reset(seed=0)
+            envs.step(envs.action_space.sample())
+        except Exception as error:  # the author's code may raise anything
+            raise InputError(
+                f"{path}: {env_id} cannot take a step with task {number}, {plain_text(task)} ({reason(error)})"
+            ) from error
+    if outside := sum(not space.contains(task) for task in tasks):
+        print(f"{outside} of {len(tasks)} tasks are outside the task space of the training", file=sys.stderr)
     return tasks
 
 

@@ -221,7 +221,9 @@ def test_the_script_evaluates_on_the_papers_tasks_and_outside_the_training_range
     (tmp_path / "far.json").write_text("[[5.0, 0.0], [0.0, 7.0], [9.0, 0.0]]")
     script.main(["evaluate", str(tmp_path), "--tasks=paper"])
     script.main(["evaluate", str(tmp_path), f"--tasks={tmp_path / 'far.json'}"])
-    assert f"{NAVIGATION}, 3 tasks" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"{NAVIGATION}, 3 tasks" in printed.out
+    assert "3 of 3 tasks are outside the task space of the training" in printed.err
     paper, given = (json.loads((tmp_path / f"evaluation-{name}.json").read_text()) for name in ("paper", "given"))
     assert (paper["tasks"], given["tasks"]) == (40, 3)
     # Six steps, each of at most 0.1 in each direction; the reward is minus the distance.
