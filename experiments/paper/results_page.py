@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from maml_rl.errors import InputError
 from maml_rl.experiments.family.family_table import family_table, read_family
 from maml_rl.experiments.paper import figure4, figure5
@@ -34,6 +36,7 @@ from maml_rl.experiments.runs.text import duration, env_steps_text, markdown_tab
 from maml_rl.json_values import read_json
 from maml_rl.learner import QUANTITIES, Quantity
 from maml_rl.run import CHECKPOINT, load_run
+from maml_rl.statistics import interval, mean
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
 METHODS_PAGE, CHOICE_PAGE, RL2_PAGE = Path("docs/methods.md"), Path("docs/which_method.md"), Path("docs/rl2.md")
@@ -266,18 +269,24 @@ def episodes_table(directory: Path) -> str:
 
 
 def trials_table(results: Path) -> str:
-    """Return of RL^2 by episode of the trial, from the evaluations in `rl2`.
+    """Return of RL^2 by episode of the trial, from the evaluations in `rl2`; training runs in NAME, NAME-seed1, ...
 
     Raises:
         InputError: If a file is damaged.
     """
-    records = [read_json(path) for path in sorted(results.glob("rl2/*/evaluation*.json"))]
-    episodes = max((len(record["by_episode"]) for record in records), default=0)
-    rows = [["environment", "tasks", "env steps", *(f"episode {number + 1}" for number in range(episodes))]]
-    for record in records:
-        means = [f"{mean['value']:.1f} [{mean['low']:.1f}, {mean['high']:.1f}]" for mean in record["by_episode"]]
-        about = [f"`{record['env_id']}`", tasks_named(record["task_set"], record["tasks"])]
-        rows.append([*about, env_steps_text(record["env_steps"]), *means, *[""] * (episodes - len(means))])
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in sorted(results.glob("rl2/*/evaluation*.json")):
+        groups.setdefault((path.parent.name.partition("-seed")[0], path.name), []).append(read_json(path))
+    episodes = max((len(records[0]["by_episode"]) for records in groups.values()), default=0)
+    names = ["environment", "tasks", "seeds", "env steps", *(f"episode {number + 1}" for number in range(episodes))]
+    rows = [names]
+    for records in groups.values():
+        first = records[0]
+        returns = np.array([record["returns"] for record in records])  # [seeds, tasks, episodes]
+        means = [interval(returns[..., i], mean) for i in range(returns.shape[-1])]
+        about = [f"`{first['env_id']}`", tasks_named(first["task_set"], first["tasks"]), str(len(records))]
+        texts = [f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" for found in means]
+        rows.append([*about, env_steps_text(first["env_steps"]), *texts, *[""] * (episodes - len(texts))])
     return markdown_table(rows)
 
 

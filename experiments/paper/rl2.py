@@ -168,6 +168,7 @@ def _evaluated(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float6
         "greedy": chosen.greedy,
         "by_episode": means[:-1],
         "trial": means[-1],
+        "returns": returns.tolist(),
     }
     write_json(chosen.directory / file_of(EVALUATION, task_set), record)
     return config, returns

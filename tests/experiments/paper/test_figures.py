@@ -252,16 +252,20 @@ def test_returns_by_number_of_episodes_are_means_over_seeds(tmp_path):
     assert given == "| 3 given tasks | 2 | -20 | 200 | 400 |"
 
 
-def test_trials_have_a_column_for_each_episode(tmp_path):
-    mean = {"value": 1.25, "low": -1.0, "high": 3.5, "standard_error": 1.0}
-    for name, episodes in (("bandit", 3), ("robot", 2)):
-        record = {"env_id": f"my:{name}-v0", "env_steps": 4_000_000, "task_set": "paper", "tasks": 40}
-        place(tmp_path / "rl2" / name / "evaluation-paper.json", record | {"by_episode": [mean] * episodes})
+def test_trials_have_a_column_for_each_episode_and_a_row_for_all_seeds(tmp_path):
+    one_seed, three_seeds = [[[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]], [[[-1.0, 2.0], [1.0, 2.0]]] * 3
+    for name, of_seeds in (("bandit", one_seed), ("robot", three_seeds)):
+        for seed, returns in enumerate(of_seeds):
+            record = {"env_id": f"my:{name}-v0", "env_steps": 4_000_000, "task_set": "given", "tasks": 2}
+            directory = tmp_path / "rl2" / (f"{name}-seed{seed}" if seed else name)
+            place(directory / "evaluation-given.json", record | {"by_episode": returns[0], "returns": returns})
     head, _, bandit, robot = results_page.trials_table(tmp_path).splitlines()
-    assert head == "| environment | tasks | env steps | episode 1 | episode 2 | episode 3 |"
-    assert bandit.endswith("| the paper's own 40 tasks | 4.0 M | 1.2 [-1.0, 3.5] | 1.2 [-1.0, 3.5] | 1.2 [-1.0, 3.5] |")
-    assert robot.startswith("| `my:robot-v0` |")
-    assert robot.endswith("| 1.2 [-1.0, 3.5] |  |")
+    assert head == "| environment | tasks | seeds | env steps | episode 1 | episode 2 | episode 3 |"
+    # Over two tasks: Student's quantile with one degree of freedom, 12.706, times a standard error of 1.
+    means = "2.0 [-10.7, 14.7] | 3.0 [-9.7, 15.7] | 4.0 [-8.7, 16.7]"
+    assert bandit == f"| `my:bandit-v0` | 2 given tasks | 1 | 4.0 M | {means} |"
+    # Seeds that are alike add nothing to the interval over tasks.
+    assert robot == "| `my:robot-v0` | 2 given tasks | 3 | 4.0 M | 0.0 [-12.7, 12.7] | 2.0 [2.0, 2.0] |  |"
 
 
 def test_the_tables_of_the_repository_are_written_from_its_results():
