@@ -34,22 +34,26 @@ class Trial(VectorWrapper[_Array, Any, Any, Any, Any]):
         envs: Sub-environments that do not reset themselves, as `maml_rl.tasks.vectorize` makes them.
         episodes: Episodes of a trial, n.
         reward_scale: Factor on the reward in the observation; the reward to learn from stays as it is.
+        signals: Whether the last action, the last reward and the end are observed.
 
     Raises:
         InputError: If the sub-environments reset themselves, there is less than one episode, or an observation or an
             action cannot be made a vector.
     """
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], episodes: int, reward_scale: float = 1.0) -> None:
+    def __init__(
+        self, envs: VectorEnv[Any, Any, Any], episodes: int, reward_scale: float = 1.0, signals: bool = True
+    ) -> None:
         super().__init__(envs)
         if envs.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED:
             raise InputError(f"{one_line(envs)} resets itself: use maml_rl.tasks.vectorize with processes")
         if episodes < 1:
             raise InputError(f"a trial needs at least 1 episode, got {episodes}")
-        self.episodes, self.reward_scale = episodes, reward_scale
+        self.episodes, self.reward_scale, self.signals = episodes, reward_scale, signals
         self._actions = envs.single_action_space
         sizes = [_size(space) for space in (envs.single_observation_space, self._actions)]
-        self.single_observation_space = spaces.Box(-np.inf, np.inf, (sum(sizes) + 2,), np.float32)
+        size = sum(sizes) + 2 if signals else sizes[0]
+        self.single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, envs.num_envs)
         self._action_size = sizes[1]
         self.episode: NDArray[np.int64] = np.zeros(envs.num_envs, np.int64)
@@ -85,8 +89,8 @@ class Trial(VectorWrapper[_Array, Any, Any, Any, Any]):
         return observed, rewards, over, np.zeros_like(over), info
 
     def _observed(self, observations: Any, signals: _Array) -> _Array:
-        flat = [_flat(self.env.single_observation_space, observations), signals]
-        return np.concatenate(flat, axis=1).astype(np.float32)
+        flat = _flat(self.env.single_observation_space, observations)
+        return (np.concatenate([flat, signals], axis=1) if self.signals else flat).astype(np.float32)
 
     def _carried_out(self, actions: Any) -> _Array:
         if isinstance(self._actions, spaces.Box):

@@ -58,6 +58,9 @@ class RL2Config:
     """Steps after which an episode is truncated; by default, the limit that the environment is registered with."""
     reward_scale: float = 1.0
     """Factor on the reward that the policy observes."""
+    memory: bool = True
+    """Observe the last action and reward, and keep a hidden state. Without them, the same algorithm trains one policy
+    for all tasks: domain randomisation, which shows what the memory gains."""
     standardise: bool = False
     """Standardise what the policy observes, with mean and standard deviation over trials of random actions before the
     training: for observations far from 1, which would saturate the LSTM."""
@@ -118,7 +121,7 @@ def trial_envs(config: RL2Config, count: int, machine: Machine = THIS_MACHINE) -
     """
     envs = vectorize(config.env_id, count, machine.env_processes(), max_episode_steps=config.max_episode_steps)
     try:
-        trial = Trial(envs, config.episodes, config.reward_scale)
+        trial = Trial(envs, config.episodes, config.reward_scale, config.memory)
         check_spaces(trial.single_observation_space, trial.single_action_space)
     except InputError:
         envs.close()
@@ -209,7 +212,7 @@ def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
     count = n_steps // envs.steps * envs.num_envs
     if count % config.minibatches:
         raise InputError(f"minibatches must divide the {count} trials of an update, got {config.minibatches}")
-    kind, policy = _recurrent_ppo()
+    kind, policy = _recurrent_ppo(config.memory)
     trials: VecEnv = sb3_vec_env(envs, new_tasks=True)
     if config.normalise_rewards:
         trials = VecNormalize(trials, norm_obs=False, gamma=config.discount)
@@ -268,8 +271,8 @@ def _measure(model: "RecurrentPPO", envs: Trial, draw: Draw) -> None:
     extractor.std.copy_(torch.where(std > _LEAST_STD, std, 1.0))
 
 
-def _recurrent_ppo() -> "tuple[type[RecurrentPPO], type[RecurrentActorCriticPolicy]]":
-    """The algorithm, and a policy for it."""
+def _recurrent_ppo(memory: bool) -> "tuple[type[RecurrentPPO], type[RecurrentActorCriticPolicy]]":
+    """The algorithm, and a policy for it, with or without memory."""
     try:
         from sb3_contrib import RecurrentPPO
         from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
@@ -292,7 +295,16 @@ def _recurrent_ppo() -> "tuple[type[RecurrentPPO], type[RecurrentActorCriticPoli
                 episode_starts = torch.zeros_like(episode_starts)
             return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
 
-    return RecurrentPPO, TrialPolicy
+    class ReactivePolicy(RecurrentActorCriticPolicy):
+        """The same network, whose hidden state is 0 in every step."""
+
+        @staticmethod
+        def _process_sequence(
+            features: Tensor, lstm_states: tuple[Tensor, Tensor], _: Tensor, lstm: torch.nn.LSTM
+        ) -> tuple[Tensor, Any]:
+            return lstm(features[None])[0][0], lstm_states
+
+    return RecurrentPPO, TrialPolicy if memory else ReactivePolicy
 
 
 def evaluate_rl2(

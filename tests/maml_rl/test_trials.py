@@ -1,5 +1,7 @@
 """Trials by hand: what the agent observes, when the task and the random numbers change, and when a trial ends."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ class Line(TaskMDP):
         return states[:, 0] > 1
 
 
-def line_trial(episodes: int = 2, limit: int = 2, **settings: float) -> Trial:
+def line_trial(episodes: int = 2, limit: int = 2, **settings: Any) -> Trial:
     trial = Trial(BatchedTaskEnv(Line(), 2, max_episode_steps=limit), episodes, **settings)
     assign_tasks(trial, [2, 3])
     return trial
@@ -90,6 +92,17 @@ def test_only_the_observed_reward_is_scaled():
     observations, rewards, *_ = trial.step(np.full((2, 1), 0.5, np.float32))
     assert observations[:, 2].tolist() == pytest.approx([0.1, 0.15])
     assert rewards.tolist() == [1.0, 1.5]
+
+
+def test_without_signals_the_observation_is_the_environments_own():
+    trial = line_trial(signals=False)
+    assert trial.single_observation_space.shape == (1,)
+    trial.reset(seed=0)
+    observations, *_ = trial.step(np.array([[0.25], [0.75]], np.float32))
+    assert observations.dtype == np.float32
+    assert observations.tolist() == [[0.25], [0.75]]
+    trial.step(np.array([[0.25], [0.5]], np.float32))
+    assert trial.episode.tolist() == [1, 1]
 
 
 def test_each_pull_of_a_bandit_is_an_episode_with_its_own_random_numbers():

@@ -152,6 +152,22 @@ def test_sequences_are_what_the_lstm_makes_of_them_step_by_step(begins):
     torch.testing.assert_close(output, torch.cat(expected))
 
 
+def test_without_memory_a_step_depends_on_its_observation_only_and_no_trial_can_be_learned(tmp_path, monkeypatch):
+    settings = {"units": 8, "num_envs": 50, "epochs": 4, "lr": 0.03, "entropy": 0.0, "memory": False}
+    config = RL2Config(registered(monkeypatch), episodes=3, **settings)
+    *_, last = train_rl2(config, Schedule(4500, 4500, 400), tmp_path)
+    assert last.returns.mean(0) == pytest.approx([0.5] * 3, abs=0.1)  # four standard errors
+
+    policy, config = load_rl2(tmp_path)[0].policy, load_rl2(tmp_path)[1]
+    assert not config.memory
+    lstm, generator = policy.lstm_actor, torch.Generator().manual_seed(0)
+    rows = torch.randn((6, lstm.input_size), generator=generator)
+    states = tuple(torch.randn((1, 2, 8), generator=generator) for _ in range(2))
+    output, kept = policy._process_sequence(rows, states, torch.zeros(6), lstm)
+    torch.testing.assert_close(output, torch.cat([lstm(row[None])[0] for row in rows]))
+    assert kept is states
+
+
 @pytest.mark.parametrize("normalise", [True, False])
 def test_the_unit_of_normalised_rewards_does_not_matter(normalise, tmp_path, monkeypatch):
     config = RL2Config("", episodes=3, units=8, num_envs=50, normalise_rewards=normalise)
