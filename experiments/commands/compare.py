@@ -38,7 +38,8 @@ class CompareOptions:
     runs: Annotated[
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...", help_behavior_hint="(required)")
     ]
-    """Directories of the runs, or hub:owner/name on the Hugging Face Hub."""
+    """Directories of the runs, or hub:owner/name on the Hugging Face Hub. Also those of RL^2, whose first, second,
+    ... episode of a task is shown where others have 0, 1, ... gradient steps."""
     tasks: Annotated[str | None, tyro.conf.arg(metavar="paper|FILE.json")] = None
     """paper: the 40 tasks on which the paper's policies were tested, in its five environments. Or a JSON file with a
     list of tasks, such as [[0.3], [2.5]], which may be outside the training range (reinforcement learning). Default:
@@ -76,9 +77,10 @@ def run(arguments: Sequence[str]) -> None:
     from maml_rl.experiments.runs.comparison import compare
     from maml_rl.experiments.runs.evaluating import end_evaluations
     from maml_rl.experiments.runs.evaluations import file_of
+    from maml_rl.experiments.runs.rl2_files import is_rl2
     from maml_rl.experiments.runs.trust import check_runs
 
-    check_runs(options.runs, options.trust.trust_module)
+    check_runs([path for path in options.runs if not is_rl2(path)], options.trust.trust_module)
     with computing(options.json) as show:
         about = (options.gradient_steps, tasks.task_set, options.data, options.machine, tasks.file)
         comparison = compare(options.runs, *about)

@@ -11,6 +11,7 @@ from maml_rl.experiments.media.comparison_charts import method_colours
 from maml_rl.experiments.media.labels import counted, value_axis
 from maml_rl.experiments.media.learning_curves import read_log
 from maml_rl.experiments.runs.comparison_files import Comparison, Method
+from maml_rl.experiments.runs.rl2_files import is_rl2
 from maml_rl.learner import QUANTITIES
 from maml_rl.run import METRICS, load_run
 from maml_rl.statistics import FEWEST_SEEDS, mean_with_interval
@@ -54,7 +55,9 @@ def _of_method(method: Method, quantity: str) -> tuple[NDArray[np.float64], NDAr
 
 
 def _of_run(directory: Path, quantity: str) -> tuple[list[float], list[float]] | None:
-    """A run's learning curve after the gradient steps of training; None if its log has no rows."""
+    """A run's learning curve after the gradient steps of training; None if it has no log, or a log without rows."""
+    if is_rl2(directory):
+        return None
     steps = load_run(directory).config.meta.inner_steps
     by, column = "iteration", f"{'accuracy' if quantity == 'accuracy' else 'loss'}/{'after' if steps else 'before'}"
     if quantity == "return":

@@ -173,7 +173,8 @@ def _runs(comparison: Comparison) -> str:
         machines = dict.fromkeys(f"{cores_text(m)}, {m.get('accelerator', m['processor'])}" for m in run.machines)
         trained = env_steps_text(run.env_steps) if comparison.episodes else f"{run.iterations:,}"
         sizes, hardware = _step_sizes(run), "; ".join(machines) or "not noted"
-        rows.append([f"`{run.command}`", trained, duration(run.seconds), sizes, hardware])
+        time = duration(run.seconds) if run.seconds else "not noted"
+        rows.append([f"`{run.command}`", trained, time, sizes, hardware])
     return markdown_table(rows)
 
 

@@ -40,6 +40,7 @@ from maml_rl.experiments.runs.recurrent_ppo import (
 )
 from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import env_steps_text, text_table
+from maml_rl.experiments.runs.trust import allow, check_modules
 from maml_rl.json_values import read_json
 from maml_rl.statistics import Mean, mean_with_interval
 from maml_rl.tasks import Task
@@ -104,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--tasks", default="1000", help=tasks)
     evaluate.add_argument("--seed", type=int, default=0, help="seed of tasks and actions (%(default)s)")
     evaluate.add_argument("--greedy", action="store_true", help="take the likeliest actions instead of samples")
+    for command in (resume, evaluate):
+        trusted = "module of the environment that may be imported, if you have not trained with it here"
+        command.add_argument("--trust-module", default="", metavar="MODULE", help=trusted)
     hints = get_type_hints(RL2Config)
     for field in fields(RL2Config):
         if field.default is not MISSING:
@@ -135,13 +139,25 @@ def _trained(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float64]
     """What `train` and `resume` have to print."""
     schedule = Schedule(chosen.env_steps, chosen.every, chosen.tasks)
     if chosen.command == "resume":
-        _, config = read_rl2(chosen.out)
+        config = _trusted(chosen.out, chosen.trust_module)
         curve = read_json(chosen.out / CURVE)["curve"]
         points = resume_rl2(chosen.out, schedule)
     else:
         config = RL2Config(**{field.name: getattr(chosen, field.name) for field in fields(RL2Config)})
+        allow([_module(config)])
         curve, points = [], train_rl2(config, schedule, chosen.out)
     return config, measure_rl2(points, config, chosen.env_steps, chosen.out, curve)
+
+
+def _module(config: RL2Config) -> str:
+    return config.env_id.rpartition(":")[0]
+
+
+def _trusted(directory: Path, named: str) -> RL2Config:
+    """Settings of what was trained in a directory, if the module of its environment may be imported."""
+    _, config = read_rl2(directory)
+    check_modules([(directory, _module(config))], [named])
+    return config
 
 
 def _evaluated(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float64]]:
@@ -149,6 +165,7 @@ def _evaluated(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float6
     asked = chosen_tasks(chosen.tasks, numbers=True)
     if asked.number is not None and asked.number < 2:
         raise InputError(f"--tasks: expected at least 2, got {asked.number}")
+    _trusted(chosen.directory, chosen.trust_module)
     model, config = load_rl2(chosen.directory)
     tasks: int | Sequence[Task] = asked.number or 0
     if asked.file is not None:

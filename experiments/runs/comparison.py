@@ -1,6 +1,5 @@
 """The paper's comparison: maml, pretrained, oracle and random runs of one task distribution by gradient step."""
 
-import math
 import re
 import sys
 from collections import Counter
@@ -19,10 +18,11 @@ from maml_rl.experiments.paper.published import paper_task
 from maml_rl.experiments.runs.comparison_files import (
     ComparedRun,
     Comparison,
-    Estimate,
     Method,
     MethodCurve,
     PaperPoint,
+    estimate,
+    interval_over,
 )
 from maml_rl.experiments.runs.evaluating import announcement, evaluate
 from maml_rl.experiments.runs.evaluations import (
@@ -35,10 +35,11 @@ from maml_rl.experiments.runs.evaluations import (
     write_evaluation,
 )
 from maml_rl.experiments.runs.provenance import flat, trained_on, training_command
+from maml_rl.experiments.runs.rl2_files import is_rl2
 from maml_rl.learner import Curve
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.run import Run, load_run, run_directory
-from maml_rl.statistics import FEWEST_SEEDS, Interval, interquartile_mean, interval, mean
+from maml_rl.statistics import interquartile_mean, interval, mean
 from maml_rl.supervised.settings import SupervisedConfig
 
 # maml comes first, and then its variants
@@ -70,7 +71,7 @@ def compare(
     the evaluation stored.
 
     Args:
-        directories: The runs.
+        directories: The runs, and what RL^2 was trained in.
         gradient_steps: Gradient steps to compare; if None, as many as all runs are evaluated for. An oracle, which
             observes the task, may have fewer.
         task_set: See `evaluate`, also for all that follow.
@@ -84,9 +85,7 @@ def compare(
             has no such tasks.
         WorkerError: If the environment fails in one of its processes.
     """
-    if not directories:
-        raise InputError("compare needs at least one run: maml-rl compare RUN [RUN ...]")
-    members = [_Member(run_directory(directory), load_run(directory)) for directory in directories]
+    members, trials = _read(directories)
     _check_comparable(members)
     steps = _gradient_steps(members, gradient_steps)
     groups = _grouped(members)
@@ -99,7 +98,27 @@ def compare(
         return evaluate(member.directory, machine=machine, tasks=tasks)
 
     evaluated = {label: [(member, evaluation_of(member)) for member in group] for label, group in groups.items()}
-    return _comparison(evaluated, problem_name(members[0].run.config), steps)
+    config = members[0].run.config
+    comparison = _comparison(evaluated, problem_name(config), steps)
+    return _with_rl2(comparison, config, trials, machine) if trials else comparison
+
+
+def _read(directories: Sequence[Path]) -> tuple[list[_Member], list[Path]]:
+    """The runs, and the directories of RL^2, which are read later."""
+    trials = [directory for directory in directories if is_rl2(directory)]
+    runs = [directory for directory in directories if directory not in trials]
+    if not runs:
+        only = ", next to which RL^2 is shown" if trials else ""
+        raise InputError(f"compare needs at least one run of maml-rl train{only}: maml-rl compare RUN [RUN ...]")
+    return [_Member(run_directory(directory), load_run(directory)) for directory in runs], trials
+
+
+def _with_rl2(comparison: Comparison, of: RunConfig, trials: Sequence[Path], machine: Machine) -> Comparison:
+    if not isinstance(of, RLConfig):
+        raise InputError(f"{trials[0]} is a policy of RL^2, the others are runs of {of.kind} learning: leave it out")
+    from maml_rl.experiments.runs.compared_trials import with_trials  # with Stable-Baselines3, which takes a second
+
+    return with_trials(comparison, of, trials, machine)
 
 
 def _comparison(evaluated: Mapping[str, Sequence[tuple[_Member, Evaluation]]], name: str, steps: int) -> Comparison:
@@ -261,21 +280,16 @@ def _method(
         paper = [(s, *v) for s, v in evaluations[0].published(of_runs[0]).items() if s <= gradient_steps]
         values = np.stack([curve.values for curve in of_runs])  # [N, S + 1, M]
         means, middle_means = (
-            [_estimate(interval(values[:, step], of, of_runs[0].strata)) for step in range(last + 1)]
+            [estimate(interval(values[:, step], of, of_runs[0].strata)) for step in range(last + 1)]
             for of in (mean, interquartile_mean)
         )
         curves.append(MethodCurve(condition, means, middle_means, [PaperPoint(*point) for point in paper]))
     runs = [_compared(*run, conditions, gradient_steps) for run in group]
-    over = "seeds and tasks" if len(group) >= FEWEST_SEEDS else "tasks"
-    return Method(label, evaluations[0].config.method, over, curves, runs)
+    return Method(label, evaluations[0].config.method, interval_over(len(group)), curves, runs)
 
 
 def _main_curve(evaluation: Evaluation, condition: str) -> Curve:
     return next(curve for curve in evaluation.main_curves() if curve.condition == condition)
-
-
-def _estimate(found: Interval) -> Estimate:
-    return Estimate(*(value if math.isfinite(value) else None for value in found))
 
 
 def _compared(member: _Member, evaluation: Evaluation, conditions: Sequence[str], gradient_steps: int) -> ComparedRun:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from maml_rl.experiments.runs.provenance import Hardware
 from maml_rl.experiments.runs.text import env_steps_text, text_table
 from maml_rl.json_types import read_typed
 from maml_rl.learner import QUANTITIES, Quantity
+from maml_rl.statistics import FEWEST_SEEDS, Interval
 
 COMPARISON = "comparison.json"
 _STATISTICS = ("mean", "interquartile_mean")
@@ -33,6 +35,16 @@ class Estimate:
         """The value with its interval, as tables have it."""
         value, low, high = ("-" if x is None else quantity.text(x) for x in (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]"
+
+
+def estimate(found: Interval) -> Estimate:
+    """A statistic as JSON stores it."""
+    return Estimate(*(value if math.isfinite(value) else None for value in found))
+
+
+def interval_over(seeds: int) -> str:
+    """What the interval of a method with so many seeds covers."""
+    return "seeds and tasks" if seeds >= FEWEST_SEEDS else "tasks"
 
 
 @dataclass(frozen=True)
@@ -220,6 +232,8 @@ def comparison_remarks(comparison: Comparison) -> list[str]:
     has_paper = any(curve.paper for method in comparison.methods for curve in method.curves)
     if comparison.task_set == "held-out" and comparison.episodes and has_paper:
         lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper compares on those")
+    if any(method.method.startswith("rl2") for method in comparison.methods):
+        lines.append("rl2: its first, second, ... episode of a task, without gradient steps")
     return lines
 
 

@@ -27,6 +27,7 @@ from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maml_rl.config import require
 from maml_rl.errors import InputError
 from maml_rl.experiments.runs.ppo_baselines import Point
+from maml_rl.experiments.runs.rl2_files import POLICY, is_rl2
 from maml_rl.json_types import from_json
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.sb3 import check_spaces, sb3_vec_env
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from sb3_contrib import RecurrentPPO
     from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 
-POLICY = "policy.safetensors"
 _KIND = "rl2"
 _ADAM, _REWARDS = "adam.", "rewards"  # names of the state of a training
 _MOST_ENVS = 1000  # trials of an evaluation at once
@@ -392,7 +392,7 @@ def read_rl2(directory: Path) -> tuple[Checkpoint, RL2Config]:
         InputError: If there is none.
     """
     path = directory / POLICY
-    if not path.is_file():
+    if not is_rl2(directory):
         raise InputError(f"there is no {POLICY} in {directory}: give the directory that RL^2 was trained in")
     checkpoint = load_checkpoint(path)
     if checkpoint.record.get("kind") != _KIND:

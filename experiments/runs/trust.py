@@ -57,9 +57,23 @@ def check_runs(runs: Iterable[Path], named: Collection[str] = ()) -> list[Run]:
     Raises:
         InputError: If a run cannot be used, or names a module that the user has not.
     """
-    allow(named)
     loaded = [(path, load_run(path)) for path in runs]
-    for run, module in [(path, name) for path, there in loaded for name in there.config.modules]:
+    check_modules([(path, name) for path, there in loaded for name in there.config.modules], named)
+    return [there for _, there in loaded]
+
+
+def check_modules(naming: Iterable[tuple[Path, str]], named: Collection[str] = ()) -> None:
+    """The same for directories and the modules that they name.
+
+    Args:
+        naming: Each directory with a module that it names; an empty name stands for none.
+        named: Modules that the user has named.
+
+    Raises:
+        InputError: If a directory names a module that the user has not.
+    """
+    allow(named)
+    for run, module in naming:
         if not (found := _found(module)):
             continue
         if not _is_remembered(found):
@@ -71,7 +85,6 @@ def check_runs(runs: Iterable[Path], named: Collection[str] = ()) -> list[Run]:
                 )
             _remember(found)
         _make_importable(found)
-    return [there for _, there in loaded]
 
 
 def _found(module: str) -> _Module | None:

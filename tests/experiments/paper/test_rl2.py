@@ -15,12 +15,11 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 
-from maml_rl.checkpoint import load_checkpoint, save_checkpoint
+from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maml_rl.envs.batched import TaskMDP
 from maml_rl.errors import InputError
 from maml_rl.experiments.paper import rl2 as script
 from maml_rl.experiments.runs.recurrent_ppo import (
-    POLICY,
     RL2Config,
     Schedule,
     _new_model,
@@ -30,6 +29,7 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     train_rl2,
     trial_envs,
 )
+from maml_rl.experiments.runs.rl2_files import POLICY
 from maml_rl.tasks import assign_tasks, evaluation_tasks, task_space
 
 ROOT = Path(__file__).parents[3]
@@ -296,6 +296,28 @@ def test_a_directory_without_a_policy_of_rl2_is_refused(tmp_path):
         save_checkpoint(tmp_path / POLICY, whole._replace(record=record))
         with pytest.raises(InputError, match=message):
             load_rl2(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume"])
+def test_the_module_that_a_policy_names_is_not_imported_unless_the_user_names_it(
+    command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "strange", raising=False)
+    (tmp_path / "strange.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    next(train_rl2(SMALL, Schedule(60, 60, 2), tmp_path / "out"))
+    tensors, record = load_checkpoint(tmp_path / "out" / POLICY)
+    record["config"]["env_id"] = "strange:Bandit-v0"
+    save_checkpoint(tmp_path / "out" / POLICY, Checkpoint(tensors, record))
+    with pytest.raises(SystemExit):
+        script.main([command, "out"])
+    assert "out names the module strange in" in capsys.readouterr().err
+    assert not Path("imported").exists()
+    with pytest.raises(SystemExit):
+        script.main([command, "out", "--trust-module=strange"])
+    assert "there is no environment 'strange:Bandit-v0'" in capsys.readouterr().err
+    assert Path("imported").exists()
 
 
 def test_fewer_than_two_tasks_for_evaluation_are_refused(tmp_path):
