@@ -308,6 +308,7 @@ def test_the_module_that_a_policy_names_is_not_imported_unless_the_user_names_it
     (tmp_path / "strange.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
     next(train_rl2(SMALL, Schedule(60, 60, 2), tmp_path / "out"))
     tensors, record = load_checkpoint(tmp_path / "out" / POLICY)
+    (tmp_path / "out" / script.CURVE).write_text('{"curve": []}')
     record["config"]["env_id"] = "strange:Bandit-v0"
     save_checkpoint(tmp_path / "out" / POLICY, Checkpoint(tensors, record))
     with pytest.raises(SystemExit):
