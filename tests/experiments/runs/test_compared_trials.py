@@ -120,3 +120,16 @@ def test_what_cannot_be_compared_is_refused_in_one_line(run, trials, both, tmp_p
     for message, directories in cases.items():
         with pytest.raises(InputError, match=message):
             compare(directories, machine=ONE)
+
+
+@pytest.mark.usefixtures("quick_pictures")
+def test_the_command_takes_directories_of_rl2(run_command, run, both, tmp_path):
+    result = run_command("compare", run, both[1], "--out=compared", "--threads=1")
+    assert result.code == 0, result.err
+    assert f"evaluating {both[1]}" in result.err
+    assert any(line.startswith("rl2, by episode ") for line in result.out.splitlines())
+    assert [method.label for method in read_comparison(tmp_path / "compared" / COMPARISON).methods][-1] == (
+        "rl2, by episode"
+    )
+    alone = run_command("compare", both[1])
+    assert (alone.code, alone.err.count("\n")) == (2, 1)
