@@ -18,14 +18,12 @@ from maml_rl.experiments.runs.comparison_files import (
     ComparedRun,
     Comparison,
     Method,
-    MethodCurve,
-    estimate,
+    curve_of,
     interval_over,
 )
 from maml_rl.experiments.runs.recurrent_ppo import RL2Config, evaluate_rl2, load_rl2, read_rl2, trial_envs
 from maml_rl.experiments.runs.task_input import read_tasks
 from maml_rl.machine import THIS_MACHINE, Machine
-from maml_rl.statistics import interquartile_mean, interval, mean
 from maml_rl.tasks import task_space
 
 _SCRIPT = "python -m maml_rl.experiments.paper.rl2 train"
@@ -38,6 +36,16 @@ class _Evaluated(NamedTuple):
     config: RL2Config
     env_steps: int
     returns: NDArray[np.float64]  # [tasks, n]
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return "rl2" if self.config.memory else "rl2-no-memory"
+
+    @property
+    def method(self) -> tuple[RL2Config, int]:
+        """What other seeds of the method have too: settings, and env steps of the training."""
+        return replace(self.config, seed=0), self.env_steps
 
 
 def with_trials(
@@ -55,15 +63,11 @@ def with_trials(
         InputError: If a policy cannot be loaded, was trained on another environment or with another time limit, or is
             given twice.
     """
-    groups: dict[RL2Config, list[_Evaluated]] = {}
-    for directory in directories:
-        evaluated = _evaluated(comparison, of, directory, machine)
-        groups.setdefault(replace(evaluated.config, seed=0), []).append(evaluated)
-    names = Counter(_name(config) for config in groups)
-    labels = [_name(config) if names[_name(config)] == 1 else _label(config, list(groups)) for config in groups]
-    methods = [
-        _method(f"{label}, by episode", group, comparison) for label, group in zip(labels, groups.values(), strict=True)
-    ]
+    groups: dict[tuple[RL2Config, int], list[_Evaluated]] = {}
+    for evaluated in (_evaluated(comparison, of, directory, machine) for directory in directories):
+        groups.setdefault(evaluated.method, []).append(evaluated)
+    firsts = [group[0] for group in groups.values()]
+    methods = [_method(_label(group[0], firsts), group, comparison) for group in groups.values()]
     return replace(comparison, methods=[*comparison.methods, *methods])
 
 
@@ -83,16 +87,15 @@ def _evaluated(comparison: Comparison, of: RLConfig, directory: Path, machine: M
     return _Evaluated(directory, config, model.num_timesteps, returns)
 
 
-def _name(config: RL2Config) -> str:
-    return "rl2" if config.memory else "rl2-no-memory"
-
-
-def _label(config: RL2Config, all_configs: Sequence[RL2Config]) -> str:
-    """The name, and the settings that differ from others of this name."""
-    others = [asdict(other) for other in all_configs if _name(other) == _name(config)]
-    own = asdict(config)
-    differing = [f"{name} {own[name]}" for name in own if len({str(other[name]) for other in others}) > 1]
-    return f"{_name(config)} ({', '.join(differing)})"
+def _label(evaluated: _Evaluated, all_methods: Sequence[_Evaluated]) -> str:
+    """The name, and the settings that differ if several methods share it."""
+    own, *others = (
+        asdict(config) | {"env_steps": env_steps}
+        for config, env_steps in (evaluated.method, *(one.method for one in all_methods if one.name == evaluated.name))
+    )
+    differing = [f"{name} {own[name]}" for name in own if any(other[name] != own[name] for other in others)]
+    settings = f" ({', '.join(differing)})" if differing else ""
+    return f"{evaluated.name}{settings}, by episode"
 
 
 def _method(label: str, group: Sequence[_Evaluated], comparison: Comparison) -> Method:
@@ -102,14 +105,10 @@ def _method(label: str, group: Sequence[_Evaluated], comparison: Comparison) -> 
         both = " and ".join(str(one.directory) for one in group if one.config.seed == twice[0])
         raise InputError(f"{both} have the same settings and the same seed, {twice[0]}: give one of them")
     (condition,) = comparison.conditions
-    returns = np.stack([evaluated.returns for evaluated in group])[..., : comparison.gradient_steps + 1]
-    means, middle_means = (
-        [estimate(interval(returns[..., i], of, comparison.strata)) for i in range(returns.shape[-1])]
-        for of in (mean, interquartile_mean)
-    )
+    values = np.stack([evaluated.returns.T[: comparison.gradient_steps + 1] for evaluated in group])
     runs = [_run(evaluated, condition, comparison.gradient_steps) for evaluated in group]
-    curve = MethodCurve(condition, means, middle_means, [])
-    return Method(label, _name(group[0].config), interval_over(len(group)), [curve], runs)
+    curve = curve_of(condition, values, comparison.strata)
+    return Method(label, group[0].name, interval_over(len(group)), [curve], runs)
 
 
 def _run(evaluated: _Evaluated, condition: str, gradient_steps: int) -> ComparedRun:

@@ -19,9 +19,8 @@ from maml_rl.experiments.runs.comparison_files import (
     ComparedRun,
     Comparison,
     Method,
-    MethodCurve,
     PaperPoint,
-    estimate,
+    curve_of,
     interval_over,
 )
 from maml_rl.experiments.runs.evaluating import announcement, evaluate
@@ -39,7 +38,6 @@ from maml_rl.experiments.runs.rl2_files import is_rl2
 from maml_rl.learner import Curve
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.run import Run, load_run, run_directory
-from maml_rl.statistics import interquartile_mean, interval, mean
 from maml_rl.supervised.settings import SupervisedConfig
 
 # maml comes first, and then its variants
@@ -277,13 +275,10 @@ def _method(
     curves = []
     for condition in conditions:
         of_runs = [_main_curve(evaluation, condition) for evaluation in evaluations]
-        paper = [(s, *v) for s, v in evaluations[0].published(of_runs[0]).items() if s <= gradient_steps]
-        values = np.stack([curve.values for curve in of_runs])  # [N, S + 1, M]
-        means, middle_means = (
-            [estimate(interval(values[:, step], of, of_runs[0].strata)) for step in range(last + 1)]
-            for of in (mean, interquartile_mean)
-        )
-        curves.append(MethodCurve(condition, means, middle_means, [PaperPoint(*point) for point in paper]))
+        published = evaluations[0].published(of_runs[0]).items()
+        paper = [PaperPoint(step, *values) for step, values in published if step <= gradient_steps]
+        values = np.stack([curve.values[: last + 1] for curve in of_runs])
+        curves.append(curve_of(condition, values, of_runs[0].strata, paper))
     runs = [_compared(*run, conditions, gradient_steps) for run in group]
     return Method(label, evaluations[0].config.method, interval_over(len(group)), curves, runs)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from maml_rl.checkpoint import write_atomically, write_json
 from maml_rl.errors import InputError
 from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
@@ -17,7 +20,7 @@ from maml_rl.experiments.runs.provenance import Hardware
 from maml_rl.experiments.runs.text import env_steps_text, text_table
 from maml_rl.json_types import read_typed
 from maml_rl.learner import QUANTITIES, Quantity
-from maml_rl.statistics import FEWEST_SEEDS, Interval
+from maml_rl.statistics import FEWEST_SEEDS, Interval, interquartile_mean, interval, mean
 
 COMPARISON = "comparison.json"
 _STATISTICS = ("mean", "interquartile_mean")
@@ -35,11 +38,6 @@ class Estimate:
         """The value with its interval, as tables have it."""
         value, low, high = ("-" if x is None else quantity.text(x) for x in (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]"
-
-
-def estimate(found: Interval) -> Estimate:
-    """A statistic as JSON stores it."""
-    return Estimate(*(value if math.isfinite(value) else None for value in found))
 
 
 def interval_over(seeds: int) -> str:
@@ -64,6 +62,31 @@ class MethodCurve:
     mean: list[Estimate]
     interquartile_mean: list[Estimate]
     paper: list[PaperPoint]
+
+
+def curve_of(
+    condition: str,
+    values: NDArray[np.float64],
+    strata: Sequence[int] | None = None,
+    paper: Sequence[PaperPoint] = (),
+) -> MethodCurve:
+    """Mean and interquartile mean of a method under a condition.
+
+    Args:
+        condition: The condition.
+        values: Its results by seed, gradient step and task, `[N, S + 1, M]`.
+        strata: See `maml_rl.statistics.interval`.
+        paper: What the paper has.
+    """
+    means, middle_means = (
+        [_estimate(interval(values[:, step], of, strata)) for step in range(values.shape[1])]
+        for of in (mean, interquartile_mean)
+    )
+    return MethodCurve(condition, means, middle_means, list(paper))
+
+
+def _estimate(found: Interval) -> Estimate:
+    return Estimate(*(value if math.isfinite(value) else None for value in found))
 
 
 @dataclass(frozen=True)

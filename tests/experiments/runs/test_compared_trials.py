@@ -24,7 +24,7 @@ from maml_rl.supervised.settings import SupervisedConfig, TasksConfig
 
 pytest.importorskip("sb3_contrib", reason="RL^2 needs the extra rl2")
 
-from maml_rl.experiments.runs.recurrent_ppo import RL2Config, Schedule, evaluate_rl2, load_rl2, train_rl2
+from maml_rl.experiments.runs.recurrent_ppo import RL2Config, Schedule, evaluate_rl2, load_rl2, resume_rl2, train_rl2
 
 ONE = Machine(threads=1)
 NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
@@ -93,14 +93,17 @@ def test_only_as_many_episodes_are_shown_as_others_have_results(run, both):
     assert [len(method.curves[0].mean) for method in comparison.methods] == [1, 1]
 
 
-def test_policies_without_memory_and_of_other_settings_are_other_methods(run, trials, both):
-    others = [trials(memory=False), trials(lr=0.1)]
+def test_policies_without_memory_of_other_settings_or_lengths_are_other_methods(run, trials, both):
+    longer = trials()
+    list(resume_rl2(longer, Schedule(40, 40, 2)))
+    others = [trials(memory=False), trials(lr=0.1), longer]
     labels = [method.label for method in compare([run, both[1], *others], machine=ONE).methods]
     assert labels == [
         "maml",
-        "rl2 (lr 0.001), by episode",
+        "rl2 (lr 0.001, env_steps 20), by episode",
         "rl2-no-memory, by episode",
-        "rl2 (lr 0.1), by episode",
+        "rl2 (lr 0.1, env_steps 20), by episode",
+        "rl2 (lr 0.001, env_steps 40), by episode",
     ]
 
 
