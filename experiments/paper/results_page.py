@@ -279,15 +279,16 @@ def trials_table(results: Path) -> str:
     for path in sorted(results.glob("rl2/*/evaluation*.json")):
         groups.setdefault((path.parent.name.partition("-seed")[0], path.name), []).append(read_json(path))
     episodes = max((len(records[0]["by_episode"]) for records in groups.values()), default=0)
-    names = ["environment", "tasks", "seeds", "env steps", *(f"episode {number + 1}" for number in range(episodes))]
-    rows = [names]
+    about = ["environment", "memory", "tasks", "seeds", "env steps"]
+    rows = [[*about, *(f"episode {number + 1}" for number in range(episodes))]]
     for records in groups.values():
         first = records[0]
         returns = np.array([record["returns"] for record in records])  # [seeds, tasks, episodes]
         means = [interval(returns[..., i], mean) for i in range(returns.shape[-1])]
-        about = [f"`{first['env_id']}`", tasks_named(first["task_set"], first["tasks"]), str(len(records))]
+        about = [f"`{first['env_id']}`", "yes" if first["memory"] else "no"]
+        about += [tasks_named(first["task_set"], first["tasks"]), str(len(records)), env_steps_text(first["env_steps"])]
         texts = [f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" for found in means]
-        rows.append([*about, env_steps_text(first["env_steps"]), *texts, *[""] * (episodes - len(texts))])
+        rows.append([*about, *texts, *[""] * (episodes - len(texts))])
     return markdown_table(rows)
 
 

@@ -178,6 +178,7 @@ def _evaluated(chosen: argparse.Namespace) -> tuple[RL2Config, NDArray[np.float6
     means = [mean._asdict() for mean in by_episode(returns)]
     record = {
         "env_id": config.env_id,
+        "memory": config.memory,
         "env_steps": model.num_timesteps,
         "task_set": task_set,
         "tasks": len(returns),

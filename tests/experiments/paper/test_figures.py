@@ -256,16 +256,17 @@ def test_trials_have_a_column_for_each_episode_and_a_row_for_all_seeds(tmp_path)
     one_seed, three_seeds = [[[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]], [[[-1.0, 2.0], [1.0, 2.0]]] * 3
     for name, of_seeds in (("bandit", one_seed), ("robot", three_seeds)):
         for seed, returns in enumerate(of_seeds):
-            record = {"env_id": f"my:{name}-v0", "env_steps": 4_000_000, "task_set": "given", "tasks": 2}
+            record = {"env_id": f"my:{name}-v0", "memory": name == "robot", "env_steps": 4_000_000}
+            record |= {"task_set": "given", "tasks": 2}
             directory = tmp_path / "rl2" / (f"{name}-seed{seed}" if seed else name)
             place(directory / "evaluation-given.json", record | {"by_episode": returns[0], "returns": returns})
     head, _, bandit, robot = results_page.trials_table(tmp_path).splitlines()
-    assert head == "| environment | tasks | seeds | env steps | episode 1 | episode 2 | episode 3 |"
+    assert head == "| environment | memory | tasks | seeds | env steps | episode 1 | episode 2 | episode 3 |"
     # Over two tasks: Student's quantile with one degree of freedom, 12.706, times a standard error of 1.
     means = "2.0 [-10.7, 14.7] | 3.0 [-9.7, 15.7] | 4.0 [-8.7, 16.7]"
-    assert bandit == f"| `my:bandit-v0` | 2 given tasks | 1 | 4.0 M | {means} |"
+    assert bandit == f"| `my:bandit-v0` | no | 2 given tasks | 1 | 4.0 M | {means} |"
     # Seeds that are alike add nothing to the interval over tasks.
-    assert robot == "| `my:robot-v0` | 2 given tasks | 3 | 4.0 M | 0.0 [-12.7, 12.7] | 2.0 [2.0, 2.0] |  |"
+    assert robot == "| `my:robot-v0` | yes | 2 given tasks | 3 | 4.0 M | 0.0 [-12.7, 12.7] | 2.0 [2.0, 2.0] |  |"
 
 
 def test_the_tables_of_the_repository_are_written_from_its_results():

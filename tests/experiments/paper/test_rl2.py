@@ -333,7 +333,8 @@ def test_the_code_and_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys
     exec(compile(blocks[0][1], "rl2.md", "exec"), {})
     lines = "".join(block.replace("\\\n", "") for _, block in blocks[1:]).splitlines()
     commands = [shlex.split(line) for line in lines]
-    assert [arguments[3] for arguments in commands] == [*["train"] * 2, "evaluate", *["train"] * 2, *["evaluate"] * 3]
+    robots = [*["train"] * 2, *["evaluate"] * 3, *["train"] * 2, *["evaluate"] * 2]
+    assert [arguments[3] for arguments in commands] == [*["train"] * 2, "evaluate", *robots]
     for program, *arguments in commands:
         assert (program, arguments[:2]) == ("python", ["-m", "maml_rl.experiments.paper.rl2"])
         is_training = arguments[2] == "train"
