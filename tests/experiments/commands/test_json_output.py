@@ -19,6 +19,8 @@ from maml_rl.machine import Machine
 from maml_rl.run import new_run, open_learner, save_run
 from maml_rl.supervised.settings import NetworkConfig, SupervisedConfig, SupervisedEvaluation, TasksConfig
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 COMMAND = Path(sys.executable).with_name("maml-rl")
 ENVIRONMENTS = Path(__file__).parents[2] / "environments"  # holds printing_environments.py
 TRUST = ("--trust-module", "printing_environments")

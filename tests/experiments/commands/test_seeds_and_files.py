@@ -12,6 +12,8 @@ from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.runs import training
 from maml_rl.run import load_run
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 SMALL = (
     "--meta.meta-batch-size=2",
     "--meta.episodes=2",

@@ -14,6 +14,8 @@ from maml_rl.machine import Machine
 from maml_rl.run import CHECKPOINT, load_run
 from maml_rl.supervised.settings import NetworkConfig
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 ROOT = Path(__file__).parents[3]
 SMALL = ["--iterations=1", "--meta.meta-batch-size=2", "--threads=1"]
 

@@ -31,6 +31,8 @@ from maml_rl.reinforcement import RLLearner
 from maml_rl.run import Run, load_run, train
 from maml_rl.types import State
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 SHORT = [
     "--problems",
     "tabular-mdp",
