@@ -114,4 +114,6 @@ def _flat(space: spaces.Space[Any], batch: Any) -> _Array:
     """Vectors `[n, size]` of a batch of elements of a space."""
     if isinstance(space, spaces.Box):
         return np.asarray(batch).reshape(len(batch), -1)
+    if isinstance(space, spaces.Discrete):
+        return np.asarray(np.eye(int(space.n))[np.asarray(batch) - space.start])
     return np.stack([np.asarray(spaces.flatten(space, element)) for element in batch])

@@ -10,6 +10,7 @@ so that `resume` continues from there after Ctrl-C. docs/rl2.md has more.
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import MISSING, asdict, fields
@@ -38,14 +39,13 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     train_rl2,
     trial_envs,
 )
+from maml_rl.experiments.runs.rl2_files import CURVE, training_seconds
 from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import env_steps_text, text_table
 from maml_rl.experiments.runs.trust import allow, check_modules
 from maml_rl.json_values import read_json
 from maml_rl.statistics import Mean, mean_with_interval
 from maml_rl.tasks import Task
-
-CURVE = "rl2.json"
 
 
 def by_episode(returns: NDArray[np.float64]) -> list[Mean]:
@@ -67,12 +67,14 @@ def measure_rl2(
     points: Iterator[Point], config: RL2Config, env_steps: int, out: Path, curve: list[dict[str, Any]]
 ) -> NDArray[np.float64]:
     """Trains, and writes the learning curve after each evaluation; the returns of the last one, `[tasks, n]`."""
+    before, started = training_seconds(out) if curve else 0.0, time.perf_counter()
     with tqdm(total=env_steps, unit="env step", unit_scale=True, disable=None) as bar:
         for point in points:
             total = by_episode(point.returns)[-1]
             curve.append(
                 {
                     "env_steps": point.env_steps,
+                    "seconds": before + time.perf_counter() - started,
                     "mean_return": total.value,
                     "standard_error": total.standard_error,
                     "by_episode": point.returns.mean(0).tolist(),

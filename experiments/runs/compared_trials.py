@@ -21,7 +21,9 @@ from maml_rl.experiments.runs.comparison_files import (
     curve_of,
     interval_over,
 )
+from maml_rl.experiments.runs.provenance import trained_on
 from maml_rl.experiments.runs.recurrent_ppo import RL2Config, evaluate_rl2, load_rl2, read_rl2, trial_envs
+from maml_rl.experiments.runs.rl2_files import training_seconds
 from maml_rl.experiments.runs.task_input import read_tasks
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.tasks import task_space
@@ -117,8 +119,8 @@ def _run(evaluated: _Evaluated, condition: str, gradient_steps: int) -> Compared
         seed=evaluated.config.seed,
         iterations=0,
         env_steps=evaluated.env_steps,
-        seconds=0.0,
-        machines=[],
+        seconds=training_seconds(evaluated.directory),
+        machines=[*trained_on(evaluated.directory)],
         command=_command(evaluated.config, evaluated.env_steps),
         inner_lr={condition: []},
         values={condition: evaluated.returns.T[: gradient_steps + 1].tolist()},

@@ -27,6 +27,7 @@ from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maml_rl.config import require
 from maml_rl.errors import InputError
 from maml_rl.experiments.runs.ppo_baselines import Point
+from maml_rl.experiments.runs.provenance import note_machine
 from maml_rl.experiments.runs.rl2_files import POLICY, is_rl2
 from maml_rl.json_types import from_json
 from maml_rl.machine import THIS_MACHINE, Machine
@@ -70,6 +71,9 @@ class RL2Config:
     units: int = 64
     """Units of the LSTM, and of another one for the values (Rothfuss et al. 2019: an LSTM of 64; Lingle's pytorch_rl2:
     a GRU of 256)."""
+    shared_lstm: bool = False
+    """One LSTM for policy and values, trained by the losses of both: half the time of an update, and the values, which
+    give a signal at each step, teach the memory too."""
     num_envs: int = 100
     """Trials sampled at once."""
     n_steps: int | None = None
@@ -189,6 +193,7 @@ def _trained(
     Each part of the training starts with new trials, and what it draws depends only on the seed and the env steps so
     far. So a resumed training repeats one that was not stopped.
     """
+    note_machine(out, model.num_timesteps // (model.n_steps * model.n_envs), model.device)
     while model.num_timesteps < schedule.env_steps:
         model.set_random_seed(Draw(config.seed, Phase.TRAINING, model.num_timesteps).integers(Purpose.PARAMS, 1)[0])
         model._last_obs = None  # so that all trials are reset
@@ -229,6 +234,8 @@ def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
         ent_coef=config.entropy,
         policy_kwargs={
             "lstm_hidden_size": config.units,
+            "shared_lstm": config.shared_lstm,
+            "enable_critic_lstm": not config.shared_lstm,
             "net_arch": [],
             "features_extractor_class": _Standardised if config.standardise else FlattenExtractor,
         },
@@ -275,35 +282,10 @@ def _recurrent_ppo(memory: bool) -> "tuple[type[RecurrentPPO], type[RecurrentAct
     """The algorithm, and a policy for it, with or without memory."""
     try:
         from sb3_contrib import RecurrentPPO
-        from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+
+        from maml_rl.experiments.runs.trial_policies import ReactivePolicy, TrialPolicy
     except ImportError:
         raise InputError("RL^2 needs the package sb3-contrib: pip install 'maml-rl[rl2]'") from None
-
-    class TrialPolicy(RecurrentActorCriticPolicy):
-        """The same function, which runs each sequence in one call of the LSTM, not step by step."""
-
-        @staticmethod
-        def _process_sequence(
-            features: Tensor, lstm_states: tuple[Tensor, Tensor], episode_starts: Tensor, lstm: torch.nn.LSTM
-        ) -> tuple[Tensor, Any]:
-            # sb3-contrib loops over the steps where a trial begins within a sequence. In its updates trials begin
-            # with their sequences, so it is enough to reset the first states.
-            starts = episode_starts.reshape(lstm_states[0].shape[1], -1)
-            if not starts[:, 1:].any():
-                kept = 1.0 - starts[:, 0].reshape(1, -1, 1)
-                lstm_states = (lstm_states[0] * kept, lstm_states[1] * kept)
-                episode_starts = torch.zeros_like(episode_starts)
-            return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
-
-    class ReactivePolicy(RecurrentActorCriticPolicy):
-        """The same network, whose hidden state is 0 in every step."""
-
-        @staticmethod
-        def _process_sequence(
-            features: Tensor, lstm_states: tuple[Tensor, Tensor], _: Tensor, lstm: torch.nn.LSTM
-        ) -> tuple[Tensor, Any]:
-            return lstm(features[None])[0][0], lstm_states
-
     return RecurrentPPO, TrialPolicy if memory else ReactivePolicy
 
 

@@ -14,11 +14,14 @@ import pytest
 import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maml_rl.envs.batched import TaskMDP
 from maml_rl.errors import InputError
 from maml_rl.experiments.paper import rl2 as script
+from maml_rl.experiments.runs.provenance import trained_on
 from maml_rl.experiments.runs.recurrent_ppo import (
     RL2Config,
     Schedule,
@@ -29,7 +32,7 @@ from maml_rl.experiments.runs.recurrent_ppo import (
     train_rl2,
     trial_envs,
 )
-from maml_rl.experiments.runs.rl2_files import POLICY
+from maml_rl.experiments.runs.rl2_files import CURVE, POLICY, training_seconds
 from maml_rl.tasks import assign_tasks, evaluation_tasks, task_space
 
 ROOT = Path(__file__).parents[3]
@@ -117,7 +120,9 @@ def test_the_same_seed_gives_the_same_curve_and_a_loaded_policy_the_same_returns
         assert not np.array_equal(evaluate_rl2(model, config, 50, **other), first[-1].returns)
 
 
-@pytest.mark.parametrize("settings", [{}, {"normalise_rewards": True, "standardise": True, "minibatches": 4}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"normalise_rewards": True, "standardise": True, "minibatches": 4}, {"shared_lstm": True}], ids=str
+)
 def test_a_resumed_training_is_the_one_that_was_not_stopped(settings, tmp_path):
     config = replace(SMALL, **settings)
     *_, whole = train_rl2(config, Schedule(180, 60, 30), tmp_path / "whole")
@@ -150,6 +155,27 @@ def test_sequences_are_what_the_lstm_makes_of_them_step_by_step(begins):
             out, state = lstm(one[None], tuple(part * (1 - start) for part in state))
             expected.append(out)
     torch.testing.assert_close(output, torch.cat(expected))
+
+
+def test_a_shared_lstm_learns_from_the_losses_of_policy_and_values():
+    config = replace(SMALL, num_envs=2, shared_lstm=True)
+    with closing(trial_envs(config, 2)) as envs:
+        policy = _new_model(config, envs).policy
+    assert policy.lstm_critic is None
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn((6, policy.lstm_actor.input_size), generator=generator)
+    states = tuple(torch.zeros(1, 2, 8) for _ in range(2))
+    arguments = rows, torch.tensor([0, 1, 2, 3, 4, 0]), RNNStates(states, states), torch.tensor([1.0, 0, 0, 1, 0, 0])
+    ours = policy.evaluate_actions(*arguments)
+    theirs = RecurrentActorCriticPolicy.evaluate_actions(policy, *arguments)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+    weights = policy.lstm_actor.weight_ih_l0
+    for output in ours:
+        (gradient,) = torch.autograd.grad(output.sum(), weights, retain_graph=True)
+        assert gradient.abs().max() > 0
+    (gradient,) = torch.autograd.grad(theirs[0].sum(), weights, allow_unused=True)
+    assert gradient is None  # sb3-contrib leaves the values out
 
 
 def test_without_memory_a_step_depends_on_its_observation_only_and_no_trial_can_be_learned(tmp_path, monkeypatch):
@@ -218,14 +244,19 @@ def test_the_script_trains_and_evaluates(tmp_path, capsys):
     assert capsys.readouterr().out == trained
     assert trained.splitlines()[0] == f"{BANDIT}, 50 tasks"
     assert [line.split()[0] for line in trained.splitlines()[3:]] == ["1", "2", "3", "trial"]
-    record = json.loads((out / script.CURVE).read_text())
+    record = json.loads((out / CURVE).read_text())
     assert [point["env_steps"] for point in record["curve"]] == [0, 60, 120]
     last = record["curve"][-1]
     assert sum(last["by_episode"]) == pytest.approx(last["mean_return"])
     assert f"{last['mean_return']:.3f}" in trained.splitlines()[-1]
     script.main(["resume", str(out), "--env-steps=180", "--every=60", "--tasks=50"])
-    record = json.loads((out / script.CURVE).read_text())
+    record = json.loads((out / CURVE).read_text())
     assert [point["env_steps"] for point in record["curve"]] == [0, 60, 120, 180]
+    seconds = [point["seconds"] for point in record["curve"]]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == training_seconds(out) > 0
+    (machine,) = trained_on(out)
+    assert (machine["from_iteration"], machine["torch"]) == (0, torch.__version__)
     evaluated = json.loads((out / "evaluation.json").read_text())
     assert evaluated["env_steps"] == 120
     assert [mean["value"] for mean in evaluated["by_episode"]] == pytest.approx(last["by_episode"])
@@ -308,7 +339,7 @@ def test_the_module_that_a_policy_names_is_not_imported_unless_the_user_names_it
     (tmp_path / "strange.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
     next(train_rl2(SMALL, Schedule(60, 60, 2), tmp_path / "out"))
     tensors, record = load_checkpoint(tmp_path / "out" / POLICY)
-    (tmp_path / "out" / script.CURVE).write_text('{"curve": []}')
+    (tmp_path / "out" / CURVE).write_text('{"curve": []}')
     record["config"]["env_id"] = "strange:Bandit-v0"
     save_checkpoint(tmp_path / "out" / POLICY, Checkpoint(tensors, record))
     with pytest.raises(SystemExit):

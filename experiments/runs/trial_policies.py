@@ -1,0 +1,50 @@
+"""Policies of sb3-contrib for trials, which need the extra rl2: with a memory, without one, and with a shared LSTM."""
+
+from typing import Any
+
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from torch import Tensor, nn, zeros_like
+
+
+class _SharedPolicy(RecurrentActorCriticPolicy):
+    """The same function, but both losses train a shared LSTM; sb3-contrib trains it by that of the policy alone."""
+
+    def evaluate_actions(  # type: ignore[override]  # of Stable-Baselines3, as sb3-contrib's own is
+        self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if not self.shared_lstm:
+            return super().evaluate_actions(obs, actions, lstm_states, episode_starts)
+        features: Any = self.extract_features(obs)
+        states: Any = lstm_states.pi
+        latent, _ = self._process_sequence(features, states, episode_starts, self.lstm_actor)
+        chosen = self._get_action_dist_from_latent(latent)
+        entropy: Any = chosen.entropy()
+        return self.value_net(latent), chosen.log_prob(actions), entropy
+
+
+class TrialPolicy(_SharedPolicy):
+    """The same function, which runs each sequence in one call of the LSTM, not step by step."""
+
+    @staticmethod
+    def _process_sequence(
+        features: Tensor, lstm_states: tuple[Tensor, Tensor], episode_starts: Tensor, lstm: nn.LSTM
+    ) -> tuple[Tensor, Any]:
+        # sb3-contrib loops over the steps where a trial begins within a sequence. In its updates trials begin with
+        # their sequences, so it is enough to reset the first states.
+        starts = episode_starts.reshape(lstm_states[0].shape[1], -1)
+        if not starts[:, 1:].any():
+            kept = 1.0 - starts[:, 0].reshape(1, -1, 1)
+            lstm_states = (lstm_states[0] * kept, lstm_states[1] * kept)
+            episode_starts = zeros_like(episode_starts)
+        return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
+
+
+class ReactivePolicy(_SharedPolicy):
+    """The same network, whose hidden state is 0 in every step."""
+
+    @staticmethod
+    def _process_sequence(
+        features: Tensor, lstm_states: tuple[Tensor, Tensor], _: Tensor, lstm: nn.LSTM
+    ) -> tuple[Tensor, Any]:
+        return lstm(features[None])[0][0], lstm_states
