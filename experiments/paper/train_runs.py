@@ -6,11 +6,12 @@
 
 A run is in `runs/figures/PRESET-seedN`, unless one with the same settings and seed comes with the repository in
 `trained/`. Ctrl-C saves; the same command then resumes where it stopped. Each task ends with two comparisons in
-`results/TASK`: on held-out tasks, and on the paper's own 40, next to its returns.
+`results/TASK`: on held-out tasks, and on the paper's own 40, next to its returns. They include the other methods whose
+runs are in `trained/` or `results/rl2`.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -25,6 +26,7 @@ from maml_rl.experiments.runs.comparison import compare
 from maml_rl.experiments.runs.comparison_files import comparison_heading, comparison_table, write_comparison
 from maml_rl.experiments.runs.evaluations import TaskSet
 from maml_rl.experiments.runs.provenance import training_command
+from maml_rl.experiments.runs.rl2_files import POLICY
 from maml_rl.experiments.runs.training import resume, train
 from maml_rl.run import CHECKPOINT, load_run
 
@@ -63,8 +65,15 @@ def is_finished(run: Path) -> bool:
     return loaded.state.iteration >= loaded.config.iterations
 
 
+def other_methods(task: str, runs: Collection[Path]) -> list[Path]:
+    """What else comes with the repository for a task: runs of other methods, and policies of RL^2."""
+    trained = [checkpoint.parent for checkpoint in sorted(TRAINED.glob(f"{task}-*/{CHECKPOINT}"))]
+    recurrent = [policy.parent for policy in sorted((RESULTS / "rl2").glob(f"{task}*/{POLICY}"))]
+    return [*(run for run in trained if run not in runs), *recurrent]
+
+
 def make_results(task: str) -> None:
-    """Trains the missing runs of a task, and compares all of them."""
+    """Trains the missing runs of a task, and compares all of them, with what other methods have trained."""
     runs = {name: directory(name, config) for name, config in configurations(task).items()}
     for name, config in configurations(task).items():
         if is_finished(runs[name]):
@@ -74,8 +83,10 @@ def make_results(task: str) -> None:
             resume(runs[name])
         else:
             train(config, runs[name])
+    paths, maml = list(runs.values()), SEEDS[task][""]
+    compared = [*paths[:maml], *other_methods(task, paths), *paths[maml:]]
     for task_set in get_args(TaskSet):
-        comparison = compare(list(runs.values()), task_set=task_set)
+        comparison = compare(compared, task_set=task_set)
         write_comparison(comparison, RESULTS / task, draw_comparison)
         print(f"\n{comparison_heading(comparison)}\n{comparison_table(comparison)}")
     if task == "navigation":
