@@ -65,7 +65,7 @@ def is_finished(run: Path) -> bool:
     return loaded.state.iteration >= loaded.config.iterations
 
 
-def other_methods(task: str, runs: Collection[Path]) -> list[Path]:
+def further_runs(task: str, runs: Collection[Path]) -> list[Path]:
     """What else comes with the repository for a task: runs of other methods, and policies of RL^2."""
     trained = [checkpoint.parent for checkpoint in sorted(TRAINED.glob(f"{task}-*/{CHECKPOINT}"))]
     recurrent = [policy.parent for policy in sorted((RESULTS / "rl2").glob(f"{task}*/{POLICY}"))]
@@ -84,7 +84,7 @@ def make_results(task: str) -> None:
         else:
             train(config, runs[name])
     paths, maml = list(runs.values()), SEEDS[task][""]
-    compared = [*paths[:maml], *other_methods(task, paths), *paths[maml:]]
+    compared = [*paths[:maml], *further_runs(task, paths), *paths[maml:]]
     for task_set in get_args(TaskSet):
         comparison = compare(compared, task_set=task_set)
         write_comparison(comparison, RESULTS / task, draw_comparison)

@@ -74,6 +74,9 @@ class RL2Config:
     shared_lstm: bool = False
     """One LSTM for policy and values, trained by the losses of both: half the time of an update, and the values, which
     give a signal at each step, teach the memory too."""
+    chrono: int | None = None
+    """Steps over which the LSTM can remember before it has learned anything, by chrono initialisation (Tallec, Ollivier
+    2018). With PyTorch's, the default, it forgets within a few steps: give the steps of a trial where it must not."""
     num_envs: int = 100
     """Trials sampled at once."""
     n_steps: int | None = None
@@ -101,6 +104,7 @@ class RL2Config:
         for name in ("episodes", "units", "num_envs", "minibatches", "epochs"):
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         require("n_steps", str(self.n_steps), self.n_steps is None or self.n_steps >= 1, "at least 1 or None")
+        require("chrono", str(self.chrono), self.chrono is None or self.chrono >= 3, "at least 3 or None")
         for name in ("lr", "clip"):
             require(name, getattr(self, name), getattr(self, name) > 0, "above 0")
         for name in ("discount", "gae_lambda"):
@@ -236,6 +240,7 @@ def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
             "lstm_hidden_size": config.units,
             "shared_lstm": config.shared_lstm,
             "enable_critic_lstm": not config.shared_lstm,
+            "chrono": config.chrono,
             "net_arch": [],
             "features_extractor_class": _Standardised if config.standardise else FlattenExtractor,
         },

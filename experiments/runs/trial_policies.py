@@ -4,11 +4,37 @@ from typing import Any
 
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from torch import Tensor, nn, zeros_like
+from torch import Tensor, cat, empty, nn, no_grad, zeros, zeros_like
+
+
+def set_chrono(lstm: nn.LSTM, steps: int) -> None:
+    """Sets the biases so that the LSTM can remember over this many steps (Tallec, Ollivier 2018, equation 16).
+
+    Its forget gates get biases log U(1, steps - 1), its input gates the opposite ones, and all others are 0: without
+    input, a cell fades within 1 to `steps` steps. PyTorch's biases are near 0, with which it halves in every step.
+    """
+    biases = empty(lstm.hidden_size).uniform_(1, steps - 1).log()
+    parameters = dict(lstm.named_parameters())
+    with no_grad():
+        parameters["bias_hh_l0"].zero_()
+        of_gates = cat([-biases, biases, zeros(2 * lstm.hidden_size)])  # input, forget, candidate, output
+        parameters["bias_ih_l0"].copy_(of_gates)
 
 
 class _SharedPolicy(RecurrentActorCriticPolicy):
-    """The same function, but both losses train a shared LSTM; sb3-contrib trains it by that of the policy alone."""
+    """The same function, but both losses train a shared LSTM; sb3-contrib trains it by that of the policy alone.
+
+    Args:
+        args: As for sb3-contrib's policy.
+        chrono: Steps of chrono initialisation, or None for PyTorch's; see `set_chrono`.
+        kwargs: As for sb3-contrib's policy.
+    """
+
+    def __init__(self, *args: Any, chrono: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for lstm in (self.lstm_actor, self.lstm_critic):
+            if chrono is not None and lstm is not None:
+                set_chrono(lstm, chrono)
 
     def evaluate_actions(  # type: ignore[override]  # of Stable-Baselines3, as sb3-contrib's own is
         self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor

@@ -18,7 +18,7 @@ from maml_rl.experiments.media.plots import draw_comparison
 from maml_rl.experiments.paper import figure4, figure5, readme_pictures, results_page, train_runs
 from maml_rl.experiments.paper.headline_table import headline_table
 from maml_rl.experiments.paper.published import published
-from maml_rl.experiments.paper.train_runs import RUNS, SEEDS, configurations, directory, is_finished, other_methods
+from maml_rl.experiments.paper.train_runs import RUNS, SEEDS, configurations, directory, further_runs, is_finished
 from maml_rl.experiments.presets import PRESETS
 from maml_rl.experiments.presets.rl_presets import RL_PRESETS
 from maml_rl.experiments.runs.comparison_files import (
@@ -292,14 +292,14 @@ def test_runs_that_come_with_the_repository_are_not_trained_again(monkeypatch):
     assert runs["half-cheetah-dir-random-seed0"] == Path("runs/figures/half-cheetah-dir-random-seed0")
 
 
-def test_other_methods_of_the_repository_are_compared_too(monkeypatch):
+def test_further_runs_of_the_repository_are_compared_too(monkeypatch):
     monkeypatch.chdir(ROOT)
     runs = [directory(name, config) for name, config in configurations("half-cheetah-dir").items()]
-    names = [path.as_posix() for path in other_methods("half-cheetah-dir", runs)]
+    names = [path.as_posix() for path in further_runs("half-cheetah-dir", runs)]
     assert "trained/half-cheetah-dir-cavia-seed2" in names
     assert "trained/half-cheetah-dir-pretrained" not in names  # already among the runs
     assert names[-1].startswith("results/rl2/half-cheetah-dir")
-    assert other_methods("ant-vel", [Path("trained/ant-vel-oracle"), Path("trained/ant-vel-pretrained")]) == []
+    assert further_runs("ant-vel", [Path("trained/ant-vel-oracle"), Path("trained/ant-vel-pretrained")]) == []
 
 
 @pytest.fixture

@@ -178,6 +178,26 @@ def test_a_shared_lstm_learns_from_the_losses_of_policy_and_values():
     assert gradient is None  # sb3-contrib leaves the values out
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_chrono_initialisation_lets_the_lstm_remember_for_as_many_steps_as_it_says(shared):
+    config = replace(SMALL, units=1000, chrono=100, shared_lstm=shared)
+    with closing(trial_envs(config, 20)) as envs:
+        policy = _new_model(config, envs).policy
+    for lstm in [policy.lstm_actor] if shared else [policy.lstm_actor, policy.lstm_critic]:
+        # Without input and with a hidden state of 0, a cell is multiplied by its forget gate, u / (1 + u) with u
+        # uniform between 1 and 99: 1 / 2 to 99 / 100. The input gate is what is missing to 1.
+        zero = torch.zeros(1, 1, 1000)
+        with torch.no_grad():
+            _, (hidden, cell) = lstm(torch.zeros(1, 1, lstm.input_size), (zero, zero + 1))
+        steps = 1 / (1 - cell.flatten()) - 1
+        assert steps.min() == pytest.approx(1, abs=0.5)
+        assert steps.max() == pytest.approx(99, abs=0.5)
+        assert steps.mean() == pytest.approx(50, abs=4)  # four standard errors
+        torch.testing.assert_close(hidden, 0.5 * cell.tanh())
+        entered, kept, _, _ = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().sigmoid().chunk(4)
+        torch.testing.assert_close(entered + kept, torch.ones(1000))
+
+
 def test_without_memory_a_step_depends_on_its_observation_only_and_no_trial_can_be_learned(tmp_path, monkeypatch):
     settings = {"units": 8, "num_envs": 50, "epochs": 4, "lr": 0.03, "entropy": 0.0, "memory": False}
     config = RL2Config(registered(monkeypatch), episodes=3, **settings)
@@ -293,6 +313,7 @@ def test_tasks_that_cannot_be_are_refused_in_one_line(tasks, tmp_path, capsys):
         ({"minibatches": 3}, "minibatches must divide the 20 trials of an update, got 3"),
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1"),
+        ({"chrono": 2}, "chrono must be at least 3 or None, got 2"),
         ({"env_id": "maml_rl.envs:duan2016/Nothing-v0"}, "there is no environment"),
         ({"env_id": "CartPole-v1"}, "task_space"),
     ],
