@@ -96,6 +96,9 @@ class RL2Config:
     pytorch_rl2: 0.1)."""
     entropy: float = 0.01
     """Weight of the entropy of the policy (Lingle's pytorch_rl2: 0.01)."""
+    entropy_decay: int | None = None
+    """Env steps at whose end this weight is 0, after it has fallen linearly over the second half of them; by default,
+    it stays as it is."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -110,7 +113,15 @@ class RL2Config:
         for name in ("discount", "gae_lambda"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "from 0 to 1")
         require("entropy", self.entropy, self.entropy >= 0, "at least 0")
+        decay = self.entropy_decay
+        require("entropy_decay", str(decay), decay is None or decay >= 1, "at least 1 or None")
         require("seed", self.seed, self.seed >= 0, "at least 0")
+
+    def entropy_after(self, env_steps: int) -> float:
+        """Weight of the entropy after this much training."""
+        if self.entropy_decay is None:
+            return self.entropy
+        return self.entropy * min(1.0, max(0.0, 2 - 2 * env_steps / self.entropy_decay))
 
 
 class Schedule(NamedTuple):
@@ -195,12 +206,13 @@ def _trained(
     """Trains until the next evaluation, and again.
 
     Each part of the training starts with new trials, and what it draws depends only on the seed and the env steps so
-    far. So a resumed training repeats one that was not stopped.
+    far, as does the weight of the entropy. So a resumed training repeats one that was not stopped.
     """
     note_machine(out, model.num_timesteps // (model.n_steps * model.n_envs), model.device)
     while model.num_timesteps < schedule.env_steps:
         model.set_random_seed(Draw(config.seed, Phase.TRAINING, model.num_timesteps).integers(Purpose.PARAMS, 1)[0])
         model._last_obs = None  # so that all trials are reset
+        model.ent_coef = config.entropy_after(model.num_timesteps)
         model.learn(min(schedule.every, schedule.env_steps - model.num_timesteps), reset_num_timesteps=False)
         yield _saved(model, config, schedule, out, machine)
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
+from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
@@ -121,7 +122,13 @@ def test_the_same_seed_gives_the_same_curve_and_a_loaded_policy_the_same_returns
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"normalise_rewards": True, "standardise": True, "minibatches": 4}, {"shared_lstm": True}], ids=str
+    "settings",
+    [
+        {},
+        {"normalise_rewards": True, "standardise": True, "minibatches": 4},
+        {"shared_lstm": True, "entropy_decay": 180},
+    ],
+    ids=str,
 )
 def test_a_resumed_training_is_the_one_that_was_not_stopped(settings, tmp_path):
     config = replace(SMALL, **settings)
@@ -176,6 +183,22 @@ def test_a_shared_lstm_learns_from_the_losses_of_policy_and_values():
         assert gradient.abs().max() > 0
     (gradient,) = torch.autograd.grad(theirs[0].sum(), weights, allow_unused=True)
     assert gradient is None  # sb3-contrib leaves the values out
+
+
+def test_the_weight_of_the_entropy_stays_for_half_of_its_steps_and_then_falls_to_0(tmp_path, monkeypatch):
+    decaying = replace(SMALL, entropy=0.1, entropy_decay=100)
+    assert [decaying.entropy_after(steps) for steps in (0, 50, 75, 100, 120)] == pytest.approx([0.1, 0.1, 0.05, 0, 0])
+    assert replace(decaying, entropy_decay=None).entropy_after(10**9) == 0.1
+    seen, learn = [], RecurrentPPO.learn
+
+    def learned(model, *args, **kwargs):
+        seen.append((model.num_timesteps, model.ent_coef))
+        return learn(model, *args, **kwargs)
+
+    monkeypatch.setattr(RecurrentPPO, "learn", learned)
+    list(train_rl2(replace(decaying, entropy_decay=160), Schedule(180, 60, 2), tmp_path))
+    assert [steps for steps, _ in seen] == [0, 60, 120]
+    assert [weight for _, weight in seen] == pytest.approx([0.1, 0.1, 0.05])
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -313,6 +336,7 @@ def test_tasks_that_cannot_be_are_refused_in_one_line(tasks, tmp_path, capsys):
         ({"minibatches": 3}, "minibatches must divide the 20 trials of an update, got 3"),
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1"),
+        ({"entropy_decay": 0}, "entropy_decay must be at least 1 or None, got 0"),
         ({"chrono": 2}, "chrono must be at least 3 or None, got 2"),
         ({"env_id": "maml_rl.envs:duan2016/Nothing-v0"}, "there is no environment"),
         ({"env_id": "CartPole-v1"}, "task_space"),
