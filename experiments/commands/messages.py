@@ -36,6 +36,8 @@ def in_one_line(message: str, arguments: Sequence[str], remark: str) -> str:
     if choice := re.fullmatch(r"invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*?),?\)\.", text):
         choices = choice[3].replace("'", "")
         return f"{choice[2]} must be {'one of ' if ',' in choices else ''}{choices}, got {choice[1]}"
+    if whole := re.fullmatch(r"Error parsing [A-Z]\w*: (.*)", text):  # by a dataclass of options itself
+        return with_option(whole[1], "", arguments)
     if nested := re.fullmatch(r"Error parsing ([a-z][\w.]*): (.*)", text):
         group, _, rest = nested[1].partition(".")
         return with_option(nested[2], rest if group in _GROUPS else nested[1], arguments)

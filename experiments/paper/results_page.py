@@ -2,7 +2,7 @@
 
     python -m maml_rl.experiments.paper.results_page
 
-Every number is read from a file in `results`, of `maml-rl compare`, `maml-rl family` or `rl2.py`, or from a run in
+Every number is read from a file in `results`, of `maml-rl compare`, `maml-rl family` or `maml-rl rl2`, or from a run in
 `trained`.
 """
 

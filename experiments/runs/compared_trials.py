@@ -22,13 +22,14 @@ from maml_rl.experiments.runs.comparison_files import (
     interval_over,
 )
 from maml_rl.experiments.runs.provenance import trained_on
-from maml_rl.experiments.runs.recurrent_ppo import RL2Config, evaluate_rl2, load_rl2, read_rl2, trial_envs
-from maml_rl.experiments.runs.rl2_files import training_seconds
+from maml_rl.experiments.runs.recurrent_ppo import evaluate_rl2, load_rl2, read_rl2, trial_envs
+from maml_rl.experiments.runs.rl2_files import stored_training, training_seconds
+from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
 from maml_rl.experiments.runs.task_input import read_tasks
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.tasks import task_space
 
-_SCRIPT = "python -m maml_rl.experiments.paper.rl2 train"
+_COMMAND = "maml-rl rl2 train"
 
 
 class _Evaluated(NamedTuple):
@@ -121,17 +122,18 @@ def _run(evaluated: _Evaluated, condition: str, gradient_steps: int) -> Compared
         env_steps=evaluated.env_steps,
         seconds=training_seconds(evaluated.directory),
         machines=[*trained_on(evaluated.directory)],
-        command=_command(evaluated.config, evaluated.env_steps),
+        command=_command(evaluated.config, stored_training(evaluated.directory).schedule),
         inner_lr={condition: []},
         values={condition: evaluated.returns.T[: gradient_steps + 1].tolist()},
     )
 
 
-def _command(config: RL2Config, env_steps: int) -> str:
+def _command(config: RL2Config, schedule: Schedule) -> str:
     """The shortest command that trains such a policy."""
     options: list[Any] = []
     for field in fields(config):
         name, value = field.name.replace("_", "-"), getattr(config, field.name)
         if field.name != "env_id" and value != field.default:
             options += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", value]
-    return f"{_SCRIPT} {shlex.join(map(str, [config.env_id, *options, '--env-steps', env_steps]))}"
+    options += ["--env-steps", schedule.env_steps, "--every", schedule.every]  # each evaluation begins new trials
+    return f"{_COMMAND} {shlex.join(map(str, [config.env_id, *options]))}"

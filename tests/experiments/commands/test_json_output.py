@@ -109,14 +109,14 @@ def test_the_evaluation_on_metaworld_prints_one_object(run_command, monkeypatch)
     assert "loading assets" in result.err
 
 
-def test_the_commands_with_json_are_these_five():
+def test_the_commands_with_json_are_these_six():
     with_json = set()
     for name, of in command.COMMANDS.items():
         module = import_module(f"maml_rl.experiments.commands.{of.module}")
         kinds = [kind for kind in vars(module).values() if is_dataclass(kind) and kind.__module__ == module.__name__]
         if any(field.name == "json" for kind in kinds for field in fields(kind)):
             with_json.add(name)
-    assert with_json == {"check", "evaluate", "compare", "adapt", "evaluate-metaworld"}
+    assert with_json == {"check", "evaluate", "compare", "adapt", "rl2", "evaluate-metaworld"}
 
 
 def test_a_command_that_fails_prints_no_object(run_command, monkeypatch):

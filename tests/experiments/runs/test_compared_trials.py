@@ -18,13 +18,17 @@ from maml_rl.experiments.runs.comparison_files import (
     read_comparison,
     write_comparison,
 )
+from maml_rl.experiments.runs.provenance import trained_on
+from maml_rl.experiments.runs.rl2_files import training_seconds
 from maml_rl.experiments.runs.training import train
 from maml_rl.machine import Machine
 from maml_rl.supervised.settings import SupervisedConfig, TasksConfig
 
 pytest.importorskip("sb3_contrib", reason="RL^2 needs the extra rl2")
 
-from maml_rl.experiments.runs.recurrent_ppo import RL2Config, Schedule, evaluate_rl2, load_rl2, resume_rl2, train_rl2
+from maml_rl.experiments.runs.measured_trials import measure_training
+from maml_rl.experiments.runs.recurrent_ppo import evaluate_rl2, load_rl2, resume_rl2, train_rl2
+from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
 
 ONE = Machine(threads=1)
 NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
@@ -53,7 +57,8 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def trained(**settings: object) -> Path:
         directory = tmp_path_factory.mktemp("trials")
-        list(train_rl2(replace(TRIALS, **settings), Schedule(1, 1, 2), directory))
+        config, schedule = replace(TRIALS, **settings), Schedule(20, 1, 2)
+        measure_training(train_rl2(config, schedule, directory), config, schedule, directory)
         return directory
 
     return trained
@@ -76,8 +81,11 @@ def test_seeds_are_one_method_with_its_returns_by_episode_on_the_tasks_of_the_ot
         returns = evaluate_rl2(model, config, tasks, seed=3)
         np.testing.assert_array_equal(one.values[""], returns.T)
         assert one.command.endswith(
-            f"{NAVIGATION} --max-episode-steps 5 --units 4 --num-envs 2{' --seed 1' if one.seed else ''} --env-steps 20"
+            f"{NAVIGATION} --max-episode-steps 5 --units 4 --num-envs 2{' --seed 1' if one.seed else ''} "
+            "--env-steps 20 --every 1"
         )
+        assert one.seconds == training_seconds(directory) > 0
+        assert one.machines == trained_on(directory) != []
     (curve,) = rl2.curves
     values = np.array([one.values[""] for one in rl2.runs])
     assert [mean.value for mean in curve.mean] == pytest.approx(values.mean((0, 2)))
@@ -95,7 +103,8 @@ def test_only_as_many_episodes_are_shown_as_others_have_results(run, both):
 
 def test_policies_without_memory_of_other_settings_or_lengths_are_other_methods(run, trials, both):
     longer = trials()
-    list(resume_rl2(longer, Schedule(40, 40, 2)))
+    schedule = Schedule(40, 1, 2)
+    measure_training(resume_rl2(longer, schedule), TRIALS, schedule, longer, resumed=True)
     others = [trials(memory=False), trials(lr=0.1), longer]
     labels = [method.label for method in compare([run, both[1], *others], machine=ONE).methods]
     assert labels == [

@@ -1,0 +1,237 @@
+"""`maml-rl rl2`: RL^2, a policy with a memory that adapts without gradients, to compare with."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from maml_rl.errors import InputError, NonFiniteError, WorkerError
+from maml_rl.experiments.commands.options import (
+    NO_OTHERS,
+    GivenMachine,
+    GivenTrust,
+    check_directory,
+    chosen_tasks,
+    parse,
+)
+from maml_rl.experiments.runs.rl2_files import is_rl2, stored_training
+from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
+from maml_rl.machine import THIS_MACHINE
+
+if TYPE_CHECKING:
+    from maml_rl.experiments.runs.measured_trials import Returns
+
+_HELP = """\
+usage: maml-rl rl2 train ENV_ID ... | resume DIR ... | evaluate DIR ...
+
+RL^2 (Duan et al. 2016): a policy with a memory, which acts for several episodes of one task in a row and keeps its
+hidden state across them. It adapts without gradients. PPO of sb3-contrib trains it (extra rl2).
+
+  train ENV_ID    train on the trials of an environment
+  resume DIR      continue a training that was stopped, or for longer
+  evaluate DIR    measure the return by episode on new tasks
+
+examples:
+  maml-rl rl2 train maml_rl.envs:duan2016/BernoulliBandit-v0 --max-episode-steps 1 --episodes 10
+  maml-rl rl2 resume runs/rl2-BernoulliBandit-v0 --env-steps 2000000
+  maml-rl rl2 evaluate runs/rl2-BernoulliBandit-v0
+  maml-rl compare runs/half-cheetah-dir runs/rl2-HalfCheetahDir-v0      next to other runs
+
+maml-rl rl2 train --help lists the options of train, and likewise for the others.
+"""
+_NOT_USED = ("device", "threads")  # of the machine: PPO takes its updates on one core
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialTraining(RL2Config):
+    """Trains RL^2 on the trials of an environment with a task distribution. It is evaluated meanwhile on held-out
+    tasks, and saved each time.
+
+    examples:
+      maml-rl rl2 train maml_rl.envs:duan2016/BernoulliBandit-v0 --max-episode-steps 1 --episodes 10
+      maml-rl rl2 train my_module:My-v0 --standardise --normalise-rewards --env-steps 5000000
+    """
+
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
+    """Environment with a task distribution, for example my_module:My-v0."""
+    env_steps: int = 1_000_000
+    """Env steps of the training."""
+    every: int = 100_000
+    """Env steps from one evaluation to the next."""
+    tasks: int = 1000
+    """Held-out tasks of an evaluation."""
+    out: Path | None = None
+    """Directory of policy and learning curve. Default: runs/rl2-My-v0; --no-memory and --seed N add to it."""
+    machine: GivenMachine = THIS_MACHINE
+
+    @property
+    def config(self) -> RL2Config:
+        """The settings of RL^2 alone."""
+        return RL2Config(**{field.name: getattr(self, field.name) for field in fields(RL2Config)})
+
+    @property
+    def directory(self) -> Path:
+        """Where it is trained."""
+        if self.out is not None:
+            return self.out
+        memory, seed = "" if self.memory else "-no-memory", f"-seed{self.seed}" if self.seed else ""
+        return Path("runs") / f"rl2-{self.env_id.rpartition(':')[2].rpartition('/')[2]}{memory}{seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumedTrials:
+    """Continues a training where it was saved last, to the same bits as without the stop.
+
+    examples:
+      maml-rl rl2 resume runs/rl2-My-v0                          as far as it was meant to go
+      maml-rl rl2 resume runs/rl2-My-v0 --env-steps 2000000      longer
+    """
+
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """What maml-rl rl2 train has written."""
+    env_steps: int | None = None
+    """Env steps of the training, from its beginning. Default: as before."""
+    trust: GivenTrust = NO_OTHERS
+    machine: GivenMachine = THIS_MACHINE
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEvaluation:
+    """Measures the return of each episode of a trial, and writes it into the directory: evaluation.json, or
+    evaluation-paper.json or evaluation-given.json.
+
+    examples:
+      maml-rl rl2 evaluate runs/rl2-My-v0
+      maml-rl rl2 evaluate runs/rl2-My-v0 --tasks far.json      a list of tasks, also outside the training range
+    """
+
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """What maml-rl rl2 train has written."""
+    tasks: Annotated[str, tyro.conf.arg(metavar="INT|paper|FILE.json")] = "1000"
+    """Number of held-out tasks. Or paper, for the tasks on which the paper's policies were tested. Or a JSON file with
+    a list of tasks, which may be outside the training range."""
+    seed: int = 0
+    """Seed of tasks, first states and actions."""
+    greedy: bool = False
+    """Take the likeliest actions instead of samples."""
+    json: bool = False
+    """Print one JSON object and nothing else; write no files."""
+    trust: GivenTrust = NO_OTHERS
+    machine: GivenMachine = THIS_MACHINE
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Trains, resumes or evaluates RL^2."""
+    name, *others = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        print(_HELP, end="")
+    elif name in _ACTIONS:
+        _ACTIONS[name](others)
+    else:
+        raise InputError(f"rl2: expected {', '.join(_ACTIONS)}, got {name!r} (see maml-rl rl2 --help)")
+
+
+def _train(arguments: Sequence[str]) -> None:
+    options = parse(TrialTraining, arguments, "maml-rl rl2 train", without=_NOT_USED)
+    schedule, out = Schedule(options.env_steps, options.every, options.tasks), options.directory
+    check_directory(out)
+    if is_rl2(out):
+        raise InputError(f"{out} has a trained policy: continue with {_resume(out)}, or give another --out")
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.runs.measured_trials import measure_training
+    from maml_rl.experiments.runs.recurrent_ppo import train_rl2
+    from maml_rl.experiments.runs.trust import allow
+
+    allow([options.env_id.rpartition(":")[0]])
+    with computing(), _explained(out):
+        returns = measure_training(
+            train_rl2(options.config, schedule, out, options.machine), options.config, schedule, out
+        )
+    _print(options.env_id, returns, out)
+
+
+def _resume_training(arguments: Sequence[str]) -> None:
+    options = parse(ResumedTrials, arguments, "maml-rl rl2 resume", without=_NOT_USED)
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.runs.measured_trials import measure_training
+    from maml_rl.experiments.runs.recurrent_ppo import resume_rl2
+
+    out = options.directory
+    config = _trusted(out, options.trust.trust_module)
+    schedule = stored_training(out).schedule
+    if options.env_steps is not None:
+        schedule = schedule._replace(env_steps=options.env_steps)
+    with computing(), _explained(out):
+        returns = measure_training(resume_rl2(out, schedule, options.machine), config, schedule, out, resumed=True)
+    _print(config.env_id, returns, out)
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    options = parse(TrialEvaluation, arguments, "maml-rl rl2 evaluate", without=_NOT_USED)
+    asked = chosen_tasks(options.tasks, numbers=True)
+    if asked.number is not None and asked.number < 2:
+        raise InputError(f"--tasks: expected at least 2, got {asked.number}")
+    from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.runs.measured_trials import evaluation_record, store_returns
+
+    _trusted(options.directory, options.trust.trust_module)
+    with computing(options.json) as show:
+        on: int | Path | Literal["paper"] = asked.file or asked.number or "paper"
+        record = evaluation_record(options.directory, on, options.seed, options.greedy, options.machine)
+        show(record)
+        if not options.json:
+            path = store_returns(options.directory, record)
+    if not options.json:
+        _print(record["env_id"], record["returns"])
+        print(f"\nwritten: {path}")
+
+
+_ACTIONS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": _train,
+    "resume": _resume_training,
+    "evaluate": _evaluate,
+}
+
+
+def _trusted(directory: Path, named: Sequence[str]) -> RL2Config:
+    """Settings of what was trained in a directory, if the module of its environment may be imported."""
+    from maml_rl.experiments.runs.recurrent_ppo import read_rl2
+    from maml_rl.experiments.runs.trust import check_modules
+
+    _, config = read_rl2(directory)
+    check_modules([(directory, config.env_id.rpartition(":")[0])], named)
+    return config
+
+
+def _resume(out: Path) -> str:
+    return f"maml-rl rl2 resume {shlex.quote(str(out))}"
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Adds to what ends a training how to continue it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not is_rl2(out):
+            raise
+        print(f"\ninterrupted; saved at the last evaluation. Resume with: {_resume(out)}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (WorkerError, OSError, NonFiniteError) as error:
+        kept = f"; the last evaluation's policy is kept, resume with: {_resume(out)}" if is_rl2(out) else ""
+        error.args = (f"training stopped: {error}{kept}",)
+        raise
+
+
+def _print(env_id: str, returns: "Returns", out: Path | None = None) -> None:
+    """Prints the returns `[tasks, n]` of an evaluation, and what to do next with the directory."""
+    from maml_rl.experiments.runs.measured_trials import episode_table
+
+    print(f"{env_id}, {len(returns)} tasks\n{episode_table(returns)}")
+    if out is not None:
+        print(f"\nnext: maml-rl rl2 evaluate {shlex.quote(str(out))}")

@@ -1,0 +1,131 @@
+"""What RL^2 reaches: its learning curve while it trains, and evaluations by episode, as files and tables."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from maml_rl.checkpoint import write_json
+from maml_rl.experiments.paper.published import paper_tasks
+from maml_rl.experiments.runs.evaluations import EVALUATION, EvaluatedTasks, file_of
+from maml_rl.experiments.runs.ppo_baselines import Point
+from maml_rl.experiments.runs.recurrent_ppo import evaluate_rl2, load_rl2, trial_envs
+from maml_rl.experiments.runs.rl2_files import CURVE, stored_training, training_seconds
+from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
+from maml_rl.experiments.runs.task_input import task_list, usable_tasks
+from maml_rl.experiments.runs.text import env_steps_text, text_table
+from maml_rl.machine import Machine
+from maml_rl.statistics import Mean, mean_with_interval
+from maml_rl.tasks import Task
+
+Returns = NDArray[np.float64] | Sequence[Sequence[float]]
+
+
+def by_episode(returns: Returns) -> list[Mean]:
+    """Mean over tasks of each episode's return, and of their sum over the trial, from returns `[tasks, n]`."""
+    of_tasks = np.asarray(returns)
+    return [mean_with_interval(values) for values in (*of_tasks.T, of_tasks.sum(1))]
+
+
+def episode_table(returns: Returns) -> str:
+    """`by_episode` as a table."""
+    means = by_episode(returns)
+    names = [*(str(i + 1) for i in range(len(means) - 1)), "trial"]
+    rows = [
+        [name, f"{mean.value:.3f}", f"[{mean.low:.3f}, {mean.high:.3f}]"]
+        for name, mean in zip(names, means, strict=True)
+    ]
+    return text_table([["episode", "return", "95 % interval"], *rows])
+
+
+def measure_training(
+    points: Iterator[Point], config: RL2Config, schedule: Schedule, out: Path, resumed: bool = False
+) -> NDArray[np.float64]:
+    """Trains, and writes the learning curve after each evaluation; the returns of the last one, `[tasks, n]`.
+
+    Args:
+        points: The training.
+        config: Its settings.
+        schedule: How long it trains, and how it is evaluated meanwhile.
+        out: Directory of the curve.
+        resumed: Whether it continues the one that is there.
+
+    Raises:
+        InputError: If that one is damaged.
+    """
+    curve = stored_training(out).curve if resumed else []
+    before, started = training_seconds(out) if resumed else 0.0, time.perf_counter()
+    with tqdm(total=schedule.env_steps, unit="env step", unit_scale=True, disable=None) as bar:
+        for point in points:
+            total = by_episode(point.returns)[-1]
+            curve.append(
+                {
+                    "env_steps": point.env_steps,
+                    "seconds": before + time.perf_counter() - started,
+                    "mean_return": total.value,
+                    "standard_error": total.standard_error,
+                    "by_episode": point.returns.mean(0).tolist(),
+                }
+            )
+            write_json(out / CURVE, {"config": asdict(config), "schedule": schedule._asdict(), "curve": curve})
+            bar.set_postfix_str(f"return of a trial {total.value:.2f}", refresh=False)
+            bar.update(point.env_steps - bar.n)
+            if bar.disable:
+                steps = env_steps_text(point.env_steps)
+                print(f"{steps} env steps: return of a trial {total.value:.2f}", file=sys.stderr, flush=True)
+    return point.returns
+
+
+def evaluation_record(
+    directory: Path, on: int | Path | Literal["paper"], seed: int, greedy: bool, machine: Machine
+) -> dict[str, Any]:
+    """An evaluation of what was trained in a directory, as it is stored.
+
+    Args:
+        directory: The policy.
+        on: Number of held-out tasks, a file that lists tasks, or the paper's.
+        seed: Of tasks, first states and actions.
+        greedy: Whether it takes the likeliest actions.
+        machine: Processes of an environment that is not batched.
+
+    Raises:
+        InputError: If policy or tasks cannot be used.
+    """
+    model, config = load_rl2(directory)
+    tasks: int | Sequence[Task]
+    task_set: EvaluatedTasks
+    if isinstance(on, Path):
+        with closing(trial_envs(config, 1)) as envs:
+            tasks, task_set = usable_tasks(envs, task_list(on), on, config.env_id), "given"
+    elif on == "paper":
+        tasks, task_set = paper_tasks(config.env_id), "paper"
+    else:
+        tasks, task_set = on, "held-out"
+    returns = evaluate_rl2(model, config, tasks, seed, greedy, machine)
+    means = [mean._asdict() for mean in by_episode(returns)]
+    return {
+        "env_id": config.env_id,
+        "memory": config.memory,
+        "env_steps": model.num_timesteps,
+        "task_set": task_set,
+        "tasks": len(returns),
+        "seed": seed,
+        "greedy": greedy,
+        "by_episode": means[:-1],
+        "trial": means[-1],
+        "returns": returns.tolist(),
+    }
+
+
+def store_returns(directory: Path, record: dict[str, Any]) -> Path:
+    """Writes an evaluation next to the policy: the file."""
+    path = directory / file_of(EVALUATION, record["task_set"])
+    write_json(path, record)
+    return path

@@ -1,0 +1,217 @@
+"""`maml-rl rl2`: trains, resumes and evaluates, and refuses what cannot be, in one line."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from maml_rl.experiments.runs import recurrent_ppo
+from maml_rl.experiments.runs.provenance import trained_on
+from maml_rl.experiments.runs.rl2_files import CURVE, POLICY, stored_training, training_seconds
+
+pytest.importorskip("sb3_contrib", reason="RL^2 needs the extra rl2")
+
+ROOT = Path(__file__).parents[3]
+BANDIT = "maml_rl.envs:duan2016/BernoulliBandit-v0"
+NAVIGATION = "maml_rl.envs:finn2017/Navigation2D-v0"
+SMALL = ("--max-episode-steps=1", "--episodes=3", "--units=8", "--num-envs=20", "--every=60", "--tasks=50")
+
+
+def test_it_trains_and_continues_and_evaluates(run_command, tmp_path):
+    trained = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=120")
+    assert trained.code == 0, trained.err
+    out = tmp_path / "runs" / "rl2-BernoulliBandit-v0"
+    table = trained.out.splitlines()
+    assert table[0] == f"{BANDIT}, 50 tasks"
+    assert [line.split()[0] for line in table[3:7]] == ["1", "2", "3", "trial"]
+    assert table[-1] == "next: maml-rl rl2 evaluate runs/rl2-BernoulliBandit-v0"
+    assert "60 env steps: return of a trial" in trained.err
+    last = stored_training(out).curve[-1]
+    assert sum(last["by_episode"]) == pytest.approx(last["mean_return"])
+    assert f"{last['mean_return']:.3f}" in table[6]
+
+    evaluated = run_command("rl2", "evaluate", out, "--tasks=50")
+    assert evaluated.out.splitlines()[:7] == table[:7]  # on the same tasks
+    record = json.loads((out / "evaluation.json").read_text())
+    assert record["env_steps"] == 120
+    assert [mean["value"] for mean in record["by_episode"]] == pytest.approx(last["by_episode"])
+    assert np.mean(record["returns"], 0) == pytest.approx(last["by_episode"])
+
+    resumed = run_command("rl2", "resume", out, "--env-steps=180")
+    assert resumed.code == 0, resumed.err
+    training = stored_training(out)
+    assert training.schedule == (180, 60, 50)
+    assert [point["env_steps"] for point in training.curve] == [0, 60, 120, 180]
+    seconds = [point["seconds"] for point in training.curve]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == training_seconds(out) > 0
+    (machine,) = trained_on(out)
+    assert (machine["from_iteration"], machine["torch"]) == (0, torch.__version__)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(["--seed=2"], "rl2-BernoulliBandit-v0-seed2"), (["--no-memory"], "rl2-BernoulliBandit-v0-no-memory")],
+)
+def test_seeds_and_policies_without_memory_have_directories_of_their_own(run_command, tmp_path, options, name):
+    assert run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", *options).code == 0
+    assert (tmp_path / "runs" / name / POLICY).is_file()
+
+
+def test_what_was_trained_is_not_overwritten(run_command, tmp_path):
+    arguments = ("rl2", "train", BANDIT, *SMALL, "--env-steps=60", "--out=out")
+    assert run_command(*arguments).code == 0
+    before = (tmp_path / "out" / POLICY).read_bytes()
+    again = run_command(*arguments)
+    assert (again.code, again.err) == (
+        2,
+        "maml-rl: out has a trained policy: continue with maml-rl rl2 resume out, or give another --out\n",
+    )
+    assert (tmp_path / "out" / POLICY).read_bytes() == before
+
+
+def test_an_interrupted_training_resumes_as_far_as_it_was_meant_to_go(run_command, tmp_path, monkeypatch):
+    whole = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=180", "--out=whole")
+    evaluate, evaluations = recurrent_ppo.evaluate_rl2, []
+
+    def interrupted(*args, **kwargs):
+        evaluations.append(args)
+        if len(evaluations) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(recurrent_ppo, "evaluate_rl2", interrupted)
+    stopped = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=180", "--out=parts")
+    assert stopped.code == 130
+    assert stopped.err.endswith("\ninterrupted; saved at the last evaluation. Resume with: maml-rl rl2 resume parts\n")
+    resumed = run_command("rl2", "resume", "parts")
+    assert resumed.out.splitlines()[:7] == whole.out.splitlines()[:7]
+    one, other = (load_checkpoint(tmp_path / name / POLICY).tensors for name in ("parts", "whole"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_it_evaluates_on_the_papers_tasks_and_outside_the_training_range(run_command, tmp_path):
+    small = ("--max-episode-steps=3", "--units=8", "--num-envs=2", "--env-steps=1", "--every=1", "--tasks=2")
+    assert run_command("rl2", "train", NAVIGATION, *small, "--out=out").code == 0
+    (tmp_path / "far.json").write_text("[[5.0, 0.0], [0.0, 7.0], [9.0, 0.0]]")
+    assert "written: out/evaluation-paper.json" in run_command("rl2", "evaluate", "out", "--tasks=paper").out
+    far = run_command("rl2", "evaluate", "out", "--tasks=far.json")
+    assert f"{NAVIGATION}, 3 tasks" in far.out
+    assert "3 of 3 tasks are outside the task space of the training" in far.err
+    paper, given = (
+        json.loads((tmp_path / "out" / f"evaluation-{name}.json").read_text()) for name in ("paper", "given")
+    )
+    assert (paper["tasks"], given["tasks"]) == (40, 3)
+    # Six steps, each of at most 0.1 in each direction; the reward is minus the distance.
+    assert given["trial"]["value"] == pytest.approx(-6 * (5 + 7 + 9) / 3, rel=0.05)
+
+
+def test_json_is_the_record_of_the_evaluation_and_writes_no_file(run_command, tmp_path):
+    run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", "--out=out")
+    sampled, greedy = (
+        run_command("rl2", "evaluate", "out", "--tasks=50", "--json", *more) for more in ((), ("--greedy",))
+    )
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+    run_command("rl2", "evaluate", "out", "--tasks=50")
+    assert json.loads(sampled.out) == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert json.loads(greedy.out)["greedy"]
+    assert json.loads(greedy.out)["returns"] != json.loads(sampled.out)["returns"]
+
+
+@pytest.mark.parametrize("tasks", ["1", "some", "nowhere.json"])
+def test_tasks_that_cannot_be_are_refused_in_one_line(run_command, tasks):
+    run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", "--out=out")
+    result = run_command("rl2", "evaluate", "out", f"--tasks={tasks}")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert re.search(r"--tasks: expected .*, got|there is no file", result.err)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_steps": 10}, r"multiple of a trial's 3 steps \(3 episodes of 1\), got 10: set it to 12"),
+        ({"minibatches": 3}, "minibatches must divide the 20 trials of an update, got 3"),
+        ({"episodes": 0}, "episodes must be at least 1"),
+        ({"gae_lambda": 1.5}, "gae-lambda must be from 0 to 1"),
+        ({"entropy_decay": 0}, "entropy-decay must be at least 1 or None, got 0"),
+        ({"chrono": 2}, "chrono must be at least 3 or None, got 2"),
+        ({"lr": "fast"}, "--lr"),
+        ({"learning_rate": 1}, "--learning-rate"),
+        ({"tasks": 1}, "tasks must be at least 2, got 1"),
+        ({"env_id": "maml_rl.envs:duan2016/Nothing-v0"}, "there is no environment"),
+        ({"env_id": "CartPole-v1"}, "task_space"),
+    ],
+)
+def test_invalid_settings_are_refused_in_one_line(run_command, settings, message):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if name != "env_id"]
+    base = ["--max-episode-steps=1", "--num-envs=20"] + (["--episodes=3"] if "episodes" not in settings else [])
+    result = run_command("rl2", "train", settings.get("env_id", BANDIT), *base, *options)
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert re.search(message, result.err)
+
+
+@pytest.mark.parametrize("arguments", [["learn"], ["resume", "nowhere"], ["evaluate", "nowhere"], ["train"]])
+def test_actions_and_directories_that_are_not_there_are_refused_in_one_line(run_command, arguments):
+    result = run_command("rl2", *arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
+    assert re.search("expected train, resume, evaluate|there is no policy.safetensors in nowhere|ENV_ID", result.err)
+
+
+def test_a_training_that_diverges_ends_in_one_line_and_keeps_what_was_saved(run_command, tmp_path):
+    result = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=6000", "--every=60", "--lr=1e30", "--out=out")
+    assert result.code == 2
+    last = result.err.splitlines()[-1]
+    assert last.startswith("maml-rl: training stopped: a parameter is NaN or infinite after ")
+    assert "train with a lower --lr" in last
+    assert last.endswith("resume with: maml-rl rl2 resume out")
+    tensors = load_checkpoint(tmp_path / "out" / POLICY).tensors
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
+@pytest.mark.parametrize("action", ["evaluate", "resume"])
+def test_the_module_that_a_policy_names_is_not_imported_unless_the_user_names_it(
+    run_command, action, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delitem(sys.modules, "strange", raising=False)
+    (tmp_path / "strange.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", "--out=out")
+    tensors, record = load_checkpoint(tmp_path / "out" / POLICY)
+    record["config"]["env_id"] = "strange:Bandit-v0"
+    save_checkpoint(tmp_path / "out" / POLICY, Checkpoint(tensors, record))
+    refused = run_command("rl2", action, "out")
+    assert refused.code == 2
+    assert "out names the module strange in" in refused.err
+    assert not Path("imported").exists()
+    allowed = run_command("rl2", action, "out", "--trust-module=strange")
+    assert "there is no environment 'strange:Bandit-v0'" in allowed.err
+    assert Path("imported").exists()
+
+
+def test_a_damaged_curve_is_refused_in_one_line(run_command, tmp_path):
+    run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", "--out=out")
+    (tmp_path / "out" / CURVE).write_text('{"curve": []}')
+    result = run_command("rl2", "resume", "out")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "rl2.json is damaged" in result.err
+
+
+def test_the_code_and_the_commands_of_the_page_run(run_command, tmp_path):
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "rl2.md").read_text(), re.M | re.S)
+    assert [language for language, _ in blocks] == ["python", *["sh"] * 3]
+    exec(compile(blocks[0][1], "rl2.md", "exec"), {})
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    lines = "".join(block.replace("\\\n", "") for _, block in blocks[1:]).splitlines()
+    commands = [shlex.split(line)[1:] for line in lines]
+    assert {command[1] for command in commands if command[0] == "rl2"} == {"train", "resume", "evaluate"}
+    for command in (command for command in commands if command[0] == "rl2"):
+        if command[1] == "train":
+            command += ["--env-steps=1", "--num-envs=20", "--units=4", "--epochs=1", "--tasks=5", "--minibatches=1"]
+        result = run_command(*command, *(["--tasks=5"] if command[1] == "evaluate" else []))
+        assert result.code == 0 or "has been trained for" in result.err, (command, result.err)
