@@ -31,7 +31,7 @@ COMMANDS = {
     "train": Command("train", "PRESET", "meta-train; saves a run, by default in runs/PRESET"),
     "evaluate": Command("evaluate", "RUN", "measure return, error or accuracy by gradient step on held-out tasks"),
     "compare": Command("compare", "RUN ...", "compare several runs and methods, and the paper's results"),
-    "rl2": Command("rl2", "train|evaluate ...", "train and evaluate RL^2, a policy with a memory, to compare with"),
+    "rl2": Command("rl2", "ACTION ...", "train, resume or evaluate RL^2, a policy with a memory, to compare with"),
     "family": Command("family", "", "compare MAML with related methods, trained with equal env steps"),
     "visualize": Command("visualize", "RUN", "make a page that shows how it adapts; also a video or a figure"),
     "view": Command("view", "RUN", "watch it adapt, live in a browser, to tasks that you choose"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from maml_rl.config import require
 from maml_rl.errors import InputError, NonFiniteError, WorkerError
 from maml_rl.experiments.commands.options import (
     NO_OTHERS,
@@ -33,7 +34,7 @@ RL^2 (Duan et al. 2016): a policy with a memory, which acts for several episodes
 hidden state across them. It adapts without gradients. PPO of sb3-contrib trains it (extra rl2).
 
   train ENV_ID    train on the trials of an environment
-  resume DIR      continue a training that was stopped, or for longer
+  resume DIR      resume a training that was stopped, or train for longer
   evaluate DIR    measure the return by episode on new tasks
 
 examples:
@@ -49,8 +50,8 @@ _NOT_USED = ("device", "threads")  # of the machine: PPO takes its updates on on
 
 @dataclass(frozen=True, kw_only=True)
 class TrialTraining(RL2Config):
-    """Trains RL^2 on the trials of an environment with a task distribution. It is evaluated meanwhile on held-out
-    tasks, and saved each time.
+    """Trains RL^2 on the trials of an environment with a task distribution. Evaluates on held-out tasks at regular
+    intervals, and saves after each evaluation.
 
     examples:
       maml-rl rl2 train maml_rl.envs:duan2016/BernoulliBandit-v0 --max-episode-steps 1 --episodes 10
@@ -66,7 +67,8 @@ class TrialTraining(RL2Config):
     tasks: int = 1000
     """Held-out tasks of an evaluation."""
     out: Path | None = None
-    """Directory of policy and learning curve. Default: runs/rl2-My-v0; --no-memory and --seed N add to it."""
+    """Directory of policy and learning curve, which must not exist yet. Default: runs/rl2-My-v0, with -no-memory or
+    -seedN appended."""
     machine: GivenMachine = THIS_MACHINE
 
     @property
@@ -85,17 +87,18 @@ class TrialTraining(RL2Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ResumedTrials:
-    """Continues a training where it was saved last, to the same bits as without the stop.
+    """Resumes a training from its last evaluation, bit for bit.
 
     examples:
-      maml-rl rl2 resume runs/rl2-My-v0                          as far as it was meant to go
-      maml-rl rl2 resume runs/rl2-My-v0 --env-steps 2000000      longer
+      maml-rl rl2 resume runs/rl2-My-v0                          up to its planned --env-steps
+      maml-rl rl2 resume runs/rl2-My-v0 --env-steps 2000000      train for longer
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """What maml-rl rl2 train has written."""
+    """Directory written by maml-rl rl2 train."""
     env_steps: int | None = None
-    """Env steps of the training, from its beginning. Default: as before."""
+    """Env steps of the training, counted from its beginning. Default: as planned. A longer training is the same as one
+    that was planned so if its evaluations are, which they are if the old plan was a multiple of --every."""
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
 
@@ -111,18 +114,22 @@ class TrialEvaluation:
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """What maml-rl rl2 train has written."""
+    """Directory written by maml-rl rl2 train."""
     tasks: Annotated[str, tyro.conf.arg(metavar="INT|paper|FILE.json")] = "1000"
     """Number of held-out tasks. Or paper, for the tasks on which the paper's policies were tested. Or a JSON file with
     a list of tasks, which may be outside the training range."""
     seed: int = 0
     """Seed of tasks, first states and actions."""
     greedy: bool = False
-    """Take the likeliest actions instead of samples."""
+    """Take the most likely actions instead of sampling them."""
     json: bool = False
     """Print one JSON object and nothing else; write no files."""
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a seed that cannot be."""
+        require("seed", self.seed, self.seed >= 0, "at least 0")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -140,24 +147,25 @@ def _train(arguments: Sequence[str]) -> None:
     options = parse(TrialTraining, arguments, "maml-rl rl2 train", without=_NOT_USED)
     schedule, out = Schedule(options.env_steps, options.every, options.tasks), options.directory
     check_directory(out)
-    if is_rl2(out):
-        raise InputError(f"{out} has a trained policy: continue with {_resume(out)}, or give another --out")
     from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.runs.loop import check_new, new_in
     from maml_rl.experiments.runs.measured_trials import measure_training
     from maml_rl.experiments.runs.recurrent_ppo import train_rl2
     from maml_rl.experiments.runs.trust import allow
 
     allow([options.env_id.rpartition(":")[0]])
-    with computing(), _explained(out):
-        returns = measure_training(
-            train_rl2(options.config, schedule, out, options.machine), options.config, schedule, out
-        )
+    remedy = f"resume it with {_resume_command(out)}, or give another --out" if is_rl2(out) else "give another --out"
+    check_new(out, remedy)
+    with computing(), new_in(out, remedy), _explained(out):
+        points = train_rl2(options.config, schedule, out, options.machine)
+        returns = measure_training(points, options.config, schedule, out)
     _print(options.env_id, returns, out)
 
 
 def _resume_training(arguments: Sequence[str]) -> None:
     options = parse(ResumedTrials, arguments, "maml-rl rl2 resume", without=_NOT_USED)
     from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.runs.loop import alone_in
     from maml_rl.experiments.runs.measured_trials import measure_training
     from maml_rl.experiments.runs.recurrent_ppo import resume_rl2
 
@@ -166,7 +174,7 @@ def _resume_training(arguments: Sequence[str]) -> None:
     schedule = stored_training(out).schedule
     if options.env_steps is not None:
         schedule = schedule._replace(env_steps=options.env_steps)
-    with computing(), _explained(out):
+    with computing(), alone_in(out), _explained(out):
         returns = measure_training(resume_rl2(out, schedule, options.machine), config, schedule, out, resumed=True)
     _print(config.env_id, returns, out)
 
@@ -208,7 +216,7 @@ def _trusted(directory: Path, named: Sequence[str]) -> RL2Config:
     return config
 
 
-def _resume(out: Path) -> str:
+def _resume_command(out: Path) -> str:
     return f"maml-rl rl2 resume {shlex.quote(str(out))}"
 
 
@@ -220,10 +228,19 @@ def _explained(out: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         if not is_rl2(out):
             raise
-        print(f"\ninterrupted; saved at the last evaluation. Resume with: {_resume(out)}", file=sys.stderr)
+        print(f"\ninterrupted; saved at the last evaluation. Resume with: {_resume_command(out)}", file=sys.stderr)
         raise SystemExit(130) from None
-    except (WorkerError, OSError, NonFiniteError) as error:
-        kept = f"; the last evaluation's policy is kept, resume with: {_resume(out)}" if is_rl2(out) else ""
+    except NonFiniteError as error:
+        kept = f"the policy of the last evaluation in {out} is intact; " if is_rl2(out) else ""
+        raise InputError(
+            f"training stopped: {error}: {kept}maml-rl check shows what is wrong with an environment; if nothing is, "
+            "train again with a lower --lr, or --standardise and --normalise-rewards, and another --out"
+        ) from error
+    except OSError as error:
+        kept = f"; resume from the last evaluation with: {_resume_command(out)}" if is_rl2(out) else ""
+        raise InputError(f"training stopped: {error}{kept}") from error
+    except WorkerError as error:
+        kept = f"; the last evaluation's policy is saved, resume with: {_resume_command(out)}" if is_rl2(out) else ""
         error.args = (f"training stopped: {error}{kept}",)
         raise
 

@@ -7,7 +7,7 @@
 A run is in `runs/figures/PRESET-seedN`, unless one with the same settings and seed comes with the repository in
 `trained/`. Ctrl-C saves; the same command then resumes where it stopped. Each task ends with two comparisons in
 `results/TASK`: on held-out tasks, and on the paper's own 40, next to its returns. They include the other methods whose
-runs are in `trained/` or `results/rl2`.
+runs are in `trained/` or `results/rl2` (extra rl2).
 """
 
 import argparse
@@ -26,7 +26,8 @@ from maml_rl.experiments.runs.comparison import compare
 from maml_rl.experiments.runs.comparison_files import comparison_heading, comparison_table, write_comparison
 from maml_rl.experiments.runs.evaluations import TaskSet
 from maml_rl.experiments.runs.provenance import training_command
-from maml_rl.experiments.runs.rl2_files import POLICY
+from maml_rl.experiments.runs.recurrent_ppo import check_installed
+from maml_rl.experiments.runs.rl2_files import POLICY, is_rl2
 from maml_rl.experiments.runs.training import resume, train
 from maml_rl.run import CHECKPOINT, load_run
 
@@ -73,8 +74,14 @@ def further_runs(task: str, runs: Collection[Path]) -> list[Path]:
 
 
 def make_results(task: str) -> None:
-    """Trains the missing runs of a task, and compares all of them, with what other methods have trained."""
+    """Trains the missing runs of a task, and compares all of them, with what other methods have trained.
+
+    Raises:
+        InputError: If a policy of RL^2 is among them, and the extra rl2 is not installed.
+    """
     runs = {name: directory(name, config) for name, config in configurations(task).items()}
+    if any(is_rl2(path) for path in further_runs(task, runs.values())):
+        check_installed()
     for name, config in configurations(task).items():
         if is_finished(runs[name]):
             continue

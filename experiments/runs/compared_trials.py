@@ -21,10 +21,10 @@ from maml_rl.experiments.runs.comparison_files import (
     curve_of,
     interval_over,
 )
-from maml_rl.experiments.runs.provenance import trained_on
+from maml_rl.experiments.runs.provenance import Hardware, trained_on
 from maml_rl.experiments.runs.recurrent_ppo import evaluate_rl2, load_rl2, read_rl2, trial_envs
 from maml_rl.experiments.runs.rl2_files import stored_training, training_seconds
-from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
+from maml_rl.experiments.runs.rl2_settings import RL2Config
 from maml_rl.experiments.runs.task_input import read_tasks
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.tasks import task_space
@@ -38,6 +38,9 @@ class _Evaluated(NamedTuple):
     directory: Path
     config: RL2Config
     env_steps: int
+    every: int  # env steps between evaluations in training, each of which begins new trials
+    seconds: float
+    machines: list[Hardware]
     returns: NDArray[np.float64]  # [tasks, n]
 
     @property
@@ -82,12 +85,17 @@ def _evaluated(comparison: Comparison, of: RLConfig, directory: Path, machine: M
                 f"{directory} has {name} {own}, the other runs have {ours}: compare runs of one task distribution, "
                 "with the same time limit"
             )
+    every, seconds, machines = (
+        stored_training(directory).schedule.every,
+        training_seconds(directory),
+        trained_on(directory),
+    )
     print(f"evaluating {directory}", file=sys.stderr)
-    model, _ = load_rl2(directory)  # only now: it imports the environment, which the other runs may do
-    with closing(trial_envs(config, 1)) as envs:
+    model, _ = load_rl2(directory, machine)  # only now: it imports the environment, which the other runs may do
+    with closing(trial_envs(config, 1, machine)) as envs:
         tasks = read_tasks(task_space(envs), comparison.tasks, "the comparison")
     returns = evaluate_rl2(model, config, tasks, comparison.seed, machine=machine)
-    return _Evaluated(directory, config, model.num_timesteps, returns)
+    return _Evaluated(directory, config, model.num_timesteps, every, seconds, [*machines], returns)
 
 
 def _label(evaluated: _Evaluated, all_methods: Sequence[_Evaluated]) -> str:
@@ -120,20 +128,20 @@ def _run(evaluated: _Evaluated, condition: str, gradient_steps: int) -> Compared
         seed=evaluated.config.seed,
         iterations=0,
         env_steps=evaluated.env_steps,
-        seconds=training_seconds(evaluated.directory),
-        machines=[*trained_on(evaluated.directory)],
-        command=_command(evaluated.config, stored_training(evaluated.directory).schedule),
+        seconds=evaluated.seconds,
+        machines=evaluated.machines,
+        command=_command(evaluated),
         inner_lr={condition: []},
         values={condition: evaluated.returns.T[: gradient_steps + 1].tolist()},
     )
 
 
-def _command(config: RL2Config, schedule: Schedule) -> str:
+def _command(evaluated: _Evaluated) -> str:
     """The shortest command that trains such a policy."""
-    options: list[Any] = []
+    config, options = evaluated.config, list[Any]()
     for field in fields(config):
         name, value = field.name.replace("_", "-"), getattr(config, field.name)
         if field.name != "env_id" and value != field.default:
             options += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", value]
-    options += ["--env-steps", schedule.env_steps, "--every", schedule.every]  # each evaluation begins new trials
+    options += ["--env-steps", evaluated.env_steps, "--every", evaluated.every]
     return f"{_COMMAND} {shlex.join(map(str, [config.env_id, *options]))}"

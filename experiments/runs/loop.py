@@ -31,17 +31,22 @@ Show = Callable[[Run], Mapping[str, Any]]
 _PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
 
 
-def check_new(out: Path) -> None:
+def check_new(out: Path, remedy: str = "") -> None:
     """Checks that a run may begin in a directory.
+
+    Args:
+        out: The directory.
+        remedy: What to do if it may not; by default, what to do with a run of `maml-rl train`.
 
     Raises:
         InputError: If it holds something, other than the lock of a run that never began.
     """
     if out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
-        raise InputError(
-            f"{out} exists: resume it with maml-rl train --resume {out}, or give another --out (with "
-            "--resume-if-exists, the same command starts a run and resumes it)"
+        remedy = remedy or (
+            f"resume it with maml-rl train --resume {out}, or give another --out (with --resume-if-exists, the same "
+            "command starts a run and resumes it)"
         )
+        raise InputError(f"{out} exists: {remedy}")
 
 
 def check_extension(out: Path, run: Run, iterations: int | None) -> None:
@@ -70,14 +75,18 @@ def alone_in(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def new_in(out: Path) -> Iterator[None]:
+def new_in(out: Path, remedy: str = "") -> Iterator[None]:
     """Locks a directory in which a run begins. If another run began there since the last check, it is kept.
+
+    Args:
+        out: The directory.
+        remedy: See `check_new`.
 
     Raises:
         InputError: If it holds something, or another process holds it.
     """
     with alone_in(out):
-        check_new(out)
+        check_new(out, remedy)
         yield
 
 

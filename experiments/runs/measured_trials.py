@@ -28,15 +28,15 @@ from maml_rl.tasks import Task
 Returns = NDArray[np.float64] | Sequence[Sequence[float]]
 
 
-def by_episode(returns: Returns) -> list[Mean]:
+def episode_means(returns: Returns) -> list[Mean]:
     """Mean over tasks of each episode's return, and of their sum over the trial, from returns `[tasks, n]`."""
     of_tasks = np.asarray(returns)
     return [mean_with_interval(values) for values in (*of_tasks.T, of_tasks.sum(1))]
 
 
 def episode_table(returns: Returns) -> str:
-    """`by_episode` as a table."""
-    means = by_episode(returns)
+    """`episode_means` as a table."""
+    means = episode_means(returns)
     names = [*(str(i + 1) for i in range(len(means) - 1)), "trial"]
     rows = [
         [name, f"{mean.value:.3f}", f"[{mean.low:.3f}, {mean.high:.3f}]"]
@@ -62,9 +62,10 @@ def measure_training(
     """
     curve = stored_training(out).curve if resumed else []
     before, started = training_seconds(out) if resumed else 0.0, time.perf_counter()
-    with tqdm(total=schedule.env_steps, unit="env step", unit_scale=True, disable=None) as bar:
+    first = curve[-1]["env_steps"] if curve else 0
+    with tqdm(total=schedule.env_steps, initial=first, unit="env step", unit_scale=True, disable=None) as bar:
         for point in points:
-            total = by_episode(point.returns)[-1]
+            total = episode_means(point.returns)[-1]
             curve.append(
                 {
                     "env_steps": point.env_steps,
@@ -98,18 +99,18 @@ def evaluation_record(
     Raises:
         InputError: If policy or tasks cannot be used.
     """
-    model, config = load_rl2(directory)
+    model, config = load_rl2(directory, machine)
     tasks: int | Sequence[Task]
     task_set: EvaluatedTasks
     if isinstance(on, Path):
-        with closing(trial_envs(config, 1)) as envs:
+        with closing(trial_envs(config, 1, machine)) as envs:
             tasks, task_set = usable_tasks(envs, task_list(on), on, config.env_id), "given"
     elif on == "paper":
         tasks, task_set = paper_tasks(config.env_id), "paper"
     else:
         tasks, task_set = on, "held-out"
     returns = evaluate_rl2(model, config, tasks, seed, greedy, machine)
-    means = [mean._asdict() for mean in by_episode(returns)]
+    means = [mean._asdict() for mean in episode_means(returns)]
     return {
         "env_id": config.env_id,
         "memory": config.memory,

@@ -11,7 +11,7 @@ that it was sampled with.
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,6 @@ from maml_rl.trials import Trial
 
 if TYPE_CHECKING:
     from sb3_contrib import RecurrentPPO
-    from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 
 _KIND = "rl2"
 _ADAM, _REWARDS = "adam.", "rewards"  # names of the state of a training
@@ -64,7 +63,7 @@ def trial_envs(config: RL2Config, count: int, machine: Machine = THIS_MACHINE) -
 
 
 def train_rl2(config: RL2Config, schedule: Schedule, out: Path, machine: Machine = THIS_MACHINE) -> Iterator[Point]:
-    """Trains, and writes the policy into `out` before each evaluation: returns by episode, `[tasks, n]`.
+    """Trains, and writes the policy into `out` after each evaluation: returns by episode, `[tasks, n]`.
 
     Args:
         config: Settings.
@@ -135,19 +134,21 @@ def _learn(model: "RecurrentPPO", env_steps: int) -> None:
     try:
         model.learn(env_steps, reset_num_timesteps=False)
     except ValueError:  # of a distribution whose parameters are NaN
-        if all(parameter.isfinite().all() for parameter in model.policy.parameters()):
+        if _is_finite(model):
             raise
-    if not all(parameter.isfinite().all() for parameter in model.policy.parameters()):
-        raise NonFiniteError(
-            f"a parameter is NaN or infinite after {model.num_timesteps} env steps: maml-rl check shows what is wrong "
-            "with an environment; if nothing is, train with a lower --lr"
-        )
+    if not _is_finite(model):
+        raise NonFiniteError(f"a parameter is NaN or infinite after {model.num_timesteps} env steps")
+
+
+def _is_finite(model: "RecurrentPPO") -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.policy.parameters())
 
 
 def _saved(model: "RecurrentPPO", config: RL2Config, schedule: Schedule, out: Path, machine: Machine) -> Point:
-    """Writes the policy, and evaluates it."""
+    """Evaluates the policy, then writes it: a stop meanwhile leaves what was evaluated last."""
+    point = Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
     save_rl2(model, config, out)
-    return Point(model.num_timesteps, evaluate_rl2(model, config, schedule.tasks, machine=machine))
+    return point
 
 
 def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
@@ -160,12 +161,16 @@ def _new_model(config: RL2Config, envs: Trial) -> "RecurrentPPO":
     count = n_steps // envs.steps * envs.num_envs
     if count % config.minibatches:
         raise InputError(f"minibatches must divide the {count} trials of an update, got {config.minibatches}")
-    kind, policy = _recurrent_ppo(config.memory)
+    check_installed()
+    from sb3_contrib import RecurrentPPO
+
+    from maml_rl.experiments.runs.trial_policies import ReactivePolicy, TrialPolicy
+
     trials: VecEnv = sb3_vec_env(envs, new_tasks=True)
     if config.normalise_rewards:
         trials = VecNormalize(trials, norm_obs=False, gamma=config.discount)
-    return kind(
-        policy,
+    return RecurrentPPO(
+        TrialPolicy if config.memory else ReactivePolicy,
         trials,
         learning_rate=config.lr,
         n_steps=n_steps,
@@ -222,15 +227,12 @@ def _measure(model: "RecurrentPPO", envs: Trial, draw: Draw) -> None:
     extractor.std.copy_(torch.where(std > _LEAST_STD, std, 1.0))
 
 
-def _recurrent_ppo(memory: bool) -> "tuple[type[RecurrentPPO], type[RecurrentActorCriticPolicy]]":
-    """The algorithm, and a policy for it, with or without memory."""
+def check_installed() -> None:
+    """Raises InputError if sb3-contrib, which the extra rl2 installs, is missing."""
     try:
-        from sb3_contrib import RecurrentPPO
-
-        from maml_rl.experiments.runs.trial_policies import ReactivePolicy, TrialPolicy
+        import sb3_contrib  # noqa: F401
     except ImportError:
         raise InputError("RL^2 needs the package sb3-contrib: pip install 'maml-rl[rl2]'") from None
-    return RecurrentPPO, TrialPolicy if memory else ReactivePolicy
 
 
 def evaluate_rl2(
@@ -298,15 +300,20 @@ def save_rl2(model: "RecurrentPPO", config: RL2Config, out: Path) -> None:
     save_checkpoint(out / POLICY, Checkpoint(tensors, record))
 
 
-def load_rl2(directory: Path) -> tuple["RecurrentPPO", RL2Config]:
+def load_rl2(directory: Path, machine: Machine = THIS_MACHINE) -> tuple["RecurrentPPO", RL2Config]:
     """What `save_rl2` has written: a model to act with, and its settings.
+
+    Args:
+        directory: What was trained.
+        machine: Processes of an environment that is not batched.
 
     Raises:
         InputError: If there is none, or sb3-contrib or the environment cannot be used.
     """
     checkpoint, config = read_rl2(directory)
-    with closing(trial_envs(config, config.num_envs)) as envs:
-        model = _new_model(config, envs)
+    acting = replace(config, num_envs=1, n_steps=None, minibatches=1)  # what it needs to train does not matter
+    with closing(trial_envs(acting, 1, machine)) as envs:
+        model = _new_model(acting, envs)
         _restore(model, checkpoint, directory / POLICY)
     return model, config
 

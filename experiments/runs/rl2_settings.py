@@ -1,6 +1,7 @@
 """Settings of RL^2. The command line lists them, so nothing here imports PyTorch."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple
 
 from maml_rl.config import require
@@ -28,14 +29,14 @@ class RL2Config:
     """Divide rewards by the running standard deviation of their discounted sums, in training only
     (Stable-Baselines3's VecNormalize): for values far from 1."""
     units: int = 64
-    """Units of the LSTM, and of another one for the values (Rothfuss et al. 2019: an LSTM of 64; Lingle's pytorch_rl2:
-    a GRU of 256)."""
+    """Units of the LSTM (Rothfuss et al. 2019: an LSTM of 64; Lingle's pytorch_rl2: a GRU of 256). Another LSTM of this
+    size computes the values."""
     shared_lstm: bool = False
-    """One LSTM for policy and values, trained by the losses of both: half the time of an update, and the values, which
-    give a signal at each step, teach the memory too."""
+    """Use one LSTM for policy and values, trained by the losses of both: the values, which give a signal at each step,
+    then teach the memory too."""
     chrono: int | None = None
-    """Steps over which the LSTM can remember before it has learned anything, by chrono initialisation (Tallec, Ollivier
-    2018). With PyTorch's, the default, it forgets within a few steps: give the steps of a trial where it must not."""
+    """Steps that the LSTM can remember before training (chrono initialisation; Tallec, Ollivier 2018). Default:
+    PyTorch's initialisation, with which it forgets within a few steps. For long trials, give the steps of a trial."""
     num_envs: int = 100
     """Trials sampled at once."""
     n_steps: int | None = None
@@ -56,8 +57,8 @@ class RL2Config:
     entropy: float = 0.01
     """Weight of the entropy of the policy (Lingle's pytorch_rl2: 0.01)."""
     entropy_decay: int | None = None
-    """Env steps at whose end this weight is 0, after it has fallen linearly over the second half of them; by default,
-    it stays as it is."""
+    """Env steps after which the weight of the entropy is 0. It is constant for the first half of them and then falls
+    linearly, at each evaluation. Default: it is constant."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -67,6 +68,7 @@ class RL2Config:
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         require("n_steps", str(self.n_steps), self.n_steps is None or self.n_steps >= 1, "at least 1 or None")
         require("chrono", str(self.chrono), self.chrono is None or self.chrono >= 3, "at least 3 or None")
+        require("chrono", str(self.chrono), self.chrono is None or self.memory, "left out without memory")
         for name in ("lr", "clip"):
             require(name, getattr(self, name), getattr(self, name) > 0, "above 0")
         for name in ("discount", "gae_lambda"):
@@ -74,7 +76,8 @@ class RL2Config:
         require("entropy", self.entropy, self.entropy >= 0, "at least 0")
         decay = self.entropy_decay
         require("entropy_decay", str(decay), decay is None or decay >= 1, "at least 1 or None")
-        require("seed", self.seed, self.seed >= 0, "at least 0")
+        require("seed", self.seed, 0 <= self.seed < 2**32, "at least 0 and below 2^32")
+        require("reward_scale", self.reward_scale, isfinite(self.reward_scale), "finite")
 
     def entropy_after(self, env_steps: int) -> float:
         """Weight of the entropy after this much training."""

@@ -21,8 +21,10 @@ def set_chrono(lstm: nn.LSTM, steps: int) -> None:
         parameters["bias_ih_l0"].copy_(of_gates)
 
 
-class _SharedPolicy(RecurrentActorCriticPolicy):
-    """The same function, but both losses train a shared LSTM; sb3-contrib trains it by that of the policy alone.
+class _LSTMPolicy(RecurrentActorCriticPolicy):
+    """sb3-contrib's policy, whose LSTM may be shared and initialised for long memories.
+
+    Both losses train a shared LSTM. In sb3-contrib, that of the values does not.
 
     Args:
         args: As for sb3-contrib's policy.
@@ -49,8 +51,8 @@ class _SharedPolicy(RecurrentActorCriticPolicy):
         return self.value_net(latent), chosen.log_prob(actions), entropy
 
 
-class TrialPolicy(_SharedPolicy):
-    """The same function, which runs each sequence in one call of the LSTM, not step by step."""
+class TrialPolicy(_LSTMPolicy):
+    """A policy with memory, which runs each sequence in one call of the LSTM, not step by step as sb3-contrib does."""
 
     @staticmethod
     def _process_sequence(
@@ -66,8 +68,8 @@ class TrialPolicy(_SharedPolicy):
         return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
 
 
-class ReactivePolicy(_SharedPolicy):
-    """The same network, whose hidden state is 0 in every step."""
+class ReactivePolicy(_LSTMPolicy):
+    """The same network without memory: its hidden state is 0 at every step."""
 
     @staticmethod
     def _process_sequence(

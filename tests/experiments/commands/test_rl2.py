@@ -12,6 +12,7 @@ import torch
 
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maml_rl.experiments.runs import recurrent_ppo
+from maml_rl.experiments.runs.loop import alone_in
 from maml_rl.experiments.runs.provenance import trained_on
 from maml_rl.experiments.runs.rl2_files import CURVE, POLICY, stored_training, training_seconds
 
@@ -71,29 +72,79 @@ def test_what_was_trained_is_not_overwritten(run_command, tmp_path):
     again = run_command(*arguments)
     assert (again.code, again.err) == (
         2,
-        "maml-rl: out has a trained policy: continue with maml-rl rl2 resume out, or give another --out\n",
+        "maml-rl: out exists: resume it with maml-rl rl2 resume out, or give another --out\n",
     )
     assert (tmp_path / "out" / POLICY).read_bytes() == before
 
 
-def test_an_interrupted_training_resumes_as_far_as_it_was_meant_to_go(run_command, tmp_path, monkeypatch):
-    whole = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=180", "--out=whole")
-    evaluate, evaluations = recurrent_ppo.evaluate_rl2, []
+@pytest.fixture
+def at_evaluation(monkeypatch):
+    """Lets the n-th evaluation of a training raise an exception, once."""
 
-    def interrupted(*args, **kwargs):
-        evaluations.append(args)
-        if len(evaluations) == 3:
-            raise KeyboardInterrupt
-        return evaluate(*args, **kwargs)
+    def set_up(number, error):
+        evaluate, evaluations = recurrent_ppo.evaluate_rl2, []
 
-    monkeypatch.setattr(recurrent_ppo, "evaluate_rl2", interrupted)
-    stopped = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=180", "--out=parts")
+        def stopped(*args, **kwargs):
+            evaluations.append(args)
+            if len(evaluations) == number:
+                raise error
+            return evaluate(*args, **kwargs)
+
+        monkeypatch.setattr(recurrent_ppo, "evaluate_rl2", stopped)
+
+    return set_up
+
+
+def test_a_training_that_is_interrupted_before_its_first_evaluation_leaves_nothing(run_command, at_evaluation):
+    arguments = ("rl2", "train", BANDIT, *SMALL, "--env-steps=60", "--out=out")
+    at_evaluation(1, KeyboardInterrupt())
+    stopped = run_command(*arguments)
+    assert (stopped.code, stopped.err) == (130, "maml-rl: interrupted\n")
+    assert run_command(*arguments).code == 0
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_an_interrupted_training_resumes_up_to_its_planned_length(run_command, tmp_path, at_evaluation, number):
+    small = (*SMALL, "--every=120", "--chrono=3", "--env-steps=300")  # the last part is shorter
+    whole = run_command("rl2", "train", BANDIT, *small, "--out=whole")
+    at_evaluation(number, KeyboardInterrupt())
+    stopped = run_command("rl2", "train", BANDIT, *small, "--out=parts")
     assert stopped.code == 130
     assert stopped.err.endswith("\ninterrupted; saved at the last evaluation. Resume with: maml-rl rl2 resume parts\n")
     resumed = run_command("rl2", "resume", "parts")
     assert resumed.out.splitlines()[:7] == whole.out.splitlines()[:7]
+    curve = stored_training(tmp_path / "parts").curve
+    assert [point["env_steps"] for point in curve] == [0, 120, 240, 300]
     one, other = (load_checkpoint(tmp_path / name / POLICY).tensors for name in ("parts", "whole"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_an_error_of_the_operating_system_says_how_to_resume(run_command, at_evaluation):
+    at_evaluation(2, OSError(28, "No space left on device"))
+    stopped = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=60", "--out=out")
+    assert stopped.code == 2
+    assert stopped.err.splitlines()[-1] == (
+        "maml-rl: training stopped: [Errno 28] No space left on device; resume from the last evaluation with: "
+        "maml-rl rl2 resume out"
+    )
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(run_command, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    result = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", "--out=out")
+    assert (result.code, result.err) == (2, "maml-rl: out exists: give another --out\n")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_two_processes_cannot_train_in_one_directory(run_command, tmp_path):
+    run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", "--out=out")
+    with alone_in(tmp_path / "out"):
+        result = run_command("rl2", "resume", "out", "--env-steps=60")
+    assert (result.code, result.err) == (
+        2,
+        "maml-rl: another process is training in out: wait for it, or give another --out\n",
+    )
 
 
 def test_it_evaluates_on_the_papers_tasks_and_outside_the_training_range(run_command, tmp_path):
@@ -124,12 +175,20 @@ def test_json_is_the_record_of_the_evaluation_and_writes_no_file(run_command, tm
     assert json.loads(greedy.out)["returns"] != json.loads(sampled.out)["returns"]
 
 
-@pytest.mark.parametrize("tasks", ["1", "some", "nowhere.json"])
-def test_tasks_that_cannot_be_are_refused_in_one_line(run_command, tasks):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--tasks=1", "--tasks: expected at least 2, got 1"),
+        ("--tasks=some", "--tasks: expected a number, paper or a file .json, got 'some'"),
+        ("--tasks=nowhere.json", "there is no file"),
+        ("--seed=-1", "seed must be at least 0, got -1"),
+    ],
+)
+def test_evaluations_that_cannot_be_are_refused_in_one_line(run_command, option, message):
     run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", "--out=out")
-    result = run_command("rl2", "evaluate", "out", f"--tasks={tasks}")
+    result = run_command("rl2", "evaluate", "out", option)
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert re.search(r"--tasks: expected .*, got|there is no file", result.err)
+    assert message in result.err
 
 
 @pytest.mark.parametrize(
@@ -141,15 +200,21 @@ def test_tasks_that_cannot_be_are_refused_in_one_line(run_command, tasks):
         ({"gae_lambda": 1.5}, "gae-lambda must be from 0 to 1"),
         ({"entropy_decay": 0}, "entropy-decay must be at least 1 or None, got 0"),
         ({"chrono": 2}, "chrono must be at least 3 or None, got 2"),
-        ({"lr": "fast"}, "--lr"),
-        ({"learning_rate": 1}, "--learning-rate"),
+        ({"chrono": 9, "memory": False}, "chrono must be left out without memory, got 9"),
+        ({"reward_scale": "nan"}, "reward-scale must be finite, got nan"),
+        ({"seed": 2**32}, r"seed must be at least 0 and below 2\^32, got 4294967296"),
+        ({"lr": "fast"}, "--lr needs a number, got 'fast'"),
+        ({"learning_rate": 1}, "Unrecognized options: --learning-rate"),
         ({"tasks": 1}, "tasks must be at least 2, got 1"),
         ({"env_id": "maml_rl.envs:duan2016/Nothing-v0"}, "there is no environment"),
         ({"env_id": "CartPole-v1"}, "task_space"),
     ],
 )
 def test_invalid_settings_are_refused_in_one_line(run_command, settings, message):
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if name != "env_id"]
+    options = [
+        f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if name not in ("env_id", "memory")
+    ]
+    options += [] if settings.get("memory", True) else ["--no-memory"]
     base = ["--max-episode-steps=1", "--num-envs=20"] + (["--episodes=3"] if "episodes" not in settings else [])
     result = run_command("rl2", "train", settings.get("env_id", BANDIT), *base, *options)
     assert (result.code, result.err.count("\n")) == (2, 1), result.err
@@ -168,8 +233,8 @@ def test_a_training_that_diverges_ends_in_one_line_and_keeps_what_was_saved(run_
     assert result.code == 2
     last = result.err.splitlines()[-1]
     assert last.startswith("maml-rl: training stopped: a parameter is NaN or infinite after ")
-    assert "train with a lower --lr" in last
-    assert last.endswith("resume with: maml-rl rl2 resume out")
+    assert "the policy of the last evaluation in out is intact" in last
+    assert "train again with a lower --lr" in last
     tensors = load_checkpoint(tmp_path / "out" / POLICY).tensors
     assert all(value.isfinite().all() for value in tensors.values())
 
@@ -210,8 +275,11 @@ def test_the_code_and_the_commands_of_the_page_run(run_command, tmp_path):
     lines = "".join(block.replace("\\\n", "") for _, block in blocks[1:]).splitlines()
     commands = [shlex.split(line)[1:] for line in lines]
     assert {command[1] for command in commands if command[0] == "rl2"} == {"train", "resume", "evaluate"}
+    shorter = {
+        "train": ["--env-steps=1", "--num-envs=20", "--units=4", "--epochs=1", "--tasks=5", "--minibatches=1"],
+        "resume": ["--env-steps=201"],  # one update more
+        "evaluate": ["--tasks=5"],
+    }
     for command in (command for command in commands if command[0] == "rl2"):
-        if command[1] == "train":
-            command += ["--env-steps=1", "--num-envs=20", "--units=4", "--epochs=1", "--tasks=5", "--minibatches=1"]
-        result = run_command(*command, *(["--tasks=5"] if command[1] == "evaluate" else []))
-        assert result.code == 0 or "has been trained for" in result.err, (command, result.err)
+        result = run_command(*command, *shorter[command[1]])
+        assert result.code == 0, (command, result.err)
