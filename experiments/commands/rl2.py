@@ -105,8 +105,7 @@ class ResumedTrials:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEvaluation:
-    """Measures the return of each episode of a trial, and writes it into the directory: evaluation.json, or
-    evaluation-paper.json or evaluation-given.json.
+    """Measures the return of each episode of a trial on new tasks, and draws it.
 
     examples:
       maml-rl rl2 evaluate runs/rl2-My-v0
@@ -117,13 +116,16 @@ class TrialEvaluation:
     """Directory written by maml-rl rl2 train."""
     tasks: Annotated[str, tyro.conf.arg(metavar="INT|paper|FILE.json")] = "1000"
     """Number of held-out tasks. Or paper, for the tasks on which the paper's policies were tested. Or a JSON file with
-    a list of tasks, which may be outside the training range."""
+    a list of tasks, which may be outside the training range. With paper, the files are evaluation-paper.json and
+    adaptation-paper.png; with a list, evaluation-given.json and adaptation-given.png."""
     seed: int = 0
     """Seed of tasks, first states and actions."""
     greedy: bool = False
     """Take the most likely actions instead of sampling them."""
     json: bool = False
     """Print one JSON object and nothing else; write no files."""
+    out: Path | None = None
+    """Directory for evaluation.json and adaptation.png. Default: the directory of the policy."""
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
 
@@ -159,7 +161,7 @@ def _train(arguments: Sequence[str]) -> None:
     with computing(), new_in(out, remedy), _explained(out):
         points = train_rl2(options.config, schedule, out, options.machine)
         returns = measure_training(points, options.config, schedule, out)
-    _print(options.env_id, returns, out)
+    _finish(options.env_id, returns, out)
 
 
 def _resume_training(arguments: Sequence[str]) -> None:
@@ -176,7 +178,7 @@ def _resume_training(arguments: Sequence[str]) -> None:
         schedule = schedule._replace(env_steps=options.env_steps)
     with computing(), alone_in(out), _explained(out):
         returns = measure_training(resume_rl2(out, schedule, options.machine), config, schedule, out, resumed=True)
-    _print(config.env_id, returns, out)
+    _finish(config.env_id, returns, out)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
@@ -184,7 +186,11 @@ def _evaluate(arguments: Sequence[str]) -> None:
     asked = chosen_tasks(options.tasks, numbers=True)
     if asked.number is not None and asked.number < 2:
         raise InputError(f"--tasks: expected at least 2, got {asked.number}")
+    check_directory(options.out)
     from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.media.charts import draw_charts
+    from maml_rl.experiments.media.trial_charts import evaluated_chart
+    from maml_rl.experiments.runs.evaluations import PICTURE, file_of
     from maml_rl.experiments.runs.measured_trials import evaluation_record, store_returns
 
     _trusted(options.directory, options.trust.trust_module)
@@ -192,11 +198,12 @@ def _evaluate(arguments: Sequence[str]) -> None:
         on: int | Path | Literal["paper"] = asked.file or asked.number or "paper"
         record = evaluation_record(options.directory, on, options.seed, options.greedy, options.machine)
         show(record)
-        if not options.json:
-            path = store_returns(options.directory, record)
     if not options.json:
         _print(record["env_id"], record["returns"])
-        print(f"\nwritten: {path}")
+        path = store_returns(options.out or options.directory, record)
+        picture = path.with_name(file_of(PICTURE, record["task_set"]))
+        draw_charts([evaluated_chart(record)], picture)
+        print(f"\npicture: {picture}")
 
 
 _ACTIONS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -245,10 +252,18 @@ def _explained(out: Path) -> Iterator[None]:
         raise
 
 
-def _print(env_id: str, returns: "Returns", out: Path | None = None) -> None:
-    """Prints the returns `[tasks, n]` of an evaluation, and what to do next with the directory."""
+def _finish(env_id: str, returns: "Returns", out: Path) -> None:
+    """Prints what a training has reached, draws its learning curve, and names the next command."""
+    from maml_rl.experiments.media.charts import draw_charts
+    from maml_rl.experiments.media.trial_charts import LEARNING_CURVE, trial_charts
+
+    _print(env_id, returns)
+    draw_charts(trial_charts(stored_training(out)), out / LEARNING_CURVE)
+    print(f"\npicture: {out / LEARNING_CURVE}\nnext: maml-rl rl2 evaluate {shlex.quote(str(out))}")
+
+
+def _print(env_id: str, returns: "Returns") -> None:
+    """Prints the returns `[tasks, n]` of an evaluation."""
     from maml_rl.experiments.runs.measured_trials import episode_table
 
     print(f"{env_id}, {len(returns)} tasks\n{episode_table(returns)}")
-    if out is not None:
-        print(f"\nnext: maml-rl rl2 evaluate {shlex.quote(str(out))}")

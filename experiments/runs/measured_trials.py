@@ -126,7 +126,8 @@ def evaluation_record(
 
 
 def store_returns(directory: Path, record: dict[str, Any]) -> Path:
-    """Writes an evaluation next to the policy: the file."""
+    """Writes an evaluation into a directory: the file."""
+    directory.mkdir(parents=True, exist_ok=True)
     path = directory / file_of(EVALUATION, record["task_set"])
     write_json(path, record)
     return path

@@ -32,6 +32,7 @@ def test_it_trains_and_continues_and_evaluates(run_command, tmp_path):
     assert table[0] == f"{BANDIT}, 50 tasks"
     assert [line.split()[0] for line in table[3:7]] == ["1", "2", "3", "trial"]
     assert table[-1] == "next: maml-rl rl2 evaluate runs/rl2-BernoulliBandit-v0"
+    assert (out / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert "60 env steps: return of a trial" in trained.err
     last = stored_training(out).curve[-1]
     assert sum(last["by_episode"]) == pytest.approx(last["mean_return"])
@@ -151,7 +152,8 @@ def test_it_evaluates_on_the_papers_tasks_and_outside_the_training_range(run_com
     small = ("--max-episode-steps=3", "--units=8", "--num-envs=2", "--env-steps=1", "--every=1", "--tasks=2")
     assert run_command("rl2", "train", NAVIGATION, *small, "--out=out").code == 0
     (tmp_path / "far.json").write_text("[[5.0, 0.0], [0.0, 7.0], [9.0, 0.0]]")
-    assert "written: out/evaluation-paper.json" in run_command("rl2", "evaluate", "out", "--tasks=paper").out
+    assert "picture: out/adaptation-paper.png" in run_command("rl2", "evaluate", "out", "--tasks=paper").out
+    assert (tmp_path / "out" / "adaptation-paper.png").read_bytes().startswith(b"\x89PNG")
     far = run_command("rl2", "evaluate", "out", "--tasks=far.json")
     assert f"{NAVIGATION}, 3 tasks" in far.out
     assert "3 of 3 tasks are outside the task space of the training" in far.err
@@ -161,6 +163,16 @@ def test_it_evaluates_on_the_papers_tasks_and_outside_the_training_range(run_com
     assert (paper["tasks"], given["tasks"]) == (40, 3)
     # Six steps, each of at most 0.1 in each direction; the reward is minus the distance.
     assert given["trial"]["value"] == pytest.approx(-6 * (5 + 7 + 9) / 3, rel=0.05)
+
+
+def test_an_evaluation_can_be_written_elsewhere(run_command, tmp_path):
+    run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=1", "--out=out")
+    assert (
+        "picture: greedy/adaptation.png"
+        in run_command("rl2", "evaluate", "out", "--tasks=50", "--greedy", "--out=greedy").out
+    )
+    assert sorted(path.name for path in (tmp_path / "greedy").iterdir()) == ["adaptation.png", "evaluation.json"]
+    assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
 def test_json_is_the_record_of_the_evaluation_and_writes_no_file(run_command, tmp_path):
