@@ -270,7 +270,9 @@ def episodes_table(directory: Path) -> str:
 
 
 def trials_table(results: Path) -> str:
-    """Return of RL^2 by episode of the trial, from the evaluations in `rl2`; training runs in NAME, NAME-seed1, ...
+    """Return of RL^2 in the first and last episode of a trial and in all, from the evaluations in `rl2`.
+
+    Training runs of several seeds are in NAME, NAME-seed1, ...
 
     Raises:
         InputError: If a file is damaged.
@@ -278,17 +280,18 @@ def trials_table(results: Path) -> str:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(results.glob("rl2/*/evaluation*.json")):
         groups.setdefault((path.parent.name.partition("-seed")[0], path.name), []).append(read_json(path))
-    episodes = max((len(records[0]["by_episode"]) for records in groups.values()), default=0)
-    about = ["environment", "memory", "tasks", "seeds", "env steps"]
-    rows = [[*about, *(f"episode {number + 1}" for number in range(episodes))]]
+    about = ["environment", "memory", "tasks", "seeds", "env steps", "episodes"]
+    rows = [[*about, "return of the first", "of the last", "of all"]]
     for records in groups.values():
         first = records[0]
         returns = np.array([record["returns"] for record in records])  # [seeds, tasks, episodes]
-        means = [interval(returns[..., i], mean) for i in range(returns.shape[-1])]
+        shown = returns[..., 0], returns[..., -1], returns.sum(-1)
+        means = [interval(values, mean) for values in shown]
         about = [f"`{first['env_id']}`", "yes" if first["memory"] else "no"]
         about += [tasks_named(first["task_set"], first["tasks"]), str(len(records)), env_steps_text(first["env_steps"])]
+        about.append(str(returns.shape[-1]))
         texts = [f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" for found in means]
-        rows.append([*about, *texts, *[""] * (episodes - len(texts))])
+        rows.append([*about, *texts])
     return markdown_table(rows)
 
 

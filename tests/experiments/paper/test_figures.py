@@ -252,7 +252,7 @@ def test_returns_by_number_of_episodes_are_means_over_seeds(tmp_path):
     assert given == "| 3 given tasks | 2 | -20 | 200 | 400 |"
 
 
-def test_trials_have_a_column_for_each_episode_and_a_row_for_all_seeds(tmp_path):
+def test_trials_have_a_row_for_all_seeds_with_their_first_and_last_episode_and_all(tmp_path):
     one_seed, three_seeds = [[[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]], [[[-1.0, 2.0], [1.0, 2.0]]] * 3
     for name, of_seeds in (("bandit", one_seed), ("robot", three_seeds)):
         for seed, returns in enumerate(of_seeds):
@@ -261,12 +261,15 @@ def test_trials_have_a_column_for_each_episode_and_a_row_for_all_seeds(tmp_path)
             directory = tmp_path / "rl2" / (f"{name}-seed{seed}" if seed else name)
             place(directory / "evaluation-given.json", record | {"by_episode": returns[0], "returns": returns})
     head, _, bandit, robot = results_page.trials_table(tmp_path).splitlines()
-    assert head == "| environment | memory | tasks | seeds | env steps | episode 1 | episode 2 | episode 3 |"
+    assert head == (
+        "| environment | memory | tasks | seeds | env steps | episodes | return of the first | of the last | of all |"
+    )
     # Over two tasks: Student's quantile with one degree of freedom, 12.706, times a standard error of 1.
-    means = "2.0 [-10.7, 14.7] | 3.0 [-9.7, 15.7] | 4.0 [-8.7, 16.7]"
-    assert bandit == f"| `my:bandit-v0` | no | 2 given tasks | 1 | 4.0 M | {means} |"
+    means = "2.0 [-10.7, 14.7] | 4.0 [-8.7, 16.7] | 9.0 [-29.1, 47.1]"  # of all three, a standard error of 3
+    assert bandit == f"| `my:bandit-v0` | no | 2 given tasks | 1 | 4.0 M | 3 | {means} |"
     # Seeds that are alike add nothing to the interval over tasks.
-    assert robot == "| `my:robot-v0` | yes | 2 given tasks | 3 | 4.0 M | 0.0 [-12.7, 12.7] | 2.0 [2.0, 2.0] |  |"
+    means = "0.0 [-12.7, 12.7] | 2.0 [2.0, 2.0] | 2.0 [-10.7, 14.7]"
+    assert robot == f"| `my:robot-v0` | yes | 2 given tasks | 3 | 4.0 M | 2 | {means} |"
 
 
 def test_the_tables_of_the_repository_are_written_from_its_results():
