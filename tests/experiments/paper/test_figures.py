@@ -302,7 +302,8 @@ def test_further_runs_of_the_repository_are_compared_too(monkeypatch):
     assert "trained/half-cheetah-dir-cavia-seed2" in names
     assert "trained/half-cheetah-dir-pretrained" not in names  # already among the runs
     assert names[-1].startswith("results/rl2/half-cheetah-dir")
-    assert further_runs("ant-vel", [Path("trained/ant-vel-oracle"), Path("trained/ant-vel-pretrained")]) == []
+    navigation = [directory(name, config) for name, config in configurations("navigation").items()]
+    assert further_runs("navigation", navigation) == []
 
 
 @pytest.fixture
