@@ -97,8 +97,8 @@ class ResumedTrials:
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Directory written by maml-rl rl2 train."""
     env_steps: int | None = None
-    """Env steps of the training, counted from its beginning. Default: as planned. A longer training is the same as one
-    that was planned so if its evaluations are, which they are if the old plan was a multiple of --every."""
+    """Env steps of the training, counted from its beginning. Default: as planned. A longer training is bit for bit one
+    that was planned so, if its old length is a multiple of --every."""
     trust: GivenTrust = NO_OTHERS
     machine: GivenMachine = THIS_MACHINE
 

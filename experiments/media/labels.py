@@ -1,8 +1,12 @@
 """Words that pictures, videos and reports share."""
 
+from collections.abc import Sequence
+
 from maml_rl.experiments.media.charts import Axis
 from maml_rl.experiments.runs.evaluations import EvaluatedTasks
 from maml_rl.learner import QUANTITIES
+
+_IN_MILLIONS = 1e5  # env steps from which on they are given in millions
 
 
 def counted(count: int, name: str) -> str:
@@ -13,6 +17,13 @@ def counted(count: int, name: str) -> str:
 def steps_label(count: int) -> str:
     """A number of gradient steps as people read it."""
     return f"after {counted(count, 'gradient step')}" if count else "before adaptation"
+
+
+def in_env_steps(values: Sequence[float], longest: float) -> tuple[list[float], str]:
+    """Env steps as an axis has them, and its label: in millions, if the longest curve has many."""
+    if longest >= _IN_MILLIONS:
+        return [value / 1e6 for value in values], "million env steps"
+    return [*values], "env steps"
 
 
 def value_axis(quantity: str) -> Axis:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from maml_rl.errors import InputError
 from maml_rl.experiments.media.charts import OF_STEPS, Axis, Chart, Series, thinned
-from maml_rl.experiments.media.labels import steps_label, value_axis
+from maml_rl.experiments.media.labels import in_env_steps, steps_label, value_axis
 from maml_rl.experiments.runs.evaluations import Evaluation
 from maml_rl.json_values import read_text
 from maml_rl.run import METRICS
-
-_IN_MILLIONS = 1e5  # env steps from which on they are given in millions
 
 
 def training_charts(evaluation: Evaluation, directory: Path) -> list[Chart]:
@@ -34,8 +32,8 @@ def training_charts(evaluation: Evaluation, directory: Path) -> list[Chart]:
     if not rows:
         return [Chart("Learning curve", f"{METRICS} has no rows", Axis(""), value_axis(quantity), [])]
     x = thinned([row[by] for row in rows])
-    if unit == "env steps" and rows[-1][by] >= _IN_MILLIONS:
-        x, unit = [value / 1e6 for value in x], "million env steps"
+    if unit == "env steps":
+        x, unit = in_env_steps(x, rows[-1][by])
     series = [
         Series(steps_label(step), colour, x, thinned([scale * row[name] for row in rows]))
         for (step, name), colour in zip(columns.items(), OF_STEPS, strict=False)

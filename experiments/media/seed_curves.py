@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from maml_rl.experiments.media.charts import Axis, Chart, Series, thinned
 from maml_rl.experiments.media.comparison_charts import method_colours
-from maml_rl.experiments.media.labels import counted, value_axis
+from maml_rl.experiments.media.labels import counted, in_env_steps, value_axis
 from maml_rl.experiments.media.learning_curves import read_log
 from maml_rl.experiments.runs.comparison_files import Comparison, Method
 from maml_rl.experiments.runs.rl2_files import is_rl2
@@ -17,7 +17,6 @@ from maml_rl.run import METRICS, load_run
 from maml_rl.statistics import FEWEST_SEEDS, mean_with_interval
 
 _POINTS = 100  # of each curve
-_IN_MILLIONS = 1e5  # env steps from which on they are given in millions
 
 
 def seeds_chart(comparison: Comparison) -> Chart:
@@ -32,13 +31,12 @@ def seeds_chart(comparison: Comparison) -> Chart:
     is_return, scale = comparison.quantity == "return", QUANTITIES[comparison.quantity].scale
     found = [(method, *_of_method(method, comparison.quantity)) for method in comparison.methods]
     longest = max((x[-1] for _, x, _ in found if len(x)), default=0.0)
-    in_millions = is_return and longest >= _IN_MILLIONS
-    unit = ("million env steps" if in_millions else "env steps") if is_return else "meta-iterations"
+    unit = in_env_steps([], longest)[1] if is_return else "meta-iterations"
     series = []
     for colour, (method, x, values) in zip(method_colours(comparison), found, strict=True):
         if len(x):
             label = f"{method.label}, {counted(len(values), 'seed')}"
-            places = (x / 1e6 if in_millions else x).tolist()
+            places = in_env_steps(x.tolist(), longest)[0] if is_return else x.tolist()
             series.append(_series(label, colour, places, scale * values))
     subtitle = "training tasks; shaded: Student's 95 % interval over seeds, from three on"
     return Chart("Learning curves", subtitle, Axis(unit), value_axis(comparison.quantity), series)

@@ -4,28 +4,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from maml_rl.experiments.media.charts import Axis, Chart, Series
-from maml_rl.experiments.media.labels import counted, value_axis
+from maml_rl.experiments.media.labels import counted, in_env_steps, value_axis
 from maml_rl.experiments.runs.rl2_files import Training
 
 LEARNING_CURVE = "learning_curve.png"
 _TICKS = 10
-_IN_MILLIONS = 1e5  # env steps from which on they are given in millions
 _HALF_WIDTH = 1.96  # of a 95 % interval, in standard errors
 
 
 def trial_charts(training: Training) -> list[Chart]:
     """The return of a trial by env steps, and of each of its episodes before and after the training."""
     curve, tasks = training.curve, training.schedule.tasks
-    in_millions = curve[-1]["env_steps"] >= _IN_MILLIONS
-    x = [point["env_steps"] / (1e6 if in_millions else 1) for point in curve]
+    x, unit = in_env_steps([point["env_steps"] for point in curve], curve[-1]["env_steps"])
     mean = [point["mean_return"] for point in curve]
     low, high = (
         [point["mean_return"] + side * _HALF_WIDTH * point["standard_error"] for point in curve] for side in (-1, 1)
     )
     subtitle = f"mean over {counted(tasks, 'held-out task')}; shaded: 95 % interval over tasks"
-    unit = Axis("million env steps" if in_millions else "env steps")
     learned = Chart(
-        "Return of a trial", subtitle, unit, value_axis("return"), [Series("", "after", x, mean, low, high)]
+        "Return of a trial", subtitle, Axis(unit), value_axis("return"), [Series("", "after", x, mean, low, high)]
     )
     episodes = list(range(1, len(curve[0]["by_episode"]) + 1))
     series = [
