@@ -23,7 +23,7 @@ from maml_rl.experiments.runs.comparison_files import (
 )
 from maml_rl.experiments.runs.provenance import Hardware, trained_on
 from maml_rl.experiments.runs.recurrent_ppo import evaluate_rl2, load_rl2, read_rl2, trial_envs
-from maml_rl.experiments.runs.rl2_files import stored_training, training_seconds
+from maml_rl.experiments.runs.rl2_files import Training, stored_training
 from maml_rl.experiments.runs.rl2_settings import RL2Config
 from maml_rl.experiments.runs.task_input import read_tasks
 from maml_rl.machine import THIS_MACHINE, Machine
@@ -38,8 +38,7 @@ class _Evaluated(NamedTuple):
     directory: Path
     config: RL2Config
     env_steps: int
-    every: int  # env steps between evaluations in training, each of which begins new trials
-    seconds: float
+    training: Training
     machines: list[Hardware]
     returns: NDArray[np.float64]  # [tasks, n]
 
@@ -85,17 +84,13 @@ def _evaluated(comparison: Comparison, of: RLConfig, directory: Path, machine: M
                 f"{directory} has {name} {own}, the other runs have {ours}: compare runs of one task distribution, "
                 "with the same time limit"
             )
-    every, seconds, machines = (
-        stored_training(directory).schedule.every,
-        training_seconds(directory),
-        trained_on(directory),
-    )
+    training, machines = stored_training(directory), trained_on(directory)
     print(f"evaluating {directory}", file=sys.stderr)
     model, _ = load_rl2(directory, machine)  # only now: it imports the environment, which the other runs may do
     with closing(trial_envs(config, 1, machine)) as envs:
         tasks = read_tasks(task_space(envs), comparison.tasks, "the comparison")
     returns = evaluate_rl2(model, config, tasks, comparison.seed, machine=machine)
-    return _Evaluated(directory, config, model.num_timesteps, every, seconds, [*machines], returns)
+    return _Evaluated(directory, config, model.num_timesteps, training, [*machines], returns)
 
 
 def _label(evaluated: _Evaluated, all_methods: Sequence[_Evaluated]) -> str:
@@ -128,7 +123,7 @@ def _run(evaluated: _Evaluated, condition: str, gradient_steps: int) -> Compared
         seed=evaluated.config.seed,
         iterations=0,
         env_steps=evaluated.env_steps,
-        seconds=evaluated.seconds,
+        seconds=evaluated.training.seconds,
         machines=evaluated.machines,
         command=_command(evaluated),
         inner_lr={condition: []},
@@ -143,5 +138,6 @@ def _command(evaluated: _Evaluated) -> str:
         name, value = field.name.replace("_", "-"), getattr(config, field.name)
         if field.name != "env_id" and value != field.default:
             options += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", value]
-    options += ["--env-steps", evaluated.env_steps, "--every", evaluated.every]
+    every = evaluated.training.schedule.every  # each evaluation in training begins new trials
+    options += ["--env-steps", evaluated.env_steps, "--every", every]
     return f"{_COMMAND} {shlex.join(map(str, [config.env_id, *options]))}"

@@ -17,7 +17,7 @@ from maml_rl.experiments.paper.published import paper_tasks
 from maml_rl.experiments.runs.evaluations import EVALUATION, EvaluatedTasks, file_of
 from maml_rl.experiments.runs.ppo_baselines import Point
 from maml_rl.experiments.runs.recurrent_ppo import evaluate_rl2, load_rl2, trial_envs
-from maml_rl.experiments.runs.rl2_files import CURVE, stored_training, training_seconds
+from maml_rl.experiments.runs.rl2_files import CURVE, Training, stored_training
 from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
 from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import env_steps_text, text_table
@@ -60,8 +60,8 @@ def measure_training(
     Raises:
         InputError: If that one is damaged.
     """
-    curve = stored_training(out).curve if resumed else []
-    before, started = training_seconds(out) if resumed else 0.0, time.perf_counter()
+    training = stored_training(out) if resumed else Training(asdict(config), schedule, [])
+    curve, before, started = training.curve, training.seconds, time.perf_counter()
     first = curve[-1]["env_steps"] if curve else 0
     with tqdm(total=schedule.env_steps, initial=first, unit="env step", unit_scale=True, disable=None) as bar:
         for point in points:

@@ -28,6 +28,11 @@ class Training(NamedTuple):
     schedule: Schedule
     curve: list[CurvePoint]
 
+    @property
+    def seconds(self) -> float:
+        """How long the training took, with its evaluations; 0 if that was not noted."""
+        return self.curve[-1].get("seconds", 0.0) if self.curve else 0.0
+
 
 def is_rl2(directory: Path) -> bool:
     """Whether a directory holds a policy of RL^2."""
@@ -45,9 +50,3 @@ def stored_training(directory: Path) -> Training:
         raise InputError(f"there is no {CURVE} in {directory}: give the directory that RL^2 was trained in")
     training: Training = read_typed(path, Training, "train again")
     return training
-
-
-def training_seconds(directory: Path) -> float:
-    """How long its training took, with its evaluations; 0 if that was not noted."""
-    curve = stored_training(directory).curve
-    return curve[-1].get("seconds", 0.0) if curve else 0.0

@@ -14,7 +14,7 @@ from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maml_rl.experiments.runs import recurrent_ppo
 from maml_rl.experiments.runs.loop import alone_in
 from maml_rl.experiments.runs.provenance import trained_on
-from maml_rl.experiments.runs.rl2_files import CURVE, POLICY, stored_training, training_seconds
+from maml_rl.experiments.runs.rl2_files import CURVE, POLICY, stored_training
 
 pytest.importorskip("sb3_contrib", reason="RL^2 needs the extra rl2")
 
@@ -52,7 +52,7 @@ def test_it_trains_and_continues_and_evaluates(run_command, tmp_path):
     assert [point["env_steps"] for point in training.curve] == [0, 60, 120, 180]
     seconds = [point["seconds"] for point in training.curve]
     assert seconds == sorted(seconds)
-    assert seconds[-1] == training_seconds(out) > 0
+    assert seconds[-1] == training.seconds > 0
     (machine,) = trained_on(out)
     assert (machine["from_iteration"], machine["torch"]) == (0, torch.__version__)
 

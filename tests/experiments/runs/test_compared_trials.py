@@ -19,7 +19,7 @@ from maml_rl.experiments.runs.comparison_files import (
     write_comparison,
 )
 from maml_rl.experiments.runs.provenance import trained_on
-from maml_rl.experiments.runs.rl2_files import training_seconds
+from maml_rl.experiments.runs.rl2_files import stored_training
 from maml_rl.experiments.runs.training import train
 from maml_rl.machine import Machine
 from maml_rl.supervised.settings import SupervisedConfig, TasksConfig
@@ -84,7 +84,7 @@ def test_seeds_are_one_method_with_its_returns_by_episode_on_the_tasks_of_the_ot
             f"{NAVIGATION} --max-episode-steps 5 --units 4 --num-envs 2{' --seed 1' if one.seed else ''} "
             "--env-steps 20 --every 1"
         )
-        assert one.seconds == training_seconds(directory) > 0
+        assert one.seconds == stored_training(directory).seconds > 0
         assert one.machines == trained_on(directory) != []
     (curve,) = rl2.curves
     values = np.array([one.values[""] for one in rl2.runs])
