@@ -1,9 +1,8 @@
 """`maml-rl rl2`: RL^2, a policy with a memory that adapts without gradients, to compare with."""
 
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from maml_rl.config import require
-from maml_rl.errors import InputError, NonFiniteError, WorkerError
+from maml_rl.errors import InputError
 from maml_rl.experiments.commands.options import (
     NO_OTHERS,
     GivenMachine,
@@ -20,7 +19,7 @@ from maml_rl.experiments.commands.options import (
     chosen_tasks,
     parse,
 )
-from maml_rl.experiments.runs.rl2_files import is_rl2, stored_training
+from maml_rl.experiments.runs.rl2_files import POLICY, is_rl2, stored_training
 from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
 from maml_rl.machine import THIS_MACHINE
 
@@ -227,29 +226,15 @@ def _resume_command(out: Path) -> str:
     return f"maml-rl rl2 resume {shlex.quote(str(out))}"
 
 
-@contextmanager
-def _explained(out: Path) -> Iterator[None]:
+def _explained(out: Path) -> AbstractContextManager[None]:
     """Adds to what ends a training how to continue it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not is_rl2(out):
-            raise
-        print(f"\ninterrupted; saved at the last evaluation. Resume with: {_resume_command(out)}", file=sys.stderr)
-        raise SystemExit(130) from None
-    except NonFiniteError as error:
-        kept = f"the policy of the last evaluation in {out} is intact; " if is_rl2(out) else ""
-        raise InputError(
-            f"training stopped: {error}: {kept}maml-rl check shows what is wrong with an environment; if nothing is, "
-            "train again with a lower --lr, or --standardise and --normalise-rewards, and another --out"
-        ) from error
-    except OSError as error:
-        kept = f"; resume from the last evaluation with: {_resume_command(out)}" if is_rl2(out) else ""
-        raise InputError(f"training stopped: {error}{kept}") from error
-    except WorkerError as error:
-        kept = f"; the last evaluation's policy is saved, resume with: {_resume_command(out)}" if is_rl2(out) else ""
-        error.args = (f"training stopped: {error}{kept}",)
-        raise
+    from maml_rl.experiments.commands.ending import naming_what_is_saved
+
+    remedy = (
+        "maml-rl check shows what is wrong with an environment; if nothing is, train again with a lower --lr, or "
+        "--standardise and --normalise-rewards, and another --out"
+    )
+    return naming_what_is_saved(out / POLICY, "evaluation", _resume_command(out), lambda _: remedy)
 
 
 def _finish(env_id: str, returns: "Returns", out: Path) -> None:

@@ -2,14 +2,14 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maml_rl.config import RLConfig, RunConfig, TrustRegion
-from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, RankError, WorkerError
+from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
 from maml_rl.experiments.commands.options import Trust, refuse_other_kinds
 from maml_rl.experiments.commands.train_arguments import AskedRun, NewRun, ResumedRun, asked_runs, train_help
 from maml_rl.experiments.runs.tracker_options import Tracking, check_tracker
@@ -77,9 +77,11 @@ def _run_all(runs: Sequence[AskedRun]) -> None:
 def _run_one(asked: AskedRun) -> None:
     """Trains one run."""
     from maml_rl.experiments.commands.computing import computing
+    from maml_rl.experiments.commands.ending import naming_what_is_saved
     from maml_rl.experiments.commands.ranked import shared_facts
     from maml_rl.experiments.runs.training import follow, resume, train
     from maml_rl.ranks import naming_the_ended, this_rank
+    from maml_rl.run import CHECKPOINT
 
     ranks = this_rank()
     if ranks.size > 1:
@@ -89,7 +91,9 @@ def _run_one(asked: AskedRun) -> None:
             follow(asked.options.machine)
         return
     work = _work(asked)
-    with computing(), _explained(work), naming_the_ended(ranks):
+    resuming = f"maml-rl train --resume {shlex.quote(str(work.out))}"
+    explained = naming_what_is_saved(work.out / CHECKPOINT, "checkpoint", resuming, partial(_remedy, work.config))
+    with computing(), explained, naming_the_ended(ranks):
         if work.resumed:
             given = (work.resumed.iterations, work.resumed.data)
             trained = resume(work.out, *given, work.machine, _watch(work), work.tracking)
@@ -179,35 +183,15 @@ def _watch(work: _Work) -> Any:
     return lambda learner: Clips(learner, work.render_every)
 
 
-@contextmanager
-def _explained(work: _Work) -> Iterator[None]:
-    """Adds to an error that ends a training how to resume it, or what to change."""
-    from maml_rl.run import CHECKPOINT
-
-    out, resume = work.out, f"maml-rl train --resume {shlex.quote(str(work.out))}"
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not (out / CHECKPOINT).exists():
-            raise
-        print(f"\ninterrupted; saved. Resume with: {resume}", file=sys.stderr)
-        raise SystemExit(130) from None
-    except OSError as error:
-        kept = f"; resume the last checkpoint with: {resume}" if (out / CHECKPOINT).exists() else ""
-        raise InputError(f"training stopped: {error}{kept}") from error
-    except (WorkerError, RankError) as error:
-        kept = f"; the run is saved, resume with: {resume}" if (out / CHECKPOINT).exists() else ""
-        error.args = (f"training stopped: {error}{kept}",)
-        raise
-    except NonFiniteError as error:
-        kept = f"the last checkpoint in {out} is intact; " if (out / CHECKPOINT).exists() else ""
-        remedy = _remedy(work.config)
-        if isinstance(error, NonFiniteEnvironmentError):
-            remedy = f"maml-rl check shows what is wrong with an environment; if actions grew without bound, {remedy}"
-        raise InputError(f"training stopped: {error}: {kept}{remedy}") from error
+def _remedy(config: RunConfig, error: NonFiniteError) -> str:
+    """What to do after a result that is not finite."""
+    remedy = _against_divergence(config)
+    if isinstance(error, NonFiniteEnvironmentError):
+        return f"maml-rl check shows what is wrong with an environment; if actions grew without bound, {remedy}"
+    return remedy
 
 
-def _remedy(config: RunConfig) -> str:
+def _against_divergence(config: RunConfig) -> str:
     """What to do when a training with these settings diverges: first bound what the network sees, then its steps."""
     lower = f"a lower --meta.inner-lr or --meta.step.{'max-kl' if isinstance(config.meta.step, TrustRegion) else 'lr'}"
     if not isinstance(config, RLConfig):

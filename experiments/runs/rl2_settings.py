@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from maml_rl.config import require
 
+_LARGEST_LR = 1e36  # Adam multiplies it by up to 10, in single precision
+
 
 @dataclass(frozen=True)
 class RL2Config:
@@ -69,8 +71,8 @@ class RL2Config:
         require("n_steps", str(self.n_steps), self.n_steps is None or self.n_steps >= 1, "at least 1 or None")
         require("chrono", str(self.chrono), self.chrono is None or self.chrono >= 3, "at least 3 or None")
         require("chrono", str(self.chrono), self.chrono is None or self.memory, "left out without memory")
-        for name in ("lr", "clip"):
-            require(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        require("lr", self.lr, 0 < self.lr <= _LARGEST_LR, f"above 0 and at most {_LARGEST_LR:g}")
+        require("clip", self.clip, self.clip > 0, "above 0")
         for name in ("discount", "gae_lambda"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "from 0 to 1")
         require("entropy", self.entropy, self.entropy >= 0, "at least 0")

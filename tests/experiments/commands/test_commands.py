@@ -177,7 +177,7 @@ def test_ctrl_c_saves_the_run_says_how_to_resume_it_and_it_resumes(tmp_path, run
     assert child.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err
-    assert "interrupted; saved. Resume with: maml-rl train --resume run\n" in err
+    assert "interrupted; the last checkpoint is saved, resume with: maml-rl train --resume run\n" in err
     finished = load_run(tmp_path / "run").state.iteration
     assert finished >= 1
     logged = [int(row["iteration"]) for row in rows(tmp_path / "run")]
@@ -368,7 +368,7 @@ def test_ctrl_c_before_anything_is_saved_promises_nothing(run_command, monkeypat
     assert result.code == 130
     assert "Traceback" not in result.err
     assert not (tmp_path / "run" / CHECKPOINT).exists()
-    assert "interrupted; saved" not in result.err
+    assert "is saved" not in result.err
     assert "--resume" not in result.err
 
 

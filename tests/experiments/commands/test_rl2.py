@@ -111,7 +111,7 @@ def test_an_interrupted_training_resumes_up_to_its_planned_length(run_command, t
     at_evaluation(number, KeyboardInterrupt())
     stopped = run_command("rl2", "train", BANDIT, *small, "--out=parts")
     assert stopped.code == 130
-    assert stopped.err.endswith("\ninterrupted; saved at the last evaluation. Resume with: maml-rl rl2 resume parts\n")
+    assert stopped.err.endswith("\ninterrupted; the last evaluation is saved, resume with: maml-rl rl2 resume parts\n")
     resumed = run_command("rl2", "resume", "parts")
     assert resumed.out.splitlines()[:7] == whole.out.splitlines()[:7]
     curve = stored_training(tmp_path / "parts").curve
@@ -125,7 +125,7 @@ def test_an_error_of_the_operating_system_says_how_to_resume(run_command, at_eva
     stopped = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=60", "--out=out")
     assert stopped.code == 2
     assert stopped.err.splitlines()[-1] == (
-        "maml-rl: training stopped: [Errno 28] No space left on device; resume from the last evaluation with: "
+        "maml-rl: training stopped: [Errno 28] No space left on device; the last evaluation is saved, resume with: "
         "maml-rl rl2 resume out"
     )
 
@@ -215,6 +215,7 @@ def test_evaluations_that_cannot_be_are_refused_in_one_line(run_command, option,
         ({"chrono": 9, "memory": False}, "chrono must be left out without memory, got 9"),
         ({"reward_scale": "nan"}, "reward-scale must be finite, got nan"),
         ({"seed": 2**32}, r"seed must be at least 0 and below 2\^32, got 4294967296"),
+        ({"lr": 1e38}, r"lr must be above 0 and at most 1e\+36, got 1e\+38"),
         ({"lr": "fast"}, "--lr needs a number, got 'fast'"),
         ({"learning_rate": 1}, "Unrecognized options: --learning-rate"),
         ({"tasks": 1}, "tasks must be at least 2, got 1"),
@@ -245,7 +246,7 @@ def test_a_training_that_diverges_ends_in_one_line_and_keeps_what_was_saved(run_
     assert result.code == 2
     last = result.err.splitlines()[-1]
     assert last.startswith("maml-rl: training stopped: a parameter is NaN or infinite after ")
-    assert "the policy of the last evaluation in out is intact" in last
+    assert "the last evaluation in out is intact" in last
     assert "train again with a lower --lr" in last
     tensors = load_checkpoint(tmp_path / "out" / POLICY).tensors
     assert all(value.isfinite().all() for value in tensors.values())
