@@ -31,7 +31,8 @@ def step_chart(evaluation: Evaluation, comparison: Comparison | None = None) -> 
     series = [*_curves(evaluation)]
     if comparison and first.condition in comparison.conditions:
         series += other_methods(comparison, first.condition, evaluation.config.method, steps)
-    subtitle = f"with 95 % intervals over {tasks_named(evaluation.task_set, first.values.shape[1])}"
+    tasks = tasks_named(evaluation.task_set, first.values.shape[1], first.strata)
+    subtitle = f"with 95 % intervals over {tasks}"
     axis = Axis("gradient steps", list(steps), [str(step) for step in steps])
     return Chart(f"{first.quantity.capitalize()} by gradient step", subtitle, axis, value_axis(first.quantity), series)
 
@@ -64,7 +65,8 @@ def episodes_charts(evaluation: Evaluation) -> list[Chart]:
     for step, colour in zip(range(evaluation.gradient_steps + 1), cycle(("before", *_OF_CURVES)), strict=False):
         values = np.array([(of[step].value, of[step].low, of[step].high) for of in means])
         series.append(with_band(steps_label(step), colour, values))
-    quantity, tasks = evaluation.curves[0].quantity, tasks_named(evaluation.task_set, evaluation.settings.tasks)
+    first = evaluation.curves[0]
+    quantity, tasks = first.quantity, tasks_named(evaluation.task_set, evaluation.settings.tasks, first.strata)
     axis = Axis("episodes that a gradient step uses", list(range(len(numbers))), [str(number) for number in numbers])
     subtitle = f"with 95 % intervals over {tasks}, the same for each number"
     return [Chart(f"{quantity.capitalize()} by episodes used", subtitle, axis, value_axis(quantity), series)]

@@ -70,8 +70,9 @@ environment:
 - **On the paper's tasks**: the 40 tasks on which the paper's policies were tested (`paper_tasks`), next to the paper's
   returns.
 - **On held-out tasks**: 40 tasks that the seed of the evaluation draws. They can be harder: the paper's goal velocities
-  of the half-cheetah have mean 0.92 m/s, these 1.15 m/s. So the paper's returns are not in this table. (For navigation
-  it has five seeds of pretrained and oracle; the table above it has the one that comes with the repository.)
+  of the half-cheetah have mean 0.92 m/s, these 1.15 m/s. So the paper's returns are not in this table. Where there are
+  only two tasks, forward and backward, training has met both. (For navigation the table has five seeds of pretrained
+  and oracle; the table above it has the one that comes with the repository.)
 
 Supervised runs have a table for each number of shots, and for both modes of batch normalisation: transductive, with the
 statistics of the query examples, as in the paper; or with those of the support examples, so that query examples do
@@ -134,7 +135,8 @@ def _by_problem(results: Path) -> Iterator[list[Comparison]]:
 def _tables(comparison: Comparison) -> str:
     """A table for each condition, on one set of tasks; the paper's values of its own tasks only."""
     steps = [step for step in _SHOWN if step <= comparison.gradient_steps]
-    quantity, tasks = QUANTITIES[comparison.quantity], tasks_named(comparison.task_set, comparison.num_tasks)
+    tasks = tasks_named(comparison.task_set, comparison.num_tasks, comparison.strata)
+    quantity = QUANTITIES[comparison.quantity]
     about = f", {comparison.episodes} episodes of each by gradient step" if comparison.episodes else ""
     about += "" if comparison.quantity == "return" else f", {comparison.quantity}"
     about += f" in {quantity.unit}" if quantity.unit else ""
@@ -264,7 +266,7 @@ def episodes_table(directory: Path) -> str:
         means = [before, *(fmean(mean[1] for mean in of_number) for of_number in after)]
         numbers = ["0", *(str(number) for number in records[0]["settings"]["episodes_used"])]
         rows = rows or [["episodes", "seeds", *numbers]]
-        about = tasks_named(records[0]["task_set"], len(records[0]["tasks"]))
+        about = tasks_named(records[0]["task_set"], len(records[0]["tasks"]), records[0]["strata"])
         rows.append([about, str(len(records)), *(f"{mean:.0f}" for mean in means)])
     return markdown_table(rows)
 

@@ -29,7 +29,7 @@ def lead(evaluation: Evaluation) -> str:
     """What adaptation gains, in a sentence."""
     first, unit = evaluation.curves[0], f"&nbsp;{evaluation.quantity.unit}" if evaluation.quantity.unit else ""
     means = [minus(evaluation.quantity.text(mean.value)) + unit for mean in first.means()]
-    tasks = tasks_named(evaluation.task_set, first.values.shape[1])
+    tasks = tasks_named(evaluation.task_set, first.values.shape[1], first.strata)
     said = f"Mean {first.quantity} on {tasks}: <b>{means[0]}</b> before adaptation"
     if len(means) > 1:
         said += f", <b>{means[1]}</b> after one gradient step on {_adapted_to(evaluation)}"

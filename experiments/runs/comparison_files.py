@@ -200,7 +200,7 @@ def stored_runs(path: Path) -> set[str]:
 def comparison_heading(comparison: Comparison) -> str:
     """What was compared, in one line."""
     unit = QUANTITIES[comparison.quantity].unit
-    tasks = tasks_named(comparison.task_set, comparison.num_tasks)
+    tasks = tasks_named(comparison.task_set, comparison.num_tasks, comparison.strata)
     count = comparison.episodes
     episodes = f", {count} episode{'' if count == 1 else 's'} each" if count else ""
     return f"{comparison.problem}: mean {comparison.quantity}{f', {unit}' if unit else ''} on {tasks}{episodes}"

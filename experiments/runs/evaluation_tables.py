@@ -9,9 +9,20 @@ from maml_rl.experiments.runs.text import text_table
 from maml_rl.learner import RANDOM, THIS_RUN, Curve, Quantity
 
 
-def tasks_named(task_set: EvaluatedTasks, count: int) -> str:
-    """The tasks of an evaluation, as its tables name them."""
-    return f"the paper's own {count} tasks" if task_set == "paper" else f"{count} {task_set} tasks"
+def tasks_named(task_set: EvaluatedTasks, count: int, strata: Sequence[int] | None = None) -> str:
+    """The tasks of an evaluation, as its tables name them: held-out ones only where training may not have met them.
+
+    Args:
+        task_set: Which tasks.
+        count: How many.
+        strata: Of each task, where they are all that p(T) has (`maml_rl.tasks.strata`).
+    """
+    if task_set == "paper":
+        return f"the paper's own {count} tasks"
+    if task_set == "held-out" and strata is not None:
+        different = len(set(strata))
+        return f"all {count} tasks" if count == different else f"{count} tasks (all {different} there are, repeated)"
+    return f"{count} {task_set} tasks"
 
 
 def heading(evaluation: Evaluation) -> list[str]:
@@ -21,7 +32,9 @@ def heading(evaluation: Evaluation) -> list[str]:
     if isinstance(settings, RLEvaluation):
         episodes = f", {settings.episodes} episode{'' if settings.episodes == 1 else 's'} each"
     unit = f", {evaluation.quantity.unit}" if evaluation.quantity.unit else ""
-    lines = [f"mean {first.quantity}{unit} over {tasks_named(evaluation.task_set, settings.tasks)}{episodes}"]
+    lines = [
+        f"mean {first.quantity}{unit} over {tasks_named(evaluation.task_set, settings.tasks, first.strata)}{episodes}"
+    ]
     if first.validation:
         chosen = {c.condition: f"{c.validation.best:g}" for c in evaluation.main_curves() if c.validation}
         best = chosen.values() if len(set(chosen.values())) > 1 else [next(iter(chosen.values()))]

@@ -244,6 +244,7 @@ def test_returns_by_number_of_episodes_are_means_over_seeds(tmp_path):
                 "settings": {"episodes_used": [1, 20]},
                 "task_set": task_set,
                 "tasks": [0, 1, 2],
+                "strata": None,
             }
             place(tmp_path / f"episodes-seed{seed}" / file, record)
     head, _, held_out, given = results_page.episodes_table(tmp_path).splitlines()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maml_rl.experiments.presets import PRESETS
-from maml_rl.experiments.runs.evaluation_tables import heading, published_text, remarks, table
+from maml_rl.experiments.runs.evaluation_tables import heading, published_text, remarks, table, tasks_named
 from maml_rl.experiments.runs.evaluations import Evaluation, settings_with
 from maml_rl.learner import QUANTITIES, RANDOM, THIS_RUN, Curve, Validation
 
@@ -115,3 +115,17 @@ def test_the_heading_says_what_was_measured():
     validation = Validation(2, (0.1, 0.5), [-3.0, -2.0], higher_is_better=True)
     chosen = [curve._replace(validation=validation) for curve in OF_POLICY.curves]
     assert heading(OF_POLICY._replace(curves=chosen))[1] == ("step size 0.5: of 0.1, 0.5 the best on validation tasks")
+
+
+@pytest.mark.parametrize(
+    ("task_set", "strata", "name"),
+    [
+        ("held-out", None, "4 held-out tasks"),
+        ("held-out", [0, 1, 0, 1], "4 tasks (all 2 there are, repeated)"),
+        ("held-out", [2, 0, 1, 3], "all 4 tasks"),
+        ("paper", [0, 1, 0, 1], "the paper's own 4 tasks"),
+        ("given", None, "4 given tasks"),
+    ],
+)
+def test_tasks_are_called_held_out_only_where_training_may_not_have_met_them(task_set, strata, name):
+    assert tasks_named(task_set, 4, strata) == name
