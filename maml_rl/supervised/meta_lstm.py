@@ -93,12 +93,15 @@ def next_cells(weights: Params, p: float, cells: Cells, gradient: Tensor, loss: 
         loss: The loss that it is the gradient of, `[]`.
     """
     units = cells.hidden.shape[-1]
-    of_loss = preprocessed(loss, p).expand(len(gradient), 2)
-    signals = torch.cat([of_loss, preprocessed(gradient, p)], -1)  # [P, 4]
-    layer = signals @ weights["input_weight"] + (cells.hidden @ weights["hidden_weight"] + weights["bias"])
-    entry, keep, output = torch.sigmoid(layer[:, : 3 * units]).chunk(3, -1)
-    memory = keep * cells.memory + entry * torch.tanh(layer[:, 3 * units :])
-    hidden = output * torch.tanh(memory)
+    of_loss, of_gradient = weights["input_weight"].split(2)
+    bias = preprocessed(loss, p) @ of_loss + weights["bias"]
+    seen = torch.cat([preprocessed(gradient, p), cells.hidden], -1)  # [P, 2 + U]
+    weight = torch.cat([of_gradient, weights["hidden_weight"]])
+    # tanh x = 2 sigmoid(2 x) - 1, so one sigmoid serves all four parts. On a CPU, tanh takes six times as long.
+    scale = torch.cat([bias.new_ones(3 * units), bias.new_full((units,), 2.0)])
+    entry, keep, output, half = torch.sigmoid(torch.addmm(bias * scale, seen, weight * scale)).chunk(4, -1)
+    memory = keep * cells.memory + entry * (2 * half - 1)
+    hidden = output * (2 * torch.sigmoid(2 * memory) - 1)
 
     def gate(name: str, before: Tensor) -> Tensor:
         weight = weights[f"{name}_gate_weight"]
