@@ -93,7 +93,7 @@ def next_cells(weights: Params, p: float, cells: Cells, gradient: Tensor, loss: 
         loss: The loss that it is the gradient of, `[]`.
     """
     units = cells.hidden.shape[-1]
-    of_loss, of_gradient = weights["input_weight"].split(2)
+    of_loss, of_gradient = weights["input_weight"].chunk(2)
     bias = preprocessed(loss, p) @ of_loss + weights["bias"]
     seen = torch.cat([preprocessed(gradient, p), cells.hidden], -1)  # [P, 2 + U]
     weight = torch.cat([of_gradient, weights["hidden_weight"]])

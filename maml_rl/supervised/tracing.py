@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
@@ -102,8 +104,10 @@ def _trace(function: _Function, arguments: Any, versions: list[int]) -> _Trace:
         nesting.append(form)
         return result
 
+    one_mode = TracingContext(FakeTensorMode(allow_fallback_kernels=True))  # else each value gets a mode of its own
     try:
-        module: GraphModule = make_fx(flat)(*leaves)
+        with tracing(one_mode):
+            module: GraphModule = make_fx(flat)(*leaves)
     except Exception as error:
         function(*_altered(arguments))  # if it fails as well, the error is its own
         raise InputError(f"the network cannot be traced ({shorten(reason(error), 200)}): {UNTRACED}") from error
