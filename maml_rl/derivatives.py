@@ -1,12 +1,12 @@
 """First and second derivatives of a task's loss: recorded by PyTorch, or the loss's own.
 
 Recording works for any loss. A loss that computes its own derivatives (`OwnDerivatives`), such as those of a multilayer
-perceptron (`maml_rl.linear_policy`), is used directly. Recording uses plain tensors instead of `torch.func`, whose
-first use imports PyTorch's compiler, which takes a second.
+perceptron (`maml_rl.linear_policy`), is used directly. Recording uses neither `torch.func` nor `grad_outputs`, whose
+first uses import PyTorch's compiler and SymPy, which takes a second or two.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,6 +49,39 @@ class OwnDerivatives(Protocol):
         ...
 
 
+class _Seed(torch.autograd.Function):
+    """A scalar whose gradient with respect to each output is its vector, for a backward pass from all of them at once.
+
+    It is one node of the graph: with more, the order of their sums would depend on the threads in which they are made.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *outputs_and_vectors: Tensor) -> Tensor:
+        ctx.save_for_backward(*outputs_and_vectors[len(outputs_and_vectors) // 2 :])
+        return outputs_and_vectors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        vectors = ctx.saved_tensors
+        return (*(gradients[0] * vector for vector in vectors), *(None for _ in vectors))
+
+
+def vector_jacobian_product(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor], create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Derivative of sum(output * vector) with respect to the inputs; the outputs keep their graph.
+
+    Args:
+        outputs: What was computed from the inputs.
+        inputs: Tensors that require gradients.
+        vectors: One for each output, of its shape.
+        create_graph: Whether the result has a graph of its own, also to the vectors.
+    """
+    with torch.enable_grad():
+        seed = _Seed.apply(*outputs, *vectors)  # type: ignore[no-untyped-call]
+    return torch.autograd.grad(seed, inputs, retain_graph=True, create_graph=create_graph, materialize_grads=True)
+
+
 class RecordedGradient(NamedTuple):
     """The gradient of a scalar with respect to some tensors, and its graph, if it is kept."""
 
@@ -62,7 +95,7 @@ class RecordedGradient(NamedTuple):
         if not pairs:
             return tuple(torch.zeros_like(value) for value in self.at)
         parts, chosen = zip(*pairs, strict=True)
-        return torch.autograd.grad(parts, self.at, chosen, retain_graph=True, materialize_grads=True)
+        return vector_jacobian_product(parts, self.at, chosen)
 
 
 def recorded_gradient(

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from maml_rl.derivatives import Product, TaskLoss
+from maml_rl.derivatives import Product, TaskLoss, vector_jacobian_product
 from maml_rl.distributions import Distribution, PerParameter
 from maml_rl.objectives import Loss, PolicyLoss
 from maml_rl.perceptron import PerceptronLoss, PerceptronPoint, perceptron
@@ -90,15 +90,14 @@ def _recorded(policy: Policy, params: Params, observations: Tensor) -> _Recorded
         leaves = [params[name].detach().requires_grad_() for name in names]
         outputs = policy(dict(zip(names, leaves, strict=True)), observations).parameters()
         zeros = [torch.zeros_like(output, requires_grad=True) for output in outputs]
-        transposed = torch.autograd.grad(outputs, leaves, zeros, create_graph=True, materialize_grads=True)
+        transposed = vector_jacobian_product(outputs, leaves, zeros, create_graph=True)
 
     def product(vector: Params) -> PerParameter:
         vectors = [vector[name] for name in names]
-        return torch.autograd.grad(transposed, zeros, vectors, retain_graph=True, materialize_grads=True)
+        return vector_jacobian_product(transposed, zeros, vectors)
 
     def transposed_product(cotangents: PerParameter) -> Params:
-        found = torch.autograd.grad(outputs, leaves, cotangents, retain_graph=True, materialize_grads=True)
-        return dict(zip(names, found, strict=True))
+        return dict(zip(names, vector_jacobian_product(outputs, leaves, cotangents), strict=True))
 
     distribution = policy.distribution(*(output.detach() for output in outputs))
     return _RecordedPolicy(distribution, product, transposed_product)

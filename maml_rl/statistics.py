@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import fdtrc, stdtrit
 
 Floats = NDArray[np.floating]
 Statistic = Callable[[Floats], Floats]
@@ -111,6 +110,8 @@ def one_way(groups: Sequence[Floats]) -> float:
     freedom = len(groups) - 1, len(values) - len(groups)
     if within == 0.0:
         return float(between == 0.0)
+    from scipy.special import fdtrc
+
     return float(fdtrc(*freedom, (between / freedom[0]) / (within / freedom[1])))
 
 
@@ -145,4 +146,6 @@ def _variance_of_mean(values: Floats, strata: Sequence[int] | None = None) -> tu
 
 def _quantile(freedom: int) -> float:
     """97.5 % quantile of Student's distribution."""
+    from scipy.special import stdtrit  # a tenth of the start of a training, which needs none
+
     return float(stdtrit(freedom, 0.975))
