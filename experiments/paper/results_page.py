@@ -82,9 +82,11 @@ With three or more seeds, an interval is over seeds and tasks (Student's, with s
 two seeds it is **over tasks alone**: it says what the same runs would reach on other tasks, and nothing about other
 seeds. The column *interval over* says which.
 
-All methods of an environment have the same policy, sampler, optimiser and number of training episodes, so that only the
-idea differs. There are two exceptions: ant-vel's oracle had about half of the episodes, since its return had long
-stopped rising, and mimic is trained differently. The methods are:
+The methods of an environment have the same policy, sampler, optimiser and number of training episodes, so that only the
+idea differs, with these exceptions. ant-vel's oracle had about half of the episodes, since its return had long stopped
+rising, and ant-dir's was stopped as well. On ant-dir, CAVIA and `maml-filtered-std-factor` have fewer iterations than
+maml. CAVIA and `maml-filtered-std-factor` use the inner Hessian on all support steps, where maml uses a quarter. mimic
+and rl2 are trained differently. The methods are:
 
 - **maml**: the method; `maml-filtered-std-factor` has filtered step sizes and a learned deviation of the adapted
   policy.
@@ -97,6 +99,8 @@ stopped rising, and mimic is trained differently. The methods are:
 - **pretrained**: trained on all tasks at once, without inner updates, and then fine-tuned as maml is.
 - **oracle**: the same with the task in the observation; it needs no gradient steps.
 - **random**: not trained, and fine-tuned as maml is.
+- **rl2, by episode**: RL^2, an LSTM that PPO trains ([rl2.md](rl2.md)). It adapts by its memory and takes no gradient
+  steps: its first, second, ... episode of a task is in the columns of 0, 1, ... steps.
 
 For maml, the step size of the gradient steps is that of the training. For mimic, pretrained and random, it is the best
 of several on validation tasks, which are neither those of the training nor those of a table. With only two directions,

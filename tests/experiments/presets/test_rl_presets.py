@@ -5,7 +5,9 @@ import re
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from maml_rl.config import SGD, Adam, PolicyConfig, ProMP, TrustRegion
@@ -222,6 +224,40 @@ def test_a_preset_names_its_task_its_source_and_what_to_expect(name):
     assert re.search("20[0-9]{2}", preset.source)
     assert preset.expected
     assert find_preset(name) is preset
+
+
+REACHED = re.compile(r"([^a-z]*(?: to [^a-z]*)*) on (the paper's|held-out) tasks")
+FILES = {"the paper's": "comparison-paper.json", "held-out": "comparison.json"}
+
+
+def compared_runs(name: str, tasks: str) -> list[dict[str, Any]]:
+    """The shipped runs of a preset, from the comparisons on such tasks."""
+    records = [json.loads(path.read_text()) for path in Path("results").glob(f"*/{FILES[tasks]}")]
+    runs = [run for record in records for method in record["methods"] for run in method["runs"]]
+    return [run for run in runs if re.fullmatch(rf"trained/{name}(-seed\d+)?", run["directory"])]
+
+
+MEASURED = {
+    name: (found[1], runs)
+    for name, preset in PRESETS.items()
+    if (found := REACHED.match(preset.expected)) and (runs := compared_runs(name, found[2]))
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_returns_that_a_preset_expects_are_those_of_its_shipped_runs(name):
+    """Of the mean over seeds, or of the worst and the best of them."""
+    expected, runs = MEASURED[name]
+    means = np.array([np.mean(run["values"][""], axis=1) for run in runs])  # [seeds, steps]
+    for step, text in enumerate(expected.split(", ")):
+        least, _, most = text.partition(" to ")
+        reached = means[:, step]
+        measured = [reached.min(), reached.max()] if most else [reached.mean()]
+        assert [int(value) for value in (least, most) if value] == [round(value) for value in measured], step
+
+
+def test_most_presets_with_shipped_runs_are_among_them():
+    assert {"navigation", "half-cheetah-dir-cavia", "ant-vel-mimic", "half-cheetah-motor-gain-cavia"} < MEASURED.keys()
 
 
 @pytest.mark.parametrize(
