@@ -354,6 +354,17 @@ def overridden(settings: AnySettings, **given: Any) -> AnySettings:
     return changed
 
 
+def with_data(config: RunConfig, data: str, run: Path) -> SupervisedConfig:
+    """Settings of a run with another directory of its images.
+
+    Raises:
+        InputError: If the run has no images.
+    """
+    if not isinstance(config, SupervisedConfig):
+        raise InputError(f"{run} is a run of reinforcement learning, which has no --data: leave it out")
+    return replace(config, data=data)
+
+
 def _content(path: Path, record: dict[str, Any]) -> tuple[_Content, RLConfig | SupervisedConfig]:
     try:
         content = from_json(_Content, record)

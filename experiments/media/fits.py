@@ -13,8 +13,7 @@ from torch import Tensor
 from maml_rl.experiments.media.charts import OF_STEPS, Axis, Chart, Series
 from maml_rl.experiments.media.labels import steps_label
 from maml_rl.experiments.runs.evaluations import Evaluation
-from maml_rl.experiments.runs.training import with_data
-from maml_rl.run import load_run
+from maml_rl.run import load_run, with_data
 from maml_rl.seeding import Phase
 from maml_rl.supervised.adaptation import predictions
 from maml_rl.supervised.settings import SupervisedConfig, SupervisedEvaluation

@@ -25,13 +25,12 @@ from maml_rl.experiments.runs.evaluations import (
 )
 from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import duration
-from maml_rl.experiments.runs.training import with_data
 from maml_rl.experiments.runs.trust import allow
 from maml_rl.learner import Advance, AnyLearner, Curve, Validation
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.ranks import this_rank
 from maml_rl.reinforcement import RLLearner, evaluation_episodes, make_envs
-from maml_rl.run import Progress, Run, load_run, run_directory
+from maml_rl.run import Progress, Run, load_run, run_directory, with_data
 from maml_rl.tasks import Task, admit_beyond
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"

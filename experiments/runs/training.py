@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maml_rl.errors import InputError
 from maml_rl.experiments.runs.loop import (
     alone_in,
     check_extension,
@@ -21,8 +20,7 @@ from maml_rl.experiments.runs.tracker_options import NO_TRACKER, Tracking
 from maml_rl.experiments.runs.trust import allow
 from maml_rl.learner import AnyLearner
 from maml_rl.machine import THIS_MACHINE, Machine
-from maml_rl.run import Run, check_fits, load_run, new_run, open_learner, run_directory, save_run
-from maml_rl.supervised.settings import SupervisedConfig
+from maml_rl.run import Run, check_fits, load_run, new_run, open_learner, run_directory, save_run, with_data
 
 Shown = Mapping[str, Any]
 Watch = Callable[[AnyLearner], Callable[[Run], Shown]]
@@ -112,17 +110,6 @@ def follow(machine: Machine = THIS_MACHINE) -> None:
     allow(run.config.modules)  # rank 0 has checked that the user trusts them
     with open_learner(run.config, machine, run.constants) as learner:
         following_loop(run, learner)
-
-
-def with_data(config: Any, data: str, run: Path) -> Any:
-    """Settings of a run with another directory of its images.
-
-    Raises:
-        InputError: If the run has no images.
-    """
-    if not isinstance(config, SupervisedConfig):
-        raise InputError(f"{run} is a run of reinforcement learning, which has no --data: leave it out")
-    return replace(config, data=data)
 
 
 def _nothing(_: Run) -> Shown:

@@ -28,7 +28,7 @@ from maml_rl.experiments.runs.training import resume, train
 from maml_rl.learner import AnyLearner
 from maml_rl.machine import Machine
 from maml_rl.reinforcement import RLLearner
-from maml_rl.run import CHECKPOINT, CONFIG, METRICS, Run, load_run
+from maml_rl.run import CHECKPOINT, CONFIG, METRICS, Run, load_run, with_data
 from maml_rl.supervised import supervised_learner
 from maml_rl.supervised.networks import Network, build_network
 from maml_rl.supervised.settings import NetworkConfig, SupervisedConfig, SupervisedMeta, TasksConfig
@@ -544,7 +544,7 @@ def test_only_supervised_runs_have_images(uninterrupted, kind):
     if kind.learner is RLLearner:
         assert "which has no --data: leave it out" in refused(lambda: resume(uninterrupted[0], data="images"))
     else:
-        assert training.with_data(kind.config, "there", uninterrupted[0]) == replace(kind.config, data="there")
+        assert with_data(kind.config, "there", uninterrupted[0]) == replace(kind.config, data="there")
 
 
 def test_two_processes_never_train_in_one_directory(three_iterations, tmp_path):
