@@ -232,17 +232,18 @@ def test_a_run_resumes_bit_for_bit_and_needs_its_experts_only_to_train(tmp_path:
 
 def test_a_student_of_pictures_learns_from_experts_of_pictures_and_tasks(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "environments")  # holds space_environments.py
+    forking = replace(ONE_THREAD, processes=1, start_method="fork")
     network = PolicyConfig(hidden_sizes=(4,), filters=(2,))
     oracle = replace(ORACLE, env_id="space_environments:OfPictures-v0", max_episode_steps=None, network=network)
-    train(oracle, tmp_path / "oracle", ONE_THREAD)
+    train(oracle, tmp_path / "oracle", forking)
     of_pictures = {"env_id": oracle.env_id, "max_episode_steps": None, "network": network}
     config = student(tmp_path / "oracle", **of_pictures)
     config = replace(config, imitation=replace(config.imitation, feature_weight=0.1))
-    whole = train(config, tmp_path / "whole", ONE_THREAD)
+    whole = train(config, tmp_path / "whole", forking)
     assert "network.filters_0_0" in whole.state.meta
     assert "features.maps" in whole.state.optimizer
-    train(replace(config, iterations=2), tmp_path / "parts", ONE_THREAD)
-    assert equal(resume(tmp_path / "parts", 4, machine=ONE_THREAD).state, whole.state)
+    train(replace(config, iterations=2), tmp_path / "parts", forking)
+    assert equal(resume(tmp_path / "parts", 4, machine=forking).state, whole.state)
 
 
 def test_an_imitation_continues_a_policy_and_a_policy_an_imitation(tmp_path: Path) -> None:

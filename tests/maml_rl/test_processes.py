@@ -60,14 +60,17 @@ def sampled(envs: TaskVectorEnv) -> Trajectories:
     return collect(envs, policy, repeat(parameters(policy), TASKS), tasks, EPISODES, Draw(0, Phase.TRAINING))
 
 
-@pytest.mark.parametrize(("name", "method"), [("Walk", "spawn"), ("Choice", "fork")])
-def test_episodes_are_bit_for_bit_the_same_in_any_number_of_processes(processes, name, method):
+FORKED = [(count, each, "fork") for count, each in ((1, 1), (2, 1), (5, 1), (1, 5), (2, 4), (3, 16))]
+
+
+@pytest.mark.parametrize(("name", "ways"), [("Walk", [(2, 1, "spawn"), (2, 4, "spawn")]), ("Choice", FORKED)])
+def test_episodes_are_bit_for_bit_the_same_in_any_number_of_processes(processes, name, ways):
     env_id = f"plain_environments:{name}ForTests-v0"
     # One process for each episode: it never comes to an environment's second episode, or to a spare one.
-    expected = sampled(processes(env_id, TASKS * EPISODES, method=method))
+    expected = sampled(processes(env_id, TASKS * EPISODES, method="fork"))
     lengths = expected.mask.sum(-1)
     assert lengths.min() < lengths.max() == 10  # some end early; they must not be stepped on, nor do they cost anything
-    for count, each in ((1, 1), (2, 1), (5, 1), (1, 5), (2, 4), (3, 16)):
+    for count, each, method in ways:
         envs = processes(env_id, count, each, method)
         assert (envs.num_envs, len(envs.processes)) == (count * each, count)
         for field, a, b in zip(Trajectories._fields, sampled(envs), expected, strict=True):
@@ -136,9 +139,9 @@ def test_a_finished_environment_stays_as_it_ended_until_its_reset(processes):
         ("exit", "exited with code 3"),
     ],
 )
-@pytest.mark.parametrize(("count", "each"), [(2, 1), (1, 2)])
-def test_a_failure_names_the_process_and_its_task(processes, way, expected, count, each):
-    envs = processes(FAILING, count, each, way=way)
+@pytest.mark.parametrize(("count", "each", "method"), [(2, 1, "fork"), (1, 2, "spawn")])
+def test_a_failure_names_the_process_and_its_task(processes, way, expected, count, each, method):
+    envs = processes(FAILING, count, each, method, way=way)
     tasks = [np.array([-0.5], np.float32), np.array([0.25], np.float32)]
     assign_tasks(envs, tasks)
     envs.reset(seed=[0, 1])
@@ -157,7 +160,7 @@ def test_a_failure_names_the_process_and_its_task(processes, way, expected, coun
 
 @pytest.mark.parametrize("method", ["step", "reset", "set_attr", "call"])
 def test_a_killed_process_is_reported_with_its_task_whatever_is_asked_next(processes, method):
-    envs = processes(WALK, 3)
+    envs = processes(WALK, 3, method="fork")
     assign_tasks(envs, [np.array([x], np.float32) for x in (-0.5, 0.0, 0.5)])
     envs.reset(seed=[0, 1, 2])
     os.kill(envs.processes[1].pid, signal.SIGKILL)

@@ -236,7 +236,7 @@ def test_environments_of_other_libraries_are_checked_and_trained(command, name):
     assert (checked.code, checked.err) == (0, "")
     assert checked.out.startswith(f"{foreign_id(name)}: nothing to fix\n")
     train = ("train", "--env-id", foreign_id(name), "--preset", "navigation", "--iterations=1", *SMALL)
-    code, _, err = command(*train, "--out=run", "--processes=2")
+    code, _, err = command(*train, "--out=run", "--processes=2", "--start-method=fork")
     assert code == 0, err
     assert "Traceback" not in err
 

@@ -29,6 +29,7 @@ from maml_rl.tasks import vectorize
 from maml_rl.types import select
 
 ONE_THREAD = Machine(threads=1)
+FORKING = Machine(threads=1, processes=1, start_method="fork")
 TRAINED = Path(__file__).parents[3] / "trained"
 NAVIGATION, CHEETAH = TRAINED / "navigation", TRAINED / "half-cheetah-dir"
 SMALL = RLConfig(
@@ -170,7 +171,7 @@ def test_the_printed_code_acts_in_the_environments_own_observations(small_run, t
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "environments")
     env_id = f"Printed{type(observations).__name__}{observations.dtype or ''}-v0"
     gymnasium.register(env_id, "space_environments:Spaces", max_episode_steps=5, kwargs={"observations": observations})
-    adapted = adapt_run(small_run(env_id=env_id), "0.5", machine=ONE_THREAD, extras=())
+    adapted = adapt_run(small_run(env_id=env_id), "0.5", machine=FORKING, extras=())
     env, actions = gymnasium.make(env_id), []
     observation, _ = env.reset(seed=0)
     for name in ("policy.npz", "policy.onnx"):
