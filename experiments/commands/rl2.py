@@ -198,7 +198,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         record = evaluation_record(options.directory, on, options.seed, options.greedy, options.machine)
         show(record)
     if not options.json:
-        _print(record["env_id"], record["returns"])
+        _print(record["env_id"], record["returns"], record["strata"])
         path = store_returns(options.out or options.directory, record)
         picture = path.with_name(file_of(PICTURE, record["task_set"]))
         draw_charts([evaluated_chart(record)], picture)
@@ -247,8 +247,8 @@ def _finish(env_id: str, returns: "Returns", out: Path) -> None:
     print(f"\npicture: {out / LEARNING_CURVE}\nnext: maml-rl rl2 evaluate {shlex.quote(str(out))}")
 
 
-def _print(env_id: str, returns: "Returns") -> None:
-    """Prints the returns `[tasks, n]` of an evaluation."""
-    from maml_rl.experiments.runs.measured_trials import episode_table
+def _print(env_id: str, returns: "Returns", strata: Sequence[int] | None = None) -> None:
+    """Prints the means of the returns `[tasks, n]` of an evaluation."""
+    from maml_rl.experiments.runs.measured_trials import episode_means, episode_table
 
-    print(f"{env_id}, {len(returns)} tasks\n{episode_table(returns)}")
+    print(f"{env_id}, {len(returns)} tasks\n{episode_table(episode_means(returns, strata))}")

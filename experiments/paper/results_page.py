@@ -292,10 +292,10 @@ def trials_table(results: Path) -> str:
         first = records[0]
         returns = np.array([record["returns"] for record in records])  # [seeds, tasks, episodes]
         shown = returns[..., 0], returns[..., -1], returns.sum(-1)
-        means = [interval(values, mean) for values in shown]
+        means = [interval(values, mean, first["strata"]) for values in shown]
         about = [f"`{first['env_id']}`", "yes" if first["memory"] else "no"]
-        about += [tasks_named(first["task_set"], first["tasks"]), str(len(records)), env_steps_text(first["env_steps"])]
-        about.append(str(returns.shape[-1]))
+        about.append(tasks_named(first["task_set"], first["tasks"], first["strata"]))
+        about += [str(len(records)), env_steps_text(first["env_steps"]), str(returns.shape[-1])]
         texts = [f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" for found in means]
         rows.append([*about, *texts])
     return markdown_table(rows)

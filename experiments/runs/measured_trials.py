@@ -23,20 +23,24 @@ from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import env_steps_text, text_table
 from maml_rl.machine import Machine
 from maml_rl.statistics import Mean, mean_with_interval
-from maml_rl.tasks import Task
+from maml_rl.tasks import Task, evaluation_tasks, strata, task_space
 
 Returns = NDArray[np.float64] | Sequence[Sequence[float]]
 
 
-def episode_means(returns: Returns) -> list[Mean]:
-    """Mean over tasks of each episode's return, and of their sum over the trial, from returns `[tasks, n]`."""
+def episode_means(returns: Returns, strata: Sequence[int] | None = None) -> list[Mean]:
+    """Mean over tasks of each episode's return, and of their sum over the trial.
+
+    Args:
+        returns: `[tasks, n]`.
+        strata: Of each task, where they are all that p(T) has (`maml_rl.tasks.strata`).
+    """
     of_tasks = np.asarray(returns)
-    return [mean_with_interval(values) for values in (*of_tasks.T, of_tasks.sum(1))]
+    return [mean_with_interval(values, strata) for values in (*of_tasks.T, of_tasks.sum(1))]
 
 
-def episode_table(returns: Returns) -> str:
+def episode_table(means: Sequence[Mean]) -> str:
     """`episode_means` as a table."""
-    means = episode_means(returns)
     names = [*(str(i + 1) for i in range(len(means) - 1)), "trial"]
     rows = [
         [name, f"{mean.value:.3f}", f"[{mean.low:.3f}, {mean.high:.3f}]"]
@@ -100,23 +104,25 @@ def evaluation_record(
         InputError: If policy or tasks cannot be used.
     """
     model, config = load_rl2(directory, machine)
-    tasks: int | Sequence[Task]
+    tasks: Sequence[Task]
     task_set: EvaluatedTasks
-    if isinstance(on, Path):
-        with closing(trial_envs(config, 1, machine)) as envs:
+    with closing(trial_envs(config, 1, machine)) as envs:
+        if isinstance(on, Path):
             tasks, task_set = usable_tasks(envs, task_list(on), on, config.env_id), "given"
-    elif on == "paper":
-        tasks, task_set = paper_tasks(config.env_id), "paper"
-    else:
-        tasks, task_set = on, "held-out"
+        elif on == "paper":
+            tasks, task_set = paper_tasks(config.env_id), "paper"
+        else:
+            tasks, task_set = evaluation_tasks(task_space(envs), on, seed), "held-out"
+        of_tasks = strata(task_space(envs), tasks)
     returns = evaluate_rl2(model, config, tasks, seed, greedy, machine)
-    means = [mean._asdict() for mean in episode_means(returns)]
+    means = [mean._asdict() for mean in episode_means(returns, of_tasks)]
     return {
         "env_id": config.env_id,
         "memory": config.memory,
         "env_steps": model.num_timesteps,
         "task_set": task_set,
         "tasks": len(returns),
+        "strata": of_tasks,
         "seed": seed,
         "greedy": greedy,
         "by_episode": means[:-1],

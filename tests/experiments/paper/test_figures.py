@@ -258,7 +258,7 @@ def test_trials_have_a_row_for_all_seeds_with_their_first_and_last_episode_and_a
     for name, of_seeds in (("bandit", one_seed), ("robot", three_seeds)):
         for seed, returns in enumerate(of_seeds):
             record = {"env_id": f"my:{name}-v0", "memory": name == "robot", "env_steps": 4_000_000}
-            record |= {"task_set": "given", "tasks": 2}
+            record |= {"task_set": "given", "tasks": 2, "strata": None}
             directory = tmp_path / "rl2" / (f"{name}-seed{seed}" if seed else name)
             place(directory / "evaluation-given.json", record | {"by_episode": returns[0], "returns": returns})
     head, _, bandit, robot = results_page.trials_table(tmp_path).splitlines()
