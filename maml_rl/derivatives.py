@@ -76,7 +76,15 @@ def vector_jacobian_product(
         inputs: Tensors that require gradients.
         vectors: One for each output, of its shape.
         create_graph: Whether the result has a graph of its own, also to the vectors.
+
+    Returns:
+        A tensor of the shape of each input; 0 for inputs that no output depends on.
+
+    Raises:
+        ValueError: If the vectors do not have the shapes of the outputs.
     """
+    if [output.shape for output in outputs] != [vector.shape for vector in vectors]:
+        raise ValueError("expected a vector for each output, of its shape")
     with torch.enable_grad():
         seed = _Seed.apply(*outputs, *vectors)  # type: ignore[no-untyped-call]
     return torch.autograd.grad(seed, inputs, retain_graph=True, create_graph=create_graph, materialize_grads=True)

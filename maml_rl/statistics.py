@@ -110,7 +110,7 @@ def one_way(groups: Sequence[Floats]) -> float:
     freedom = len(groups) - 1, len(values) - len(groups)
     if within == 0.0:
         return float(between == 0.0)
-    from scipy.special import fdtrc
+    from scipy.special import fdtrc  # as in _quantile
 
     return float(fdtrc(*freedom, (between / freedom[0]) / (within / freedom[1])))
 
@@ -146,6 +146,6 @@ def _variance_of_mean(values: Floats, strata: Sequence[int] | None = None) -> tu
 
 def _quantile(freedom: int) -> float:
     """97.5 % quantile of Student's distribution."""
-    from scipy.special import stdtrit  # a tenth of the start of a training, which needs none
+    from scipy.special import stdtrit  # takes a tenth of the start of a training, which has no intervals
 
     return float(stdtrit(freedom, 0.975))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maml_rl.parallel import TaskThreads
 from maml_rl.rates import theta
-from maml_rl.supervised.meta_learning import adaptation_steps, query_loss
+from maml_rl.supervised.meta_learning import adaptation_steps, import_compiler, query_loss
 from maml_rl.supervised.networks import Network
 from maml_rl.supervised.settings import SupervisedMeta
 from maml_rl.supervised.task_batches import TaskBatch, chunks
@@ -51,6 +51,7 @@ def losses_by_step(
         threads: Threads that share the tasks. They do not change the result. Their share counts `parts_of`.
         done: Called with the number of tasks that have been adapted since its last call.
     """
+    import_compiler()
     meta, tasks = laid_out(meta), TaskBatch(*map(aligned, tasks))
 
     def of_task(*examples: Tensor) -> Tensor:

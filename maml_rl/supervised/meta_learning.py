@@ -233,6 +233,11 @@ def multi_step_weights(config: SupervisedMeta, iteration: int) -> Tensor:
     return torch.tensor([*[early] * (steps - 1), 1 - early * (steps - 1)])
 
 
+def import_compiler() -> None:
+    """Lets `torch.func` import PyTorch's compiler now, before threads use it: in a thread, builds with Triton crash."""
+    torch.func.grad(torch.square)(torch.zeros(()))
+
+
 TasksGradient = Callable[[State, TaskBatch, TaskThreads], tuple[Params, Tensor]]
 
 
@@ -243,6 +248,7 @@ def meta_gradient(network: Network, config: SupervisedMeta) -> TasksGradient:
     does not grow with the meta-batch, and the result does not depend on the number of threads. The threads' share
     counts chunks.
     """
+    import_compiler()
     by_order = {first_order: chunk_sums(network, config, first_order) for first_order in (False, True)}
     if network.trace:
         by_order = {order: traced(function, network.constants()) for order, function in by_order.items()}

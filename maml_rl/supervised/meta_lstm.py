@@ -96,10 +96,11 @@ def next_cells(weights: Params, p: float, cells: Cells, gradient: Tensor, loss: 
     of_loss, of_gradient = weights["input_weight"].chunk(2)
     bias = preprocessed(loss, p) @ of_loss + weights["bias"]
     seen = torch.cat([preprocessed(gradient, p), cells.hidden], -1)  # [P, 2 + U]
-    weight = torch.cat([of_gradient, weights["hidden_weight"]])
-    # tanh x = 2 sigmoid(2 x) - 1, so one sigmoid serves all four parts. On a CPU, tanh takes six times as long.
+    weight_of_seen = torch.cat([of_gradient, weights["hidden_weight"]])
+    # tanh x = 2 sigmoid(2 x) - 1, so one sigmoid serves all four parts. On a CPU, tanh takes six times as long, and is
+    # more exact near 0: this has an absolute error of 1e-7 in single precision.
     scale = torch.cat([bias.new_ones(3 * units), bias.new_full((units,), 2.0)])
-    entry, keep, output, half = torch.sigmoid(torch.addmm(bias * scale, seen, weight * scale)).chunk(4, -1)
+    entry, keep, output, half = torch.sigmoid(torch.addmm(bias * scale, seen, weight_of_seen * scale)).chunk(4, -1)
     memory = keep * cells.memory + entry * (2 * half - 1)
     hidden = output * (2 * torch.sigmoid(2 * memory) - 1)
 

@@ -47,8 +47,6 @@ class Network:
         self.module, self.trace = module, trace
         self._original = with_task_statistics(module)
         self._threads = threading.local()
-        # torch.func imports PyTorch's compiler when it is first used. In a thread, that crashes builds with Triton.
-        torch.func.grad(torch.square)(torch.zeros(()))
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Outputs `[B, outputs]` of a batch `[B, ...]`, normalised by its own statistics."""

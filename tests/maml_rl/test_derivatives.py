@@ -1,5 +1,7 @@
 """Products with the Jacobian of recorded outputs, against PyTorch's own."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +26,30 @@ def test_the_product_is_that_of_pytorch_bit_for_bit_and_can_be_taken_again(recor
     for _ in range(2):
         for found, value in zip(vector_jacobian_product(outputs, inputs, vectors), expected, strict=True):
             assert torch.equal(found, value)
+
+
+def test_no_bit_depends_on_the_thread_that_recorded_the_outputs_or_takes_the_product(recorded):
+    """PyTorch runs nodes that are ready by a number that each thread counts for itself."""
+    outputs, inputs, vectors = recorded
+    expected = torch.autograd.grad(outputs, inputs, vectors, create_graph=True)
+    for count in (0, 1, 50):  # nodes of that thread before
+
+        def product(count: int = count) -> tuple[Tensor, ...]:
+            value = inputs[1]
+            for _ in range(count):
+                value = value + 1
+            return vector_jacobian_product(outputs, inputs, vectors, create_graph=True)
+
+        with ThreadPoolExecutor(1) as pool:
+            for found, value in zip(pool.submit(product).result(), expected, strict=True):
+                assert torch.equal(found, value)
+
+
+@pytest.mark.parametrize("vectors", [[torch.zeros(3)], [torch.zeros(5, 3), torch.zeros(())]])
+def test_a_vector_of_another_shape_or_too_few_are_refused(recorded, vectors):
+    outputs, inputs, _ = recorded
+    with pytest.raises(ValueError, match="a vector for each output, of its shape"):
+        vector_jacobian_product(outputs, inputs, vectors)
 
 
 def test_it_is_recorded_even_where_gradients_are_off_and_inputs_that_do_not_matter_have_0(recorded):
