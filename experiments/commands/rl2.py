@@ -11,6 +11,7 @@ import tyro
 
 from maml_rl.config import require
 from maml_rl.errors import InputError
+from maml_rl.experiments.commands.ending import Saved, naming_what_is_saved
 from maml_rl.experiments.commands.options import (
     NO_OTHERS,
     GivenMachine,
@@ -228,13 +229,13 @@ def _resume_command(out: Path) -> str:
 
 def _explained(out: Path) -> AbstractContextManager[None]:
     """Adds to what ends a training how to continue it."""
-    from maml_rl.experiments.commands.ending import naming_what_is_saved
-
+    policy = "the policy of the last evaluation"
+    saved = Saved(out / POLICY, "the env steps until the last evaluation", policy, _resume_command(out))
     remedy = (
         "maml-rl check shows what is wrong with an environment; if nothing is, train again with a lower --lr, or "
         "--standardise and --normalise-rewards, and another --out"
     )
-    return naming_what_is_saved(out / POLICY, "evaluation", _resume_command(out), lambda _: remedy)
+    return naming_what_is_saved(saved, lambda _: remedy)
 
 
 def _finish(env_id: str, returns: "Returns", out: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maml_rl.config import RLConfig, RunConfig, TrustRegion
 from maml_rl.errors import InputError, NonFiniteEnvironmentError, NonFiniteError, WorkerError
+from maml_rl.experiments.commands.ending import Saved, naming_what_is_saved
 from maml_rl.experiments.commands.options import Trust, refuse_other_kinds
 from maml_rl.experiments.commands.train_arguments import AskedRun, NewRun, ResumedRun, asked_runs, train_help
 from maml_rl.experiments.runs.tracker_options import Tracking, check_tracker
@@ -77,7 +78,6 @@ def _run_all(runs: Sequence[AskedRun]) -> None:
 def _run_one(asked: AskedRun) -> None:
     """Trains one run."""
     from maml_rl.experiments.commands.computing import computing
-    from maml_rl.experiments.commands.ending import naming_what_is_saved
     from maml_rl.experiments.commands.ranked import shared_facts
     from maml_rl.experiments.runs.training import follow, resume, train
     from maml_rl.ranks import naming_the_ended, this_rank
@@ -92,8 +92,8 @@ def _run_one(asked: AskedRun) -> None:
         return
     work = _work(asked)
     resuming = f"maml-rl train --resume {shlex.quote(str(work.out))}"
-    explained = naming_what_is_saved(work.out / CHECKPOINT, "checkpoint", resuming, partial(_remedy, work.config))
-    with computing(), explained, naming_the_ended(ranks):
+    saved = Saved(work.out / CHECKPOINT, "the finished iterations", "the last checkpoint", resuming)
+    with computing(), naming_what_is_saved(saved, partial(_remedy, work.config)), naming_the_ended(ranks):
         if work.resumed:
             given = (work.resumed.iterations, work.resumed.data)
             trained = resume(work.out, *given, work.machine, _watch(work), work.tracking)

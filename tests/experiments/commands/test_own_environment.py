@@ -213,7 +213,7 @@ def test_an_interruption_saves_the_run_and_leaves_no_process_behind(training, st
     err = training.end()
     assert training.child.returncode == 130
     assert "Traceback" not in err
-    assert "interrupted; the last checkpoint is saved, resume with: maml-rl train --resume run\n" in err
+    assert "interrupted; the finished iterations are saved, resume with: maml-rl train --resume run\n" in err
     assert load_run(training.run).state.iteration >= 1
 
 

@@ -93,7 +93,7 @@ def test_an_interruption_saves_once_and_a_single_process_resumes_bit_for_bit(tmp
     assert_ended(processes)
     assert out == ""
     assert [line for line in err.splitlines() if "maml-rl" in line and "torch/distributed" not in line] == [
-        "interrupted; the last checkpoint is saved, resume with: maml-rl train --resume run"
+        "interrupted; the finished iterations are saved, resume with: maml-rl train --resume run"
     ]
     finished = load_run(tmp_path / "run").state.iteration
     assert len(rows(tmp_path / "run")) - finished in (0, 1)  # an iteration may be logged and not finished
@@ -176,7 +176,7 @@ def test_a_rank_that_is_stopped_ends_the_job_and_is_named(tmp_path):
     _, err = process.communicate(timeout=LONGEST)
     assert_ended(processes)
     assert process.returncode == 1
-    assert f"maml-rl: training stopped: rank 1 ({HOST}) has ended, or does not answer; the last checkpoint is" in err
+    assert f"maml-rl: training stopped: rank 1 ({HOST}) has ended, or does not answer; the finished iterations" in err
 
 
 @needs_proc
@@ -189,7 +189,7 @@ def test_a_rank_that_is_killed_ends_the_job_and_is_named(tmp_path):
     assert_ended(processes)
     assert process.returncode == 1
     assert (
-        f"maml-rl: training stopped: rank 1 ({HOST}) has ended, or does not answer; the last checkpoint is saved, "
+        f"maml-rl: training stopped: rank 1 ({HOST}) has ended, or does not answer; the finished iterations are saved, "
         "resume with: maml-rl train --resume run\n"
     ) in err
     assert len(rows(tmp_path / "run")) - load_run(tmp_path / "run").state.iteration in (0, 1)

@@ -13,6 +13,7 @@ import torch
 from maml_rl.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maml_rl.experiments.runs import recurrent_ppo
 from maml_rl.experiments.runs.loop import alone_in
+from maml_rl.experiments.runs.measured_trials import episode_means
 from maml_rl.experiments.runs.provenance import trained_on
 from maml_rl.experiments.runs.rl2_files import CURVE, POLICY, stored_training
 
@@ -55,6 +56,15 @@ def test_it_trains_and_continues_and_evaluates(run_command, tmp_path):
     assert seconds[-1] == training.seconds > 0
     (machine,) = trained_on(out)
     assert (machine["from_iteration"], machine["torch"]) == (0, torch.__version__)
+
+
+def test_two_directions_are_evaluated_within_each(run_command):
+    evaluated = run_command("rl2", "evaluate", ROOT / "results" / "rl2" / "half-cheetah-dir", "--tasks=4", "--json")
+    record = json.loads(evaluated.out)
+    assert record["strata"] == [0, 1, 0, 1]
+    expected = episode_means(record["returns"], [0, 1, 0, 1])
+    assert [mean["low"] for mean in record["by_episode"]] == pytest.approx([mean.low for mean in expected[:-1]])
+    assert min(min(returns) for returns in record["returns"]) > 500  # it runs both ways
 
 
 @pytest.mark.parametrize(
@@ -111,7 +121,9 @@ def test_an_interrupted_training_resumes_up_to_its_planned_length(run_command, t
     at_evaluation(number, KeyboardInterrupt())
     stopped = run_command("rl2", "train", BANDIT, *small, "--out=parts")
     assert stopped.code == 130
-    assert stopped.err.endswith("\ninterrupted; the last evaluation is saved, resume with: maml-rl rl2 resume parts\n")
+    assert stopped.err.endswith(
+        "\ninterrupted; the env steps until the last evaluation are saved, resume with: maml-rl rl2 resume parts\n"
+    )
     resumed = run_command("rl2", "resume", "parts")
     assert resumed.out.splitlines()[:7] == whole.out.splitlines()[:7]
     curve = stored_training(tmp_path / "parts").curve
@@ -125,8 +137,8 @@ def test_an_error_of_the_operating_system_says_how_to_resume(run_command, at_eva
     stopped = run_command("rl2", "train", BANDIT, *SMALL, "--env-steps=60", "--out=out")
     assert stopped.code == 2
     assert stopped.err.splitlines()[-1] == (
-        "maml-rl: training stopped: [Errno 28] No space left on device; the last evaluation is saved, resume with: "
-        "maml-rl rl2 resume out"
+        "maml-rl: training stopped: [Errno 28] No space left on device; the policy of the last evaluation is intact, "
+        "resume with: maml-rl rl2 resume out"
     )
 
 
@@ -246,7 +258,7 @@ def test_a_training_that_diverges_ends_in_one_line_and_keeps_what_was_saved(run_
     assert result.code == 2
     last = result.err.splitlines()[-1]
     assert last.startswith("maml-rl: training stopped: a parameter is NaN or infinite after ")
-    assert "the last evaluation in out is intact" in last
+    assert "the policy of the last evaluation in out is intact" in last
     assert "train again with a lower --lr" in last
     tensors = load_checkpoint(tmp_path / "out" / POLICY).tensors
     assert all(value.isfinite().all() for value in tensors.values())
