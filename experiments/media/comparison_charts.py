@@ -33,8 +33,10 @@ def methods_chart(comparison: Comparison, condition: str = "") -> Chart:
         if paper:
             series.append(Series("", colour, list(paper), list(paper.values()), dashed=True, marks="hollow"))
     if any(method.curve(condition).paper for method in comparison.methods):
-        series.append(Series(paper_label(comparison.task_set), "before", [], [], dashed=True, marks="hollow"))
-    tasks = "the paper's tasks" if comparison.task_set == "paper" else f"{comparison.task_set} tasks"
+        label = paper_label(comparison.task_set, comparison.strata)
+        series.append(Series(label, "before", [], [], dashed=True, marks="hollow"))
+    other = f"{comparison.task_set} tasks" if comparison.strata is None else "all tasks"
+    tasks = "the paper's tasks" if comparison.task_set == "paper" else other
     title = ", ".join(filter(None, [comparison.name, tasks, condition]))
     axis = Axis("gradient steps", list(steps), [str(step) for step in steps])
     subtitle = "shaded: 95 % interval, with one or two seeds over tasks only"

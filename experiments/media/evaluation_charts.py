@@ -49,8 +49,8 @@ def _curves(evaluation: Evaluation) -> Iterator[Series]:
         found = evaluation.published(curve) if curve.of == THIS_RUN else {}
         paper = {step: scale * value.value for step, value in found.items() if step <= curve.gradient_steps}
         if paper:
-            label, means, line = paper_label(evaluation.task_set, curve.condition), [*paper.values()], len(paper) > 1
-            yield Series(label, "paper-result", list(paper), means, line=line, dashed=True, marks="hollow")
+            label, means = paper_label(evaluation.task_set, curve.strata, curve.condition), [*paper.values()]
+            yield Series(label, "paper-result", list(paper), means, line=len(paper) > 1, dashed=True, marks="hollow")
 
 
 def episodes_charts(evaluation: Evaluation) -> list[Chart]:

@@ -33,11 +33,11 @@ def value_axis(quantity: str) -> Axis:
     return Axis(label, is_log=not QUANTITIES[quantity].higher_is_better)
 
 
-def paper_label(task_set: EvaluatedTasks, condition: str = "") -> str:
+def paper_label(task_set: EvaluatedTasks, strata: Sequence[int] | None, condition: str = "") -> str:
     """Label of the paper's values, next to others on such tasks."""
     if condition:
         return f"{condition}, paper"
-    return "paper" if task_set == "paper" else "paper, on other tasks"
+    return "paper" if task_set == "paper" or strata is not None else "paper, on other tasks"
 
 
 def number(quantity: str, value: float) -> str:

@@ -20,7 +20,7 @@ def trial_charts(training: Training) -> list[Chart]:
     low, high = (
         [point["mean_return"] + side * _HALF_WIDTH * point["standard_error"] for point in curve] for side in (-1, 1)
     )
-    subtitle = f"mean over {counted(tasks, 'held-out task')}; shaded: 95 % interval over tasks"
+    subtitle = f"mean over {counted(tasks, 'task')}; shaded: 95 % interval over tasks"
     learned = Chart(
         "Return of a trial", subtitle, Axis(unit), value_axis("return"), [Series("", "after", x, mean, low, high)]
     )
@@ -29,7 +29,7 @@ def trial_charts(training: Training) -> list[Chart]:
         Series(label, colour, episodes, point["by_episode"], marks="point")
         for label, colour, point in (("before training", "before", curve[0]), ("trained", "after", curve[-1]))
     ]
-    subtitle = f"mean over {counted(tasks, 'held-out task')}"
+    subtitle = f"mean over {counted(tasks, 'task')}"
     return [learned, Chart("Return by episode", subtitle, _episode_axis(episodes), value_axis("return"), series)]
 
 

@@ -98,7 +98,7 @@ def _with_read_off(trained: Path) -> Iterator[tuple[Path, float]]:
 
 
 def _promp(directory: Path, value: float) -> list[str]:
-    """A run on held-out tasks, next to a value that was read off a figure."""
+    """A run in its own evaluation, next to a value that was read off a figure."""
     run = load_run(directory)
     evaluation = current_evaluation(directory, run)
     if evaluation is None:

@@ -84,9 +84,10 @@ seeds. The column *interval over* says which.
 
 The methods of an environment have the same policy, sampler, optimiser and number of training episodes, so that only the
 idea differs, with these exceptions. ant-vel's oracle had about half of the episodes, since its return had long stopped
-rising, and ant-dir's was stopped as well. On ant-dir, CAVIA and `maml-filtered-std-factor` have fewer iterations than
-maml. CAVIA and `maml-filtered-std-factor` use the inner Hessian on all support steps, where maml uses a quarter. mimic
-and rl2 are trained differently. The methods are:
+rising; ant-dir's was stopped early too, while its return was still rising. On ant-dir, CAVIA and
+`maml-filtered-std-factor` have fewer iterations than maml. `maml-filtered-std-factor` uses the inner Hessian on all
+support steps, where maml uses a quarter; CAVIA is first order and has none. mimic and rl2 are trained differently. The
+methods are:
 
 - **maml**: the method; `maml-filtered-std-factor` has filtered step sizes and a learned deviation of the adapted
   policy.

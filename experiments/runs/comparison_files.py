@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maml_rl.checkpoint import write_atomically, write_json
 from maml_rl.errors import InputError
-from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_named
+from maml_rl.experiments.runs.evaluation_tables import paper_remark, published_text, tasks_named
 from maml_rl.experiments.runs.evaluations import EvaluatedTasks, file_of
 from maml_rl.experiments.runs.provenance import Hardware
 from maml_rl.experiments.runs.text import env_steps_text, text_table
@@ -254,7 +254,7 @@ def comparison_remarks(comparison: Comparison) -> list[str]:
         lines[0] += ": with one or two seeds, over tasks only: it says nothing about other seeds"
     has_paper = any(curve.paper for method in comparison.methods for curve in method.curves)
     if comparison.task_set == "held-out" and comparison.episodes and has_paper:
-        lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper compares on those")
+        lines.append(f"{paper_remark(comparison.strata)}; --tasks paper compares on those")
     if any(method.method.startswith("rl2") for method in comparison.methods):
         lines.append("rl2: its first, second, ... episode of a task, without gradient steps")
     return lines

@@ -10,7 +10,7 @@ from maml_rl.learner import RANDOM, THIS_RUN, Curve, Quantity
 
 
 def tasks_named(task_set: EvaluatedTasks, count: int, strata: Sequence[int] | None = None) -> str:
-    """The tasks of an evaluation, as its tables name them: held-out ones only where training may not have met them.
+    """The tasks of an evaluation, as its tables name them: not held-out where they are all that there are.
 
     Args:
         task_set: Which tasks.
@@ -105,5 +105,14 @@ def remarks(evaluation: Evaluation) -> list[str]:
     if not evaluation.quantity.higher_is_better:
         lines.append("diverged: tasks whose error is not finite, or above that of any task before adaptation")
     if evaluation.task_set == "held-out" and isinstance(config, RLConfig) and paper_task(config.env_id):
-        lines.append("paper: on the paper's own 40 tasks, not these; --tasks paper evaluates on those")
+        lines.append(f"{paper_remark(evaluation.curves[0].strata)}; --tasks paper evaluates on those")
     return lines
+
+
+def paper_remark(strata: Sequence[int] | None) -> str:
+    """On which tasks the paper's values are that stand next to those of other tasks.
+
+    Args:
+        strata: Of the other tasks; see `tasks_named`.
+    """
+    return f"paper: on the paper's own 40 tasks, {'not these' if strata is None else 'these in other proportions'}"

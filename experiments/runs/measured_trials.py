@@ -23,7 +23,8 @@ from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import env_steps_text, text_table
 from maml_rl.machine import Machine
 from maml_rl.statistics import Mean, mean_with_interval
-from maml_rl.tasks import Task, evaluation_tasks, strata, task_space
+from maml_rl.tasks import Task, evaluation_tasks, task_space
+from maml_rl.tasks import strata as strata_of
 
 Returns = NDArray[np.float64] | Sequence[Sequence[float]]
 
@@ -113,16 +114,16 @@ def evaluation_record(
             tasks, task_set = paper_tasks(config.env_id), "paper"
         else:
             tasks, task_set = evaluation_tasks(task_space(envs), on, seed), "held-out"
-        of_tasks = strata(task_space(envs), tasks)
+        strata = strata_of(task_space(envs), tasks)
     returns = evaluate_rl2(model, config, tasks, seed, greedy, machine)
-    means = [mean._asdict() for mean in episode_means(returns, of_tasks)]
+    means = [mean._asdict() for mean in episode_means(returns, strata)]
     return {
         "env_id": config.env_id,
         "memory": config.memory,
         "env_steps": model.num_timesteps,
         "task_set": task_set,
         "tasks": len(returns),
-        "strata": of_tasks,
+        "strata": strata,
         "seed": seed,
         "greedy": greedy,
         "by_episode": means[:-1],

@@ -24,7 +24,7 @@ def test_the_learning_curve_has_intervals_and_env_steps(last, x, unit, tmp_path)
     assert (list(series.x), list(series.y), learned.x.label) == ([0, x], [4.0, 10.0], unit)
     assert series.low == pytest.approx([4 - 0.98, 10 - 0.98])
     assert series.high == pytest.approx([4 + 0.98, 10 + 0.98])
-    assert "40 held-out tasks" in learned.subtitle
+    assert "40 tasks" in learned.subtitle
     assert [(one.label, list(one.x), list(one.y)) for one in episodes.series] == [
         ("before training", [1, 2], [1.0, 3.0]),
         ("trained", [1, 2], [3.0, 7.0]),

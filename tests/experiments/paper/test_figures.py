@@ -253,6 +253,15 @@ def test_returns_by_number_of_episodes_are_means_over_seeds(tmp_path):
     assert given == "| 3 given tasks | 2 | -20 | 200 | 400 |"
 
 
+def test_where_the_tasks_are_all_there_are_a_trials_interval_is_over_returns_of_the_same_task(tmp_path):
+    record = {"env_id": "my:two-v0", "memory": True, "env_steps": 100, "task_set": "held-out", "tasks": 4}
+    record |= {"strata": [0, 1, 0, 1], "returns": [[1.0, 2.0], [5.0, 6.0], [1.0, 2.0], [5.0, 6.0]]}
+    place(tmp_path / "rl2" / "two" / "evaluation.json", record)
+    row = results_page.trials_table(tmp_path).splitlines()[-1]
+    cells = "4 tasks (all 2 there are, repeated) | 1 | 100 | 2 | 3.0 [3.0, 3.0] | 4.0 [4.0, 4.0] | 7.0 [7.0, 7.0] |"
+    assert row == f"| `my:two-v0` | yes | {cells}"
+
+
 def test_trials_have_a_row_for_all_seeds_with_their_first_and_last_episode_and_all(tmp_path):
     one_seed, three_seeds = [[[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]], [[[-1.0, 2.0], [1.0, 2.0]]] * 3
     for name, of_seeds in (("bandit", one_seed), ("robot", three_seeds)):

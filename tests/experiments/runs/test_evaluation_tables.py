@@ -127,5 +127,5 @@ def test_the_heading_says_what_was_measured():
         ("given", None, "4 given tasks"),
     ],
 )
-def test_tasks_are_called_held_out_only_where_training_may_not_have_met_them(task_set, strata, name):
+def test_tasks_are_not_called_held_out_where_they_are_all_that_there_are(task_set, strata, name):
     assert tasks_named(task_set, 4, strata) == name
