@@ -39,7 +39,9 @@ from maml_rl.run import CHECKPOINT, load_run
 from maml_rl.statistics import interval, mean
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
-METHODS_PAGE, CHOICE_PAGE, RL2_PAGE = Path("docs/methods.md"), Path("docs/which_method.md"), Path("docs/rl2.md")
+METHODS_PAGE, CHOICE_PAGE, RL2_PAGE, LSTM_PAGE = (
+    Path("docs") / name for name in ("methods.md", "which_method.md", "rl2.md", "meta_lstm.md")
+)
 _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-dir/comparison-paper.json",
     "ant-dir/comparison-paper.json",
@@ -318,6 +320,10 @@ def pages(root: Path = Path()) -> dict[Path, str]:
         root / CHOICE_PAGE: {name: means_table(results / name) for name in _CHOICE}
         | {"episodes": episodes_table(results / "half-cheetah-motor-gain")},
         root / RL2_PAGE: {"rl2": trials_table(results)},
+        root / LSTM_PAGE: {
+            path.parent.name: _tables(read_comparison(path)).rstrip()
+            for path in sorted(results.glob("meta-lstm/*/comparison.json"))
+        },
     }
     return {root / PAGE: page(results)} | {path: with_tables(path, of_page) for path, of_page in tables.items()}
 

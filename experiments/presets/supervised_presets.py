@@ -159,7 +159,7 @@ SUPERVISED_PRESETS = {
         _SINUSOID_LSTM,
         "the same: an LSTM takes 5 steps instead of gradient descent",
         f"{_RAVI}, with the tasks of {_FINN}, 5.1; the number of steps is this package's",
-        "after 4726 iterations, 10-shot squared error after 5, 10 steps: 0.48, 0.36",
+        "10-shot squared error after 5, 10 steps: 0.09, 0.25 (one seed)",
     ),
     "omniglot-5way-1shot": Preset(
         _OMNIGLOT,
