@@ -25,7 +25,7 @@ from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
 from maml_rl.machine import THIS_MACHINE
 
 if TYPE_CHECKING:
-    from maml_rl.experiments.runs.measured_trials import Returns
+    from maml_rl.statistics import Mean
 
 _HELP = """\
 usage: maml-rl rl2 train ENV_ID ... | resume DIR ... | evaluate DIR ...
@@ -160,8 +160,8 @@ def _train(arguments: Sequence[str]) -> None:
     check_new(out, remedy)
     with computing(), new_in(out, remedy), _explained(out):
         points = train_rl2(options.config, schedule, out, options.machine)
-        returns = measure_training(points, options.config, schedule, out)
-    _finish(options.env_id, returns, out)
+        means = measure_training(points, options.config, schedule, out, options.machine)
+    _finish(options.env_id, means, out)
 
 
 def _resume_training(arguments: Sequence[str]) -> None:
@@ -177,8 +177,9 @@ def _resume_training(arguments: Sequence[str]) -> None:
     if options.env_steps is not None:
         schedule = schedule._replace(env_steps=options.env_steps)
     with computing(), alone_in(out), _explained(out):
-        returns = measure_training(resume_rl2(out, schedule, options.machine), config, schedule, out, resumed=True)
-    _finish(config.env_id, returns, out)
+        points = resume_rl2(out, schedule, options.machine)
+        means = measure_training(points, config, schedule, out, options.machine, resumed=True)
+    _finish(config.env_id, means, out)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
@@ -191,7 +192,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     from maml_rl.experiments.media.charts import draw_charts
     from maml_rl.experiments.media.trial_charts import evaluated_chart
     from maml_rl.experiments.runs.evaluations import PICTURE, file_of
-    from maml_rl.experiments.runs.measured_trials import evaluation_record, store_returns
+    from maml_rl.experiments.runs.measured_trials import episode_means, evaluation_record, store_returns
 
     _trusted(options.directory, options.trust.trust_module)
     with computing(options.json) as show:
@@ -199,7 +200,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         record = evaluation_record(options.directory, on, options.seed, options.greedy, options.machine)
         show(record)
     if not options.json:
-        _print(record["env_id"], record["returns"], record["strata"])
+        _print(record["env_id"], len(record["returns"]), episode_means(record["returns"], record["strata"]))
         path = store_returns(options.out or options.directory, record)
         picture = path.with_name(file_of(PICTURE, record["task_set"]))
         draw_charts([evaluated_chart(record)], picture)
@@ -238,18 +239,19 @@ def _explained(out: Path) -> AbstractContextManager[None]:
     return naming_what_is_saved(saved, lambda _: remedy)
 
 
-def _finish(env_id: str, returns: "Returns", out: Path) -> None:
+def _finish(env_id: str, means: "Sequence[Mean]", out: Path) -> None:
     """Prints what a training has reached, draws its learning curve, and names the next command."""
     from maml_rl.experiments.media.charts import draw_charts
     from maml_rl.experiments.media.trial_charts import LEARNING_CURVE, trial_charts
 
-    _print(env_id, returns)
-    draw_charts(trial_charts(stored_training(out)), out / LEARNING_CURVE)
+    training = stored_training(out)
+    _print(env_id, training.schedule.tasks, means)
+    draw_charts(trial_charts(training), out / LEARNING_CURVE)
     print(f"\npicture: {out / LEARNING_CURVE}\nnext: maml-rl rl2 evaluate {shlex.quote(str(out))}")
 
 
-def _print(env_id: str, returns: "Returns", strata: Sequence[int] | None = None) -> None:
-    """Prints the means of the returns `[tasks, n]` of an evaluation."""
-    from maml_rl.experiments.runs.measured_trials import episode_means, episode_table
+def _print(env_id: str, tasks: int, means: "Sequence[Mean]") -> None:
+    """Prints the means of an evaluation."""
+    from maml_rl.experiments.runs.measured_trials import episode_table
 
-    print(f"{env_id}, {len(returns)} tasks\n{episode_table(episode_means(returns, strata))}")
+    print(f"{env_id}, {tasks} tasks\n{episode_table(means)}")

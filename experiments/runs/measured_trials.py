@@ -21,7 +21,7 @@ from maml_rl.experiments.runs.rl2_files import CURVE, Training, stored_training
 from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
 from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import env_steps_text, text_table
-from maml_rl.machine import Machine
+from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.statistics import Mean, mean_with_interval
 from maml_rl.tasks import Task, evaluation_tasks, task_space
 from maml_rl.tasks import strata as strata_of
@@ -51,15 +51,21 @@ def episode_table(means: Sequence[Mean]) -> str:
 
 
 def measure_training(
-    points: Iterator[Point], config: RL2Config, schedule: Schedule, out: Path, resumed: bool = False
-) -> NDArray[np.float64]:
-    """Trains, and writes the learning curve after each evaluation; the returns of the last one, `[tasks, n]`.
+    points: Iterator[Point],
+    config: RL2Config,
+    schedule: Schedule,
+    out: Path,
+    machine: Machine = THIS_MACHINE,
+    resumed: bool = False,
+) -> list[Mean]:
+    """Trains, and writes the learning curve after each evaluation; the `episode_means` of the last one.
 
     Args:
         points: The training.
         config: Its settings.
         schedule: How long it trains, and how it is evaluated meanwhile.
         out: Directory of the curve.
+        machine: Processes of an environment that is not batched.
         resumed: Whether it continues the one that is there.
 
     Raises:
@@ -68,9 +74,11 @@ def measure_training(
     training = stored_training(out) if resumed else Training(asdict(config), schedule, [])
     curve, before, started = training.curve, training.seconds, time.perf_counter()
     first = curve[-1]["env_steps"] if curve else 0
+    strata = _held_out_strata(config, schedule.tasks, machine)
     with tqdm(total=schedule.env_steps, initial=first, unit="env step", unit_scale=True, disable=None) as bar:
         for point in points:
-            total = episode_means(point.returns)[-1]
+            means = episode_means(point.returns, strata)
+            total = means[-1]
             curve.append(
                 {
                     "env_steps": point.env_steps,
@@ -81,12 +89,21 @@ def measure_training(
                 }
             )
             write_json(out / CURVE, {"config": asdict(config), "schedule": schedule._asdict(), "curve": curve})
-            bar.set_postfix_str(f"return of a trial {total.value:.2f}", refresh=False)
-            bar.update(point.env_steps - bar.n)
-            if bar.disable:
-                steps = env_steps_text(point.env_steps)
-                print(f"{steps} env steps: return of a trial {total.value:.2f}", file=sys.stderr, flush=True)
-    return point.returns
+            _show(bar, point.env_steps, f"return of a trial {total.value:.2f}")
+    return means
+
+
+def _held_out_strata(config: RL2Config, count: int, machine: Machine) -> list[int] | None:
+    with closing(trial_envs(config, 1, machine)) as envs:
+        space = task_space(envs)
+    return strata_of(space, evaluation_tasks(space, count))
+
+
+def _show(bar: "tqdm[Any]", env_steps: int, reached: str) -> None:
+    bar.set_postfix_str(reached, refresh=False)
+    bar.update(env_steps - bar.n)
+    if bar.disable:
+        print(f"{env_steps_text(env_steps)} env steps: {reached}", file=sys.stderr, flush=True)
 
 
 def evaluation_record(
