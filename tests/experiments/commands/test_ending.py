@@ -9,7 +9,7 @@ from maml_rl.experiments.commands.ending import Saved, naming_what_is_saved
 
 
 def ended_by(error: BaseException, saved: Saved) -> None:
-    with naming_what_is_saved(saved, lambda diverged: f"mend {diverged}"):
+    with naming_what_is_saved(saved, lambda diverged: f"remedy for {diverged}"):
         raise error
 
 
@@ -42,7 +42,7 @@ def test_a_result_that_is_not_finite_names_the_remedy(saved):
     kept = f"the last checkpoint in {saved.file.parent} is intact; " if saved.file.exists() else ""
     with pytest.raises(InputError) as ended:
         ended_by(NonFiniteError("the loss"), saved)
-    assert str(ended.value) == f"training stopped: the loss: {kept}mend the loss"
+    assert str(ended.value) == f"training stopped: the loss: {kept}remedy for the loss"
 
 
 def test_an_interruption_promises_only_what_is_saved(saved, capsys):
