@@ -5,7 +5,7 @@ to each output. The policy of one picture is therefore a perceptron, exactly but
 zeros, and small only for small pictures.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,34 +40,41 @@ def check_perceptron(policy: BuiltPolicy) -> None:
             "files for Stable-Baselines3, NumPy and ONNX hold only the package's networks, and this policy has its "
             f"own, {type(network).__name__}: {_IN_PYTHON}"
         )
-    check_parts(policy.parts)
-    count = sum(inputs * outputs for inputs, outputs in _sizes(policy.parts[0], network))
-    if count > _MOST_WEIGHTS:
-        raise InputError(
-            "files for Stable-Baselines3, NumPy and ONNX hold a convolution as a matrix, and those of pictures of "
-            f"shape {policy.parts[0].shape} have {count:,} numbers, of at most {_MOST_WEIGHTS:,}: {_IN_PYTHON}"
-        )
+    filters = [len(getattr(network, f"filter_biases_0_{i}")) for i in range(network.convolutions)]
+    check_parts(policy.parts, filters)
 
 
-def check_parts(parts: Parts) -> None:
+def check_parts(parts: Parts, filters: Sequence[int]) -> None:
     """Checks that the package's network for observations of these parts can be a perceptron.
 
+    Args:
+        parts: Parts of an observation.
+        filters: Number of filters of each convolution of a picture.
+
     Raises:
-        InputError: If there are other observations next to a picture.
+        InputError: If there are other observations next to a picture, or large pictures.
     """
-    if len(parts) > 1 and any(part.is_picture for part in parts):
+    if not any(part.is_picture for part in parts):
+        return
+    if len(parts) > 1:
         raise InputError(
             "files for Stable-Baselines3, NumPy and ONNX hold convolutions only where one picture is the whole "
             f"observation, and this policy observes {', '.join(part.name for part in parts)}: {_IN_PYTHON}"
         )
+    count = sum(inputs * outputs for inputs, outputs in _sizes(parts[0], filters))
+    if count > _MOST_WEIGHTS:
+        raise InputError(
+            "files for Stable-Baselines3, NumPy and ONNX hold a convolution as a matrix, and those of pictures of "
+            f"shape {parts[0].shape} have {count:,} numbers, of at most {_MOST_WEIGHTS:,}: {_IN_PYTHON}"
+        )
 
 
-def _sizes(part: Part, network: PictureNetwork) -> Iterator[tuple[int, int]]:
+def _sizes(part: Part, filters: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Inputs and outputs of each convolution as a matrix."""
     channels, *sides = part.seen
-    for i in range(network.convolutions):
+    for outputs in filters:
         before = channels * sides[0] * sides[1]
-        channels, sides = len(getattr(network, f"filter_biases_0_{i}")), [-(-side // 2) for side in sides]
+        channels, sides = outputs, [-(-side // 2) for side in sides]
         yield before, channels * sides[0] * sides[1]
 
 

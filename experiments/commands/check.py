@@ -77,6 +77,7 @@ def findings(env_id: str, max_episode_steps: int | None = None) -> "list[Finding
 
 
 def _refused(env_id: str, env: "gymnasium.Env[Any, Any]") -> Iterator[str]:
+    from maml_rl.config import PolicyConfig
     from maml_rl.envs.mujoco.scenes import subject
     from maml_rl.experiments.live.session import not_shown
     from maml_rl.observations import in_rows, observation_parts
@@ -90,7 +91,7 @@ def _refused(env_id: str, env: "gymnasium.Env[Any, Any]") -> Iterator[str]:
         yield f"maml-rl train --observe-task refuses it: {error}"
     files = "file"
     try:
-        check_parts(observation_parts(env.observation_space))
+        check_parts(observation_parts(env.observation_space), PolicyConfig().filters)
         files = ".zip, only .npz and .onnx"
         check_spaces(env.observation_space, env.action_space)
     except InputError as error:

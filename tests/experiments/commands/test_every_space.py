@@ -66,6 +66,7 @@ TASKS = {
 }
 OBSERVATIONS = {
     "a picture": spaces.Box(0, 255, (8, 8, 3), np.uint8),
+    "a large picture": spaces.Box(0, 255, (60, 60), np.uint8),
     "two axes": spaces.Box(-1.0, 1.0, (2, 2), np.float64),
     "no axis": spaces.Box(-1.0, 1.0, (), np.float32),
     "integers": spaces.Box(-5, 5, (2,), np.int64),
