@@ -20,6 +20,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
@@ -75,7 +76,7 @@ def train_rl2(config: RL2Config, schedule: Schedule, out: Path, machine: Machine
         InputError: If environment or settings cannot be used, or sb3-contrib is not installed.
         NonFiniteError: If a parameter becomes NaN or infinite; what was saved last is kept.
     """
-    schedule.check()
+    schedule.check(config)
     with closing(trial_envs(config, config.num_envs, machine)) as envs:
         model = _new_model(config, envs)
         if config.standardise:
@@ -95,8 +96,8 @@ def resume_rl2(directory: Path, schedule: Schedule, machine: Machine = THIS_MACH
     Raises:
         InputError: See `load_rl2`; or if it has been trained for as long.
     """
-    schedule.check()
     checkpoint, config = read_rl2(directory)
+    schedule.check(config)
     with closing(trial_envs(config, config.num_envs, machine)) as envs:
         model = _new_model(config, envs)
         _restore(model, checkpoint, directory / POLICY)
@@ -114,12 +115,13 @@ def _trained(
     """Trains until the next evaluation, and again.
 
     Each part of the training starts with new trials, and what it draws depends only on the seed and the env steps so
-    far, as does the weight of the entropy. So a resumed training repeats one that was not stopped.
+    far, as do step size and weight of the entropy. So a resumed training repeats one that was not stopped.
     """
     note_machine(out, model.num_timesteps // (model.n_steps * model.n_envs), model.device)
     while model.num_timesteps < schedule.env_steps:
         model.set_random_seed(Draw(config.seed, Phase.TRAINING, model.num_timesteps).integers(Purpose.PARAMS, 1)[0])
         model._last_obs = None  # so that all trials are reset
+        model.lr_schedule = FloatSchedule(config.lr_after(model.num_timesteps))
         model.ent_coef = config.entropy_after(model.num_timesteps)
         _learn(model, min(schedule.every, schedule.env_steps - model.num_timesteps))
         yield _saved(model, config, schedule, out, machine)

@@ -49,6 +49,9 @@ class RL2Config:
     """Passes over the trials of an update (Lingle's pytorch_rl2: 8)."""
     lr: float = 1e-3
     """Step size of Adam (Rothfuss et al. 2019: 0.001; Lingle's pytorch_rl2: 0.0002)."""
+    lr_decay: int | None = None
+    """Env steps after which the step size is 0. It is constant for the first half of them and then falls linearly, at
+    each evaluation. Default: it is constant."""
     discount: float = 0.99
     """Discount factor gamma of a time step, over the whole trial (Lingle's pytorch_rl2: 0.99)."""
     gae_lambda: float = 0.3
@@ -76,16 +79,24 @@ class RL2Config:
         for name in ("discount", "gae_lambda"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "from 0 to 1")
         require("entropy", self.entropy, self.entropy >= 0, "at least 0")
-        decay = self.entropy_decay
-        require("entropy_decay", str(decay), decay is None or decay >= 1, "at least 1 or None")
+        for name in ("lr_decay", "entropy_decay"):
+            decay = getattr(self, name)
+            require(name, str(decay), decay is None or decay >= 1, "at least 1 or None")
         require("seed", self.seed, 0 <= self.seed < 2**32, "at least 0 and below 2^32")
         require("reward_scale", self.reward_scale, isfinite(self.reward_scale), "finite")
 
+    def lr_after(self, env_steps: int) -> float:
+        """Step size of Adam after this much training."""
+        return self.lr * _share_left(env_steps, self.lr_decay)
+
     def entropy_after(self, env_steps: int) -> float:
         """Weight of the entropy after this much training."""
-        if self.entropy_decay is None:
-            return self.entropy
-        return self.entropy * min(1.0, max(0.0, 2 - 2 * env_steps / self.entropy_decay))
+        return self.entropy * _share_left(env_steps, self.entropy_decay)
+
+
+def _share_left(env_steps: int, decay: int | None) -> float:
+    """What is left of a number that is constant for half of its decay, and then falls linearly to 0."""
+    return 1.0 if decay is None else min(1.0, max(0.0, 2 - 2 * env_steps / decay))
 
 
 class Schedule(NamedTuple):
@@ -95,7 +106,10 @@ class Schedule(NamedTuple):
     every: int  # env steps from one evaluation to the next
     tasks: int = 1000  # of an evaluation, one trial of each
 
-    def check(self) -> None:
-        """Raises InputError for a value outside its range."""
+    def check(self, config: RL2Config) -> None:
+        """Raises InputError for a value outside its range, or if the settings end the training earlier."""
         for name, least in (("env_steps", 1), ("every", 1), ("tasks", 2)):
             require(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
+        decay = config.lr_decay
+        ends_in_time = decay is None or self.env_steps <= decay
+        require("env_steps", self.env_steps, ends_in_time, f"at most {decay}, after which lr_decay leaves no step size")

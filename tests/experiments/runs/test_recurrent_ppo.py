@@ -120,7 +120,7 @@ def test_the_same_seed_gives_the_same_curve_and_a_loaded_policy_the_same_returns
     [
         {},
         {"normalise_rewards": True, "standardise": True, "minibatches": 4},
-        {"shared_lstm": True, "entropy_decay": 180},
+        {"shared_lstm": True, "entropy_decay": 180, "lr_decay": 180},
     ],
     ids=str,
 )
@@ -179,20 +179,40 @@ def test_a_shared_lstm_learns_from_the_losses_of_policy_and_values():
     assert gradient is None  # sb3-contrib leaves the values out
 
 
-def test_the_weight_of_the_entropy_stays_for_half_of_its_steps_and_then_falls_to_0(tmp_path, monkeypatch):
-    decaying = replace(SMALL, entropy=0.1, entropy_decay=100)
-    assert [decaying.entropy_after(steps) for steps in (0, 50, 75, 100, 120)] == pytest.approx([0.1, 0.1, 0.05, 0, 0])
-    assert replace(decaying, entropy_decay=None).entropy_after(10**9) == 0.1
-    seen, learn = [], RecurrentPPO.learn
+@pytest.mark.parametrize("name", ["entropy", "lr"])
+def test_what_decays_stays_for_half_of_its_steps_and_then_falls_to_0(name):
+    decaying = replace(SMALL, **{name: 0.1, f"{name}_decay": 100})
+    after = getattr(decaying, f"{name}_after")
+    assert [after(steps) for steps in (0, 50, 75, 100, 120)] == pytest.approx([0.1, 0.1, 0.05, 0, 0])
+    constant = replace(decaying, **{f"{name}_decay": None})
+    assert getattr(constant, f"{name}_after")(10**9) == 0.1
 
-    def learned(model, *args, **kwargs):
-        seen.append((model.num_timesteps, model.ent_coef))
-        return learn(model, *args, **kwargs)
 
-    monkeypatch.setattr(RecurrentPPO, "learn", learned)
-    list(train_rl2(replace(decaying, entropy_decay=160), Schedule(180, 60, 2), tmp_path))
-    assert [steps for steps, _ in seen] == [0, 60, 120]
-    assert [weight for _, weight in seen] == pytest.approx([0.1, 0.1, 0.05])
+def test_step_size_and_weight_of_the_entropy_decay_from_one_evaluation_to_the_next(tmp_path, monkeypatch):
+    seen, train = [], RecurrentPPO.train
+
+    def trained(model):
+        train(model)
+        seen.append((model.num_timesteps, model.policy.optimizer.param_groups[0]["lr"], model.ent_coef))
+
+    monkeypatch.setattr(RecurrentPPO, "train", trained)
+    config = replace(SMALL, lr=0.01, lr_decay=200, entropy=0.1, entropy_decay=160)
+    list(train_rl2(config, Schedule(180, 60, 2), tmp_path))
+    assert [steps for steps, *_ in seen] == [60, 120, 180]
+    assert [lr for _, lr, _ in seen] == pytest.approx([0.01, 0.01, 0.008])
+    assert [weight for *_, weight in seen] == pytest.approx([0.1, 0.1, 0.05])
+
+
+def test_training_beyond_the_decay_of_the_step_size_is_refused(tmp_path):
+    config, message = (
+        replace(SMALL, lr_decay=60),
+        "env_steps must be at most 60, after which lr_decay leaves no step size, got 61",
+    )
+    with pytest.raises(InputError, match=message):
+        next(train_rl2(config, Schedule(61, 60, 2), tmp_path))
+    list(train_rl2(config, Schedule(60, 60, 2), tmp_path))
+    with pytest.raises(InputError, match=message):
+        next(resume_rl2(tmp_path, Schedule(61, 60, 2)))
 
 
 @pytest.mark.parametrize("shared", [False, True])
