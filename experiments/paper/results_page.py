@@ -39,8 +39,8 @@ from maml_rl.run import CHECKPOINT, load_run
 from maml_rl.statistics import interval, mean
 
 RESULTS, TRAINED, PAGE = Path("results"), Path("trained"), Path("docs/results.md")
-METHODS_PAGE, CHOICE_PAGE, RL2_PAGE, LSTM_PAGE = (
-    Path("docs") / name for name in ("methods.md", "which_method.md", "rl2.md", "meta_lstm.md")
+METHODS_PAGE, CHOICE_PAGE, RL2_PAGE, LSTM_PAGE, MIMIC_PAGE = (
+    Path("docs") / name for name in ("methods.md", "which_method.md", "rl2.md", "meta_lstm.md", "actor_mimic.md")
 )
 _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-dir/comparison-paper.json",
@@ -50,6 +50,7 @@ _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-motor-gain/comparison.json",
     "half-cheetah-motor-gain/comparison-given.json",
 )
+_STUDENTS = ("half-cheetah-dir", "half-cheetah-vel", "ant-vel")  # tasks of Actor-Mimic's students
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
 _ORDER = ["navigation", *figure5.TASKS, "sinusoid"]  # of the sections; others come after
@@ -259,6 +260,28 @@ def means_table(path: Path) -> str:
     return markdown_table(rows)
 
 
+def students_table(results: Path) -> str:
+    """Students of Actor-Mimic on the paper's tasks, next to their experts and to other methods.
+
+    Raises:
+        InputError: If a file is damaged.
+        FileNotFoundError: If there is none.
+    """
+    rows = [["task", "method", "seeds", "interval over", "env steps", "0", "1", "2", "3"]]
+    for task in _STUDENTS:
+        comparison = read_comparison(results / task / file_of(COMPARISON, "paper"))
+        methods = {method.label: method for method in comparison.methods}
+        lengths = {label: env_steps_text(fmean(r.env_steps for r in m.runs)) for label, m in methods.items()}
+        lengths["mimic"] += f", and {lengths['oracle']} of its experts"
+        names = {"mimic": "**mimic**", "pretrained": "pretrained", "maml": "maml", "oracle": "oracle: the experts"}
+        for label, name in names.items():
+            method, (condition, *_) = methods[label], comparison.conditions
+            means = [mean.text(QUANTITIES[comparison.quantity]) for mean in method.curve(condition).mean]
+            row = [f"`{task}`", name, str(len(method.runs)), method.interval_over, lengths[label], *means]
+            rows.append(row + ["-"] * (len(rows[0]) - len(row)))
+    return markdown_table(rows)
+
+
 def episodes_table(directory: Path) -> str:
     """Return after one step by the number of episodes that it uses, from evaluations of several seeds in a directory.
 
@@ -320,6 +343,7 @@ def pages(root: Path = Path()) -> dict[Path, str]:
         root / CHOICE_PAGE: {name: means_table(results / name) for name in _CHOICE}
         | {"episodes": episodes_table(results / "half-cheetah-motor-gain")},
         root / RL2_PAGE: {"rl2": trials_table(results)},
+        root / MIMIC_PAGE: {"students": students_table(results)},
         root / LSTM_PAGE: {
             path.parent.name: _tables(read_comparison(path)).rstrip()
             for path in sorted(results.glob("meta-lstm/*/comparison.json"))
