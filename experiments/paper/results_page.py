@@ -32,6 +32,7 @@ from maml_rl.experiments.runs.evaluation_tables import published_text, tasks_nam
 from maml_rl.experiments.runs.evaluations import EVALUATION, TaskSet, file_of
 from maml_rl.experiments.runs.pages import with_tables
 from maml_rl.experiments.runs.provenance import cores_text, training_command
+from maml_rl.experiments.runs.rl2_files import stored_training
 from maml_rl.experiments.runs.text import duration, env_steps_text, markdown_table
 from maml_rl.json_values import read_json
 from maml_rl.learner import QUANTITIES, Quantity
@@ -51,6 +52,7 @@ _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-motor-gain/comparison-given.json",
 )
 _STUDENTS = ("half-cheetah-dir", "half-cheetah-vel", "ant-vel")  # tasks of Actor-Mimic's students
+_PARTS = (0, 0.04, 0.12, 0.25, 0.5, 0.75, 1)  # of a training of RL^2, after which its learning curve is shown
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
 _ORDER = ["navigation", *figure5.TASKS, "sinusoid"]  # of the sections; others come after
@@ -327,6 +329,23 @@ def trials_table(results: Path) -> str:
     return markdown_table(rows)
 
 
+def learning_table(directory: Path) -> str:
+    """Return of RL^2 in a trial, and in each of its episodes, as its training goes on.
+
+    Raises:
+        InputError: If there is no learning curve, or it is damaged.
+    """
+    curve = stored_training(directory).curve
+    env_steps = np.array([point["env_steps"] for point in curve])
+    rows = [["env steps", "trial", f"by episode, 1 to {len(curve[0]['by_episode'])}"]]
+    for part in _PARTS:
+        point = curve[np.abs(env_steps - part * env_steps[-1]).argmin()]
+        trial = f"{point['mean_return']:.1f} ± {point['standard_error']:.1f}"
+        by_episode = " ".join(f"{value:.1f}" for value in point["by_episode"])
+        rows.append([env_steps_text(point["env_steps"]), trial, by_episode])
+    return markdown_table(rows)
+
+
 def pages(root: Path = Path()) -> dict[Path, str]:
     """Every page with results, as it should be.
 
@@ -342,7 +361,10 @@ def pages(root: Path = Path()) -> dict[Path, str]:
         },
         root / CHOICE_PAGE: {name: means_table(results / name) for name in _CHOICE}
         | {"episodes": episodes_table(results / "half-cheetah-motor-gain")},
-        root / RL2_PAGE: {"rl2": trials_table(results)},
+        root / RL2_PAGE: {
+            "rl2": trials_table(results),
+            "tabular-mdp": learning_table(results / "rl2/tabular-mdp"),
+        },
         root / MIMIC_PAGE: {"students": students_table(results)},
         root / LSTM_PAGE: {
             path.parent.name: _tables(read_comparison(path)).rstrip()
