@@ -282,6 +282,36 @@ def test_trials_have_a_row_for_all_seeds_with_their_first_and_last_episode_and_a
     assert robot == f"| `my:robot-v0` | yes | 2 given tasks | 3 | 4.0 M | 2 | {means} |"
 
 
+def test_a_student_has_the_env_steps_of_its_experts_next_to_its_own(tmp_path):
+    for task in ("half-cheetah-dir", "half-cheetah-vel", "ant-vel"):
+        compared = comparison(task, "paper")
+        student = replace(compared.methods[1], label="mimic")
+        student = replace(student, runs=[replace(run, env_steps=run.env_steps // 2) for run in student.runs])
+        write(replace(compared, methods=[*compared.methods, student]), tmp_path / task)
+    head, _, mimic, _, maml, oracle, *others = results_page.students_table(tmp_path).splitlines()
+    assert head == "| task | method | seeds | interval over | env steps | 0 | 1 | 2 | 3 |"
+    assert mimic.startswith("| `half-cheetah-dir` | **mimic** | 2 | tasks | 0.6 M, and 1.2 M of its experts | -10.0 [")
+    assert maml.endswith("| 1.2 M | 0.0 [-1.0, 2.0] | 1.0 [0.0, 3.0] | 2.0 [1.0, 4.0] | 3.0 [2.0, 5.0] |")
+    assert (
+        oracle == "| `half-cheetah-dir` | oracle: the experts | 2 | tasks | 1.2 M | -20.0 [-21.0, -18.0] | - | - | - |"
+    )
+    assert len(others) == 8
+
+
+def test_a_learning_curve_of_trials_has_a_row_for_each_part_of_the_training(tmp_path):
+    points = [
+        {"env_steps": 1_000_000 * i, "mean_return": float(i), "standard_error": 0.25, "by_episode": [1.0, i - 1.0]}
+        for i in range(101)
+    ]
+    schedule = {"env_steps": 100_000_000, "every": 1_000_000, "tasks": 9}
+    place(tmp_path / "rl2.json", {"config": {}, "schedule": schedule, "curve": points})
+    head, _, *rows = results_page.learning_table(tmp_path).splitlines()
+    assert head == "| env steps | trial | by episode, 1 to 2 |"
+    assert rows[0] == "| 0 | 0.0 ± 0.2 | 1.0 -1.0 |"
+    assert rows[1] == "| 4.0 M | 4.0 ± 0.2 | 1.0 3.0 |"
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| 12.0 M", "| 25.0 M", "| 50.0 M", "| 75.0 M", "| 100.0 M"]
+
+
 def test_the_tables_of_the_repository_are_written_from_its_results():
     for path, text in results_page.pages(ROOT).items():
         assert path.read_text(encoding="utf-8") == text, path
