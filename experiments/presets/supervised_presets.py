@@ -171,7 +171,7 @@ SUPERVISED_PRESETS = {
         _OMNIGLOT_LSTM,
         "the same: an LSTM takes 5 steps instead of gradient descent",
         f"{_RAVI}, with the tasks of {_FINN}, 5.2; steps and filters are this package's",
-        "after 1241 iterations 71.4 ± 1.0 %",
+        "91.6 ± 0.6 % after 5 steps, 92.9 ± 0.6 % with transductive statistics (one seed)",
     ),
     "omniglot-5way-5shot": Preset(
         _shots(_OMNIGLOT, 5, 5),
