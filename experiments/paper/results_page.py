@@ -52,6 +52,7 @@ _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-motor-gain/comparison-given.json",
 )
 _STUDENTS = ("half-cheetah-dir", "half-cheetah-vel", "ant-vel")  # tasks of Actor-Mimic's students
+_NEXT_TO_STUDENTS = {"mimic": "**mimic**", "pretrained": "pretrained", "maml": "maml", "oracle": "oracle: the experts"}
 _PARTS = (0, 0.04, 0.12, 0.25, 0.5, 0.75, 1)  # of a training of RL^2, after which its learning curve is shown
 _TASK_SETS: tuple[TaskSet, ...] = ("paper", "held-out")  # in the order of the tables
 _SHOWN = (0, 1, 2, 3, 5, 10)  # gradient steps
@@ -275,8 +276,7 @@ def students_table(results: Path) -> str:
         methods = {method.label: method for method in comparison.methods}
         lengths = {label: env_steps_text(fmean(r.env_steps for r in m.runs)) for label, m in methods.items()}
         lengths["mimic"] += f", and {lengths['oracle']} of its experts"
-        names = {"mimic": "**mimic**", "pretrained": "pretrained", "maml": "maml", "oracle": "oracle: the experts"}
-        for label, name in names.items():
+        for label, name in _NEXT_TO_STUDENTS.items():
             method, (condition, *_) = methods[label], comparison.conditions
             means = [mean.text(QUANTITIES[comparison.quantity]) for mean in method.curve(condition).mean]
             row = [f"`{task}`", name, str(len(method.runs)), method.interval_over, lengths[label], *means]
