@@ -51,6 +51,7 @@ _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-motor-gain/comparison.json",
     "half-cheetah-motor-gain/comparison-given.json",
 )
+_ABOUT_METHOD = ("seeds", "interval over", "env steps")  # columns of what a method was measured with
 _STUDENTS = ("half-cheetah-dir", "half-cheetah-vel", "ant-vel")  # tasks of Actor-Mimic's students
 _NEXT_TO_STUDENTS = {"mimic": "**mimic**", "pretrained": "pretrained", "maml": "maml", "oracle": "oracle: the experts"}
 _PARTS = (0, 0.04, 0.12, 0.25, 0.5, 0.75, 1)  # of a training of RL^2, after which its learning curve is shown
@@ -252,15 +253,19 @@ def means_table(path: Path) -> str:
         FileNotFoundError: If there is none.
     """
     comparison = read_comparison(path)
-    quantity, (condition, *_) = QUANTITIES[comparison.quantity], comparison.conditions
     steps = range(comparison.gradient_steps + 1)
-    rows = [["method", "seeds", "interval over", "env steps", *(f"{step} step{'s' * (step != 1)}" for step in steps)]]
+    rows = [["method", *_ABOUT_METHOD, *(f"{step} step{'s' * (step != 1)}" for step in steps)]]
     for method in comparison.methods:
-        means = [mean.text(quantity) for mean in method.curve(condition).mean]
-        env_steps = env_steps_text(fmean(run.env_steps for run in method.runs))
-        row = [f"**{method.label}**", str(len(method.runs)), method.interval_over, env_steps, *means]
+        row = [f"**{method.label}**", *_measured(comparison, method)]
         rows.append(row + [""] * (len(rows[0]) - len(row)))
     return markdown_table(rows)
+
+
+def _measured(comparison: Comparison, method: Method) -> list[str]:
+    """Cells of a method: `_ABOUT_METHOD`, and the mean after each gradient step under the first condition."""
+    means = [mean.text(QUANTITIES[comparison.quantity]) for mean in method.curve(comparison.conditions[0]).mean]
+    env_steps = env_steps_text(fmean(run.env_steps for run in method.runs))
+    return [str(len(method.runs)), method.interval_over, env_steps, *means]
 
 
 def students_table(results: Path) -> str:
@@ -270,16 +275,14 @@ def students_table(results: Path) -> str:
         InputError: If a file is damaged.
         FileNotFoundError: If there is none.
     """
-    rows = [["task", "method", "seeds", "interval over", "env steps", "0", "1", "2", "3"]]
+    rows = [["task", "method", *_ABOUT_METHOD, "0", "1", "2", "3"]]
     for task in _STUDENTS:
         comparison = read_comparison(results / task / file_of(COMPARISON, "paper"))
-        methods = {method.label: method for method in comparison.methods}
-        lengths = {label: env_steps_text(fmean(r.env_steps for r in m.runs)) for label, m in methods.items()}
-        lengths["mimic"] += f", and {lengths['oracle']} of its experts"
+        cells = {method.label: _measured(comparison, method) for method in comparison.methods}
+        env_steps = _ABOUT_METHOD.index("env steps")
+        cells["mimic"][env_steps] += f", and {cells['oracle'][env_steps]} of its experts"
         for label, name in _NEXT_TO_STUDENTS.items():
-            method, (condition, *_) = methods[label], comparison.conditions
-            means = [mean.text(QUANTITIES[comparison.quantity]) for mean in method.curve(condition).mean]
-            row = [f"`{task}`", name, str(len(method.runs)), method.interval_over, lengths[label], *means]
+            row = [f"`{task}`", name, *cells[label]]
             rows.append(row + ["-"] * (len(rows[0]) - len(row)))
     return markdown_table(rows)
 

@@ -107,7 +107,7 @@ class Schedule(NamedTuple):
     tasks: int = 1000  # of an evaluation, one trial of each
 
     def check(self, config: RL2Config) -> None:
-        """Raises InputError for a value outside its range, or if the settings end the training earlier."""
+        """Raises InputError for a value outside its range, or if the step size would be 0 before the end."""
         for name, least in (("env_steps", 1), ("every", 1), ("tasks", 2)):
             require(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         decay = config.lr_decay
