@@ -9,6 +9,7 @@ import numpy as np
 from maml_rl.experiments.media.charts import Axis, Chart, Series, with_band
 from maml_rl.experiments.media.labels import counted, paper_label, value_axis
 from maml_rl.experiments.runs.comparison_files import Comparison, Method
+from maml_rl.experiments.runs.evaluation_tables import tasks_named
 from maml_rl.learner import QUANTITIES
 
 _COLOURS = {"maml": "after", "pretrained": "method-2", "oracle": "goal", "random": "random", "maml-oracle": "method-1"}
@@ -35,8 +36,7 @@ def methods_chart(comparison: Comparison, condition: str = "") -> Chart:
     if any(method.curve(condition).paper for method in comparison.methods):
         label = paper_label(comparison.task_set, comparison.strata)
         series.append(Series(label, "before", [], [], dashed=True, marks="hollow"))
-    other = f"{comparison.task_set} tasks" if comparison.strata is None else "all tasks"
-    tasks = "the paper's tasks" if comparison.task_set == "paper" else other
+    tasks = tasks_named(comparison.task_set, comparison.num_tasks, comparison.strata)
     title = ", ".join(filter(None, [comparison.name, tasks, condition]))
     axis = Axis("gradient steps", list(steps), [str(step) for step in steps])
     subtitle = "shaded: 95 % interval, with one or two seeds over tasks only"

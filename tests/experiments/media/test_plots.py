@@ -229,8 +229,8 @@ def test_a_method_has_the_same_colour_in_every_picture_and_an_oracle_is_a_level_
     assert methods_chart(comparison("oracle", "maml")).series[0].colour == "goal"
     assert (oracle.x, oracle.y) == ([0, 1, 2], [-20.0] * 3)
     assert (paper.x, paper.y, paper.dashed, key.label) == ([0], [-50.0], True, "paper, on other tasks")
-    assert chart.title == "navigation, held-out tasks"
-    assert methods_chart(replace(comparison("maml"), task_set="given")).title == "navigation, given tasks"
+    assert chart.title == "navigation, 5 held-out tasks"
+    assert methods_chart(replace(comparison("maml"), task_set="given")).title == "navigation, 5 given tasks"
 
 
 def test_a_comparison_has_a_chart_for_each_condition(tmp_path):
