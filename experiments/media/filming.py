@@ -10,7 +10,6 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from maml_rl.config import RLEvaluation, RLMeta
 from maml_rl.envs.batched import BatchedTaskEnv
@@ -19,6 +18,7 @@ from maml_rl.evaluation import SeededTasks, task_returns
 from maml_rl.experiments.media.recording import RECORDED_TASKS, Kind, Recording, picture_times
 from maml_rl.experiments.media.sheets import to_sheet
 from maml_rl.experiments.media.task_display import task_names, task_quantity
+from maml_rl.experiments.runs.progress import with_progress
 from maml_rl.learner import Validation
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.observations import Part, observation_parts
@@ -101,8 +101,8 @@ def film(
     """
     meta, _ = learner.with_step_size(state, config, validation=validation)
     path = learner.adaptation(state, tasks, config, meta, indices)
-    bar = tqdm(path, "recording", config.gradient_steps + 1, unit="step", disable=None, leave=False)
-    stages = (Stage(params, task_returns(sampled)) for params, sampled in bar)
+    steps = with_progress(path, "recording", "step", config.gradient_steps + 1)
+    stages = (Stage(params, task_returns(sampled)) for params, sampled in steps)
     return filmed(learner, state, SeededTasks(tasks, indices), stages, config, meta)
 
 

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from maml_rl.checkpoint import write_atomically, write_json
 from maml_rl.errors import InputError
 from maml_rl.experiments.runs.adapting import adapt_run
 from maml_rl.experiments.runs.comparison import problem_name
 from maml_rl.experiments.runs.ppo_baselines import Point, PPOTraining, env_steps_to_reach, from_scratch, oracle
+from maml_rl.experiments.runs.progress import ProgressBar
 from maml_rl.experiments.runs.trust import check_runs
 from maml_rl.json_types import read_typed
 from maml_rl.run import load_run
@@ -47,7 +47,7 @@ def curve(points: Sequence[Point]) -> dict[str, list[float]]:
 def measure(points: Iterator[Point], env_steps: int, record: dict[str, Any], out: Path) -> None:
     """Trains, and writes what has been measured after each evaluation."""
     measured: list[Point] = []
-    with tqdm(total=env_steps, unit="env step", unit_scale=True, disable=None) as bar:
+    with ProgressBar("", "env step", env_steps, keep=True, every_update=True) as bar:
         for point in points:
             measured.append(point)
             record["curve"] = curve(measured)
@@ -55,10 +55,7 @@ def measure(points: Iterator[Point], env_steps: int, record: dict[str, Any], out
                 targets = record["adapted"]["mean_return"]
                 record["env_steps_to_reach"] = [env_steps_to_reach(measured, target) for target in targets]
             write(record, out)
-            bar.set_postfix_str(f"return {point.returns.mean():.1f}", refresh=False)
-            bar.update(point.env_steps - bar.n)
-            if bar.disable:
-                print(f"{point.env_steps} env steps: return {point.returns.mean():.1f}", file=sys.stderr, flush=True)
+            bar.until(point.env_steps, f"return {point.returns.mean():.1f}")
 
 
 class PPOCurve(TypedDict):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Discrete
-from tqdm import tqdm
 
 from maml_rl.checkpoint import write_atomically
 from maml_rl.config import RLConfig, RLEvaluation, RunConfig, require
@@ -33,6 +32,7 @@ from maml_rl.experiments.runs.evaluations import (
     why_again,
     write_evaluation,
 )
+from maml_rl.experiments.runs.progress import ProgressBar, with_progress
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.reinforcement import make_envs
 from maml_rl.run import Run, load_run, overridden, run_directory
@@ -198,8 +198,8 @@ def _recorded(
 
 def _watched(recording: Recording) -> _Watched:
     """The player of recorded episodes, and their paths."""
-    with tqdm(total=recording.lengths.size, desc="drawing", unit="episode", disable=None, leave=False) as bar:
-        section, reason = player(recording, lambda done: bar.update(done - bar.n))
+    with ProgressBar("drawing", "episode", recording.lengths.size) as bar:
+        section, reason = player(recording, bar.until)
     return _Watched([section, *paths(recording)], recording, reason)
 
 
@@ -223,7 +223,7 @@ def video(recording: Recording, path: Path) -> None:
     steps = sorted({0, min(1, last), last})
     with Drawing(recording) as drawing:
         tasks = range(len(recording.tasks))
-        bar = tqdm(tasks, "drawing the video", unit="task", disable=None, leave=False)
+        bar = with_progress(tasks, "drawing the video", "task", len(tasks))
         frames = np.concatenate([side_by_side(drawing, task, steps) for task in bar])
     write_video(path, frames, frame_times(recording)[1])
 

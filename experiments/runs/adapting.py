@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
-from tqdm import tqdm
 
 from maml_rl.config import RLConfig, RLEvaluation, RLMeta
 from maml_rl.episode_log import load_minari, load_steps
@@ -21,6 +20,7 @@ from maml_rl.experiments.media.recording import Recording
 from maml_rl.experiments.media.task_display import task_names
 from maml_rl.experiments.runs.evaluations import stored_validation
 from maml_rl.experiments.runs.exporting import SB3, use_of
+from maml_rl.experiments.runs.progress import ProgressBar, with_progress
 from maml_rl.experiments.runs.task_input import chosen_task
 from maml_rl.experiments.runs.text import text_table
 from maml_rl.initial import BuiltPolicy
@@ -156,7 +156,7 @@ def _adapted_policy(
     extras: Collection[Extra],
 ) -> AdaptedPolicy:
     path, total = learner.adaptation(run.state, [task], config, meta), config.gradient_steps + 1
-    steps = list(tqdm(path, "adapting", total, unit="step", disable=None, leave=False))
+    steps = list(with_progress(path, "adapting", "step", total))
     params, episodes = select(steps[-1][0], 0), Trajectories(*(field[0].cpu() for field in steps[-1][1]))
     model = _sb3_model(learner.policy, params, env, meta, episodes, config.seed) if "sb3" in extras else None
     stages = [Stage(params, task_returns(sampled)) for params, sampled in steps]
@@ -186,7 +186,7 @@ def _sb3_model(
 ) -> PPO:
     """A model with these parameters, and a critic fitted to episodes of one task."""
     model = to_ppo(policy, params, env, gamma=meta.discount, gae_lambda=meta.gae_lambda, seed=seed)
-    with tqdm(total=CRITIC_STEPS, desc="fitting the critic", unit="step", disable=None, leave=False) as bar:
+    with ProgressBar("fitting the critic", "step", CRITIC_STEPS) as bar:
         fit_critic(model, episodes, CRITIC_STEPS, seed, bar.update)
     model.env = None  # which its caller closes
     return model

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from maml_rl.config import EvaluationConfig, RLConfig, RLEvaluation
 from maml_rl.errors import InputError
 from maml_rl.experiments.paper.published import paper_tasks
@@ -23,6 +21,7 @@ from maml_rl.experiments.runs.evaluations import (
     settled,
     stored_validation,
 )
+from maml_rl.experiments.runs.progress import ProgressBar
 from maml_rl.experiments.runs.task_input import task_list, usable_tasks
 from maml_rl.experiments.runs.text import duration
 from maml_rl.experiments.runs.trust import allow
@@ -32,8 +31,6 @@ from maml_rl.ranks import this_rank
 from maml_rl.reinforcement import RLLearner, evaluation_episodes, make_envs
 from maml_rl.run import Progress, Run, load_run, run_directory, with_data
 from maml_rl.tasks import Task, admit_beyond
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 def evaluate(
@@ -67,10 +64,10 @@ def evaluate(
     settings = settings_with(run.config, {**given, "tasks": len(listed.values)} if listed else given, task_set)
     found = baseline_runs(directory, run.config)
     others = {name: (path, _with_own_data(load_run(path), data, path)) for name, path in found}
-    with tqdm(total=1.0, desc="evaluating", bar_format=_BAR, disable=None, leave=False) as bar:
+    with ProgressBar("evaluating", "", 1.0) as bar:
 
         def advance(share: float) -> None:
-            bar.update(min(share / (1 + len(others)), 1.0 - bar.n))  # which rounding may exceed
+            bar.update(share / (1 + len(others)))
 
         curves = _evaluated(directory, run, settings, listed or task_set, machine, advance)
         for name, (path, other) in others.items():

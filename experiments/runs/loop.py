@@ -1,7 +1,6 @@
 """The loop over meta-iterations of any kind of run, with progress, logs and checkpoints."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -10,10 +9,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from maml_rl.config import RLConfig
 from maml_rl.errors import InputError, RankError, WorkerError
+from maml_rl.experiments.runs.progress import ProgressBar
 from maml_rl.experiments.runs.provenance import note_machine
 from maml_rl.experiments.runs.run_log import log, run_logger
 from maml_rl.experiments.runs.tracker_options import NO_TRACKER, Tracking
@@ -27,8 +26,6 @@ from maml_rl.types import Params, State
 _LOCK = ".lock"
 Show = Callable[[Run], Mapping[str, Any]]
 """What TensorBoard and a tracker show of a run in addition to its metrics."""
-
-_PLAIN_PROGRESS_SECONDS = 15.0  # between lines of progress where the output is no terminal
 
 
 def check_new(out: Path, remedy: str = "") -> None:
@@ -118,7 +115,7 @@ def training_loop(
 
     with (
         closing(run_logger(out, first, trackers)) as logger,
-        closing(ProgressLines(first, last)) as progress,
+        ProgressBar("", "iteration", last, first, keep=True) as progress,
         _saving(save_there),
     ):
         for iteration in range(first, last):
@@ -130,7 +127,7 @@ def training_loop(
             row, by_task = ({}, {}) if after.progress.pending else (values, _by_task(metrics))
             log(logger, iteration + 1, row, {**by_task, **shown(after)})
             run = after  # an iteration counts once it is logged: saved without its row, it would never get one
-            progress.update(learner.summary(values))
+            progress.update(summary=learner.summary(values))
             if (iteration + 1) % run.config.checkpoint_every == 0:
                 save_there()
     return run
@@ -173,32 +170,6 @@ def following_loop(run: Run, learner: AnyLearner) -> None:
 
 def _by_task(metrics: Metrics) -> Mapping[str, Any]:
     return {f"tasks/{name}": value for name, value in metrics.by_task.items()}
-
-
-class ProgressLines:
-    """A progress bar on a terminal; elsewhere, such as in the log of a cluster, a line every few seconds."""
-
-    def __init__(self, first: int, last: int) -> None:
-        self._first, self._last = first, last
-        self._bar = tqdm(total=last, initial=first, unit="iteration", disable=None, smoothing=0.1)
-        self._done, self._said = first, time.monotonic()
-        self._begun = self._said
-
-    def update(self, summary: str) -> None:
-        """Shows that one more iteration is done."""
-        self._done += 1
-        self._bar.set_postfix_str(summary, refresh=False)
-        self._bar.update()
-        now = time.monotonic()
-        if self._bar.disable and (now - self._said > _PLAIN_PROGRESS_SECONDS or self._done == self._last):
-            self._said = now
-            each = (now - self._begun) / (self._done - self._first)
-            left = self._bar.format_interval(each * (self._last - self._done))
-            print(f"iteration {self._done}/{self._last}: {summary}, {left} left", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        self._bar.close()
 
 
 def _check_there(out: Path, directory: os.stat_result) -> None:

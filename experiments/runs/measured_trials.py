@@ -1,6 +1,5 @@
 """What RL^2 reaches: its learning curve while it trains, and evaluations by episode, as files and tables."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -10,17 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from maml_rl.checkpoint import write_json
 from maml_rl.experiments.paper.published import paper_tasks
 from maml_rl.experiments.runs.evaluations import EVALUATION, EvaluatedTasks, file_of
 from maml_rl.experiments.runs.ppo_baselines import Point
+from maml_rl.experiments.runs.progress import ProgressBar
 from maml_rl.experiments.runs.recurrent_ppo import evaluate_rl2, load_rl2, trial_envs
 from maml_rl.experiments.runs.rl2_files import CURVE, Training, stored_training
 from maml_rl.experiments.runs.rl2_settings import RL2Config, Schedule
 from maml_rl.experiments.runs.task_input import task_list, usable_tasks
-from maml_rl.experiments.runs.text import env_steps_text, text_table
+from maml_rl.experiments.runs.text import text_table
 from maml_rl.machine import THIS_MACHINE, Machine
 from maml_rl.statistics import Mean, mean_with_interval
 from maml_rl.tasks import Task, evaluation_tasks, task_space
@@ -75,7 +74,7 @@ def measure_training(
     curve, before, started = training.curve, training.seconds, time.perf_counter()
     first = curve[-1]["env_steps"] if curve else 0
     strata = _held_out_strata(config, schedule.tasks, machine)
-    with tqdm(total=schedule.env_steps, initial=first, unit="env step", unit_scale=True, disable=None) as bar:
+    with ProgressBar("", "env step", schedule.env_steps, first, keep=True, every_update=True) as bar:
         for point in points:
             means = episode_means(point.returns, strata)
             total = means[-1]
@@ -89,7 +88,7 @@ def measure_training(
                 }
             )
             write_json(out / CURVE, {"config": asdict(config), "schedule": schedule._asdict(), "curve": curve})
-            _show(bar, point.env_steps, f"return of a trial {total.value:.2f}")
+            bar.until(point.env_steps, f"return of a trial {total.value:.2f}")
     return means
 
 
@@ -97,13 +96,6 @@ def _held_out_strata(config: RL2Config, count: int, machine: Machine) -> list[in
     with closing(trial_envs(config, 1, machine)) as envs:
         space = task_space(envs)
     return strata_of(space, evaluation_tasks(space, count))
-
-
-def _show(bar: "tqdm[Any]", env_steps: int, reached: str) -> None:
-    bar.set_postfix_str(reached, refresh=False)
-    bar.update(env_steps - bar.n)
-    if bar.disable:
-        print(f"{env_steps_text(env_steps)} env steps: {reached}", file=sys.stderr, flush=True)
 
 
 def evaluation_record(

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from maml_rl.config import require
 from maml_rl.distributions import Distribution
 from maml_rl.errors import InputError
+from maml_rl.experiments.runs.progress import ProgressBar
 from maml_rl.meta_rl import adapt_each, advantage_batches
 from maml_rl.policies import Policy, policy_rates
 from maml_rl.rates import theta
@@ -204,7 +204,7 @@ def evaluate_metaworld(directory: Path, protocol: Protocol) -> MetaWorldEvaluati
     benchmark, seed = settings["benchmark"], settings.get("seed", 0)
     manipulations = _TEST_MANIPULATIONS if benchmark.startswith("ML") else 1
     measured = []
-    with tqdm(total=2 * protocol.goals, unit="goal", desc="evaluating", disable=None, leave=False) as bar:
+    with ProgressBar("evaluating", "goal", 2 * protocol.goals) as bar:
         for adaptation_steps in (0, protocol.adaptation_steps):
             agent = AdaptingAgent(learner, run.state, manipulations, protocol.seed, bar.update)
             with closing(make_ml_envs_test(benchmark, seed=seed, meta_batch_size=manipulations)) as envs:

@@ -34,7 +34,7 @@ def test_it_trains_and_continues_and_evaluates(run_command, tmp_path):
     assert [line.split()[0] for line in table[3:7]] == ["1", "2", "3", "trial"]
     assert table[-1] == "next: maml-rl rl2 evaluate runs/rl2-BernoulliBandit-v0"
     assert (out / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "60 env steps: return of a trial" in trained.err
+    assert "env step 60/120: return of a trial" in trained.err
     last = stored_training(out).curve[-1]
     assert sum(last["by_episode"]) == pytest.approx(last["mean_return"])
     assert f"{last['mean_return']:.3f}" in table[6]
