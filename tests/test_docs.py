@@ -221,7 +221,7 @@ def test_the_page_on_metrics_has_what_the_shipped_runs_measured():
             for column, name in zip(columns[1:], ("inner/kl", "inner/curvature"), strict=True):
                 column += [float(row[name]) for row in rows[-10:] if name in row]
     text = (ROOT / "docs" / "metrics.md").read_text()
-    assert len(measured) == 11
+    assert len(measured) == 12
     for (task, inner_lr), columns in measured.items():
         cells = [" to ".join(dict.fromkeys(f"{bound(c):.2g}" for bound in (min, max))) if c else "-" for c in columns]
         assert f"\n| {task} | {inner_lr} | {' | '.join(cells)} |\n" in text

@@ -50,6 +50,7 @@ _CHOICE = (  # comparisons whose means are on that page
     "half-cheetah-vel/comparison-given.json",
     "half-cheetah-motor-gain/comparison.json",
     "half-cheetah-motor-gain/comparison-given.json",
+    "walker-motor-gain/comparison.json",
 )
 _ABOUT_METHOD = ("seeds", "interval over", "env steps")  # columns of what a method was measured with
 _STUDENTS = ("half-cheetah-dir", "half-cheetah-vel", "ant-vel")  # tasks of Actor-Mimic's students

@@ -164,6 +164,14 @@ _ANT_MOTOR_GAIN = replace(
     _ANT_DIRECTION, env_id="maml_rl.envs:maml_rl/AntMotorGain-v0", iterations=80, meta=_ANT_DIRECTION_META
 )
 _ANT_MOTOR_GAIN_CAVIA = replace(_ANT_DIRECTION_CAVIA, env_id=_ANT_MOTOR_GAIN.env_id, iterations=80)
+# With two context numbers the second derivative teaches theta which way they should go; with one, it is 0.
+_WALKER_MOTOR_GAIN_CAVIA = replace(
+    _MOTOR_GAIN_CAVIA,
+    env_id="maml_rl.envs:maml_rl/WalkerMotorGain-v0",
+    iterations=150,
+    meta=replace(_MOTOR_GAIN_CAVIA.meta, first_order=False),
+    network=replace(_MOTOR_GAIN_CAVIA.network, context_size=2),
+)
 # Episodes of 1000 steps: half as many of them as custom has.
 _CRIPPLED = replace(
     _CUSTOM,
@@ -337,6 +345,14 @@ RL_PRESETS = {
         "normalised gradient",
         f"{_ZINTGRAF}, 1 context number, gradient normalised, inner lr 3; otherwise as ant-dir-cavia, 80 iterations",
         "98, 340, 341, 342 on held-out tasks (one seed)",
+    ),
+    "walker-motor-gain-cavia": Preset(
+        _WALKER_MOTOR_GAIN_CAVIA,
+        "walker, run forward with all motors weaker, or turning the wrong way: CAVIA with two context numbers and a "
+        "normalised gradient",
+        f"{_ZINTGRAF}, 2 context numbers, gradient normalised, inner lr 3; otherwise as half-cheetah-motor-gain, 150 "
+        "iterations, since episodes before adaptation are short",
+        "13, 393, 395, 394 on held-out tasks (one seed)",
     ),
     "ant-crippled": Preset(
         _CRIPPLED,
