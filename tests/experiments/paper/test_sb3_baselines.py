@@ -58,7 +58,7 @@ def test_the_script_writes_the_curve_next_to_the_adaptation(tmp_path, capsys):
     out = tmp_path / "new" / "curve"
     arguments = ["from-scratch", str(NAVIGATION), "--task=0.3,-0.2", "--env-steps=2048", "--out", str(out)]
     script.main(arguments)
-    assert ": return" in capsys.readouterr().err
+    assert "env step 0/2,048: return" in capsys.readouterr().err
     record = json.loads(out.with_suffix(".json").read_text())
     assert record["task"] == pytest.approx([0.3, -0.2])
     assert record["curve"]["env_steps"] == [0, 2048]
